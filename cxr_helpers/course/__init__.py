@@ -1,0 +1,1 @@
+"""The glue of the course: settings, data stages, results and notebook building."""
