@@ -1,0 +1,246 @@
+"""The one place where the course reads its two switches, `CXR_DATA` and `CXR_SCALE`.
+
+`CXR_DATA` is `demo` (the default) or the root folder of a real download. A root may hold NIH
+ChestX-ray14 (`images/` or `images_001/images/` ...), VinDr-CXR (`train/` and its table), or both
+in two subfolders named `nih` and `vindr`. `CXR_SCALE` is `demo` (a laptop) or `paper` (GPUs).
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+DATA_SWITCH, SCALE_SWITCH = "CXR_DATA", "CXR_SCALE"
+SCALES = ("demo", "paper")
+VINDR_TABLES = ("train.csv", "annotations_train.csv")
+
+
+class SettingsError(ValueError):
+    """A switch of the course has a value that cannot be used."""
+
+
+@dataclass(frozen=True)
+class PretrainPreset:
+    """Barlow Twins pretraining; sizes in pixels, learning rate for a batch of `batch_size`."""
+
+    arch: str = "resnet18"
+    views: str = "demo"
+    cache_size: int = 96
+    image_size: int = 64
+    batch_size: int = 128
+    epochs: int = 30
+    projector: tuple[int, ...] = (512, 512, 512)
+    redundancy_weight: float = 5e-3
+    optimizer: str = "adamw"
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    warmup_fraction: float = 0.1
+    initial_weights: str = "random"
+
+
+@dataclass(frozen=True)
+class ProbePreset:
+    """Linear evaluation: which shares of the labels, how many draws, how many resamples."""
+
+    fractions: tuple[float, ...] = (0.01, 0.1, 1.0)
+    draws: int = 5
+    resamples: int = 500
+    neighbors: int = 20
+
+
+@dataclass(frozen=True)
+class DetectPreset:
+    """Faster R-CNN fine-tuning; sizes in pixels."""
+
+    image_size: int = 160
+    batch_size: int = 8
+    epochs: int = 15
+    learning_rate: float = 2e-4
+    optimizer: str = "adamw"
+    weight_decay: float = 1e-4
+    fpn_channels: int = 128
+    rois_per_image: int = 64
+    pipeline: str = "demo"
+    norm: str = "train"
+    frozen_stages: int = 0
+    resamples: int = 500
+
+
+@dataclass(frozen=True)
+class ExplainPreset:
+    """Ablation-CAM: which stage, how many boxes are scored."""
+
+    layer: str = "layer3"
+    max_images: int = 40
+    score_threshold: float = 0.3
+    resamples: int = 500
+
+
+PRESETS = {
+    "demo": {
+        "pretrain": PretrainPreset(),
+        "probe": ProbePreset(),
+        "detect": DetectPreset(),
+        "explain": ExplainPreset(),
+    },
+    "paper": {
+        "pretrain": PretrainPreset(
+            arch="resnet50",
+            views="paper",
+            cache_size=256,
+            image_size=224,
+            batch_size=768,
+            epochs=600,
+            projector=(8192, 8192, 8192),
+            redundancy_weight=0.0051,
+            optimizer="lars",
+            learning_rate=0.2,
+            weight_decay=1e-6,
+            warmup_fraction=10 / 600,
+            initial_weights="imagenet",
+        ),
+        "probe": ProbePreset(resamples=1000),
+        "detect": DetectPreset(
+            image_size=640,
+            batch_size=32,
+            epochs=50,
+            learning_rate=0.005,
+            optimizer="sgd",
+            fpn_channels=256,
+            rois_per_image=512,
+            pipeline="paper",
+            norm="frozen",
+            frozen_stages=1,
+            resamples=1000,
+        ),
+        "explain": ExplainPreset(max_images=500, resamples=1000),
+    },
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every stage of the course needs to know.
+
+    Attributes:
+        data: name of the data, `demo` or the name of the real root folder.
+        scale: `demo` or `paper`.
+        project: root folder of the course.
+        nih: root of an NIH ChestX-ray14 download, or None where the data has none.
+        vindr: root of a VinDr-CXR download, or None where the data has none.
+        seed: the seed that every stage starts from.
+    """
+
+    data: str
+    scale: str
+    project: Path
+    nih: Path | None
+    vindr: Path | None
+    pretrain: PretrainPreset = field(default_factory=PretrainPreset)
+    probe: ProbePreset = field(default_factory=ProbePreset)
+    detect: DetectPreset = field(default_factory=DetectPreset)
+    explain: ExplainPreset = field(default_factory=ExplainPreset)
+    seed: int = 0
+
+    @property
+    def runs(self) -> Path:
+        """Folder of everything that the course makes from this data."""
+        return self.project / "runs" / self.data
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether this is the default: demo data at demo scale."""
+        return self.data == "demo" and self.scale == "demo"
+
+    def summary(self) -> dict:
+        """The settings as plain values, without any absolute path, for a results file."""
+        presets = {name: asdict(getattr(self, name)) for name in PRESETS["demo"]}
+        plain = {"data": self.data, "scale": self.scale, "seed": self.seed, **presets}
+        return json.loads(json.dumps(plain))
+
+
+def fingerprint(*parts: object) -> str:
+    """Eight hex digits that change when any part changes; used in names of files in runs/.
+
+    >>> fingerprint("resnet18", 64) == fingerprint("resnet18", 64)
+    True
+    >>> fingerprint("resnet18", 64) == fingerprint("resnet18", 96)
+    False
+    """
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def project_root() -> Path:
+    """Folder that holds the course: the one above the package, or above the working directory.
+
+    Raises:
+        SettingsError: neither has a folder `notebooks` beside a `pyproject.toml`.
+    """
+    candidates = [Path(__file__).resolve().parents[2], Path.cwd(), *Path.cwd().parents]
+    for folder in candidates:
+        if (folder / "pyproject.toml").is_file() and (folder / "notebooks").is_dir():
+            return folder
+    raise SettingsError(
+        f"The course's folder was not found from {Path.cwd()}. Start from inside the clone, "
+        "or install the package with `pip install -e .` there."
+    )
+
+
+def find_sources(root: Path) -> tuple[Path | None, Path | None]:
+    """The NIH root and the VinDr root below `root`; None for one that is absent.
+
+    Raises:
+        SettingsError: the folder does not exist, or holds neither of the two.
+    """
+    if not root.is_dir():
+        raise SettingsError(
+            f"{DATA_SWITCH}={root} is not a folder. Set it to `demo`, or to the root of a "
+            "real download."
+        )
+    nih = next((p for p in (root / "nih", root) if _is_nih(p)), None)
+    vindr = next((p for p in (root / "vindr", root) if _is_vindr(p)), None)
+    if nih is None and vindr is None:
+        raise SettingsError(
+            f"{DATA_SWITCH}={root} holds no radiographs that the course knows. Missing there: "
+            "`images/` (NIH ChestX-ray14), or `train/` beside `train.csv` (VinDr-CXR), or the "
+            "subfolders `nih` and `vindr` with these."
+        )
+    return nih, vindr
+
+
+def _is_nih(folder: Path) -> bool:
+    return (folder / "images").is_dir() or any(folder.glob("images_0*/images"))
+
+
+def _is_vindr(folder: Path) -> bool:
+    return (folder / "train").is_dir() and any((folder / t).is_file() for t in VINDR_TABLES)
+
+
+def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read the two switches.
+
+    A relative `CXR_DATA` is taken from the course's folder, so that it means the same in a
+    terminal and in a notebook.
+
+    Raises:
+        SettingsError: a switch has a value that cannot be used; the text says what is missing.
+    """
+    project = project_root()
+    scale = environ.get(SCALE_SWITCH, "demo")
+    if scale not in SCALES:
+        raise SettingsError(f"{SCALE_SWITCH}={scale!r} is neither `demo` nor `paper`.")
+    data = environ.get(DATA_SWITCH, "demo") or "demo"
+    if data == "demo":
+        demo = project / "data" / "demo"
+        return Settings("demo", scale, project, demo / "nih", demo / "vindr", **PRESETS[scale])
+    root = (project / Path(data).expanduser()).resolve()
+    nih, vindr = find_sources(root)
+    if root.name == "demo":
+        raise SettingsError(
+            f"{DATA_SWITCH}={root}: a real root must not be named `demo`, because its results "
+            "would mix with the demo's. Rename the folder."
+        )
+    return Settings(root.name, scale, project, nih, vindr, **PRESETS[scale])
