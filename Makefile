@@ -1,0 +1,84 @@
+# The course: `make help` lists what can be made. Nothing here is needed to use the package.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+# The Python that .venv is made from: make PYTHON=python3.12 lab
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+INSTALLING := .venv.installing
+DEMO := data/demo/demo.json
+
+# The stored notebooks hold the demo's results, so these targets always run on the demo.
+ON_DEMO := CXR_DATA=demo CXR_SCALE=demo
+# JupyterLab refuses to run as root unless told that this is meant.
+AS_ROOT = $(shell test "$$(id -u)" = 0 && echo --allow-root)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup demo lab test check lint course notebooks test-real benchmark clean
+
+help: ## show this list
+	@echo "make TARGET, where TARGET is one of"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
+
+setup: $(INSTALLED) ## make .venv with the pinned dependencies and this package
+
+# An interrupted installation leaves $(INSTALLING) behind: then .venv is made anew.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "$(PYTHON) is not Python 3.11 or newer: install one and name it, as in  make PYTHON=python3.12 setup" >&2; exit 1; }
+	@if [ -e $(INSTALLING) ] || ! $(PY) -m pip --version >/dev/null 2>&1 \
+	    || ! $(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+	  echo "Making $(VENV) with $$($(PYTHON) --version)"; rm -rf $(VENV); $(PYTHON) -m venv $(VENV) || { \
+	  rm -rf $(VENV); echo "$(PYTHON) cannot make a virtual environment: install its venv module (on Debian and Ubuntu: python3-venv)" >&2; exit 1; }; fi
+	@echo "Installing the pinned dependencies into $(VENV) (several GB at the first time)"
+	@touch $(INSTALLING)
+	@$(PY) -m pip install --quiet -c constraints.txt -e '.[dev]' || { status=$$?; \
+	  [ $$status -ge 128 ] || rm -f $(INSTALLING); \
+	  echo "pip could not install the dependencies: see its message above, then call make again" >&2; exit $$status; }
+	@rm -f $(INSTALLING)
+	@$(PY) -m cxr_helpers.course.machine
+	@touch $@
+
+demo: $(DEMO) ## make the synthetic demo data in data/demo
+
+$(DEMO): data_scripts/make_demo.py cxr_helpers/phantom.py | $(INSTALLED)
+	@$(PY) data_scripts/make_demo.py
+	@touch $@
+
+lab: $(INSTALLED) $(DEMO) ## open JupyterLab at the first notebook
+	@echo "JupyterLab prints its address below; stop it with Ctrl-C."
+	@$(PY) -m jupyterlab $(AS_ROOT) --ServerApp.root_dir="$(CURDIR)" \
+	  --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \
+	  --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
+
+lint: $(INSTALLED)
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+check: lint ## lint, unit tests and doctests, for daily work
+	@$(ON_DEMO) $(PY) -m pytest -q --durations=5 --doctest-modules cxr_helpers tests
+
+test: check $(DEMO) ## all of check, then every notebook against its stored outputs
+	@$(ON_DEMO) $(PY) -m pytest -q --durations=15 --nbval notebooks
+
+test-real: $(INSTALLED) ## notebooks 01 to 03 on real radiographs (CXR_REAL=folder)
+	@$(PY) -m pytest -q -rs --durations=5 -m real tests/test_real_radiographs.py
+
+course: $(INSTALLED) ## run the notebooks in order and show the results (CXR_DATA, CXR_SCALE)
+	@$(PY) -m cxr_helpers.course.run
+
+notebooks: $(INSTALLED) $(DEMO) ## rebuild the executed notebooks from notebooks/source
+	@$(ON_DEMO) $(PY) -m cxr_helpers.course.notebooks build
+
+benchmark: $(INSTALLED) ## run every benchmark; results go to runs/benchmarks
+	@status=0; for script in benchmarks/*.py; do \
+	  [ -e "$$script" ] || continue; echo "== $$script"; $(PY) "$$script" || status=1; done; exit $$status
+
+clean: ## remove .venv, the demo data, its results and caches (results on other data stay)
+	rm -rf $(VENV) $(INSTALLING) data/demo runs/demo build *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
