@@ -1,0 +1,428 @@
+"""Barlow Twins on a torchvision ResNet: backbone, loss terms, training module, weights.
+
+Two views of each image go through backbone and projector. The cross-correlation matrix of the two
+outputs, taken over the batch, is pulled towards the identity: ones on the diagonal (a feature says
+the same of both views), zeros elsewhere (no two features say the same).
+
+Source: Zbontar et al. 2021, equations 1 and 2 (arXiv 2103.03230).
+
+Needs: lightly, pytorch-lightning, safetensors, torch, torchvision.
+"""
+
+import json
+import math
+import os
+import socket
+from pathlib import Path
+from urllib.parse import urlparse
+
+import pytorch_lightning as pl
+import torch
+import torchvision
+from lightly.loss import BarlowTwinsLoss
+from lightly.models.modules import BarlowTwinsProjectionHead
+from lightly.utils.lars import LARS
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+IMAGENET = {
+    "resnet18": torchvision.models.ResNet18_Weights.IMAGENET1K_V1,
+    "resnet50": torchvision.models.ResNet50_Weights.IMAGENET1K_V2,
+}
+PREFIXES = ("module.", "backbone.", "state_dict.")
+
+
+class WeightsError(ValueError):
+    """Weights cannot be read, or do not fit the network."""
+
+
+def build_backbone(arch: str, *, seed: int) -> nn.Module:
+    """A torchvision ResNet without its classifier, with random weights.
+
+    Args:
+        arch: `resnet18` (512 features) or `resnet50` (2048 features).
+        seed: of the initialization; the global random state is left as it was.
+
+    Returns:
+        A module from (B, 3, H, W) to (B, features); gray is repeated three times, so that the
+        weights fit every network that takes torchvision's.
+
+    Raises:
+        ValueError: there is no such architecture here.
+    """
+    if arch not in IMAGENET:
+        raise ValueError(f"no backbone {arch!r}; there are {sorted(IMAGENET)}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        backbone = torchvision.models.get_model(arch, weights=None)
+    backbone.fc = nn.Identity()
+    return backbone
+
+
+def feature_count(backbone: nn.Module) -> int:
+    """Number of features that a ResNet backbone gives for each image."""
+    return backbone.layer4[-1].bn2.num_features * (4 if hasattr(backbone.layer4[-1], "bn3") else 1)
+
+
+def imagenet_state(arch: str, *, timeout: float = 4.0) -> tuple[dict[str, Tensor] | None, str]:
+    """Torchvision's ImageNet weights, from its cache or by download.
+
+    Args:
+        arch: `resnet18` or `resnet50`.
+        timeout: seconds to wait for the server before going on without.
+
+    Returns:
+        The state dict without `fc.`, and a sentence that says where it came from. The state is
+        None where the weights are neither cached nor to be had; the sentence then says so.
+    """
+    weights = IMAGENET[arch]
+    name = Path(urlparse(weights.url).path).name
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if not cached.is_file() and not _reachable(urlparse(weights.url).hostname, timeout):
+        return None, f"ImageNet weights ({name}) are neither cached nor can they be downloaded now."
+    try:
+        state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (OSError, RuntimeError) as error:
+        return None, f"ImageNet weights ({name}) could not be loaded: {error}"
+    return strip_prefixes(state), f"ImageNet weights: torchvision's {name}."
+
+
+def _reachable(host: str, timeout: float) -> bool:
+    """Whether a connection to the host opens in time, its name's look-up included."""
+    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import TimeoutError as WaitTimeoutError
+
+    pool = ThreadPoolExecutor(1)
+    attempt = pool.submit(socket.create_connection, (host, 443), timeout)
+    try:
+        attempt.result(timeout).close()
+    except (OSError, WaitTimeoutError):
+        return False
+    finally:
+        pool.shutdown(wait=False)
+    return True
+
+
+def strip_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names as torchvision's: without `module.`, `backbone.` and without the classifier `fc.`.
+
+    >>> strip_prefixes({"module.backbone.conv1.weight": 1, "fc.weight": 2})
+    {'conv1.weight': 1}
+    """
+    clean = {}
+    for key, value in state.items():
+        while key.startswith(PREFIXES):
+            key = key.split(".", 1)[1]
+        if not key.startswith("fc."):
+            clean[key] = value
+    return clean
+
+
+def load_weights(backbone: nn.Module, state: dict[str, Tensor]) -> None:
+    """Put weights into a backbone; every key must find its place.
+
+    Args:
+        backbone: as `build_backbone` makes it; changed in place.
+        state: torchvision names, with or without the prefixes that `strip_prefixes` removes.
+
+    Raises:
+        WeightsError: names the keys that are missing, left over or of another shape.
+    """
+    state = strip_prefixes(state)
+    own = backbone.state_dict()
+    optional = {key for key in own if key.endswith("num_batches_tracked")}
+    missing = sorted(own.keys() - state.keys() - optional)
+    extra = sorted(state.keys() - own.keys())
+    shapes = [
+        f"{key} is {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in own.keys() & state.keys()
+        if own[key].shape != state[key].shape
+    ]
+    problems = {"missing": missing, "not known here": extra, "of another shape": sorted(shapes)}
+    told = [f"{len(keys)} {what}: {', '.join(keys[:4])}" for what, keys in problems.items() if keys]
+    if told:
+        raise WeightsError(
+            "the weights do not fit this backbone; " + "; ".join(told) + ". Was the checkpoint "
+            "made by another architecture?"
+        )
+    backbone.load_state_dict(state, strict=False)
+
+
+def save_backbone(backbone: nn.Module, path: Path, *, settings: dict) -> None:
+    """Write the weights under torchvision's names, with their settings, as safetensors.
+
+    Args:
+        backbone: as `build_backbone` makes it.
+        path: ends in `.safetensors`; written under a temporary name and renamed.
+        settings: JSON values that say how the weights were made.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {k: v.detach().cpu().contiguous() for k, v in backbone.state_dict().items()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file(state, temporary, metadata={"settings": json.dumps(settings, sort_keys=True)})
+    os.replace(temporary, path)
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """Read a checkpoint without running any code from it.
+
+    Args:
+        path: a `.safetensors` file, or a torch file that holds tensors only: a state dict, or one
+            under the key `state_dict` or `model`.
+
+    Returns:
+        State dict under torchvision's names, and the settings saved with it (or an empty dict).
+
+    Raises:
+        WeightsError: the file is missing, damaged, or holds something else than tensors.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                state = {key: file.get_tensor(key) for key in file.keys()}
+                settings = json.loads((file.metadata() or {}).get("settings", "{}"))
+            return strip_prefixes(state), settings
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path} does not exist") from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read as weights: {error}") from error
+    except Exception as error:
+        if type(error).__name__ != "UnpicklingError":
+            raise
+        raise WeightsError(
+            f"{path} holds more than tensors, and loading it would run its code. Save its state "
+            "dict alone, with safetensors, where you trust it."
+        ) from error
+    for key in ("state_dict", "model"):
+        content = content.get(key, content) if isinstance(content, dict) else content
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise WeightsError(f"{path} holds no state dict of tensors")
+    return strip_prefixes(content), {}
+
+
+def cross_correlation(z_a: Tensor, z_b: Tensor) -> Tensor:
+    """Cross-correlation of two batches of outputs, over the batch.
+
+    Args:
+        z_a: (B, D) outputs for the first views.
+        z_b: (B, D) outputs for the second views of the same images.
+
+    Returns:
+        (D, D), entries in [-1, 1]; a feature that does not vary over the batch gives 0.
+
+    Raises:
+        ValueError: the shapes differ, or there are fewer than two images.
+
+    Source: Zbontar et al. 2021, equation 2.
+
+    >>> z = torch.tensor([[1.0], [-1.0]])
+    >>> cross_correlation(z, -z).item()
+    -1.0
+    """
+    if z_a.shape != z_b.shape or z_a.ndim != 2 or len(z_a) < 2:
+        raise ValueError(
+            f"expected two batches (B, D) of at least 2 images, got {tuple(z_a.shape)} and "
+            f"{tuple(z_b.shape)}"
+        )
+    return _standardize(z_a).T @ _standardize(z_b) / len(z_a)  # (D, D)
+
+
+def _standardize(z: Tensor) -> Tensor:
+    centered = z - z.mean(dim=0)
+    std = centered.pow(2).mean(dim=0).sqrt()
+    return centered / std.clamp_min(torch.finfo(z.dtype).tiny)
+
+
+def loss_terms(correlation: Tensor) -> tuple[Tensor, Tensor]:
+    """The two terms of the loss, before the redundancy term is weighted.
+
+    Args:
+        correlation: (D, D) cross-correlation.
+
+    Returns:
+        Invariance, the sum of (1 - c_ii)^2, and redundancy, the sum of c_ij^2 with i != j.
+
+    Source: Zbontar et al. 2021, equation 1.
+
+    >>> [round(x.item(), 4) for x in loss_terms(torch.tensor([[0.5, 0.1], [0.0, 1.0]]))]
+    [0.25, 0.01]
+    """
+    diagonal = correlation.diagonal()
+    invariance = (1 - diagonal).pow(2).sum()
+    redundancy = (correlation - diagonal.diag()).pow(2).sum()
+    return invariance, redundancy
+
+
+def diagonal_mean(correlation: Tensor) -> float:
+    """Mean of the diagonal of a (D, D) cross-correlation; 1 is the aim."""
+    return correlation.diagonal().mean().item()
+
+
+def offdiagonal_abs_mean(correlation: Tensor) -> float:
+    """Mean absolute value off the diagonal of a (D, D) cross-correlation; 0 is the aim."""
+    d = len(correlation)
+    total = correlation.abs().sum() - correlation.diagonal().abs().sum()
+    return (total / (d * (d - 1))).item()
+
+
+def feature_spread(features: Tensor) -> float:
+    """Mean standard deviation of L2-normalized features, times sqrt(D).
+
+    Args:
+        features: (N, D).
+
+    Returns:
+        Near 1 where the features spread over the sphere, 0 where they have collapsed to a point.
+
+    Source: Chen and He 2021, figure 2 (arXiv 2011.10566).
+    """
+    unit = nn.functional.normalize(features, dim=1)
+    return (unit.std(dim=0).mean() * math.sqrt(features.shape[1])).item()
+
+
+def effective_rank(features: Tensor) -> float:
+    """How many directions the features use: exp of the entropy of the singular values.
+
+    Args:
+        features: (N, D).
+
+    Returns:
+        Between 1 (all features say the same) and min(N, D).
+
+    Source: Roy and Vetterli 2007, 'The effective rank'.
+
+    >>> round(effective_rank(torch.eye(4)), 1)
+    3.0
+    """
+    values = torch.linalg.svdvals(features.float() - features.float().mean(dim=0))
+    share = values / values.sum().clamp_min(1e-12)
+    share = share[share > 1e-12]
+    return torch.exp(-(share * share.log()).sum()).item()
+
+
+class BarlowTwins(pl.LightningModule):
+    """Backbone and projector with the Barlow Twins loss; trains and logs, nothing else.
+
+    Args:
+        backbone: (B, 3, H, W) to (B, features), as `build_backbone` makes it.
+        projector: widths of the hidden layers and the output, (hidden, hidden, output).
+        redundancy_weight: lambda of the paper.
+        optimizer: `adamw`, or `lars` (the paper's), whose learning rate is scaled by batch / 256.
+        learning_rate: of weights; with `lars`, biases and norms get 0.024 of it.
+        weight_decay: of weights; biases and norms get none.
+        batch_size: images a step over all processes.
+        total_steps: optimizer steps of the whole run, for warm-up and cosine.
+        warmup_fraction: share of the steps that warm up.
+        gather_distributed: sum the correlation over processes.
+
+    Raises:
+        ValueError: a width, the batch or the number of steps is too small.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        projector: tuple[int, int, int] = (512, 512, 512),
+        redundancy_weight: float = 5e-3,
+        optimizer: str = "adamw",
+        learning_rate: float = 1e-3,
+        weight_decay: float = 1e-4,
+        batch_size: int = 128,
+        total_steps: int = 1000,
+        warmup_fraction: float = 0.1,
+        gather_distributed: bool = False,
+    ):
+        super().__init__()
+        if len(projector) != 3 or min(projector) < 1 or projector[0] != projector[1]:
+            raise ValueError(
+                f"projector is {tuple(projector)}; lightly's head takes (hidden, hidden, output), "
+                "all positive"
+            )
+        if batch_size < 2 or total_steps < 1:
+            raise ValueError(
+                f"batch_size {batch_size} and total_steps {total_steps}: correlation over a batch "
+                "needs at least 2 images, and training at least 1 step"
+            )
+        if optimizer not in ("adamw", "lars"):
+            raise ValueError(f"optimizer is {optimizer!r}; give `adamw` or `lars`")
+        self.save_hyperparameters(ignore=["backbone"])
+        self.backbone = backbone
+        width = feature_count(backbone)
+        self.projector = BarlowTwinsProjectionHead(width, projector[0], projector[2])
+        self.criterion = BarlowTwinsLoss(redundancy_weight, gather_distributed=gather_distributed)
+
+    def forward(self, views: Tensor) -> Tensor:
+        """(B, 1, H, W) normalized gray to (B, D) outputs; the projector runs in float32."""
+        images = views.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+        features = self.backbone(images)  # (B, features)
+        with torch.autocast(features.device.type, enabled=False):
+            return self.projector(features.float())
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Loss of one batch of view pairs; logs loss, its two terms and the correlations."""
+        z_a, z_b = self(batch[0]), self(batch[1])
+        loss = self.criterion(z_a, z_b)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss.item()} at step {self.global_step}; lower the learning rate, "
+                "lengthen the warm-up, or train in float32"
+            )
+        with torch.no_grad():
+            correlation = cross_correlation(z_a, z_b)
+            invariance, redundancy = loss_terms(correlation)
+        self.log_dict(
+            {
+                "loss": loss,
+                "invariance": invariance,
+                "redundancy": redundancy,
+                "diagonal_mean": diagonal_mean(correlation),
+                "offdiagonal_abs_mean": offdiagonal_abs_mean(correlation),
+            },
+            on_step=False,
+            on_epoch=True,
+        )
+        return loss
+
+    def configure_optimizers(self):
+        """AdamW or LARS without decay of biases and norms; warm-up, then cosine to zero."""
+        h = self.hparams
+        weights = [p for p in self.parameters() if p.ndim > 1]
+        others = [p for p in self.parameters() if p.ndim <= 1]
+        groups = [
+            {"params": weights, "weight_decay": h.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        if h.optimizer == "adamw":
+            optimizer = torch.optim.AdamW(groups, lr=h.learning_rate)
+        else:
+            rate = h.learning_rate * h.batch_size / 256
+            groups[1]["lr"] = 0.024 * rate
+            optimizer = LARS(groups, lr=rate, momentum=0.9, weight_decay=h.weight_decay)
+        warmup = max(1, round(h.warmup_fraction * h.total_steps))
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: warmup_cosine(step, warmup, h.total_steps)
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+
+def warmup_cosine(step: int, warmup_steps: int, total_steps: int) -> float:
+    """Factor of the learning rate: a linear rise to 1, then a half cosine to 0.
+
+    >>> [round(warmup_cosine(s, 2, 6), 2) for s in range(7)]
+    [0.5, 1.0, 1.0, 0.85, 0.5, 0.15, 0.0]
+    """
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))

@@ -1,0 +1,174 @@
+"""Figures of the course: one style, color-blind safe.
+
+Needs: matplotlib, numpy, pandas, seaborn.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+# Okabe and Ito's palette, and a marker and a line for each arm, so that color is never alone.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+ARM_STYLE = {
+    "random": {"color": COLORS[1], "marker": "s", "linestyle": "--"},
+    "pretrained": {"color": COLORS[0], "marker": "o", "linestyle": "-"},
+    "imagenet": {"color": COLORS[2], "marker": "^", "linestyle": ":"},
+}
+
+
+def set_style() -> None:
+    """Set seaborn's theme, the palette and the resolution for a notebook."""
+    sns.set_theme(style="ticks", context="notebook", palette=list(COLORS))
+    plt.rcParams.update(
+        {"figure.dpi": 100, "savefig.dpi": 100, "figure.constrained_layout.use": True}
+    )
+
+
+def show_images(
+    images: Sequence[np.ndarray],
+    titles: Sequence[str] = (),
+    *,
+    columns: int = 4,
+    width: float = 2.3,
+    boxes: Sequence[pd.DataFrame] | None = None,
+) -> Figure:
+    """A grid of gray images, with boxes where given.
+
+    Args:
+        images: each (H, W), uint8 or float in [0, 1].
+        titles: one for each image, or none.
+        columns: images a row.
+        width: of one image in inches.
+        boxes: for each image a frame with x_min, y_min, x_max, y_max in its pixels, and `label`.
+
+    Raises:
+        ValueError: there is no image.
+    """
+    if not len(images):
+        raise ValueError("there is no image to show")
+    rows = -(-len(images) // columns)
+    height = width * max(i.shape[0] / i.shape[1] for i in images) + (0.3 if len(titles) else 0)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(columns * width, rows * height), squeeze=False
+    )
+    for i, axis in enumerate(axes.flat):
+        axis.set_axis_off()
+        if i >= len(images):
+            continue
+        axis.imshow(images[i], cmap="gray", vmin=0, vmax=255 if images[i].dtype == np.uint8 else 1)
+        if len(titles):
+            axis.set_title(titles[i], fontsize=9)
+        if boxes is not None:
+            draw_boxes(axis, boxes[i])
+    return figure
+
+
+def draw_boxes(axis: Axes, boxes: pd.DataFrame, *, names: bool = True) -> None:
+    """Draw boxes with their label on an image.
+
+    Args:
+        axis: shows the image.
+        boxes: x_min, y_min, x_max, y_max in pixels of the image, and `label`.
+        names: write the label above each box.
+    """
+    for i, row in enumerate(boxes.itertuples()):
+        color = COLORS[i % (len(COLORS) - 1)]
+        size = (row.x_max - row.x_min, row.y_max - row.y_min)
+        axis.add_patch(Rectangle((row.x_min, row.y_min), *size, fill=False, color=color, lw=1.5))
+        if names:
+            axis.text(
+                row.x_min,
+                row.y_min,
+                row.label,
+                color="white",
+                fontsize=7,
+                va="bottom",
+                bbox={"facecolor": color, "edgecolor": "none", "pad": 0.5},
+            )
+
+
+def plot_counts(counts: pd.Series, *, xlabel: str, log: bool = False) -> Figure:
+    """Horizontal bars of counts, largest first, each with its number."""
+    counts = counts.sort_values()
+    figure, axis = plt.subplots(figsize=(7, 0.3 * len(counts) + 0.8))
+    bars = axis.barh(counts.index.astype(str), counts.to_numpy(), color=COLORS[0])
+    axis.bar_label(bars, labels=[f"{v:,}" for v in counts], padding=3, fontsize=9)
+    axis.set(xlabel=xlabel, xscale="log" if log else "linear")
+    axis.margins(x=0.15)
+    sns.despine(figure)
+    return figure
+
+
+def plot_matrix(
+    matrix: np.ndarray, axis: Axes, *, title: str, limit: float = 1.0, label: str = "correlation"
+) -> None:
+    """A square matrix as colors from -limit (blue) to limit (red)."""
+    image = axis.imshow(matrix, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    axis.set(title=title, xlabel="feature of view B", ylabel="feature of view A")
+    axis.figure.colorbar(image, ax=axis, shrink=0.8, label=label)
+
+
+def plot_training_log(log: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
+    """One small panel for each metric over the epochs.
+
+    Args:
+        log: columns `epoch` and the metrics.
+        metrics: column name to axis label.
+    """
+    figure, axes = plt.subplots(1, len(metrics), figsize=(3.2 * len(metrics), 2.8), squeeze=False)
+    for axis, (column, label) in zip(axes.flat, metrics.items(), strict=True):
+        axis.plot(log["epoch"], log[column], color=COLORS[0])
+        axis.set(xlabel="epoch", ylabel=label)
+    sns.despine(figure)
+    return figure
+
+
+def plot_label_curve(curve: pd.DataFrame, *, ylabel: str = "macro AUROC (test)") -> Figure:
+    """Score against label fraction, a line and an interval for each arm.
+
+    Args:
+        curve: columns arm, fraction, value, low, high.
+        ylabel: of the vertical axis.
+    """
+    figure, axis = plt.subplots(figsize=(6, 3.8))
+    for i, (arm, part) in enumerate(curve.groupby("arm", sort=False)):
+        part = part.sort_values("fraction")
+        x = part["fraction"] * 100 * (1 + 0.04 * i)  # beside each other, not over each other
+        errors = [part["value"] - part["low"], part["high"] - part["value"]]
+        axis.errorbar(x, part["value"], yerr=errors, capsize=3, label=arm, **ARM_STYLE.get(arm, {}))
+    fractions = sorted(curve["fraction"].unique())
+    axis.set(xscale="log", xlabel="labels used (% of the training images)", ylabel=ylabel)
+    axis.set_xticks([100 * f for f in fractions], [f"{100 * f:g}" for f in fractions])
+    axis.minorticks_off()
+    axis.axhline(0.5, color="0.6", lw=1)
+    axis.annotate("chance", (axis.get_xlim()[1], 0.5), ha="right", va="bottom", color="0.4")
+    axis.legend(title="initialization", frameon=False)
+    sns.despine(figure)
+    return figure
+
+
+def plot_estimates(estimates: pd.DataFrame, *, xlabel: str, zero: float | None = 0.0) -> Figure:
+    """Values with their intervals, one line each.
+
+    Args:
+        estimates: columns name, value, low, high.
+        xlabel: with the unit.
+        zero: where to draw the line of no effect, or None.
+    """
+    figure, axis = plt.subplots(figsize=(6, 0.4 * len(estimates) + 1))
+    y = np.arange(len(estimates))[::-1]
+    errors = [estimates["value"] - estimates["low"], estimates["high"] - estimates["value"]]
+    axis.errorbar(estimates["value"], y, xerr=errors, fmt="o", color=COLORS[0], capsize=3)
+    if zero is not None:
+        axis.axvline(zero, color="0.6", lw=1)
+    axis.set_yticks(y, estimates["name"])
+    axis.set(xlabel=xlabel)
+    axis.margins(y=0.2)
+    sns.despine(figure)
+    return figure
