@@ -1,0 +1,499 @@
+"""NIH ChestX-ray14: its tables as tidy data frames, its pictures as gray arrays.
+
+The download's tables have quirks that bite late: headers split at a comma
+(`OriginalImage[Width`, `Height]`), three empty columns beside the boxes, `Infiltrate` in one
+file and `Infiltration` in the other, about 519 pictures stored as RGBA. The functions here mend
+them and refuse, with the file and the line, what they cannot mend.
+
+Source: Wang et al., ChestX-ray8, CVPR 2017; files at https://nihcc.app.box.com/v/ChestXray-NIHCC.
+
+Needs: numpy, pandas, Pillow.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import gzip
+import io
+import os
+import re
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image, UnidentifiedImageError
+
+LABELS: tuple[str, ...] = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Effusion",
+    "Emphysema",
+    "Fibrosis",
+    "Hernia",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pleural_Thickening",
+    "Pneumonia",
+    "Pneumothorax",
+)
+NO_FINDING = "No Finding"
+REREAD_LABELS: tuple[str, ...] = ("Fracture", "Pneumothorax", "Airspace opacity", "Nodule or mass")
+
+_BOX_TABLE_SIZE = 1024  # BBox_List_2017.csv is written for the 1024 x 1024 PNG files
+_OLDEST = 120
+_MAX_PIXELS = 200_000_000
+# Names of a column in the known versions of Data_Entry_2017 and of Kaggle's sample_labels.csv.
+_ENTRY_COLUMNS = {
+    "image_id": ("Image Index",),
+    "patient_id": ("Patient ID",),
+    "follow_up": ("Follow-up #",),
+    "age": ("Patient Age",),
+    "sex": ("Patient Gender", "Patient Sex"),
+    "view": ("View Position",),
+    "findings": ("Finding Labels",),
+    "width": ("OriginalImage[Width", "OriginalImageWidth"),
+    "height": ("Height]", "OriginalImageHeight"),
+    "spacing_x_mm": ("OriginalImagePixelSpacing[x", "OriginalImagePixelSpacing_x"),
+    "spacing_y_mm": ("y]", "OriginalImagePixelSpacing_y"),
+}
+_BOX_COLUMNS = {
+    "image_id": ("Image Index",),
+    "label": ("Finding Label",),
+    "x": ("Bbox [x",),
+    "y": ("y",),
+    "w": ("w",),
+    "h": ("h]",),
+}
+_BOX_LABELS = {name.casefold(): name for name in LABELS} | {"infiltrate": "Infiltration"}
+_FINDINGS = {name.casefold(): name for name in (*LABELS, NO_FINDING)}
+
+
+def read_entries(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read Data_Entry_2017_v2020.csv (or .csv.gz, or Kaggle's sample_labels.csv).
+
+    Args:
+        path: the table.
+
+    Returns:
+        One row per image, in the file's order: `image_id` (str, the PNG's name), `patient_id`
+        (int64), `follow_up` (int64), `age` (float64, whole years; NaN where the table says more
+        than 120), `sex` ('M' or 'F'), `view` ('PA' or 'AP'), `findings` (str, joined by '|'),
+        `width`, `height` (int64, pixels of the image before it was scaled to 1024),
+        `spacing_x_mm`, `spacing_y_mm` (float64, mm per pixel of that image).
+        `.attrs['accounting']` says how many rows were read and how many ages were set to NaN.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no such table; the message names file, line and remedy.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> lines = ['Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,'
+        ...          'Patient Gender,View Position,OriginalImage[Width,Height],'
+        ...          'OriginalImagePixelSpacing[x,y]',
+        ...          '00000001_001.png,Cardiomegaly|Emphysema,1,1,58,M,PA,2894,2729,0.143,0.143']
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, 'Data_Entry_2017_v2020.csv')
+        ...     _ = path.write_text('\\n'.join(lines))
+        ...     entries = read_entries(path)
+        >>> entries.loc[0, ['patient_id', 'age', 'findings']].tolist()
+        [1, 58.0, 'Cardiomegaly|Emphysema']
+    """
+    table = _read_table(path, _ENTRY_COLUMNS)
+    ages = [_years(value) for value in table["age"]]
+    bad = [i for i, age in enumerate(ages) if age is None]
+    if bad:
+        raise _row_error(path, table, bad, "age", "an age such as 58, 058Y, 013M or 011D")
+    entries = pd.DataFrame({"image_id": table["image_id"]})
+    for column in ("patient_id", "follow_up"):
+        entries[column] = _integers(path, table, column)
+    age = np.array(ages, dtype=np.float64)
+    entries["age"] = np.where(age > _OLDEST, np.nan, age)
+    entries["sex"] = _choice(path, table, "sex", ("M", "F"))
+    entries["view"] = _choice(path, table, "view", ("PA", "AP"))
+    entries["findings"] = _findings(path, table)
+    for column in ("width", "height"):
+        entries[column] = _integers(path, table, column, low=1)
+    for column in ("spacing_x_mm", "spacing_y_mm"):
+        entries[column] = _numbers(path, table, column, above=0)
+    _check_image_ids(path, table, entries)
+    entries.attrs["accounting"] = {
+        "rows read": len(entries),
+        f"ages over {_OLDEST} set to NaN": int((age > _OLDEST).sum()),
+    }
+    return entries
+
+
+def label_matrix(entries: pd.DataFrame, labels: Sequence[str] = LABELS) -> pd.DataFrame:
+    """Spread the '|'-joined findings over one 0/1 column per label.
+
+    Args:
+        entries: a table with `image_id` and `findings`, as `read_entries` returns it.
+        labels: the columns wanted, of LABELS and 'No Finding'.
+
+    Returns:
+        uint8 (N, len(labels)) of 0 and 1, indexed by `image_id`, in the order of `entries`.
+
+    Raises:
+        ValueError: a label is not one of the data set's.
+
+    Example:
+        >>> entries = pd.DataFrame({'image_id': ['a.png'], 'findings': ['Mass|Nodule']})
+        >>> label_matrix(entries, ['Edema', 'Mass']).loc['a.png'].tolist()
+        [0, 1]
+    """
+    for label in labels:
+        if label not in LABELS and label != NO_FINDING:
+            raise ValueError(f"{label!r} is no NIH label{_suggest(label, _FINDINGS)}")
+    column = {label: k for k, label in enumerate(labels)}
+    matrix = np.zeros((len(entries), len(labels)), dtype=np.uint8)
+    for row, findings in enumerate(entries["findings"]):
+        for finding in findings.split("|"):
+            k = column.get(finding)
+            if k is not None:
+                matrix[row, k] = 1
+    index = pd.Index(entries["image_id"], name="image_id")
+    return pd.DataFrame(matrix, index=index, columns=list(labels))
+
+
+def read_boxes(path: str | os.PathLike[str], *, size: float = 1024) -> pd.DataFrame:
+    """Read BBox_List_2017.csv: 984 boxes on 880 images, at the scale of 1024 pixels.
+
+    Args:
+        path: the table, .csv or .csv.gz.
+        size: width in pixels of the images at hand, to which the boxes are scaled.
+
+    Returns:
+        One row per box: `image_id`, `label` (as in LABELS: the table's 'Infiltrate' becomes
+        'Infiltration'), `x_min`, `y_min`, `x_max`, `y_max` (float64, pixels of an image that is
+        `size` pixels wide; origin at the top left).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no such table, or a box is empty or outside the image.
+    """
+    if not size > 0:
+        raise ValueError(f"size must be the width of the images in pixels, not {size!r}")
+    table = _read_table(path, _BOX_COLUMNS)
+    names = table["label"].str.casefold().map(_BOX_LABELS)
+    if names.isna().any():
+        raise _row_error(path, table, np.flatnonzero(names.isna()), "label", "an NIH finding")
+    x, y = (_numbers(path, table, column) for column in "xy")
+    w, h = (_numbers(path, table, column, above=0) for column in "wh")
+    outside = (np.minimum(x, y) < -1) | (np.maximum(x + w, y + h) > _BOX_TABLE_SIZE + 1)
+    if outside.any():
+        wanted = f"a box inside an image of {_BOX_TABLE_SIZE} x {_BOX_TABLE_SIZE} pixels"
+        raise _row_error(path, table, np.flatnonzero(outside), "x", wanted)
+    scale = size / _BOX_TABLE_SIZE
+    return pd.DataFrame(
+        {
+            "image_id": table["image_id"],
+            "label": names,
+            "x_min": np.clip(x, 0, _BOX_TABLE_SIZE) * scale,
+            "y_min": np.clip(y, 0, _BOX_TABLE_SIZE) * scale,
+            "x_max": np.clip(x + w, 0, _BOX_TABLE_SIZE) * scale,
+            "y_max": np.clip(y + h, 0, _BOX_TABLE_SIZE) * scale,
+        }
+    )
+
+
+def read_rereads(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read the radiologists' second look at 4,376 NIH images (google2019 labels).
+
+    Args:
+        path: a table with `Image Index` and the columns of REREAD_LABELS, each YES or NO.
+
+    Returns:
+        bool (N, 4), indexed by `image_id`, columns as in REREAD_LABELS.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no such table.
+
+    Source: Majkowska et al., Radiology 2020, doi 10.1148/radiol.2019191293.
+    """
+    columns = {"image_id": ("Image Index",)} | {name: (name,) for name in REREAD_LABELS}
+    table = _read_table(path, columns)
+    answers = {name: _choice(path, table, name, ("YES", "NO")) == "YES" for name in REREAD_LABELS}
+    index = pd.Index(table["image_id"], name="image_id")
+    return pd.DataFrame({name: values.to_numpy() for name, values in answers.items()}, index=index)
+
+
+def read_image_list(path: str | os.PathLike[str]) -> list[str]:
+    """Read train_val_list.txt or test_list.txt: one PNG name per line.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a line is no PNG name, a name comes twice, or the file is empty.
+    """
+    names: dict[str, int] = {}
+    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+        name = line.strip()
+        if not name:
+            continue
+        if not name.endswith(".png") or "," in name:
+            raise ValueError(f"{path}, line {number}: {name[:60]!r} is no name of a PNG file")
+        if name in names:
+            raise ValueError(f"{path}, line {number}: {name} is already on line {names[name]}")
+        names[name] = number
+    return list(names)
+
+
+def find_images(root: str | os.PathLike[str]) -> dict[str, Path]:
+    """Find the PNG files below a download's root.
+
+    Looks in `images/`, in `images_001/images/` to `images_012/images/` (the unpacked archives)
+    and in `root` itself.
+
+    Returns:
+        `image_id` (the file's name) to path, sorted by name.
+
+    Raises:
+        FileNotFoundError: no such folder, or no PNG in it.
+        ValueError: a name occurs in two folders.
+    """
+    root = Path(root)
+    if not _is_folder(root):
+        raise FileNotFoundError(f"{root}: no such folder; give the root of the NIH download")
+    folders = [root, root / "images", *sorted(root.glob("images_*")), *root.glob("images_*/images")]
+    found: dict[str, Path] = {}
+    for path in _files(folder for folder in folders if _is_folder(folder)):
+        if path.suffix.lower() != ".png":
+            continue
+        if path.name in found:
+            raise ValueError(f"{path} is also at {found[path.name]}; keep one of the two")
+        found[path.name] = path
+    if not found:
+        raise FileNotFoundError(
+            f"{root}: no PNG in images/ or images_001/images/ ...; unpack the archives "
+            "images_001.tar.gz to images_012.tar.gz there"
+        )
+    return dict(sorted(found.items()))
+
+
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read one radiograph as gray values.
+
+    RGB and RGBA become gray (their channels are equal in the NIH files; alpha is dropped), 16
+    bits are scaled to 8.
+
+    Args:
+        path: a PNG (or JPEG) file.
+
+    Returns:
+        uint8 (H, W), 0 to 255, bright = dense.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file cannot be read as one picture; the message names it and the remedy.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            if width * height > _MAX_PIXELS:
+                raise ValueError(f"{path}: {width} x {height} pixels is no radiograph")
+            if getattr(image, "n_frames", 1) != 1:
+                raise ValueError(f"{path}: holds {image.n_frames} pictures, expected one")
+            if image.mode.startswith("I;16"):
+                values = np.asarray(image, dtype=np.uint32)
+                return ((values * 255 + 32767) // 65535).astype(np.uint8)
+            if image.mode not in {"1", "L", "LA", "P", "RGB", "RGBA"}:
+                raise ValueError(
+                    f"{path}: stored as {image.mode}; expected gray or RGB of 8 or 16 bits"
+                )
+            return np.array(image if image.mode == "L" else image.convert("RGB").convert("L"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such image") from None
+    except UnidentifiedImageError:
+        raise ValueError(f"{path}: no picture; download or unpack it again") from None
+    except (OSError, SyntaxError, EOFError, zlib.error, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path}: cannot be read ({error}); download it again") from error
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def _read_text(path: str | os.PathLike[str]) -> str:
+    """Return the file's text, unpacked if gzipped, or say what it is instead."""
+    try:
+        data = Path(path).read_bytes()
+        if data.startswith(b"\x1f\x8b"):
+            data = gzip.decompress(data)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file; see the list of files to download") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}: the gzip file is damaged; download it again") from error
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
+    if not data.strip():
+        raise ValueError(f"{path}: the file is empty; download it again")
+    if data.startswith(b"PK\x03\x04"):
+        raise ValueError(f"{path}: a zip archive (or a spreadsheet); unpack it, or save as CSV")
+    if data.lstrip()[:1] == b"<":
+        raise ValueError(f"{path}: a web page was saved instead of the table; download it again")
+    if b"\x00" in data:
+        raise ValueError(f"{path}: no UTF-8 text (zero bytes in it); save the table as UTF-8 CSV")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{path}, line {line}: no UTF-8; save the table as UTF-8 CSV") from None
+
+
+def _read_table(path: str | os.PathLike[str], columns: dict[str, tuple[str, ...]]) -> pd.DataFrame:
+    """Return the wanted columns as stripped text, indexed by line number."""
+    lines, rows = [], []
+    reader = csv.reader(io.StringIO(_read_text(path)), strict=True)
+    try:
+        header = [name.strip() for name in next(reader)]
+        for row in reader:
+            if row:
+                lines.append(reader.line_num)
+                rows.append(row)
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {reader.line_num}: not CSV ({error})") from error
+    while header and not header[-1]:  # the box table's header ends in three empty names
+        header.pop()
+    where = _locate(path, header, columns)
+    for line, row in zip(lines, rows, strict=True):
+        if len(row) < len(header) or any(row[len(header) :]):
+            raise ValueError(
+                f"{path}, line {line}: {len(row)} fields where the header has {len(header)}; "
+                "the file is cut or edited, download it again"
+            )
+    if not rows:
+        raise ValueError(f"{path}: a header without rows; download it again")
+    table = {name: [row[k].strip() for row in rows] for name, k in where.items()}
+    return pd.DataFrame(table, index=pd.Index(lines, name="line"), dtype=str)
+
+
+def _locate(
+    path: str | os.PathLike[str], header: list[str], columns: dict[str, tuple[str, ...]]
+) -> dict[str, int]:
+    """Find each column's position by any of its names, ignoring case."""
+    names = [name.casefold() for name in header]
+    where = {}
+    for column, aliases in columns.items():
+        hits = [k for k, name in enumerate(names) if name in {a.casefold() for a in aliases}]
+        if not hits:
+            other = next((s for s in (";", "\t", "|") if s in header[0]), None)
+            hint = f"; columns are separated by {other!r}, expected ','" if other else ""
+            raise ValueError(f"{path}: no column {aliases[0]!r} among {header}{hint}")
+        if len(hits) > 1:
+            raise ValueError(f"{path}: column {aliases[0]!r} occurs {len(hits)} times")
+        where[column] = hits[0]
+    return where
+
+
+def _row_error(
+    path: str | os.PathLike[str], table: pd.DataFrame, rows: Iterable[int], column: str, wanted: str
+) -> ValueError:
+    """Describe the first of the bad rows and how many there are."""
+    rows = list(rows)
+    line, value = table.index[rows[0]], table[column].iloc[rows[0]]
+    more = f" (and {len(rows) - 1} more rows)" if len(rows) > 1 else ""
+    return ValueError(
+        f"{path}, line {line}: {column} is {value!r}, expected {wanted}{more}; "
+        "mend or delete the row, or download the table again"
+    )
+
+
+def _numbers(
+    path: str | os.PathLike[str], table: pd.DataFrame, column: str, *, above: float = -np.inf
+) -> np.ndarray:
+    values = pd.to_numeric(table[column], errors="coerce").to_numpy(np.float64)
+    bad = ~(np.isfinite(values) & (values > above))
+    if bad.any():
+        wanted = "a number" + (f" above {above:g}" if np.isfinite(above) else "")
+        raise _row_error(path, table, np.flatnonzero(bad), column, wanted)
+    return values
+
+
+def _integers(
+    path: str | os.PathLike[str], table: pd.DataFrame, column: str, *, low: int = 0
+) -> np.ndarray:
+    values = _numbers(path, table, column)
+    bad = (values % 1 != 0) | (values < low)
+    if bad.any():
+        raise _row_error(path, table, np.flatnonzero(bad), column, f"a whole number from {low}")
+    return values.astype(np.int64)
+
+
+def _choice(
+    path: str | os.PathLike[str], table: pd.DataFrame, column: str, allowed: tuple[str, ...]
+) -> pd.Series:
+    values = table[column].str.upper().reset_index(drop=True)
+    bad = ~values.isin(allowed)
+    if bad.any():
+        raise _row_error(path, table, np.flatnonzero(bad), column, " or ".join(allowed))
+    return values
+
+
+def _years(value: str) -> int | None:
+    """Turn '58', '058Y', '013M' or '011D' into whole years (PS3.5 6.2, age string)."""
+    match = re.fullmatch(r"(\d{1,4})([YMWD]?)", value.upper())
+    if match is None:
+        return None
+    per_year = {"": 1, "Y": 1, "M": 12, "W": 52, "D": 365}[match[2]]
+    return int(match[1]) // per_year
+
+
+def _findings(path: str | os.PathLike[str], table: pd.DataFrame) -> list[str]:
+    """Check the '|'-joined labels and give each the spelling of LABELS."""
+    spelled: dict[str, str] = {}
+    for row, text in enumerate(table["findings"]):
+        if text in spelled:
+            continue
+        names = [_FINDINGS.get(name.strip().casefold()) for name in text.split("|")]
+        if None in names:
+            unknown = text.split("|")[names.index(None)]
+            wanted = f"NIH findings joined by '|'{_suggest(unknown, _FINDINGS)}"
+            raise _row_error(path, table, [row], "findings", wanted)
+        if len(names) > 1 and NO_FINDING in names or len(set(names)) < len(names):
+            wanted = "each finding once, and 'No Finding' alone"
+            raise _row_error(path, table, [row], "findings", wanted)
+        spelled[text] = "|".join(name for name in names if name)
+    return [spelled[text] for text in table["findings"]]
+
+
+def _check_image_ids(
+    path: str | os.PathLike[str], table: pd.DataFrame, entries: pd.DataFrame
+) -> None:
+    """Each image once, and under the patient that its name carries: a split relies on it."""
+    repeated = entries["image_id"].duplicated()
+    if repeated.any():
+        rows = np.flatnonzero(repeated)
+        raise _row_error(path, table, rows, "image_id", "each image on one row")
+    stem = entries["image_id"].str.extract(r"^(\d{8})_\d{3}\.png$")[0]
+    patient = pd.to_numeric(stem).to_numpy(np.float64)
+    wrong = np.isfinite(patient) & (patient != entries["patient_id"].to_numpy())
+    if wrong.any():
+        rows = np.flatnonzero(wrong)
+        raise _row_error(path, table, rows, "patient_id", "the number that the image's name holds")
+
+
+def _suggest(name: str, known: dict[str, str]) -> str:
+    close = difflib.get_close_matches(name.casefold(), known, n=1)
+    return f"; did you mean {known[close[0]]!r}?" if close else f"; they are {', '.join(LABELS)}"
+
+
+# --- folders --------------------------------------------------------------------------------------
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def _files(folders: Iterable[Path]) -> Iterable[Path]:
+    for folder in folders:
+        with os.scandir(folder) as entries:
+            yield from (Path(entry.path) for entry in entries if not entry.name.startswith("."))
