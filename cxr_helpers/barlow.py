@@ -12,6 +12,7 @@ Needs: lightly, pytorch-lightning, safetensors, torch, torchvision.
 import json
 import math
 import os
+import pickle
 import socket
 from pathlib import Path
 from urllib.parse import urlparse
@@ -193,9 +194,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict]:
         raise WeightsError(f"{path} does not exist") from error
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise WeightsError(f"{path} cannot be read as weights: {error}") from error
-    except Exception as error:
-        if type(error).__name__ != "UnpicklingError":
-            raise
+    except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} holds more than tensors, and loading it would run its code. Save its state "
             "dict alone, with safetensors, where you trust it."

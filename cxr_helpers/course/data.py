@@ -1,0 +1,202 @@
+"""The two data sets as the notebooks use them: tables, packed images, a split.
+
+What is missing is made: the demo data by data_scripts/make_demo.py, the packed images by reading
+every file once. The caches lie in runs/<data>/cache and are named after what is in them.
+"""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cxr_helpers import consensus, dicom, nih, splits, vindr
+from cxr_helpers.course.settings import (
+    VINDR_TABLES,
+    Settings,
+    SettingsError,
+    fingerprint,
+)
+from cxr_helpers.course.tables import packaged_table
+from cxr_helpers.datasets import CacheError, PackedImages, pack_images
+
+NIH_PARTS = {"train": 0.7, "val": 0.1, "test": 0.2}
+VINDR_PARTS = {"train": 0.6, "val": 0.1, "test": 0.3}
+
+
+@dataclass(frozen=True)
+class NihData:
+    """NIH ChestX-ray14, one row an image, in the same order everywhere.
+
+    Attributes:
+        entries: the table (see `nih.read_entries`).
+        images: the pixels.
+        split: (N,) `train`, `val` or `test`, by patient.
+        split_source: one sentence on where the split came from.
+    """
+
+    entries: pd.DataFrame
+    images: PackedImages
+    split: np.ndarray
+    split_source: str
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """(N, 14) of 0 and 1, columns as `nih.LABELS`."""
+        return nih.label_matrix(self.entries).to_numpy()
+
+    @cached_property
+    def patients(self) -> np.ndarray:
+        """(N,) patient of each image."""
+        return self.entries["patient_id"].to_numpy()
+
+    def rows(self, part: str) -> np.ndarray:
+        """Row numbers of the images in one part of the split."""
+        return np.flatnonzero(self.split == part)
+
+
+@dataclass(frozen=True)
+class VindrData:
+    """VinDr-CXR, one row an image, in the same order everywhere.
+
+    Attributes:
+        readings: what each reader said of each image (see `vindr.Readings`).
+        fused: one truth from the readers' boxes, in pixels of the original file.
+        images: the pixels.
+        split: (N,) `train`, `val` or `test`, by image: the files name no patient.
+    """
+
+    readings: vindr.Readings
+    fused: pd.DataFrame
+    images: PackedImages
+    split: np.ndarray
+
+    @cached_property
+    def abnormal(self) -> np.ndarray:
+        """(N,) whether at least one reader drew a box."""
+        return np.isin(self.images.image_ids, self.fused["image_id"].unique())
+
+    def rows(self, part: str, *, abnormal_only: bool = False) -> np.ndarray:
+        """Row numbers of the images in one part of the split."""
+        keep = self.split == part
+        return np.flatnonzero(keep & self.abnormal if abnormal_only else keep)
+
+    def packed_boxes(self, rows: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Fused boxes of these rows, xyxy in packed pixels, and their classes from 1."""
+        by_image = self._boxes_by_image
+        empty = (np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+        found = [by_image.get(self.images.image_ids[row], empty) for row in rows]
+        boxes = [f[0] * s for f, s in zip(found, self.images.scale[rows], strict=True)]
+        return boxes, [f[1] for f in found]
+
+    @cached_property
+    def _boxes_by_image(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        number = {name: i + 1 for i, name in enumerate(vindr.CLASSES)}
+        groups = {}
+        for image_id, part in self.fused.groupby("image_id"):
+            boxes = part[["x_min", "y_min", "x_max", "y_max"]].to_numpy(np.float32)
+            groups[image_id] = (boxes, part["label"].map(number).to_numpy(np.int64))
+        return groups
+
+
+def ensure_demo(settings: Settings) -> None:
+    """Make the demo data where it is missing; takes about a minute.
+
+    Raises:
+        SettingsError: the script that makes it failed; the text holds its last words.
+    """
+    demo = settings.project / "data" / "demo"
+    if settings.data != "demo" or (demo / "demo.json").is_file():
+        return
+    script = settings.project / "data_scripts" / "make_demo.py"
+    command = [sys.executable, str(script), "--out", str(demo)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SettingsError(f"{script.name} failed: {done.stderr.strip()[-500:]}")
+
+
+def load_nih(settings: Settings) -> NihData:
+    """NIH ChestX-ray14 from the download or the demo.
+
+    The table is the download's own, or the one that torchxrayvision ships. The test part is the
+    official test list where the download has it, and else a fifth of the patients.
+
+    Raises:
+        SettingsError: this data has no NIH folder, or none of its images is in the table.
+    """
+    ensure_demo(settings)
+    if settings.nih is None:
+        raise SettingsError(f"{settings.data} has no NIH ChestX-ray14 folder (images/)")
+    files = nih.find_images(settings.nih)
+    tables = sorted(settings.nih.glob("Data_Entry_2017*.csv"))
+    entries = nih.read_entries(tables[0] if tables else packaged_table("nih_entries"))
+    entries = entries[entries["image_id"].isin(files)].reset_index(drop=True)
+    if entries.empty:
+        raise SettingsError(f"none of the {len(files)} images in {settings.nih} is in the table")
+    size = settings.pretrain.cache_size
+    ordered = {image_id: files[image_id] for image_id in entries["image_id"]}
+    images = _packed(settings, f"nih_{size}", ordered, nih.read_image, size)
+    entries = entries.set_index("image_id").loc[images.image_ids].reset_index()
+    split, source = _nih_split(settings, entries)
+    return NihData(entries, images, split, source)
+
+
+def _nih_split(settings: Settings, entries: pd.DataFrame) -> tuple[np.ndarray, str]:
+    patients = entries["patient_id"].to_numpy()
+    official = settings.nih / "test_list.txt"
+    if not official.is_file():
+        split = splits.split_by_patient(patients, parts=NIH_PARTS, seed=settings.seed)
+        return split, "No official list beside the images: split by patient, at random."
+    test = entries["image_id"].isin(nih.read_image_list(official)).to_numpy()
+    share = NIH_PARTS["val"] / (NIH_PARTS["val"] + NIH_PARTS["train"])
+    split = np.full(len(entries), "test", dtype="<U5")
+    parts = {"train": 1 - share, "val": share}
+    split[~test] = splits.split_by_patient(patients[~test], parts=parts, seed=settings.seed)
+    splits.check_no_overlap(patients[split != "test"], patients[split == "test"])
+    return split, "Test part: the official test list. Validation: patients of the other list."
+
+
+def load_vindr(settings: Settings) -> VindrData:
+    """VinDr-CXR from the download or the demo, with the readers' boxes fused.
+
+    Raises:
+        SettingsError: this data has no VinDr-CXR folder.
+    """
+    ensure_demo(settings)
+    if settings.vindr is None:
+        raise SettingsError(
+            f"{settings.data} has no VinDr-CXR folder (train/ beside train.csv), which detection "
+            "needs. Put both downloads below one root, in `nih` and `vindr`."
+        )
+    table = next(settings.vindr / t for t in VINDR_TABLES if (settings.vindr / t).is_file())
+    readings = vindr.read_readings(table)
+    files = vindr.find_images(settings.vindr)
+    known = sorted(set(readings.readings["image_id"]) & set(files))
+    if not known:
+        raise SettingsError(f"none of the {len(files)} images in {settings.vindr} is in the table")
+    size = settings.detect.image_size
+    ordered = {image_id: files[image_id] for image_id in known}
+    images = _packed(settings, f"vindr_{size}", ordered, read_dicom_pixels, size)
+    fused = consensus.fuse_readings(readings.boxes)
+    fused = fused[fused["image_id"].isin(images.image_ids)].reset_index(drop=True)
+    # No patient is named in the files, so each image counts as a patient of its own.
+    split = splits.split_by_patient(images.image_ids, parts=VINDR_PARTS, seed=settings.seed)
+    return VindrData(readings, fused, images, split)
+
+
+def read_dicom_pixels(path: Path) -> np.ndarray:
+    """The picture in a DICOM file, (H, W) float32 in [0, 1]."""
+    return dicom.read_dicom(path).pixels
+
+
+def _packed(settings: Settings, name: str, files: dict, read, size: int) -> PackedImages:
+    folder = settings.runs / "cache" / f"{name}_{fingerprint(sorted(files), size)}"
+    try:
+        return PackedImages.load(folder)
+    except CacheError:
+        workers = min(8, os.cpu_count() or 1)
+        return pack_images(files, read, size=size, out=folder, workers=workers, progress=True)
