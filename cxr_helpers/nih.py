@@ -75,7 +75,7 @@ _FINDINGS = {name.casefold(): name for name in (*LABELS, NO_FINDING)}
 
 
 def read_entries(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read Data_Entry_2017_v2020.csv (or .csv.gz, or Kaggle's sample_labels.csv).
+    r"""Read Data_Entry_2017_v2020.csv (or .csv.gz, or Kaggle's sample_labels.csv).
 
     Args:
         path: the table.
@@ -100,17 +100,17 @@ def read_entries(path: str | os.PathLike[str]) -> pd.DataFrame:
         ...          '00000001_001.png,Cardiomegaly|Emphysema,1,1,58,M,PA,2894,2729,0.143,0.143']
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = pathlib.Path(folder, 'Data_Entry_2017_v2020.csv')
-        ...     _ = path.write_text('\\n'.join(lines))
+        ...     _ = path.write_text('\n'.join(lines))
         ...     entries = read_entries(path)
-        >>> entries.loc[0, ['patient_id', 'age', 'findings']].tolist()
-        [1, 58.0, 'Cardiomegaly|Emphysema']
+        >>> entries[['patient_id', 'age', 'findings']].values.tolist()
+        [[1, 58.0, 'Cardiomegaly|Emphysema']]
     """
     table = _read_table(path, _ENTRY_COLUMNS)
     ages = [_years(value) for value in table["age"]]
     bad = [i for i, age in enumerate(ages) if age is None]
     if bad:
         raise _row_error(path, table, bad, "age", "an age such as 58, 058Y, 013M or 011D")
-    entries = pd.DataFrame({"image_id": table["image_id"]})
+    entries = pd.DataFrame({"image_id": table["image_id"].array})
     for column in ("patient_id", "follow_up"):
         entries[column] = _integers(path, table, column)
     age = np.array(ages, dtype=np.float64)
@@ -193,8 +193,8 @@ def read_boxes(path: str | os.PathLike[str], *, size: float = 1024) -> pd.DataFr
     scale = size / _BOX_TABLE_SIZE
     return pd.DataFrame(
         {
-            "image_id": table["image_id"],
-            "label": names,
+            "image_id": table["image_id"].array,
+            "label": names.array,
             "x_min": np.clip(x, 0, _BOX_TABLE_SIZE) * scale,
             "y_min": np.clip(y, 0, _BOX_TABLE_SIZE) * scale,
             "x_max": np.clip(x + w, 0, _BOX_TABLE_SIZE) * scale,
@@ -326,7 +326,7 @@ def _read_text(path: str | os.PathLike[str]) -> str:
         if data.startswith(b"\x1f\x8b"):
             data = gzip.decompress(data)
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file; see the list of files to download") from None
+        raise FileNotFoundError(f"{path}: no such file; is it a part of the download?") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path}: the gzip file is damaged; download it again") from error
     except OSError as error:

@@ -1,0 +1,408 @@
+"""VinDr-CXR: the readers' boxes and verdicts as tidy data frames, and where the DICOM files are.
+
+Two distributions hold the same images. Kaggle's `train.csv` (VinBigData) has one row per box, 14
+classes and 'No finding' rows. PhysioNet's `annotations_train.csv` has 22 local labels, its
+`image_labels_train.csv` one row per image and reader; the test files are a consensus without a
+reader's name. All become the same three tables, and every row that is left out is listed.
+
+Source: Nguyen et al., VinDr-CXR, Scientific Data 2022, doi 10.1038/s41597-022-01498-w.
+
+Needs: numpy, pandas.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import gzip
+import io
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+CLASSES: tuple[str, ...] = (
+    "Aortic enlargement",
+    "Atelectasis",
+    "Calcification",
+    "Cardiomegaly",
+    "Consolidation",
+    "ILD",
+    "Infiltration",
+    "Lung Opacity",
+    "Nodule/Mass",
+    "Other lesion",
+    "Pleural effusion",
+    "Pleural thickening",
+    "Pneumothorax",
+    "Pulmonary fibrosis",
+)
+RARE_CLASSES: tuple[str, ...] = (  # local labels that only PhysioNet's files have
+    "Clavicle fracture",
+    "Edema",
+    "Emphysema",
+    "Enlarged PA",
+    "Lung cavity",
+    "Lung cyst",
+    "Mediastinal shift",
+    "Rib fracture",
+)
+GLOBAL_LABELS: tuple[str, ...] = ("COPD", "Lung tumor", "Pneumonia", "Tuberculosis")
+OTHER_DISEASES = "Other diseases"
+NO_FINDING = "No finding"
+CONSENSUS_READER = "consensus"
+
+_BOX = ["x_min", "y_min", "x_max", "y_max"]
+_KNOWN = {name.casefold(): name for name in (*CLASSES, *RARE_CLASSES, NO_FINDING)}
+_IMAGE_LABELS = {
+    name.casefold(): name
+    for name in (*CLASSES, *RARE_CLASSES, *GLOBAL_LABELS, OTHER_DISEASES, NO_FINDING)
+} | {"other disease": OTHER_DISEASES}  # the test file's spelling
+_SUFFIXES = {".dicom", ".dcm", ".dicm"}
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What the readers drew and said.
+
+    Attributes:
+        boxes: one row per reader's box: `image_id`, `reader_id`, `label` (str), `x_min`, `y_min`,
+            `x_max`, `y_max` (float64, pixels of the stored DICOM image, origin at the top left).
+        readings: one row per image and reader: `image_id`, `reader_id`, `normal` (bool: the
+            reader found nothing).
+        dropped: one row per table row left out: `row` (line of the file, the header is line 1),
+            `image_id`, `reason`.
+    """
+
+    boxes: pd.DataFrame
+    readings: pd.DataFrame
+    dropped: pd.DataFrame
+
+
+def read_readings(
+    path: str | os.PathLike[str],
+    *,
+    image_labels: str | os.PathLike[str] | None = None,
+    rare: Literal["fold", "keep"] = "fold",
+    image_hw: Mapping[str, tuple[int, int]] | None = None,
+) -> Readings:
+    r"""Read Kaggle's train.csv or PhysioNet's annotations_train.csv / annotations_test.csv.
+
+    Args:
+        path: the table, .csv or .csv.gz. Without a reader column every box is the consensus'.
+        image_labels: PhysioNet's image_labels_*.csv, for the readings that drew no box.
+        rare: 'fold' calls PhysioNet's eight rarer local labels 'Other lesion', so that both
+            distributions have the same 14 classes; 'keep' keeps their names.
+        image_hw: height and width of the stored images where known. Boxes are then clipped to
+            the image, and boxes wholly outside are dropped.
+
+    Returns:
+        Boxes, readings and the rows left out.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no such table, or names a class that is not known.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> lines = ['image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max',
+        ...          'a,No finding,14,R7,,,,', 'b,Cardiomegaly,3,R9,10,20,30,40',
+        ...          'b,Cardiomegaly,3,R8,30,20,10,40']
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, 'train.csv')
+        ...     _ = path.write_text('\n'.join(lines))
+        ...     found = read_readings(path)
+        >>> found.boxes[['image_id', 'reader_id', 'x_max']].values.tolist()
+        [['b', 'R9', 30.0]]
+        >>> found.dropped.values.tolist()
+        [[4, 'b', 'x_max is not above x_min']]
+    """
+    if rare not in ("fold", "keep"):
+        raise ValueError(f"rare must be 'fold' or 'keep', not {rare!r}")
+    table, has_reader = _annotations(path)
+    _check_class_ids(path, table)
+    names = table["class_name"].str.casefold().map(_KNOWN)
+    if names.isna().any():
+        row = np.flatnonzero(names.isna())[0]
+        name = table["class_name"].iloc[row]
+        raise ValueError(
+            f"{path}, line {table.index[row]}: class {name!r} is not known{_suggest(name)}"
+        )
+    if rare == "fold":
+        names = names.where(~names.isin(RARE_CLASSES), "Other lesion")
+    table["label"] = names
+    coordinates, reasons = _box_reasons(path, table)
+    table[_BOX] = coordinates
+    _name_repeats(table, reasons)
+    if image_hw is not None:
+        _clip(table, reasons, image_hw)
+
+    drawn = (table["label"] != NO_FINDING).to_numpy()
+    _name_contradictions(table, drawn, reasons)
+    keep = reasons == ""
+    identified = ~np.isin(reasons, ["no image_id", "no reader", "a box without a finding"])
+    reading = table.loc[identified, ["image_id", "reader_id"]].assign(normal=~drawn[identified])
+    readings = reading.groupby(["image_id", "reader_id"], sort=False)["normal"].all().reset_index()
+    if image_labels is not None:
+        readings = _add_readings(readings, read_image_labels(image_labels), has_reader)
+    boxes = table.loc[keep & drawn, ["image_id", "reader_id", "label", *_BOX]]
+    dropped = pd.DataFrame(
+        {
+            "row": table.index[~keep].to_numpy(np.int64),
+            "image_id": table["image_id"].to_numpy()[~keep],
+            "reason": reasons[~keep],
+        }
+    )
+    return Readings(boxes.reset_index(drop=True), readings, dropped)
+
+
+def read_image_labels(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read PhysioNet's image_labels_train.csv or image_labels_test.csv.
+
+    Returns:
+        One row per image and reader: `image_id`, `reader_id` ('consensus' where the file names
+        none), then one uint8 column of 0 and 1 per label, spelled as in CLASSES, RARE_CLASSES,
+        GLOBAL_LABELS, 'Other diseases' and 'No finding'. Empty cells count as 0.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no such table.
+    """
+    table = _read_table(path)
+    names = {name.casefold(): name for name in table.columns}
+    if "image_id" not in names or NO_FINDING.casefold() not in names:
+        raise ValueError(
+            f"{path}: expected the columns image_id, rad_id and one per label, "
+            f"among them {NO_FINDING!r}; found {', '.join(table.columns)}"
+        )
+    labels = pd.DataFrame({"image_id": table[names["image_id"]]})
+    has_reader = "rad_id" in names
+    labels["reader_id"] = table[names["rad_id"]] if has_reader else CONSENSUS_READER
+    for folded, name in names.items():
+        if folded in ("image_id", "rad_id"):
+            continue
+        if folded not in _IMAGE_LABELS:
+            raise ValueError(f"{path}: label {name!r} is not known{_suggest(name)}")
+        values = pd.to_numeric(table[name].replace("", "0"), errors="coerce")
+        bad = ~values.isin([0, 1])
+        if bad.any():
+            line = table.index[np.flatnonzero(bad)[0]]
+            raise ValueError(f"{path}, line {line}: {name} is {table[name][line]!r}, not 0 or 1")
+        labels[_IMAGE_LABELS[folded]] = values.astype(np.uint8)
+    repeated = labels.duplicated(["image_id", "reader_id"])
+    if repeated.any():
+        line = labels.index[np.flatnonzero(repeated)[0]]
+        raise ValueError(f"{path}, line {line}: this image and reader are on a line above already")
+    return labels.reset_index(drop=True)
+
+
+def find_images(
+    root: str | os.PathLike[str], *, part: Literal["train", "test"] = "train"
+) -> dict[str, Path]:
+    """Find the DICOM files of a download: `train/*.dicom` (or .dcm), or files in `root` itself.
+
+    Returns:
+        `image_id` (the file's name without suffix) to path, sorted by name.
+
+    Raises:
+        FileNotFoundError: no such folder, or no DICOM file in it.
+        ValueError: one image has two files.
+    """
+    root = Path(root)
+    if not _is_folder(root):
+        raise FileNotFoundError(f"{root}: no such folder; give the root of the VinDr-CXR download")
+    found: dict[str, Path] = {}
+    folder = root / part if _is_folder(root / part) else root
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            path = Path(entry.path)
+            if path.suffix.lower() not in _SUFFIXES or entry.name.startswith("."):
+                continue
+            if path.stem in found:
+                raise ValueError(f"{path} and {found[path.stem].name} are one image; keep one")
+            found[path.stem] = path
+    if not found:
+        raise FileNotFoundError(
+            f"{folder}: no .dicom or .dcm file; unpack the download so that {part}/*.dicom is there"
+        )
+    return dict(sorted(found.items()))
+
+
+# --- rows -----------------------------------------------------------------------------------------
+
+
+def _annotations(path: str | os.PathLike[str]) -> tuple[pd.DataFrame, bool]:
+    """Read the columns that a table of boxes must have, under fixed names."""
+    table = _read_table(path)
+    names = {name.casefold(): name for name in table.columns}
+    missing = [name for name in ("image_id", "class_name", *_BOX) if name not in names]
+    if missing:
+        hint = ""
+        if NO_FINDING.casefold() in names:
+            hint = "; this is a table of image labels, give it as image_labels"
+        raise ValueError(
+            f"{path}: no column {', '.join(missing)} among {', '.join(table.columns)}{hint}"
+        )
+    columns = {"image_id": table[names["image_id"]], "class_name": table[names["class_name"]]}
+    has_reader = "rad_id" in names
+    columns["reader_id"] = table[names["rad_id"]] if has_reader else CONSENSUS_READER
+    columns |= {name: table[names[name]] for name in _BOX}
+    if "class_id" in names:
+        columns["class_id"] = table[names["class_id"]]
+    return pd.DataFrame(columns, index=table.index), has_reader
+
+
+def _check_class_ids(path: str | os.PathLike[str], table: pd.DataFrame) -> None:
+    """A class_id that does not fit its class_name would silently shift the labels."""
+    if "class_id" not in table:
+        return
+    known = {name.casefold(): str(k) for k, name in enumerate((*CLASSES, NO_FINDING))}
+    pairs = table[["class_name", "class_id"]].drop_duplicates()
+    for line, name, number in pairs.itertuples():
+        expected = known.get(name.casefold())
+        if expected is not None and number not in (expected, f"{expected}.0"):
+            raise ValueError(
+                f"{path}, line {line}: class_id {number!r} does not fit {name!r}, "
+                f"which is {expected}; the table was edited, take the original"
+            )
+
+
+def _box_reasons(
+    path: str | os.PathLike[str], table: pd.DataFrame
+) -> tuple[np.ndarray, np.ndarray]:
+    """Parse the coordinates and name, per row, why it cannot be used ('' if it can)."""
+    reasons = np.full(len(table), "", dtype=object)
+    drawn = (table["label"] != NO_FINDING).to_numpy()
+    text = table[_BOX]
+    box = text.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+    empty = text.apply(lambda column: column.str.casefold().isin(["", "nan"])).to_numpy()
+    if (np.isnan(box) & ~empty).any():
+        row, k = np.argwhere(np.isnan(box) & ~empty)[0]
+        raise ValueError(
+            f"{path}, line {table.index[row]}: {_BOX[k]} is {text.iloc[row, k]!r}, not a number"
+        )
+
+    def name(bad: np.ndarray, reason: str) -> None:
+        reasons[bad & (reasons == "")] = reason
+
+    name((table["image_id"] == "").to_numpy(), "no image_id")
+    name((table["reader_id"] == "").to_numpy(), "no reader")
+    name(~drawn & ~empty.all(axis=1), "a box without a finding")
+    name(drawn & ~np.isfinite(box).all(axis=1), "a finding without a whole box")
+    name(drawn & (box[:, :2] < 0).any(axis=1), "a corner below zero")
+    name(drawn & ~(box[:, 2] > box[:, 0]), "x_max is not above x_min")
+    name(drawn & ~(box[:, 3] > box[:, 1]), "y_max is not above y_min")
+    return box, reasons
+
+
+def _name_repeats(table: pd.DataFrame, reasons: np.ndarray) -> None:
+    repeated = table.duplicated(["image_id", "reader_id", "label", *_BOX]).to_numpy()
+    reasons[repeated & (reasons == "")] = "the same as a row above"
+
+
+def _name_contradictions(table: pd.DataFrame, drawn: np.ndarray, reasons: np.ndarray) -> None:
+    """'No finding' by a reader who drew a box on the same image: the box stands."""
+    key = table["image_id"] + "\0" + table["reader_id"]
+    both = key.isin(key[drawn]).to_numpy() & ~drawn
+    reasons[both & (reasons == "")] = "'No finding' by a reader who drew a box"
+
+
+def _clip(
+    table: pd.DataFrame, reasons: np.ndarray, image_hw: Mapping[str, tuple[int, int]]
+) -> None:
+    """Clip the boxes to their images, in place; name those wholly outside."""
+    hw = np.array([image_hw.get(name, (np.inf, np.inf)) for name in table["image_id"]], np.float64)
+    hw = hw.reshape(-1, 2)
+    box = table[_BOX].to_numpy(np.float64)
+    outside = (box[:, 0] >= hw[:, 1]) | (box[:, 1] >= hw[:, 0])
+    reasons[outside & (reasons == "")] = "a box outside the image"
+    table[_BOX] = np.minimum(box, hw[:, [1, 0, 1, 0]])
+
+
+def _add_readings(readings: pd.DataFrame, labels: pd.DataFrame, has_reader: bool) -> pd.DataFrame:
+    """Add the readings that drew no box; a reading with a box is never normal."""
+    normal = labels[NO_FINDING] == 1
+    extra = labels[["image_id", "reader_id"]].assign(normal=normal)
+    if not has_reader and (labels["reader_id"] != CONSENSUS_READER).any():
+        raise ValueError("the image labels name readers and the boxes do not; take one split's two")
+    both = pd.concat([readings, extra], ignore_index=True)
+    return both.groupby(["image_id", "reader_id"], sort=False)["normal"].all().reset_index()
+
+
+def _suggest(name: str) -> str:
+    close = difflib.get_close_matches(name.casefold(), _IMAGE_LABELS, n=1)
+    if close:
+        return f"; did you mean {_IMAGE_LABELS[close[0]]!r}?"
+    return f"; the classes are {', '.join(CLASSES)}"
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def _read_text(path: str | os.PathLike[str]) -> str:
+    """Return the file's text, unpacked if gzipped, or say what it is instead."""
+    try:
+        data = Path(path).read_bytes()
+        if data.startswith(b"\x1f\x8b"):
+            data = gzip.decompress(data)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file; is it a part of the download?") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}: the gzip file is damaged; download it again") from error
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
+    if not data.strip():
+        raise ValueError(f"{path}: the file is empty; download it again")
+    if data.startswith(b"PK\x03\x04"):
+        raise ValueError(f"{path}: a zip archive (or a spreadsheet); unpack it, or save as CSV")
+    if data.lstrip()[:1] == b"<":
+        raise ValueError(f"{path}: a web page was saved instead of the table; download it again")
+    if b"\x00" in data:
+        raise ValueError(f"{path}: no UTF-8 text (zero bytes in it); save the table as UTF-8 CSV")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{path}, line {line}: no UTF-8; save the table as UTF-8 CSV") from None
+
+
+def _read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Return all columns as stripped text, indexed by line number."""
+    lines, rows = [], []
+    reader = csv.reader(io.StringIO(_read_text(path)), strict=True)
+    try:
+        header = [name.strip() for name in next(reader)]
+        for row in reader:
+            if row:
+                lines.append(reader.line_num)
+                rows.append([value.strip() for value in row])
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {reader.line_num}: not CSV ({error})") from error
+    other = next((s for s in (";", "\t", "|") if s in header[0]), None)
+    if other and len(header) == 1:
+        raise ValueError(f"{path}: columns are separated by {other!r}; save the table with ','")
+    if len({name.casefold() for name in header}) < len(header):
+        raise ValueError(f"{path}: a column name occurs twice in {', '.join(header)}")
+    for line, row in zip(lines, rows, strict=True):
+        if len(row) != len(header):
+            raise ValueError(
+                f"{path}, line {line}: {len(row)} fields where the header has {len(header)}; "
+                "the file is cut or edited, download it again"
+            )
+    if not rows:
+        raise ValueError(f"{path}: a header without rows; download it again")
+    index = pd.Index(lines, name="line")
+    columns = dict(zip(header, zip(*rows, strict=True), strict=True))
+    return pd.DataFrame({name: list(values) for name, values in columns.items()}, index, dtype=str)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
