@@ -1,5 +1,6 @@
 """Pretraining as notebook 02 runs it, and the backbones of all arms for those that follow."""
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 
@@ -40,7 +41,13 @@ def backbone_path(settings: Settings, *, seed: int) -> Path:
     return settings.runs / "pretrain" / f"{settings.pretrain.arch}_seed{seed}_{key}.safetensors"
 
 
-def build_module(preset: PretrainPreset, *, seed: int, steps_per_epoch: int) -> barlow.BarlowTwins:
+def epoch_count(preset: PretrainPreset, n_images: int) -> int:
+    """Epochs over `n_images`: the preset's, or more where they make fewer than `min_steps`."""
+    steps_per_epoch = max(1, n_images // preset.batch_size)
+    return max(preset.epochs, math.ceil(preset.min_steps / steps_per_epoch))
+
+
+def build_module(preset: PretrainPreset, *, seed: int, total_steps: int) -> barlow.BarlowTwins:
     """Backbone, projector and loss of a preset, ready to train."""
     backbone = barlow.build_backbone(preset.arch, seed=seed)
     if preset.initial_weights == "imagenet":
@@ -57,7 +64,7 @@ def build_module(preset: PretrainPreset, *, seed: int, steps_per_epoch: int) -> 
         learning_rate=preset.learning_rate,
         weight_decay=preset.weight_decay,
         batch_size=preset.batch_size,
-        total_steps=preset.epochs * steps_per_epoch,
+        total_steps=total_steps,
         warmup_fraction=preset.warmup_fraction,
         gather_distributed=True,
     )
@@ -86,12 +93,14 @@ def pretrain(settings: Settings, data: NihData, *, seed: int, progress: bool = T
             "images or a smaller batch_size"
         )
     dataset = ImageDataset(data.images, rows, views.TwoViews(preset.views, preset.image_size))
-    module = build_module(preset, seed=seed, steps_per_epoch=len(rows) // preset.batch_size)
+    epochs = epoch_count(preset, len(rows))
+    steps = epochs * (len(rows) // preset.batch_size)
+    module = build_module(preset, seed=seed, total_steps=steps)
     loader = DataLoader(dataset, preset.batch_size, shuffle=True, drop_last=True)
     folder = path.with_suffix("")
     last = ModelCheckpoint(folder, save_last=True, save_top_k=0)
     trainer = pl.Trainer(
-        max_epochs=preset.epochs,
+        max_epochs=epochs,
         precision=training_precision(),
         accelerator="auto",
         devices=1,

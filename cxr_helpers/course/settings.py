@@ -23,7 +23,10 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class PretrainPreset:
-    """Barlow Twins pretraining; sizes in pixels, learning rate for a batch of `batch_size`."""
+    """Barlow Twins pretraining; sizes in pixels.
+
+    A small data set trains for more than `epochs`, until it has had `min_steps` steps.
+    """
 
     arch: str = "resnet18"
     views: str = "demo"
@@ -31,6 +34,7 @@ class PretrainPreset:
     image_size: int = 64
     batch_size: int = 128
     epochs: int = 30
+    min_steps: int = 250
     projector: tuple[int, ...] = (512, 512, 512)
     redundancy_weight: float = 5e-3
     optimizer: str = "adamw"
@@ -93,6 +97,7 @@ PRESETS = {
             image_size=224,
             batch_size=768,
             epochs=600,
+            min_steps=0,
             projector=(8192, 8192, 8192),
             redundancy_weight=0.0051,
             optimizer="lars",
