@@ -66,26 +66,37 @@ class _OwnKernelManager(AsyncKernelManager):
         )
 
 
-def source_paths(names: Sequence[str] = (), *, notebooks: Path = NOTEBOOKS) -> list[Path]:
-    """List the sources in order, or those that are named.
+def select_paths(paths: Sequence[Path], names: Sequence[str] = ()) -> list[Path]:
+    """Pick the named ones from numbered sources or notebooks; all where no name is given.
 
     Args:
-        names: '02', '02_barlow_twins_pretraining', or a path of a source or a notebook; all if
-            empty.
-        notebooks: The folder with source/ in it.
+        paths: Files called NN_name with any ending.
+        names: '02', '02_barlow_twins_pretraining', or a path of a source or a notebook.
 
     Raises:
-        FileNotFoundError: If there is no source, or a name fits none; it lists what there is.
+        FileNotFoundError: If a name fits none; it lists what there is.
+
+    >>> [path.stem for path in select_paths([Path("01_look.py"), Path("02_learn.py")], ["02"])]
+    ['02_learn']
+    """
+    wanted = [Path(name).stem for name in names]
+    for name in wanted:
+        if not any(name in (path.stem, path.stem[:2]) for path in paths):
+            known = ", ".join(path.stem for path in paths)
+            raise FileNotFoundError(f"no notebook is called {name!r}; there are {known}")
+    return [p for p in paths if not wanted or p.stem in wanted or p.stem[:2] in wanted]
+
+
+def source_paths(names: Sequence[str] = (), *, notebooks: Path = NOTEBOOKS) -> list[Path]:
+    """List the sources in notebooks/source in order, or those that are named.
+
+    Raises:
+        FileNotFoundError: If there is no source, or a name fits none.
     """
     paths = sorted((notebooks / "source").glob("[0-9][0-9]_*.py"))
     if not paths:
         raise FileNotFoundError(f"no sources NN_name.py in {notebooks / 'source'}")
-    wanted = [Path(name).stem for name in names]
-    for name in wanted:
-        if not any(path.stem == name or path.stem.split("_")[0] == name for path in paths):
-            known = ", ".join(path.stem for path in paths)
-            raise FileNotFoundError(f"no notebook is called {name!r}; there are {known}")
-    return [p for p in paths if not wanted or p.stem in wanted or p.stem.split("_")[0] in wanted]
+    return select_paths(paths, names)
 
 
 def cell_ids(cells: Sequence[NotebookNode]) -> list[str]:
@@ -182,7 +193,9 @@ def describe_failure(
     shown = [f"    {line}" for line in source[:6]] + ["    ..."] * (len(source) > 6)
     message = ANSI.sub("", f"{error.ename}: {error.evalue}").splitlines()
     lines = [f"{name} stopped in code cell {number}:", *shown, *message[:8]]
-    places = re.findall(r"^File (\S+:\d+), in (\w+)", ANSI.sub("", error.traceback), re.MULTILINE)
+    places = re.findall(
+        r"^File (\S+:\d+), in ([\w.]+)", ANSI.sub("", error.traceback), re.MULTILINE
+    )
     if places:
         lines.append(f"raised at {places[-1][0]}, in {places[-1][1]}")
     return "\n".join(lines)
@@ -232,7 +245,7 @@ def build(
     """Build the notebooks from their sources, in order; an old one stays where its cells fail.
 
     Args:
-        names: As in `source_paths`.
+        names: As in `select_paths`.
         notebooks: The folder to write to, with source/ in it.
         run: Without, the outputs of cells that have not changed are kept and nothing is executed.
         env: The kernels' environment.

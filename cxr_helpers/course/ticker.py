@@ -43,12 +43,7 @@ class Ticker:
             print(f"{self.label} ...", file=self.stream, flush=True)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Write how long it took, and whether it ended or stopped."""
         self._done.set()
         if self.live:
