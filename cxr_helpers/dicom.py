@@ -1,0 +1,686 @@
+"""Read a radiograph from a DICOM file: stored values to a gray picture, each step named.
+
+The way of PS3.3 C.11 and PS3.4 N.2: decode, mask the padding, modality transform (rescale or
+table), values of interest (table or window), polarity. `read_dicom` goes it all the way and lists
+its steps; `load_dataset`, `stored_values`, `modality_values` and `display_values` are the steps.
+Where pydicom has a function it is used; the rest cites the section of the standard.
+
+Section numbers are those of https://dicom.nema.org/medical/dicom/current.
+
+Needs: numpy, pydicom (compressed files: pylibjpeg with pylibjpeg-libjpeg and -openjpeg).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+import pydicom
+from pydicom import uid
+from pydicom.dataset import Dataset
+from pydicom.encaps import get_frame
+from pydicom.pixels import (
+    apply_color_lut,
+    apply_modality_lut,
+    apply_windowing,
+    as_pixel_options,
+    get_decoder,
+)
+
+Source = str | os.PathLike[str] | bytes | BinaryIO | Dataset
+Voi = Literal["auto", "lut", "window", "percentiles"]
+
+_LUMA = np.array([0.2990, 0.5870, 0.1140])  # Y of YBR_FULL, PS3.3 C.7.6.3.1.2
+_JPEG_FAMILY = {  # start-of-frame marker (ISO/IEC 10918-1 table B.1) -> transfer syntaxes
+    0xC0: (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit),
+    0xC1: (uid.JPEGExtended12Bit, uid.JPEGBaseline8Bit),
+    0xC3: (uid.JPEGLosslessSV1, uid.JPEGLossless),
+    0xF7: (uid.JPEGLSLossless, uid.JPEGLSNearLossless),
+}
+_J2K_FAMILY = (
+    uid.JPEG2000,
+    uid.JPEG2000Lossless,
+    uid.HTJ2K,
+    uid.HTJ2KLossless,
+    uid.HTJ2KLosslessRPCL,
+)
+
+
+class DicomError(ValueError):
+    """A file that gives no picture; the message names it, the reason and the remedy."""
+
+
+@dataclass(frozen=True)
+class DicomImage:
+    """A radiograph and what was done to get it.
+
+    Attributes:
+        pixels: float32 (H, W), 0 to 1, bright = dense; padding is 0.
+        steps: what was done, in order, in words.
+        voi: which values of interest: 'lut', 'window', 'percentiles' or 'color'.
+        window: center and width of the window used, in modality units, or None.
+        photometric: Photometric Interpretation as stored, e.g. 'MONOCHROME1'.
+        bits_stored: 1 to 32.
+        transfer_syntax: name of the transfer syntax that the pixels were decoded with.
+        spacing_mm: height and width of a pixel in mm, or None.
+        pixel_aspect: height over width of a stored pixel.
+        scale_xy: factors from stored pixel coordinates to those of `pixels`; (1, 1) unless
+            `square_pixels` was asked for.
+        padding: share of pixels that were padding, 0 to 1.
+    """
+
+    pixels: np.ndarray
+    steps: tuple[str, ...]
+    voi: str
+    window: tuple[float, float] | None
+    photometric: str
+    bits_stored: int
+    transfer_syntax: str
+    spacing_mm: tuple[float, float] | None
+    pixel_aspect: float
+    scale_xy: tuple[float, float]
+    padding: float
+
+
+def read_dicom(
+    source: Source,
+    *,
+    voi: Voi = "auto",
+    index: int = 0,
+    percentiles: tuple[float, float] = (0.5, 99.5),
+    square_pixels: bool = False,
+    max_pixels: int = 100_000_000,
+) -> DicomImage:
+    """Read one radiograph.
+
+    Args:
+        source: path, the file's bytes, an open binary file, or a pydicom Dataset.
+        voi: which part of the range becomes the picture. 'auto' takes the VOI table, else the
+            window, else the percentiles; a table or window that is unusable is passed over, and
+            the steps say so. A named choice that the file does not offer is an error.
+        index: which of several tables or windows, counted from 0.
+        percentiles: of the values that are no padding, shown as black and white where neither
+            table nor window is used.
+        square_pixels: resample pixels that are not square along their longer side. Boxes must
+            then be multiplied by `scale_xy`.
+        max_pixels: refuse an image whose header promises more than this.
+
+    Returns:
+        The picture with what was done to it.
+
+    Raises:
+        DicomError: the file gives no picture; the message names file, reason and remedy.
+
+    Example:
+        >>> from pydicom.data import get_testdata_file
+        >>> image = read_dicom(get_testdata_file('CT_small.dcm'))
+        >>> image.pixels.shape, image.pixels.dtype, image.voi
+        ((128, 128), dtype('float32'), 'percentiles')
+    """
+    name = _name(source)
+    try:
+        dataset = load_dataset(source)
+        return _picture(dataset, voi, index, percentiles, square_pixels, max_pixels)
+    except DicomError as error:
+        raise DicomError(f"{name}: {error}") from error.__cause__
+    except Exception as error:  # pydicom and the decoders raise whatever they met
+        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        raise DicomError(f"{name}: damaged or not understood ({reason}); {_AGAIN}") from error
+
+
+def load_dataset(source: Source) -> Dataset:
+    """Parse the file, with or without preamble and file meta information.
+
+    Raises:
+        DicomError: no such file, not readable, or no DICOM in it.
+    """
+    if isinstance(source, Dataset):
+        return source
+    try:
+        if isinstance(source, (bytes, bytearray, memoryview)):
+            data = bytes(source)
+        elif hasattr(source, "read"):
+            data = source.read()
+        else:
+            data = Path(source).read_bytes()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DicomError(f"cannot be read ({reason}); check the path and its rights") from None
+    if not data:
+        raise DicomError(f"the file is empty; {_AGAIN}")
+    dataset = pydicom.dcmread(io.BytesIO(data), force=True)
+    if not any(tag.group in (0x0008, 0x0028, 0x7FE0) for tag in dataset.keys()):
+        raise DicomError(f"no DICOM file (it begins with {data[:12]!r}); {_AGAIN}")
+    return dataset
+
+
+def stored_values(dataset: Dataset) -> np.ndarray:
+    """Decode the one frame.
+
+    Args:
+        dataset: with the Image Pixel module and Pixel Data.
+
+    Returns:
+        Integers (H, W), or (H, W, 3) of RGB for a color image, without the bits that are not
+        the pixel's (PS3.5 8.1.1: Bits Stored of them, the top one at High Bit).
+
+    Raises:
+        DicomError: no, short or damaged pixel data, several frames, or a header in contradiction.
+    """
+    return _decode(dataset)[0]
+
+
+def modality_values(values: np.ndarray, dataset: Dataset) -> tuple[np.ndarray, str]:
+    """Turn stored values into those of the modality (PS3.3 C.11.1): table or slope and intercept.
+
+    Args:
+        values: stored integers, any shape.
+        dataset: with a Modality LUT Sequence, Rescale Slope and Intercept, or neither.
+
+    Returns:
+        The values, same shape, and the step in words.
+
+    Raises:
+        DicomError: the table is broken, or the slope is 0 or no number.
+
+    Example:
+        >>> dataset = Dataset()
+        >>> dataset.RescaleSlope, dataset.RescaleIntercept = 2, -100
+        >>> modality_values(np.array([0, 50, 100]), dataset)
+        (array([-100.,    0.,  100.]), 'rescale: 2 x value - 100')
+    """
+    if dataset.get("ModalityLUTSequence"):
+        table, bits = _lookup(values, dataset.ModalityLUTSequence[0], dataset, "Modality LUT")
+        return table, f"modality table of {bits} bits"
+    slope, intercept = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
+    if slope is None and intercept is None:
+        return values, "no modality transform"
+    rescale = Dataset()
+    rescale.RescaleSlope = 1 if slope is None else slope
+    rescale.RescaleIntercept = 0 if intercept is None else intercept
+    slope, intercept = float(rescale.RescaleSlope), float(rescale.RescaleIntercept)
+    if not (np.isfinite([slope, intercept]).all() and slope):
+        raise DicomError(f"Rescale Slope {slope:g} and Intercept {intercept:g} give no picture")
+    sign = "-" if intercept < 0 else "+"
+    step = f"rescale: {slope:g} x value {sign} {abs(intercept):g}"
+    return apply_modality_lut(values, rescale), step
+
+
+def display_values(
+    values: np.ndarray,
+    dataset: Dataset,
+    *,
+    voi: Voi = "auto",
+    index: int = 0,
+    percentiles: tuple[float, float] = (0.5, 99.5),
+    counts: np.ndarray | None = None,
+) -> tuple[np.ndarray, str, str, tuple[float, float] | None]:
+    """Map modality values to [0, 1] by VOI table, window or percentiles (PS3.3 C.11.2).
+
+    Args:
+        values: modality values, any shape.
+        dataset: with VOI LUT Sequence, Window Center and Width, or neither.
+        voi: see `read_dicom`.
+        index: which of several tables or windows.
+        percentiles: low and high, 0 to 100.
+        counts: how often each value occurs, same shape; once each if None.
+
+    Returns:
+        float64 of the same shape, 0 to 1, before polarity; which of 'lut', 'window' and
+        'percentiles' was used; the step in words; the window used, or None.
+
+    Raises:
+        DicomError: what was asked for by name is missing or unusable, or the picture is blank.
+    """
+    if voi not in ("auto", "lut", "window", "percentiles"):
+        raise DicomError(f"voi must be 'auto', 'lut', 'window' or 'percentiles', not {voi!r}")
+    passed_over = ""
+    for kind, way in (("lut", _by_table), ("window", _by_window)):
+        if voi not in ("auto", kind):
+            continue
+        try:
+            found = way(values, dataset, index)
+        except (DicomError, ValueError, TypeError, IndexError, AttributeError) as error:
+            if voi == kind:
+                raise DicomError(f"{error}; pass voi='percentiles' to do without") from error
+            passed_over += f" ({kind} passed over: {error})"
+            continue
+        if found is None and voi == kind:
+            raise DicomError(f"the file has no VOI {kind}; pass voi='auto' or 'percentiles'")
+        if found is not None:
+            return found[0], kind, found[1] + passed_over, found[2]
+    shown, step = _by_percentiles(values, percentiles, counts)
+    return shown, "percentiles", step + passed_over, None
+
+
+# --- the whole way --------------------------------------------------------------------------------
+
+_AGAIN = "download or export it again"
+
+
+def _picture(
+    dataset: Dataset,
+    voi: Voi,
+    index: int,
+    percentiles: tuple[float, float],
+    square_pixels: bool,
+    max_pixels: int,
+) -> DicomImage:
+    _check_header(dataset, max_pixels)
+    stored, syntax, note = _decode(dataset)
+    steps = [f"decoded {syntax.name}{note}"]
+    window, padding = None, 0.0
+    photometric = str(dataset.PhotometricInterpretation)
+    if stored.ndim == 3:
+        pixels, voi_used = _gray(stored, dataset), "color"
+        steps.append("color to gray by luma")
+    else:
+        # Every step maps one value to one value: do it once per value, not once per pixel.
+        grid, where, counts = _distinct(stored)
+        padded = _is_padding(grid, dataset)
+        padding = float(counts[padded].sum() / stored.size)
+        if padded.all():
+            raise DicomError("every pixel is padding; the file holds no picture")
+        if padding:
+            steps.append(f"padding masked: {padding:.1%} of the pixels")
+        values, step = modality_values(grid, dataset)
+        steps.append(step)
+        shown, voi_used, step, window = display_values(
+            values[~padded],
+            dataset,
+            voi=voi,
+            index=index,
+            percentiles=percentiles,
+            counts=counts[~padded],
+        )
+        steps.append(step)
+        if photometric == "MONOCHROME1":  # the lowest value is white, PS3.3 C.7.6.3.1.2
+            shown = 1 - shown
+            steps.append("MONOCHROME1: inverted")
+        curve = np.zeros(len(grid), dtype=np.float32)
+        curve[~padded] = shown
+        pixels = curve[where]
+    spacing, aspect = _spacing(dataset)
+    scale_xy = (1.0, 1.0)
+    if abs(aspect - 1) > 0.01:
+        steps.append(f"pixels {aspect:.3g} times as high as wide")
+        if square_pixels:
+            pixels, scale_xy = _squared(pixels, aspect)
+            steps[-1] += ", resampled to squares"
+    return DicomImage(
+        pixels=pixels,
+        steps=tuple(steps),
+        voi=voi_used,
+        window=window,
+        photometric=photometric,
+        bits_stored=int(dataset.BitsStored),
+        transfer_syntax=syntax.name,
+        spacing_mm=spacing,
+        pixel_aspect=aspect,
+        scale_xy=scale_xy,
+        padding=padding,
+    )
+
+
+def _name(source: Source) -> str:
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return f"<{len(source)} bytes>"
+    if isinstance(source, Dataset):
+        return str(getattr(source, "filename", None) or "<dataset>")
+    return str(getattr(source, "name", source))
+
+
+def _check_header(dataset: Dataset, max_pixels: int) -> None:
+    """Refuse what cannot be one gray radiograph before any memory is spent on it."""
+    if "PixelData" not in dataset:
+        if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
+            raise DicomError("pixels are floating point numbers; a radiograph has integers")
+        kind = uid.UID(str(dataset.get("SOPClassUID", ""))).name or "unknown kind"
+        raise DicomError(f"no Pixel Data (it is of {kind}); {_AGAIN}")
+    for keyword in (
+        "Rows",
+        "Columns",
+        "BitsAllocated",
+        "BitsStored",
+        "SamplesPerPixel",
+        "PhotometricInterpretation",
+        "PixelRepresentation",
+    ):
+        if dataset.get(keyword) in (None, ""):
+            raise DicomError(f"the header lacks {keyword}, without which there is no picture")
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if frames != 1:
+        raise DicomError(f"holds {frames} frames; a radiograph has one. Export it as single images")
+    rows, columns = int(dataset.Rows), int(dataset.Columns)
+    if rows < 1 or columns < 1 or rows * columns > max_pixels:
+        raise DicomError(
+            f"the header says {rows} rows x {columns} columns, expected 1 to {max_pixels} pixels "
+            "in all; pass max_pixels if the image really is that large"
+        )
+    stored, allocated = int(dataset.BitsStored), int(dataset.BitsAllocated)
+    high = dataset.get("HighBit")
+    high = stored - 1 if high is None else int(high)
+    if not 1 <= stored <= high + 1 <= allocated <= 32:
+        raise DicomError(
+            f"BitsAllocated {allocated}, BitsStored {stored} and HighBit {high} contradict "
+            "each other (PS3.5 8.1.1)"
+        )
+
+
+# --- stored values --------------------------------------------------------------------------------
+
+
+def _decode(dataset: Dataset) -> tuple[np.ndarray, uid.UID, str]:
+    """Decode, and name the transfer syntax and what was wrong with the one declared."""
+    syntax, note = _transfer_syntax(dataset)
+    stored = int(dataset.BitsStored)
+    high = dataset.get("HighBit")
+    shift = 0 if high is None else int(high) + 1 - stored
+    in_place = shift == 0 or syntax.is_encapsulated and syntax != uid.RLELossless
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        raise DicomError(
+            f"transfer syntax {syntax.name} holds no still picture that can be decoded; "
+            "convert it, e.g. with gdcmconv --raw"
+        ) from None
+    if syntax.is_encapsulated:
+        frame = _whole_frame(dataset)
+        if syntax != uid.RLELossless:
+            _check_codestream(frame, dataset)
+    else:
+        _check_length(dataset)
+    options = as_pixel_options(dataset, allow_excess_frames=False, correct_unused_bits=in_place)
+    options |= {"number_of_frames": 1, "pixel_vr": dataset["PixelData"].VR}
+    values, properties = decoder.as_array(dataset, **options)
+    photometric = properties["photometric_interpretation"]
+    if values.ndim == 2 and photometric == "PALETTE COLOR":
+        values = apply_color_lut(values, dataset)
+    elif values.ndim == 3 and photometric != "RGB":
+        raise DicomError(f"color stored as {photometric}; convert it to RGB or gray")
+    elif values.ndim == 2 and photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        raise DicomError(f"one sample per pixel, but {photometric}; expected MONOCHROME1 or 2")
+    if not in_place:
+        values = _shifted(values, shift, stored, signed=dataset.PixelRepresentation == 1)
+        note += f"; high bit {high}"
+    return values, syntax, note
+
+
+def _shifted(values: np.ndarray, shift: int, bits: int, *, signed: bool) -> np.ndarray:
+    """Cut the pixel out of its cell when High Bit is above Bits Stored - 1 (PS3.5 8.1.1)."""
+    values = (values.astype(np.int64) >> shift) & ((1 << bits) - 1)
+    if signed:
+        values = np.where(values >> (bits - 1), values - (1 << bits), values)
+    return values.astype(np.int32)
+
+
+def _transfer_syntax(dataset: Dataset) -> tuple[uid.UID, str]:
+    """Find the transfer syntax: as declared where that can be, else from the data themselves."""
+    meta = getattr(dataset, "file_meta", None) or {}
+    declared = meta.get("TransferSyntaxUID")
+    element = dataset["PixelData"]
+    encapsulated = element.value[:4] == b"\xfe\xff\x00\xe0"  # an item tag, PS3.5 A.4
+    if declared is not None:
+        declared = uid.UID(declared)
+        if not declared.is_transfer_syntax or declared not in uid.AllTransferSyntaxes:
+            raise DicomError(f"transfer syntax {declared} is not known; {_AGAIN}")
+    native = declared is not None and not declared.is_encapsulated
+    if native and not (encapsulated and element.is_undefined_length):
+        return declared, ""
+    if encapsulated:
+        family = _family(_whole_frame(dataset), dataset)
+        if declared in family:
+            return declared, ""
+        if not family:
+            if declared is not None and not native:
+                return declared, ""
+            raise DicomError("no transfer syntax in the header, and the pixel data tell none")
+        return family[0], f" (the header says {declared.name if declared else 'nothing'})"
+    if declared is not None and len(element.value) < _expected_length(dataset):
+        raise DicomError(f"declared {declared.name}, but the pixel data are not encapsulated")
+    # `original_encoding` is what pydicom found when it parsed the elements (PS3.5 A.1 to A.3).
+    implicit, little = getattr(dataset, "original_encoding", (None, None))
+    guess = uid.ExplicitVRLittleEndian
+    if implicit:
+        guess = uid.ImplicitVRLittleEndian
+    elif little is False:
+        guess = uid.ExplicitVRBigEndian
+    return guess, f" (the header says {declared.name if declared else 'nothing'})"
+
+
+def _whole_frame(dataset: Dataset) -> bytes:
+    """Return the codestream of the one frame from its fragments."""
+    try:
+        return get_frame(dataset.PixelData, 0, number_of_frames=1)
+    except Exception as error:
+        raise DicomError(f"the compressed pixel data are cut or damaged; {_AGAIN}") from error
+
+
+def _family(frame: bytes, dataset: Dataset) -> tuple[uid.UID, ...]:
+    """Tell from its first bytes which transfer syntaxes a codestream can belong to."""
+    if frame.startswith((b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  ")):
+        return _J2K_FAMILY
+    if frame.startswith(b"\xff\xd8"):
+        return _JPEG_FAMILY.get(_jpeg_frame_header(frame)[0], ())
+    # RLE header: the number of segments and the first one's offset, 64 (PS3.5 G.5)
+    segments = int(dataset.SamplesPerPixel) * (int(dataset.BitsAllocated) // 8)
+    if frame[:8] == segments.to_bytes(4, "little") + (64).to_bytes(4, "little"):
+        return (uid.RLELossless,)
+    return ()
+
+
+def _jpeg_frame_header(frame: bytes) -> tuple[int, int, int]:
+    """Walk a JPEG or JPEG-LS stream to its frame header: marker, rows, columns (10918-1 B.2.2)."""
+    at = 2
+    while at + 9 <= len(frame):
+        if frame[at] != 0xFF:
+            break
+        marker = frame[at + 1]
+        if marker == 0xFF:  # fill byte
+            at += 1
+            continue
+        if marker in _JPEG_FAMILY or 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            rows = int.from_bytes(frame[at + 5 : at + 7], "big")
+            return marker, rows, int.from_bytes(frame[at + 7 : at + 9], "big")
+        at += 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
+    raise DicomError(f"the JPEG data have no frame header; {_AGAIN}")
+
+
+def _check_codestream(frame: bytes, dataset: Dataset) -> None:
+    """Compare size and end: some decoders fill the missing part of a cut picture with gray."""
+    if frame.startswith(b"\xff\xd8"):
+        _, rows, columns = _jpeg_frame_header(frame)
+    else:
+        start = frame.find(b"\xff\x4f\xff\x51")  # SOC and SIZ, ISO/IEC 15444-1 A.5.1
+        if start < 0 or len(frame) < start + 24:
+            raise DicomError(f"the compressed pixel data do not begin as they must; {_AGAIN}")
+        right, below, left, above = (
+            int.from_bytes(frame[start + k : start + k + 4], "big") for k in (8, 12, 16, 20)
+        )
+        rows, columns = below - above, right - left
+    if (rows, columns) != (dataset.Rows, dataset.Columns):
+        raise DicomError(
+            f"the header says {dataset.Rows} x {dataset.Columns}, the compressed picture "
+            f"{rows} x {columns}; {_AGAIN}"
+        )
+    if not frame.rstrip(b"\x00").endswith(b"\xff\xd9"):  # EOI of JPEG, EOC of JPEG 2000
+        raise DicomError(f"the compressed picture has no end, the file is cut; {_AGAIN}")
+
+
+def _expected_length(dataset: Dataset) -> int:
+    pixels = int(dataset.Rows) * int(dataset.Columns) * int(dataset.SamplesPerPixel)
+    if dataset.PhotometricInterpretation == "YBR_FULL_422":
+        pixels = pixels // 3 * 2
+    return (pixels * int(dataset.BitsAllocated) + 7) // 8
+
+
+def _check_length(dataset: Dataset) -> None:
+    length, expected = len(dataset.PixelData), _expected_length(dataset)
+    if length < expected:
+        raise DicomError(f"{length} bytes of pixels where {expected} are expected, cut; {_AGAIN}")
+
+
+# --- values of interest ---------------------------------------------------------------------------
+
+
+def _by_table(values: np.ndarray, dataset: Dataset, index: int):
+    """VOI LUT Sequence (PS3.3 C.11.2.1.1)."""
+    tables = dataset.get("VOILUTSequence")
+    if not tables:
+        return None
+    _check_index(index, len(tables), "VOI tables")
+    shown, bits = _lookup(values, tables[index], dataset, "VOI LUT")
+    if np.ptp(shown) == 0:
+        raise DicomError("VOI LUT gives one gray for all values")
+    return shown / (2**bits - 1), f"VOI table {index + 1} of {len(tables)}, {bits} bits", None
+
+
+def _by_window(values: np.ndarray, dataset: Dataset, index: int):
+    """Window Center and Width with their function (PS3.3 C.11.2.1.2 and C.11.2.1.3)."""
+    centers, widths = (_numbers(dataset.get(k)) for k in ("WindowCenter", "WindowWidth"))
+    if not centers or not widths:
+        return None
+    if len(centers) != len(widths):
+        raise DicomError(f"{len(centers)} window centers but {len(widths)} widths")
+    _check_index(index, len(centers), "windows")
+    center, width = centers[index], widths[index]
+    if not np.isfinite([center, width]).all():
+        raise DicomError(f"window {center:g} / {width:g} is no number")
+    function = str(dataset.get("VOILUTFunction") or "LINEAR")
+    # pydicom maps to the range that the header promises; with this header that is 0 to 255.
+    view = Dataset()
+    view.PhotometricInterpretation, view.PixelRepresentation = "MONOCHROME2", 0
+    view.BitsStored, view.VOILUTFunction = 8, function
+    view.WindowCenter, view.WindowWidth = center, width
+    with np.errstate(over="ignore"):  # exp of a steep sigmoid's far end: 1 / inf is 0
+        shown = apply_windowing(values, view) / 255
+    if np.ptp(shown) == 0:
+        raise DicomError(f"window {center:g} / {width:g} gives one gray for all values")
+    step = f"window {index + 1} of {len(centers)}: center {center:g}, width {width:g}, {function}"
+    return np.clip(shown, 0, 1), step, (center, width)
+
+
+def _by_percentiles(
+    values: np.ndarray, percentiles: tuple[float, float], counts: np.ndarray | None
+) -> tuple[np.ndarray, str]:
+    low_q, high_q = percentiles
+    if not 0 <= low_q < high_q <= 100:
+        raise DicomError(f"percentiles must rise from 0 to 100, not {low_q} and {high_q}")
+    flat = np.ravel(values)
+    order = np.argsort(flat, kind="stable")
+    below = np.cumsum(np.ones(flat.size) if counts is None else np.ravel(counts)[order])
+    rank = np.searchsorted(below, np.array(percentiles) / 100 * below[-1])
+    low, high = (float(flat[order[min(k, flat.size - 1)]]) for k in rank)
+    if low == high:  # fewer than the percentile differ from the rest: show all there is
+        low, high = float(flat[order[0]]), float(flat[order[-1]])
+    if low == high:
+        raise DicomError(f"every pixel has the value {low:g}; the file holds no picture")
+    step = f"percentiles {low_q:g} and {high_q:g}: {low:g} to {high:g}"
+    return np.clip((values - low) / (high - low), 0, 1), step
+
+
+def _lookup(
+    values: np.ndarray, item: Dataset, dataset: Dataset, name: str
+) -> tuple[np.ndarray, int]:
+    """Look values up in a table (PS3.3 C.11.1.1 and C.11.2.1.1).
+
+    Not pydicom's: its apply_voi keeps the index in 8 bits where the entries have 8, and its
+    apply_modality_lut fails on unsigned values with a negative first entry.
+    """
+    descriptor = [int(number) for number in item.LUTDescriptor]
+    if len(descriptor) != 3:
+        raise DicomError(f"{name} Descriptor has {len(descriptor)} values, expected 3")
+    entries, first, bits = descriptor[0] or 65536, descriptor[1], descriptor[2]
+    if first > 32767 and values.min() < 0:
+        first -= 65536  # written as unsigned where the values are signed
+    data = item.LUTData
+    if isinstance(data, bytes):
+        meta = getattr(dataset, "file_meta", None) or {}
+        big = meta.get("TransferSyntaxUID") == uid.ExplicitVRBigEndian
+        dtype = np.uint8 if len(data) in (entries, entries + 1) else np.dtype("><"[not big] + "u2")
+        table = np.frombuffer(data[: len(data) // np.dtype(dtype).itemsize * 2], dtype)
+    else:
+        table = np.atleast_1d(np.asarray(data, dtype=np.int64))
+    if len(table) < entries:
+        raise DicomError(f"{name} has {len(table)} entries where {entries} are promised")
+    table = table[:entries].astype(np.int64)
+    bits = max(bits, int(table.max()).bit_length())
+    if not 1 <= bits <= 16 or table.min() < 0:
+        raise DicomError(f"{name} has entries of {bits} bits, expected 8 to 16")
+    where = np.clip(np.rint(values).astype(np.int64) - first, 0, entries - 1)
+    return table[where], bits
+
+
+def _numbers(value: object) -> list[float]:
+    if value is None or value == "":
+        return []
+    values = value if isinstance(value, (list, tuple, pydicom.multival.MultiValue)) else [value]
+    return [float(number) for number in values if number is not None and number != ""]
+
+
+def _check_index(index: int, count: int, what: str) -> None:
+    if not 0 <= index < count:
+        raise DicomError(f"the file has {count} {what}, index {index} is none of them")
+
+
+# --- pixels ---------------------------------------------------------------------------------------
+
+
+def _distinct(stored: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the values that may occur, each pixel's index into them, and how often each does."""
+    low, high = int(stored.min()), int(stored.max())
+    if high - low < 1 << 17:
+        where = stored.astype(np.int32) - low
+        counts = np.bincount(where.ravel())
+        return np.arange(low, high + 1), where, counts
+    grid, where, counts = np.unique(stored, return_inverse=True, return_counts=True)
+    return grid.astype(np.int64), where.reshape(stored.shape), counts
+
+
+def _is_padding(grid: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """Pixel Padding Value, or the range up to its limit, in stored values (PS3.3 C.7.5.1.1.2)."""
+    value = dataset.get("PixelPaddingValue")
+    if value is None or value == "":
+        return np.zeros(len(grid), dtype=bool)
+    limit = dataset.get("PixelPaddingRangeLimit")
+    ends = [int(value), int(value if limit is None or limit == "" else limit)]
+    if dataset.PixelRepresentation == 1:  # often written as unsigned
+        ends = [end - 65536 if end > 32767 else end for end in ends]
+    return (grid >= min(ends)) & (grid <= max(ends))
+
+
+def _gray(rgb: np.ndarray, dataset: Dataset) -> np.ndarray:
+    bits = int(dataset.BitsStored)
+    if dataset.PhotometricInterpretation == "PALETTE COLOR":
+        bits = 8 * rgb.dtype.itemsize
+    return np.clip(rgb @ _LUMA / (2**bits - 1), 0, 1).astype(np.float32)
+
+
+def _spacing(dataset: Dataset) -> tuple[tuple[float, float] | None, float]:
+    """Height and width of a pixel in mm, row spacing first (PS3.3 10.7.1.3), and their ratio."""
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio"):
+        numbers = _numbers(dataset.get(keyword))
+        if len(numbers) == 2 and np.isfinite(numbers).all() and min(numbers) > 0:
+            height, width = numbers
+            return (None if keyword == "PixelAspectRatio" else (height, width)), height / width
+    return None, 1.0
+
+
+def _squared(pixels: np.ndarray, aspect: float) -> tuple[np.ndarray, tuple[float, float]]:
+    """Stretch along a pixel's longer side, linearly; positions are pixel centers."""
+    if not 0.1 <= aspect <= 10:
+        raise DicomError(f"pixels are {aspect:g} times as high as wide; read with square_pixels off")
+    axis = 0 if aspect > 1 else 1
+    length = pixels.shape[axis]
+    longer = round(length * max(aspect, 1 / aspect))
+    at = np.clip((np.arange(longer) + 0.5) * length / longer - 0.5, 0, length - 1)
+    low = np.minimum(at.astype(int), max(length - 2, 0))
+    part = (at - low).astype(np.float32)
+    part = part[:, None] if axis == 0 else part
+    a, b = pixels.take(low, axis), pixels.take(np.minimum(low + 1, length - 1), axis)
+    scale = longer / length
+    return a + part * (b - a), (1.0, scale) if axis == 0 else (scale, 1.0)
