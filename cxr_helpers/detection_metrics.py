@@ -1,0 +1,445 @@
+"""How good is a detector: average precision, FROC and their intervals.
+
+Detections are matched to the truth once. Every later question, a thousand bootstrap resamples
+included, is answered from the list of matched scores, without running the detector or the
+matching again.
+
+All boxes are xyxy in pixels. Predictions and truths are lists with one dict for each image:
+`boxes` (n, 4), `labels` (n,) from 1, and for predictions `scores` (n,). Arrays or tensors.
+
+Sources: Lin et al., Microsoft COCO, https://arxiv.org/abs/1405.0312, and its `cocoeval.py` for
+the matching and the 101 recall points; Bandos et al., Area under the FROC curve, Biometrics 2009.
+
+Needs: numpy, scipy, torch, torchmetrics, faster-coco-eval.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.stats import norm
+
+RECALL_POINTS = np.linspace(0.0, 1.0, 101)
+Boxes = Sequence[Mapping[str, object]]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def as_dict(self) -> dict[str, float]:
+        """The three numbers by name."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+@dataclass(frozen=True)
+class CocoResult:
+    """Average precision as COCO computes it.
+
+    Attributes:
+        mean: over the classes that the truth holds.
+        per_class: average precision of each of these classes by name.
+        absent: names of the classes that no truth box has; they are not averaged in.
+    """
+
+    mean: float
+    per_class: dict[str, float]
+    absent: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Detections matched to the truth at one IoU, in descending order of score.
+
+    Attributes:
+        image: (M,) row of the image of each detection.
+        label: (M,) class from 1.
+        score: (M,) float64.
+        hit: (M,) whether it found a truth box of its class that no better one had found.
+        truths: (N, K) number of truth boxes of each image and class.
+        class_names: K names, of the classes 1 to K.
+        iou_threshold: the IoU that a hit needs.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    score: np.ndarray
+    hit: np.ndarray
+    truths: np.ndarray
+    class_names: tuple[str, ...]
+    iou_threshold: float
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Names of the classes without a truth box."""
+        return tuple(n for n, c in zip(self.class_names, self.truths.sum(0), strict=True) if not c)
+
+
+def box_iou(a_xyxy: np.ndarray, b_xyxy: np.ndarray) -> np.ndarray:
+    """IoU of each box of one set with each of the other; 0 where both have no area.
+
+    Args:
+        a_xyxy: (N, 4) float.
+        b_xyxy: (M, 4) float.
+
+    Returns:
+        (N, M) float64.
+
+    >>> box_iou([[0, 0, 10, 10]], [[0, 0, 10, 5], [5, 5, 15, 15]]).round(3).tolist()
+    [[0.5, 0.143]]
+    """
+    a = np.asarray(a_xyxy, dtype=float).reshape(-1, 4)[:, None]
+    b = np.asarray(b_xyxy, dtype=float).reshape(-1, 4)[None]
+    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
+    overlap = np.clip(sides, 0, None).prod(-1)
+    union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - overlap
+    return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+
+
+def coco_average_precision(
+    predictions: Boxes, truths: Boxes, *, class_names: Sequence[str], iou_threshold: float = 0.5
+) -> CocoResult:
+    """Average precision through torchmetrics, computed by faster-coco-eval.
+
+    Args:
+        predictions: one dict for each image, see the module.
+        truths: one dict for each image, in the same order.
+        class_names: names of the classes 1, 2, ...
+        iou_threshold: 0.5 gives mAP50.
+
+    Raises:
+        ValueError: lengths differ, a key is absent, a shape is wrong, a label has no name, a
+            number is not finite, or no image has a truth box.
+    """
+    import torch
+    from torchmetrics.detection import MeanAveragePrecision
+
+    predicted = _check(predictions, len(class_names), "prediction")
+    true = _check(truths, len(class_names), "truth")
+    _check_pairs(predicted, true)
+    metric = MeanAveragePrecision(
+        iou_type="bbox",
+        iou_thresholds=[iou_threshold],
+        rec_thresholds=RECALL_POINTS.tolist(),  # float64 as in COCO; torchmetrics' own are float32
+        class_metrics=True,
+        backend="faster_coco_eval",
+    )
+    metric.warn_on_many_detections = False
+    as_tensors = [
+        [{k: torch.as_tensor(v) for k, v in one.items()} for one in boxes]
+        for boxes in (predicted, true)
+    ]
+    metric.update(*as_tensors)
+    result = metric.compute()
+    present = {int(label) for one in true for label in one["labels"]}
+    if not present:
+        raise ValueError("no image has a truth box, so there is no average precision")
+    pairs = zip(result["classes"].ravel(), result["map_per_class"].ravel(), strict=True)
+    values = {int(label): float(ap) for label, ap in pairs if int(label) in present}
+    per_class = {class_names[label - 1]: ap for label, ap in sorted(values.items())}
+    absent = tuple(name for name in class_names if name not in per_class)
+    return CocoResult(float(np.mean(list(per_class.values()))), per_class, absent)
+
+
+def match_detections(
+    predictions: Boxes,
+    truths: Boxes,
+    *,
+    class_names: Sequence[str],
+    iou_threshold: float = 0.5,
+    max_detections: int = 100,
+) -> Matches:
+    """Match each image's detections to its truth, class by class, as COCO does.
+
+    In descending order of score each detection takes the truth box of its class with the highest
+    IoU that no other has taken, if that IoU reaches the threshold.
+
+    Args:
+        predictions: one dict for each image, see the module.
+        truths: one dict for each image, in the same order.
+        class_names: names of the classes 1, 2, ...
+        iou_threshold: least IoU of a hit.
+        max_detections: of each image and class, those with the highest scores.
+
+    Raises:
+        ValueError: as in `coco_average_precision`, but truth boxes may be absent.
+    """
+    predicted = _check(predictions, len(class_names), "prediction")
+    true = _check(truths, len(class_names), "truth")
+    _check_pairs(predicted, true)
+    counts = np.zeros((len(true), len(class_names)), dtype=np.int64)
+    rows = []
+    for i, (p, t) in enumerate(zip(predicted, true, strict=True)):
+        np.add.at(counts[i], t["labels"] - 1, 1)
+        for label in np.unique(p["labels"]):
+            of_class = p["labels"] == label
+            order = np.argsort(-p["scores"][of_class], kind="stable")[:max_detections]
+            ious = box_iou(p["boxes"][of_class][order], t["boxes"][t["labels"] == label])
+            hit = _greedy_hits(ious, iou_threshold)
+            size = len(order)
+            rows.append((np.full(size, i), np.full(size, label), p["scores"][of_class][order], hit))
+    columns = [np.concatenate(c) for c in zip(*rows, strict=True)] if rows else [np.zeros(0)] * 4
+    order = np.argsort(-columns[2], kind="stable")
+    image, label, score, hit = (c[order] for c in columns)
+    return Matches(
+        image.astype(np.int64),
+        label.astype(np.int64),
+        score,
+        hit.astype(bool),
+        counts,
+        tuple(class_names),
+        iou_threshold,
+    )
+
+
+def _greedy_hits(ious: np.ndarray, threshold: float) -> np.ndarray:
+    """(D, T) IoU, detections by descending score -> (D,) whether each is a hit."""
+    free = np.ones(ious.shape[1], dtype=bool)
+    hit = np.zeros(len(ious), dtype=bool)
+    for d, row in enumerate(ious):
+        candidates = np.where(free, row, -1.0)
+        if not candidates.size or candidates.max() < min(threshold, 1 - 1e-10):
+            continue
+        best = len(row) - 1 - candidates[::-1].argmax()  # of equal ones COCO takes the last
+        hit[d], free[best] = True, False
+    return hit
+
+
+def average_precision(matches: Matches, image_weights: np.ndarray | None = None) -> np.ndarray:
+    """COCO's average precision of each class, for one or many weightings of the images.
+
+    A weight w is the same as w copies of the image, so that a bootstrap resample is one row of
+    counts. Only at a hit does recall rise, so precision is needed there alone: the weights of the
+    detections between two hits enter as one sum, which makes a resample a sparse product.
+
+    Args:
+        matches: of N images and K classes.
+        image_weights: (B, N) counts of each image, or None for every image once.
+
+    Returns:
+        (K,) float64, or (B, K). NaN for a class without a truth box among the weighted images.
+
+    Raises:
+        ValueError: the weights are not (B, N), or are negative.
+    """
+    weights = _weights(matches, image_weights)
+    columns = [_class_precision(matches, k + 1, weights) for k in range(len(matches.class_names))]
+    values = np.stack(columns, axis=1)  # (B, K)
+    return values if image_weights is not None else values[0]
+
+
+def mean_average_precision(matches: Matches, image_weights: np.ndarray | None = None):
+    """Mean over the classes that the (weighted) truth holds; NaN where it holds none.
+
+    Returns:
+        A float, or (B,) for weights (B, N).
+    """
+    values = average_precision(matches, image_weights)
+    known = ~np.isnan(values)
+    total, count = np.where(known, values, 0.0).sum(-1), known.sum(-1)
+    mean = np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)
+    return mean if image_weights is not None else float(mean)
+
+
+def _class_precision(matches: Matches, label: int, weights: np.ndarray) -> np.ndarray:
+    truths = weights @ matches.truths[:, label - 1]  # (B,)
+    of_class = matches.label == label
+    image, hit = matches.image[of_class], matches.hit[of_class]
+    result = np.where(truths > 0, 0.0, np.nan)
+    if not hit.any():
+        return result
+    last_hit = np.flatnonzero(hit)[-1] + 1
+    image, hit = image[:last_hit], hit[:last_hit]
+    segment = np.cumsum(hit) - hit  # detections up to and with the first hit are segment 0, ...
+    shape = (segment[-1] + 1, weights.shape[1])
+    detections = csr_array((np.ones(len(image)), (segment, image)), shape=shape)
+    found = np.cumsum(weights[:, image[hit]], axis=1)  # (B, H)
+    shown = np.cumsum((detections @ weights.T).T, axis=1)  # (B, H)
+    precision = found / np.maximum(shown, 1)
+    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    recall = found / np.maximum(truths, 1)[:, None]
+    reached = np.searchsorted(RECALL_POINTS, recall, side="right")  # recall points up to here
+    steps = np.diff(reached, axis=1, prepend=0)
+    area = (steps * envelope).sum(axis=1) / len(RECALL_POINTS)
+    return np.where(truths > 0, area, np.nan)
+
+
+def sensitivity_at(
+    matches: Matches,
+    false_positives: Sequence[float] = (1.0,),
+    image_weights: np.ndarray | None = None,
+) -> np.ndarray:
+    """FROC: share of all truth boxes found, at given mean numbers of false positives an image.
+
+    All classes share one threshold of the score; a detection of the wrong class is a false
+    positive. Images without any finding belong in `matches`: they are where false positives
+    count.
+
+    Args:
+        matches: of N images.
+        false_positives: mean numbers for each image, positive.
+        image_weights: (B, N) counts of each image, or None for every image once.
+
+    Returns:
+        (F,) float64 in [0, 1], or (B, F). NaN where no weighted image has a truth box.
+    """
+    weights = _weights(matches, image_weights)
+    truths = weights @ matches.truths.sum(axis=1)  # (B,)
+    each = weights[:, matches.image]  # (B, M)
+    found = np.cumsum(each * matches.hit, axis=1)
+    wrong = np.cumsum(each * ~matches.hit, axis=1) / np.maximum(weights.sum(1), 1)[:, None]
+    ends = np.append(np.diff(matches.score) != 0, True)[: len(matches.score)]
+    values = np.zeros((len(weights), len(false_positives)))
+    for f, limit in enumerate(false_positives):
+        allowed = ends & (wrong <= limit)  # whole groups of equal scores only
+        values[:, f] = np.where(allowed, found, 0).max(axis=1, initial=0)
+    values = np.where(truths[:, None] > 0, values / np.maximum(truths, 1)[:, None], np.nan)
+    return values if image_weights is not None else values[0]
+
+
+def froc_curve(matches: Matches) -> tuple[np.ndarray, np.ndarray]:
+    """False positives an image and sensitivity, at every score, for drawing.
+
+    Returns:
+        Two (S,) arrays, ascending, that start at 0 and 0.
+
+    Raises:
+        ValueError: no image has a truth box.
+    """
+    truths = matches.truths.sum()
+    if not truths:
+        raise ValueError("no image has a truth box, so there is no sensitivity")
+    ends = np.append(np.diff(matches.score) != 0, True)[: len(matches.score)]
+    wrong = np.cumsum(~matches.hit)[ends] / len(matches.truths)
+    found = np.cumsum(matches.hit)[ends] / truths
+    return np.append(0.0, wrong), np.append(0.0, found)
+
+
+def bootstrap(
+    statistic: Callable[[np.ndarray], np.ndarray],
+    n_images: int,
+    *,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    chunk: int = 100,
+) -> Interval:
+    """Bias-corrected percentile interval of a statistic under resampling of whole images.
+
+    Average precision is higher in most resamples than in the images themselves, since an image
+    drawn twice brings its hits twice. Plain percentiles would then lie too high, and could even
+    leave the value out; the correction shifts them by the share of resamples below the value.
+
+    Args:
+        statistic: (B, N) counts of each image -> (B,) values. A difference of two detectors on
+            the same counts gives a paired interval.
+        n_images: N.
+        resamples: number of resamples, each of N images drawn with replacement.
+        confidence: share of the resamples inside the interval.
+        seed: of the draws.
+        chunk: resamples computed at once; it bounds memory and changes nothing else.
+
+    Returns:
+        The value on the images themselves, and the interval. Resamples where the statistic is
+        NaN are left out.
+
+    Source:
+        Efron, Better bootstrap confidence intervals, JASA 1987, section 2 (BC).
+
+    Raises:
+        ValueError: there is no image, or the statistic is NaN on the images themselves.
+    """
+    if n_images < 1 or resamples < 1 or not 0 < confidence < 1:
+        raise ValueError(
+            f"cannot resample {n_images} images {resamples} times at confidence {confidence}"
+        )
+    value = float(statistic(np.ones((1, n_images)))[0])
+    if np.isnan(value):
+        raise ValueError("the statistic is undefined on these images; is there a truth box?")
+    rng = np.random.default_rng(seed)
+    share = np.full(n_images, 1 / n_images)
+    drawn = [
+        statistic(rng.multinomial(n_images, share, size=min(chunk, resamples - start)).astype(float))
+        for start in range(0, resamples, chunk)
+    ]
+    return Interval(value, *_bias_corrected(np.concatenate(drawn), value, confidence))
+
+
+def _bias_corrected(drawn: np.ndarray, value: float, confidence: float) -> tuple[float, float]:
+    drawn = drawn[~np.isnan(drawn)]
+    below = ((drawn < value).sum() + 0.5 * (drawn == value).sum()) / len(drawn)
+    margin = 1 / (len(drawn) + 1)  # keeps the correction finite where all lie on one side
+    shift = 2 * norm.ppf(np.clip(below, margin, 1 - margin))
+    tails = norm.cdf(shift + norm.ppf([(1 - confidence) / 2, (1 + confidence) / 2]))
+    low, high = np.quantile(drawn, tails)
+    return float(low), float(high)
+
+
+def bootstrap_map(matches: Matches, **options) -> Interval:
+    """Mean average precision with its interval; options as in `bootstrap`."""
+    return bootstrap(
+        lambda weights: mean_average_precision(matches, weights), len(matches.truths), **options
+    )
+
+
+def bootstrap_map_difference(first: Matches, second: Matches, **options) -> Interval:
+    """Mean average precision of `second` minus `first`, resampling the same images for both.
+
+    Raises:
+        ValueError: the two were not matched to the same truth.
+    """
+    if not np.array_equal(first.truths, second.truths):
+        raise ValueError("the two detectors were matched to different truths; compare on one set")
+
+    def difference(weights: np.ndarray) -> np.ndarray:
+        a, b = (mean_average_precision(m, weights) for m in (first, second))
+        return b - a
+
+    return bootstrap(difference, len(first.truths), **options)
+
+
+def _weights(matches: Matches, image_weights: np.ndarray | None) -> np.ndarray:
+    n = len(matches.truths)
+    if image_weights is None:
+        return np.ones((1, n))
+    weights = np.asarray(image_weights, dtype=float)
+    if weights.ndim != 2 or weights.shape[1] != n or (weights < 0).any():
+        raise ValueError(f"expected counts of shape (B, {n}), none negative, got {weights.shape}")
+    return weights
+
+
+def _check(boxes: Boxes, n_classes: int, kind: str) -> list[dict[str, np.ndarray]]:
+    keys = ("boxes", "labels", "scores") if kind == "prediction" else ("boxes", "labels")
+    checked = []
+    for i, one in enumerate(boxes):
+        absent = [k for k in keys if k not in one]
+        if absent:
+            raise ValueError(f"{kind} {i} lacks {', '.join(absent)}; it has {sorted(one)}")
+        arrays = {k: np.asarray(one[k]) for k in keys}
+        n = len(arrays["labels"])
+        arrays["boxes"] = arrays["boxes"].astype(np.float32)
+        if n == 0 and arrays["boxes"].size == 0:
+            arrays["boxes"] = arrays["boxes"].reshape(0, 4)
+        if arrays["boxes"].shape != (n, 4) or any(len(arrays[k]) != n for k in keys):
+            shapes = {k: v.shape for k, v in arrays.items()}
+            raise ValueError(f"{kind} {i} has shapes {shapes}; boxes must be (n, 4), the rest (n,)")
+        if not all(np.isfinite(arrays[k]).all() for k in keys):
+            raise ValueError(f"{kind} {i} holds a value that is not finite")
+        arrays["labels"] = arrays["labels"].astype(np.int64)
+        outside = arrays["labels"][(arrays["labels"] < 1) | (arrays["labels"] > n_classes)]
+        if outside.size:
+            raise ValueError(
+                f"{kind} {i} has label {outside[0]}; {n_classes} class names allow 1 to {n_classes}"
+            )
+        checked.append(arrays)
+    return checked
+
+
+def _check_pairs(predicted: list, true: list) -> None:
+    if len(predicted) != len(true):
+        raise ValueError(f"{len(predicted)} predictions for {len(true)} truths; give one for each")

@@ -1,0 +1,72 @@
+"""Augmentation for detection: albumentations pipelines that move image and boxes together.
+
+Needs: albumentations, numpy, opencv-python-headless.
+"""
+
+import os
+
+# albumentations asks PyPI for a newer version while it is imported, and waits for the answer:
+# without a network that is seconds for every process.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import albumentations as A  # noqa: E402
+import cv2  # noqa: E402
+
+PIPELINES = ("demo", "paper", "none")
+
+
+def detection_pipeline(
+    name: str, *, seed: int, min_side: float = 2.0, min_visibility: float = 0.3
+) -> A.Compose:
+    """A pipeline to be called as `pipeline(image=..., bboxes=..., labels=...)`.
+
+    - `demo`: small shifts, zooms and rotations, brightness and contrast. No mirroring: the heart
+      lies on one side, and findings such as an enlarged aorta do too.
+    - `paper`: horizontal flip at one half, as the paper's code trains.
+    - `none`: the image as it is; boxes are clipped to it all the same.
+
+    A box that leaves the image is clipped to it. One of which less than `min_visibility` of the
+    area is left, or with a side under `min_side`, is dropped together with its label.
+
+    Args:
+        name: one of the above.
+        seed: of the pipeline's own random state.
+        min_side: shortest side of a box in pixels after the change.
+        min_visibility: share of a box's area that must stay in the image, 0 to 1.
+
+    Raises:
+        ValueError: no such pipeline.
+
+    >>> import numpy as np
+    >>> out = detection_pipeline("none", seed=0)(
+    ...     image=np.zeros((8, 8), np.uint8), bboxes=np.array([[1.0, 1, 5, 12]]),
+    ...     labels=np.array([3]))
+    >>> out["bboxes"].tolist(), [int(label) for label in out["labels"]]
+    ([[1.0, 1.0, 5.0, 8.0]], [3])
+    """
+    steps = {
+        "none": [],
+        "paper": [A.HorizontalFlip(p=0.5)],
+        "demo": [
+            A.Affine(
+                scale=(0.9, 1.1),
+                translate_percent=(-0.06, 0.06),
+                rotate=(-5, 5),
+                interpolation=cv2.INTER_LINEAR,
+                border_mode=cv2.BORDER_CONSTANT,
+                p=0.8,
+            ),
+            A.RandomBrightnessContrast(0.15, 0.15, p=0.5),
+        ],
+    }
+    if name not in steps:
+        raise ValueError(f"pipeline {name!r} is none of {', '.join(PIPELINES)}")
+    boxes = A.BboxParams(
+        format="pascal_voc",
+        label_fields=["labels"],
+        clip=True,
+        min_width=min_side,
+        min_height=min_side,
+        min_visibility=min_visibility,
+    )
+    return A.Compose(steps[name], bbox_params=boxes, seed=seed)
