@@ -1,0 +1,94 @@
+"""pyproject.toml, constraints.txt, environment.yml and the Makefile say the same."""
+
+import re
+import tomllib
+from importlib.metadata import requires, version
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+CONSTRAINTS = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+LINES = [line for line in CONSTRAINTS.splitlines() if line and not line.startswith("#")]
+PINS = dict(line.split("==") for line in LINES if "==" in line)
+PINS = {canonicalize_name(name): Version(pin) for name, pin in PINS.items()}
+DIRECT = [
+    Requirement(text)
+    for text in (
+        *PROJECT["project"]["dependencies"],
+        *PROJECT["project"]["optional-dependencies"]["dev"],
+        *PROJECT["build-system"]["requires"],
+    )
+]
+PYTHON = SpecifierSet(PROJECT["project"]["requires-python"])
+
+
+def test_constraints_are_pins_and_nothing_else():
+    odd = [line for line in LINES if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line)]
+    assert odd == []
+    assert list(PINS) == sorted(PINS), "sort constraints.txt"
+    assert len(PINS) == len(LINES), "a package is pinned twice"
+    assert "cxr-helpers" not in PINS
+
+
+@pytest.mark.parametrize("requirement", DIRECT, ids=lambda requirement: requirement.name)
+def test_direct_dependency_is_pinned_inside_its_range(requirement):
+    name = canonicalize_name(requirement.name)
+    assert name in PINS, f"{name} is not in constraints.txt"
+    assert requirement.specifier, f"{name} has no range in pyproject.toml"
+    assert requirement.specifier.contains(PINS[name])
+
+
+def test_dependencies_are_listed_once_and_in_order():
+    for texts in (PROJECT["project"]["dependencies"], DIRECT):
+        names = [canonicalize_name(Requirement(str(text)).name) for text in texts]
+        assert len(set(names)) == len(names)
+    names = [Requirement(text).name for text in PROJECT["project"]["dependencies"]]
+    assert names == sorted(names)
+
+
+def test_torch_and_torchvision_are_a_pair():
+    if Version(version("torchvision")) != PINS["torchvision"]:
+        pytest.skip(f"torchvision {version('torchvision')} is installed, not the pinned one")
+    needs = [Requirement(text) for text in requires("torchvision")]
+    torch = next(requirement for requirement in needs if requirement.name == "torch")
+    assert torch.specifier.contains(PINS["torch"])
+    # A release of torchvision belongs to one minor release of torch: 0.29 to 2.14, one to one.
+    lowest = min(Version(spec.version) for spec in torch.specifier)
+    assert lowest.release[:2] == PINS["torch"].release[:2]
+
+
+def test_nothing_holds_an_address():
+    for name in ("constraints.txt", "environment.yml", "pyproject.toml"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert not re.search(r"://|@ |--(index|find|extra|trusted)|file:", text), name
+
+
+def test_conda_installs_by_the_same_files():
+    pip_lines = next(d["pip"] for d in ENVIRONMENT["dependencies"] if isinstance(d, dict))
+    assert pip_lines == ["-c constraints.txt", "-e .[dev]"]
+    names = [re.split(r"[=<>]", d)[0] for d in ENVIRONMENT["dependencies"] if isinstance(d, str)]
+    assert names == ["python", "pip"], "versions belong into pyproject.toml and constraints.txt"
+
+
+def test_python_versions_agree():
+    conda = next(d for d in ENVIRONMENT["dependencies"] if str(d).startswith("python="))
+    assert PYTHON.contains(conda.removeprefix("python="))
+    lowest = Version(min(spec.version for spec in PYTHON))
+    assert PROJECT["tool"]["ruff"]["target-version"] == f"py{lowest.major}{lowest.minor}"
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert f"({lowest.major}, {lowest.minor})" in makefile
+    assert f"not Python {lowest} or newer" in makefile
+
+
+def test_make_installs_by_the_same_files():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "pip install --quiet -c constraints.txt -e '.[dev]'" in makefile
+    assert "$(INSTALLED): pyproject.toml constraints.txt" in makefile
