@@ -507,7 +507,7 @@ def _check_codestream(frame: bytes, dataset: Dataset) -> None:
             f"the header says {dataset.Rows} x {dataset.Columns}, the compressed picture "
             f"{rows} x {columns}; {_AGAIN}"
         )
-    if not frame.rstrip(b"\x00").endswith(b"\xff\xd9"):  # EOI of JPEG, EOC of JPEG 2000
+    if not frame.rstrip(b"\x00\xff").endswith(b"\xff\xd9"):  # EOI of JPEG, EOC of JPEG 2000
         raise DicomError(f"the compressed picture has no end, the file is cut; {_AGAIN}")
 
 
@@ -673,7 +673,9 @@ def _spacing(dataset: Dataset) -> tuple[tuple[float, float] | None, float]:
 def _squared(pixels: np.ndarray, aspect: float) -> tuple[np.ndarray, tuple[float, float]]:
     """Stretch along a pixel's longer side, linearly; positions are pixel centers."""
     if not 0.1 <= aspect <= 10:
-        raise DicomError(f"pixels are {aspect:g} times as high as wide; read with square_pixels off")
+        raise DicomError(
+            f"pixels are {aspect:g} times as high as wide; read with square_pixels off"
+        )
     axis = 0 if aspect > 1 else 1
     length = pixels.shape[axis]
     longer = round(length * max(aspect, 1 / aspect))
