@@ -367,28 +367,29 @@ class BarlowTwins(pl.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Loss of one batch of view pairs; logs loss, its two terms and the correlations."""
-        z_a, z_b = self(batch[0]), self(batch[1])
-        loss = self.criterion(z_a, z_b)
+        z_a, z_b = self(batch[0]), self(batch[1])  # (B, D) float32
+        with torch.autocast(z_a.device.type, enabled=False):
+            loss, logged = self._loss_and_log(z_a, z_b)
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"the loss is {loss.item()} at step {self.global_step}; lower the learning rate, "
                 "lengthen the warm-up, or train in float32"
             )
+        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(z_a))
+        return loss
+
+    def _loss_and_log(self, z_a: Tensor, z_b: Tensor) -> tuple[Tensor, dict]:
+        loss = self.criterion(z_a, z_b)
         with torch.no_grad():
             correlation = cross_correlation(z_a, z_b)
             invariance, redundancy = loss_terms(correlation)
-        self.log_dict(
-            {
-                "loss": loss,
-                "invariance": invariance,
-                "redundancy": redundancy,
-                "diagonal_mean": diagonal_mean(correlation),
-                "offdiagonal_abs_mean": offdiagonal_abs_mean(correlation),
-            },
-            on_step=False,
-            on_epoch=True,
-        )
-        return loss
+        return loss, {
+            "loss": loss.detach(),
+            "invariance": invariance,
+            "redundancy": redundancy,
+            "diagonal_mean": diagonal_mean(correlation),
+            "offdiagonal_abs_mean": offdiagonal_abs_mean(correlation),
+        }
 
     def configure_optimizers(self):
         """AdamW or LARS without decay of biases and norms; warm-up, then cosine to zero."""

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader
 
 from cxr_helpers import barlow, probe, views
 from cxr_helpers.course.data import NihData
+from cxr_helpers.course.quiet import quiet_lightning
 from cxr_helpers.course.settings import PretrainPreset, Settings, fingerprint
 from cxr_helpers.datasets import ImageDataset
 
@@ -97,20 +98,20 @@ def pretrain(settings: Settings, data: NihData, *, seed: int, progress: bool = T
     steps = epochs * (len(rows) // preset.batch_size)
     module = build_module(preset, seed=seed, total_steps=steps)
     loader = DataLoader(dataset, preset.batch_size, shuffle=True, drop_last=True)
-    folder = path.with_suffix("")
-    last = ModelCheckpoint(folder, save_last=True, save_top_k=0)
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        precision=training_precision(),
-        accelerator="auto",
-        devices=1,
-        logger=CSVLogger(folder, name="", version=""),
-        callbacks=[last, TQDMProgressBar()] if progress else [last],
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-        log_every_n_steps=1,
-    )
-    trainer.fit(module, loader)
+    with quiet_lightning():
+        trainer = pl.Trainer(
+            max_epochs=epochs,
+            precision=training_precision(),
+            accelerator="auto",
+            devices=1,
+            logger=CSVLogger(path.with_suffix(""), name="", version=""),
+            callbacks=[TQDMProgressBar()] if progress else None,
+            enable_progress_bar=progress,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            log_every_n_steps=1,
+        )
+        trainer.fit(module, loader)
     told = {"preset": asdict(preset), "data": settings.data, "seed": seed, "images": len(rows)}
     barlow.save_backbone(module.backbone, path, settings=told)
     return path
