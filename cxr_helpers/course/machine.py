@@ -3,8 +3,6 @@
 `python -m cxr_helpers.course.machine` is the last step of the set-up: it fails with one sentence
 where torchvision cannot load. `machine_report` is the table in notebook 00. Neither uses the
 network.
-
-Needs: pandas, psutil.
 """
 
 from __future__ import annotations

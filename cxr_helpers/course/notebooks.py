@@ -6,8 +6,6 @@ on the moment: a rebuild without a change changes only what was trained.
 
     python -m cxr_helpers.course.notebooks build [name ...]   execute and write
     python -m cxr_helpers.course.notebooks check [name ...]   say which differ from their source
-
-Needs: ipykernel, jupyter-client, jupytext, nbclient, nbformat, pyzmq.
 """
 
 from __future__ import annotations

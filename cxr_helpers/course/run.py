@@ -4,8 +4,6 @@ The notebooks are executed as copies in runs/<data>/notebooks/, so that the stor
 are. CXR_DATA and CXR_SCALE choose data and scale, as everywhere.
 
     python -m cxr_helpers.course.run [name ...]
-
-Needs: nbformat, pandas.
 """
 
 from __future__ import annotations
