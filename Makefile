@@ -67,7 +67,7 @@ test: check $(DEMO) ## all of check, then every notebook against its stored outp
 	@$(ON_DEMO) $(PY) -m pytest -q --durations=15 --nbval notebooks
 
 test-real: $(INSTALLED) ## notebooks 01 to 03 on real radiographs (CXR_REAL=folder)
-	@$(PY) -m pytest -q -rs --durations=5 -m real tests/test_real_radiographs.py
+	@$(PY) -m pytest -q -s -rs --durations=5 -m real tests/test_real_radiographs.py
 
 course: $(INSTALLED) ## run the notebooks in order and show the results (CXR_DATA, CXR_SCALE)
 	@$(PY) -m cxr_helpers.course.run
