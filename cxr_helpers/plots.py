@@ -172,3 +172,62 @@ def plot_estimates(estimates: pd.DataFrame, *, xlabel: str, zero: float | None =
     axis.margins(y=0.2)
     sns.despine(figure)
     return figure
+
+
+def plot_histogram(
+    values: Sequence[float], *, xlabel: str, ylabel: str, log: bool = False
+) -> Figure:
+    """Histogram of counts; with `log`, both axes are logarithmic."""
+    figure, axis = plt.subplots(figsize=(6, 3))
+    sns.histplot(values, ax=axis, log_scale=(log, log), bins=30, color=COLORS[0])
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    sns.despine(figure)
+    return figure
+
+
+def plot_readers(readers: pd.DataFrame) -> Figure:
+    """Share of normal and of abnormal images that each reader read; area shows boxes drawn.
+
+    Args:
+        readers: index the reader's name, columns normal_percent, abnormal_percent, boxes.
+    """
+    figure, axis = plt.subplots(figsize=(6, 4))
+    area = 20 + 400 * readers["boxes"] / max(readers["boxes"].max(), 1)
+    drew = readers["boxes"] > 0
+    for mask, marker, label in ((drew, "o", "drew boxes"), (~drew, "x", "drew none")):
+        part = readers[mask]
+        axis.scatter(
+            part["normal_percent"],
+            part["abnormal_percent"],
+            s=area[mask] if marker == "o" else 40,
+            marker=marker,
+            color=COLORS[0 if marker == "o" else 1],
+            alpha=0.7,
+            label=label,
+        )
+    for name, row in readers[readers["abnormal_percent"] > 50].iterrows():
+        axis.annotate(name, (row["normal_percent"], row["abnormal_percent"]), fontsize=9)
+    axis.set(
+        xlabel="share of the normal images read (%)",
+        ylabel="share of the abnormal images read (%)",
+    )
+    axis.legend(frameon=False, title="area: boxes drawn")
+    sns.despine(figure)
+    return figure
+
+
+def plot_gray_values(images: Mapping[str, np.ndarray]) -> Figure:
+    """How often each gray value occurs at each site.
+
+    Args:
+        images: site name to pixels (N, H, W) uint8.
+    """
+    figure, axis = plt.subplots(figsize=(6, 3))
+    for (site, pixels), style in zip(images.items(), ("-", "--", ":"), strict=False):
+        share = np.bincount(np.asarray(pixels).ravel(), minlength=256) / pixels.size
+        smooth = 100 * share.reshape(-1, 4).sum(axis=1)
+        axis.plot(np.arange(0, 256, 4), smooth, style, label=site)
+    axis.set(xlabel="gray value (0 black, 255 white)", ylabel="share of pixels (%)", yscale="log")
+    axis.legend(frameon=False)
+    sns.despine(figure)
+    return figure

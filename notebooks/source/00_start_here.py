@@ -1,0 +1,160 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+# ---
+
+# %% [markdown]
+# # 00 · Start here
+#
+# **The question: does my machine work, what will I build, and where are my results?**
+#
+# A hospital has many chest radiographs and few labels. In this course you rebuild one paper that
+# lives with that: BarlowTwins-CXR (Sheng et al. 2024,
+# [doi 10.1186/s12911-024-02529-9](https://doi.org/10.1186/s12911-024-02529-9)). A network first
+# learns from radiographs of one hospital without any label. Then it learns to find abnormalities in
+# the radiographs of another. The paper's claim is that the first step helps the second, by about 3
+# percentage points of mAP50 over weights from ImageNet, and most where labels are few.
+#
+# ## What you will learn
+#
+# - What the course builds, and in which order.
+# - Whether your machine can run it.
+# - Where the data and your results lie, and how to switch to real data.
+#
+# **Time and memory:** the [README](../README.md) lists both, as measured on two cores. The first run
+# takes longer, because it makes the demo data.
+
+# %% [markdown]
+# ## What you will build
+#
+# | notebook | the question |
+# |---|---|
+# | [01 data_exploration](01_data_exploration.ipynb) | What is in these two data sets, and how do they differ? |
+# | [02 barlow_twins_pretraining](02_barlow_twins_pretraining.ipynb) | What can be learned without labels? |
+# | [03 linear_evaluation](03_linear_evaluation.ipynb) | How good are the features, and at how many labels? |
+# | [04 faster_rcnn_finetuning](04_faster_rcnn_finetuning.ipynb) | Does it find abnormalities better? |
+# | [05 ablation_cam](05_ablation_cam.ipynb) | Where does it look? |
+#
+# Each notebook leaves what it made in the folder `runs/`, and the next one picks it up there. Where
+# it is missing, a notebook makes it itself. So each one also runs alone; it then takes longer.
+
+# %% [markdown]
+# ## Does my machine work?
+#
+# The next cell looks at processor, memory, disk and packages. Look at the column `ok`: a `False`
+# comes with a reason.
+
+# %% tags=["nbval-ignore-output"]
+from cxr_helpers.course.machine import machine_report
+
+report = machine_report()
+report
+
+# %% [markdown]
+# A graphics card is not needed. Next, a first small computation.
+
+# %%
+import torch
+from torchvision.ops import nms
+
+boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 3.5], [6.0, 6.0, 9.0, 9.0]])
+kept = nms(boxes, scores=torch.tensor([0.9, 0.8, 0.7]), iou_threshold=0.5)
+assert kept.tolist() == [0, 2]
+print("torch and torchvision work together.")
+
+# %% [markdown]
+# Three boxes went in. The second overlaps the first almost completely, so it was dropped. You will
+# meet this step, non-maximum suppression, again in notebook 04.
+
+# %% [markdown]
+# ## One switch for data and scale
+#
+# Two environment variables steer all notebooks.
+#
+# - `CXR_DATA` is `demo`, or the root folder of a real download.
+# - `CXR_SCALE` is `demo` for a laptop, or `paper` for GPUs.
+#
+# Set them before you start JupyterLab. They are read in one place, by `load_settings`.
+
+# %%
+from cxr_helpers.course.settings import load_settings
+
+settings = load_settings()
+print(f"data: {settings.data}, scale: {settings.scale}")
+
+# %% [markdown]
+# The presets behind the scale are plain values. This is the one for pretraining.
+
+# %%
+settings.pretrain
+
+# %% [markdown]
+# ## The data
+#
+# By default you work with **demo data: synthetic radiographs**, drawn by a program. No patient is
+# in them. They come in the very formats and folders of the real downloads, so that every reader you
+# use is the real one. They are good for learning how the methods work. They are no evidence about
+# patients, and no clinical conclusion may be drawn from them.
+#
+# The next cell makes them where they are missing.
+
+# %%
+from cxr_helpers.course.data import ensure_demo
+
+ensure_demo(settings)
+folders = {"NIH ChestX-ray14": settings.nih, "VinDr-CXR": settings.vindr}
+for name, folder in folders.items():
+    print(name, "is here." if folder and folder.is_dir() else "is not in this data.")
+
+# %% [markdown]
+# Let us see one image. Nothing is read by hand here: `nih.read_image` reads NIH's PNG files, and
+# notebook 01 shows how VinDr's DICOM files differ.
+
+# %%
+import matplotlib.pyplot as plt
+
+from cxr_helpers import nih, plots
+
+plots.set_style()
+first = dict(sorted(nih.find_images(settings.nih).items())[:4])
+plots.show_images([nih.read_image(path) for path in first.values()], list(first))
+plt.show()
+
+# %% [markdown]
+# Frontal radiographs. The first eight digits of a name are the patient, the last three count
+# that patient's images. Remember this: one patient can have many images. Notebook 03 shows what
+# goes wrong when one forgets.
+
+# %% [markdown]
+# ## Where are my results?
+#
+# Each notebook leaves its figures in `runs/<data>/results`. The next cell shows them as one table.
+# Right after a fresh start it is empty; come back after the other notebooks.
+
+# %% tags=["nbval-ignore-output"]
+from cxr_helpers.course.results import results_table
+
+table = results_table(settings.runs / "results")
+table.style.format(precision=3, na_rep="").hide(axis="index") if len(table) else "No results yet."
+
+# %%
+assert set(table.columns) >= {"notebook", "metric", "value", "low", "high"}
+print("Each row is one metric of one notebook, with its interval where it has one.")
+
+# %% [markdown]
+# ## What you learned
+#
+# - The course goes from unlabelled images to boxes and heatmaps in five notebooks.
+# - Your machine runs it, or the table above says what to mend.
+# - Data, models and results lie in `data/` and `runs/`; two environment variables switch to real
+#   data and to the paper's scale.
+#
+# ## Questions to think about
+#
+# 1. Why might pretraining on radiographs help more than pretraining on photographs?
+# 2. The demo is synthetic. Which of the paper's claims could it never confirm?
+#
+# Go on with [01 data_exploration](01_data_exploration.ipynb).
