@@ -37,7 +37,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  rm -rf $(VENV); echo "$(PYTHON) cannot make a virtual environment: install its venv module (on Debian and Ubuntu: python3-venv)" >&2; exit 1; }; fi
 	@echo "Installing the pinned dependencies into $(VENV) (several GB at the first time)"
 	@touch $(INSTALLING)
-	@$(PY) -m pip install --quiet -c constraints.txt -e '.[dev]' || { status=$$?; \
+	@$(PY) -m pip install -c constraints.txt -e '.[dev]' || { status=$$?; \
 	  [ $$status -ge 128 ] || rm -f $(INSTALLING); \
 	  echo "pip could not install the dependencies: see its message above, then call make again" >&2; exit $$status; }
 	@rm -f $(INSTALLING)
@@ -54,7 +54,8 @@ lab: $(INSTALLED) $(DEMO) ## open JupyterLab at the first notebook
 	@echo "JupyterLab prints its address below; stop it with Ctrl-C."
 	@$(PY) -m jupyterlab $(AS_ROOT) --ServerApp.root_dir="$(CURDIR)" \
 	  --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \
-	  --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
+	  --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
+	  --KernelManager.transport_encryption=auto --ServerApp.log_level=WARN
 
 lint: $(INSTALLED)
 	@$(PY) -m ruff check .

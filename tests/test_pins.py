@@ -90,5 +90,5 @@ def test_python_versions_agree():
 
 def test_make_installs_by_the_same_files():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert "pip install --quiet -c constraints.txt -e '.[dev]'" in makefile
+    assert "pip install -c constraints.txt -e '.[dev]'" in makefile
     assert "$(INSTALLED): pyproject.toml constraints.txt" in makefile
