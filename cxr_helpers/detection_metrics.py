@@ -363,10 +363,8 @@ def bootstrap(
         raise ValueError("the statistic is undefined on these images; is there a truth box?")
     rng = np.random.default_rng(seed)
     share = np.full(n_images, 1 / n_images)
-    drawn = [
-        statistic(rng.multinomial(n_images, share, size=min(chunk, resamples - start)).astype(float))
-        for start in range(0, resamples, chunk)
-    ]
+    sizes = [min(chunk, resamples - start) for start in range(0, resamples, chunk)]
+    drawn = [statistic(rng.multinomial(n_images, share, n).astype(float)) for n in sizes]
     return Interval(value, *_bias_corrected(np.concatenate(drawn), value, confidence))
 
 

@@ -45,7 +45,7 @@ def detection_pipeline(
     ([[1.0, 1.0, 5.0, 8.0]], [3])
     """
     steps = {
-        "none": [],
+        "none": [A.NoOp()],
         "paper": [A.HorizontalFlip(p=0.5)],
         "demo": [
             A.Affine(

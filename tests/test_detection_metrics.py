@@ -1,0 +1,267 @@
+"""Average precision, FROC and intervals: by hand, equal to COCO, equal to recomputation."""
+
+import numpy as np
+import pytest
+import torch
+
+from cxr_helpers import detection_metrics as dm
+
+NAMES = ("mass", "nodule", "heart", "hernia")
+
+
+def truth(boxes=(), labels=()):
+    return {"boxes": np.array(boxes, float).reshape(-1, 4), "labels": np.array(labels, int)}
+
+
+def prediction(boxes=(), labels=(), scores=()):
+    return {**truth(boxes, labels), "scores": np.array(scores, float)}
+
+
+def random_case(n=60, seed=0, classes=3):
+    """Truths, and detections of which some are near a truth box, some not, some mislabeled."""
+    rng = np.random.default_rng(seed)
+    truths, predictions = [], []
+    for _ in range(n):
+        m = rng.integers(0, 4)
+        corner = rng.uniform(0, 100, (m, 2))
+        boxes = np.hstack([corner, corner + rng.uniform(8, 50, (m, 2))])
+        labels = rng.integers(1, classes + 1, m)
+        near = rng.integers(0, m, rng.integers(0, 6)) if m else np.zeros(0, int)
+        close = boxes[near] + rng.normal(0, 1.5, (len(near), 4))
+        corner = rng.uniform(0, 100, (rng.integers(0, 4), 2))
+        far = np.hstack([corner, corner + rng.uniform(8, 50, corner.shape)])
+        named = np.where(rng.random(len(near)) < 0.8, labels[near], 1)
+        all_labels = np.append(named, rng.integers(1, classes + 1, len(far)))
+        scores = rng.random(len(near) + len(far))
+        truths.append(truth(boxes, labels))
+        predictions.append(prediction(np.vstack([close, far]), all_labels, scores))
+    return predictions, truths
+
+
+def matched(predictions, truths, **options):
+    return dm.match_detections(predictions, truths, class_names=NAMES, **options)
+
+
+# Nothing, too little, the wrong shape.
+def test_no_detection_at_all_scores_zero():
+    matches = matched([prediction()], [truth([[0, 0, 9, 9]], [1])])
+    assert dm.mean_average_precision(matches) == 0
+    assert dm.sensitivity_at(matches).tolist() == [0]
+
+
+def test_no_truth_at_all_is_unknown_and_refused_where_a_number_must_come():
+    case = [prediction([[0, 0, 9, 9]], [1], [0.5])], [truth()]
+    matches = matched(*case)
+    assert np.isnan(dm.average_precision(matches)).all()
+    assert np.isnan(dm.mean_average_precision(matches))
+    assert np.isnan(dm.sensitivity_at(matches)).all()
+    for refused in (dm.bootstrap_map, dm.froc_curve):
+        with pytest.raises(ValueError, match="truth box"):
+            refused(matches)
+    with pytest.raises(ValueError, match="truth box"):
+        dm.coco_average_precision(*case, class_names=NAMES)
+
+
+def test_no_images_are_refused():
+    with pytest.raises(ValueError, match="0 images"):
+        dm.bootstrap_map(matched([], []))
+
+
+@pytest.mark.parametrize(
+    ("predictions", "truths", "words"),
+    [
+        ([prediction()], [], "1 predictions for 0 truths"),
+        ([truth()], [truth()], "lacks scores"),
+        ([prediction([[0, 0, 1, 1]], [1, 2], [0.5])], [truth()], "shapes"),
+        ([prediction([[0, 0, 1, 1]], [5], [0.5])], [truth()], "label 5"),
+        ([prediction([[0, 0, 1, 1]], [0], [0.5])], [truth()], "label 0"),
+        ([prediction([[0, 0, 1, np.nan]], [1], [0.5])], [truth()], "finite"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(predictions, truths, words):
+    with pytest.raises(ValueError, match=words):
+        matched(predictions, truths)
+
+
+def test_weights_of_another_length_are_refused():
+    with pytest.raises(ValueError, match=r"\(B, 1\)"):
+        dm.average_precision(matched([prediction()], [truth()]), np.ones((2, 3)))
+
+
+# By hand.
+def test_iou_by_hand_and_without_area():
+    assert dm.box_iou([[0, 0, 2, 2]], [[1, 0, 3, 2]])[0, 0] == pytest.approx(1 / 3)
+    assert dm.box_iou([[1, 1, 1, 1]], [[1, 1, 1, 1]])[0, 0] == 0
+    assert dm.box_iou(np.zeros((0, 4)), [[0, 0, 1, 1]]).shape == (0, 1)
+
+
+def test_average_precision_by_hand():
+    # Two truths. Hit at 0.9, false at 0.8, hit at 0.7: precision 1 up to recall 0.5, then 2/3.
+    truths = [truth([[0, 0, 10, 10], [50, 50, 60, 60]], [1, 1])]
+    boxes = [[0, 0, 10, 10], [20, 20, 30, 30], [50, 50, 60, 60]]
+    matches = matched([prediction(boxes, [1, 1, 1], [0.9, 0.8, 0.7])], truths)
+    assert matches.hit.tolist() == [True, False, True]
+    expected = (51 * 1 + 50 * 2 / 3) / 101  # recall points 0 to 0.50, and 0.51 to 1
+    assert dm.mean_average_precision(matches) == pytest.approx(expected)
+
+
+def test_a_truth_box_is_found_once():
+    matches = matched(
+        [prediction([[0, 0, 10, 10], [0, 0, 10, 9]], [1, 1], [0.4, 0.8])],
+        [truth([[0, 0, 10, 10]], [1])],
+    )
+    assert matches.hit.tolist() == [True, False] and matches.score.tolist() == [0.8, 0.4]
+
+
+def test_the_right_place_under_the_wrong_name_is_a_miss():
+    matches = matched([prediction([[0, 0, 9, 9]], [2], [0.9])], [truth([[0, 0, 9, 9]], [1])])
+    assert not matches.hit.any()
+
+
+def test_absent_classes_are_named_and_not_averaged_in():
+    case = [prediction([[0, 0, 9, 9]] * 2, [1, 2], [0.9, 0.8])], [truth([[0, 0, 9, 9]], [1])]
+    coco = dm.coco_average_precision(*case, class_names=NAMES)
+    matches = matched(*case)
+    assert coco.absent == matches.absent == ("nodule", "heart", "hernia")
+    assert coco.per_class == {"mass": pytest.approx(1.0)}
+    assert coco.mean == pytest.approx(dm.mean_average_precision(matches)) == pytest.approx(1.0)
+
+
+def test_sensitivity_by_hand_counts_images_without_findings():
+    # Scores 0.9 hit, 0.8 false (on the normal image), 0.7 hit, 0.6 false: two images.
+    truths = [truth([[0, 0, 10, 10], [50, 50, 60, 60]], [1, 1]), truth()]
+    predictions = [
+        prediction([[0, 0, 10, 10], [50, 50, 60, 60], [80, 0, 90, 9]], [1, 1, 1], [0.9, 0.7, 0.6]),
+        prediction([[0, 0, 9, 9]], [1], [0.8]),
+    ]
+    matches = matched(predictions, truths)
+    assert dm.sensitivity_at(matches, [0.25, 0.5, 1, 8]).tolist() == [0.5, 1, 1, 1]
+    x, y = dm.froc_curve(matches)
+    assert x.tolist() == [0, 0, 0.5, 0.5, 1] and y.tolist() == [0, 0.5, 0.5, 1, 1]
+
+
+def test_equal_scores_are_taken_together():
+    # One threshold lets in both, so the hit cannot be had without the false positive.
+    predictions = [prediction([[0, 0, 9, 9], [50, 50, 60, 60]], [1, 1], [0.5, 0.5])]
+    matches = matched(predictions, [truth([[0, 0, 9, 9]], [1])])
+    assert dm.sensitivity_at(matches, [0.5, 1.0]).tolist() == [0, 1]
+
+
+# Equal to the reference.
+@pytest.mark.parametrize("iou", [0.4, 0.5, 0.75])
+def test_average_precision_equals_coco(iou):
+    predictions, truths = random_case(seed=int(iou * 100))
+    coco = dm.coco_average_precision(predictions, truths, class_names=NAMES, iou_threshold=iou)
+    matches = matched(predictions, truths, iou_threshold=iou)
+    own = dict(zip(NAMES, dm.average_precision(matches), strict=True))
+    assert np.isnan(own.pop("hernia")) and coco.absent == ("hernia",)
+    assert own == pytest.approx(coco.per_class, abs=1e-6)
+    assert dm.mean_average_precision(matches) == pytest.approx(coco.mean, abs=1e-6)
+
+
+def test_only_the_best_hundred_detections_of_an_image_count_as_in_coco():
+    rng = np.random.default_rng(0)
+    boxes = np.vstack(
+        [
+            rng.uniform(0, 40, (130, 2)),
+        ]
+    ).repeat(1, axis=0)
+    predictions = [prediction(np.hstack([boxes, boxes + 12]), np.ones(130), rng.random(130))]
+    truths = [truth(np.hstack([boxes, boxes + 12])[:9], np.ones(9))]
+    coco = dm.coco_average_precision(predictions, truths, class_names=NAMES)
+    assert dm.mean_average_precision(matched(predictions, truths)) == pytest.approx(coco.mean)
+
+
+def test_tensors_and_arrays_give_the_same():
+    predictions, truths = random_case(n=10)
+    as_tensors = [
+        [{k: torch.as_tensor(v) for k, v in one.items()} for one in boxes]
+        for boxes in (predictions, truths)
+    ]
+    a, b = matched(predictions, truths), matched(*as_tensors)
+    assert np.array_equal(a.hit, b.hit) and np.array_equal(a.truths, b.truths)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_weighting_equals_recomputation_on_the_resample(seed):
+    predictions, truths = random_case(seed=seed)
+    counts = np.random.default_rng(seed).multinomial(60, np.full(60, 1 / 60))
+    rows = np.repeat(np.arange(60), counts)
+    resample = [predictions[i] for i in rows], [truths[i] for i in rows]
+    matches = matched(predictions, truths)
+    weighted = dm.mean_average_precision(matches, counts[None].astype(float))[0]
+    assert weighted == pytest.approx(
+        dm.coco_average_precision(*resample, class_names=NAMES).mean, abs=1e-6
+    )
+    assert dm.sensitivity_at(matches, [0.5, 2], counts[None])[0] == pytest.approx(
+        dm.sensitivity_at(matched(*resample), [0.5, 2])
+    )
+
+
+def test_a_class_that_a_resample_lacks_is_left_out_of_its_mean():
+    truths = [truth([[0, 0, 9, 9]], [1]), truth([[0, 0, 9, 9]], [2])]
+    predictions = [prediction([[0, 0, 9, 9]], [1], [0.9]), prediction()]
+    values = dm.mean_average_precision(matched(predictions, truths), np.array([[2, 0], [1, 1]]))
+    assert values == pytest.approx([1.0, 0.5])
+
+
+# Invariances.
+def test_only_the_order_of_scores_matters():
+    predictions, truths = random_case()
+    stretched = [{**p, "scores": p["scores"] ** 3 / 7} for p in predictions]
+    a, b = matched(predictions, truths), matched(stretched, truths)
+    np.testing.assert_array_equal(dm.average_precision(a), dm.average_precision(b))
+
+
+def test_the_order_of_images_does_not_matter():
+    predictions, truths = random_case()
+    a = matched(predictions, truths)
+    b = matched(predictions[::-1], truths[::-1])
+    np.testing.assert_allclose(dm.average_precision(a), dm.average_precision(b))
+
+
+# Intervals.
+def test_an_interval_holds_its_value_and_repeats_from_its_seed():
+    matches = matched(*random_case(n=100))
+    one = dm.bootstrap_map(matches, resamples=300, seed=1)
+    assert one.low < one.value < one.high
+    assert one == dm.bootstrap_map(matches, resamples=300, seed=1, chunk=7)
+    assert one.value == pytest.approx(dm.mean_average_precision(matches))
+
+
+def test_more_images_give_a_narrower_interval():
+    widths = []
+    for n in (40, 640):
+        interval = dm.bootstrap_map(matched(*random_case(n=n, seed=2)), resamples=200)
+        widths.append(interval.high - interval.low)
+    assert widths[1] < widths[0] / 2
+
+
+def test_a_detector_does_not_differ_from_itself():
+    matches = matched(*random_case())
+    assert dm.bootstrap_map_difference(matches, matches, resamples=50).as_dict() == {
+        "value": 0, "low": 0, "high": 0,
+    }  # fmt: skip
+
+
+def test_pairing_narrows_the_interval_of_a_difference():
+    predictions, truths = random_case(n=150, seed=4)
+    worse = [{k: v[len(v) // 2 :] for k, v in p.items()} for p in predictions]
+    a, b = matched(worse, truths), matched(predictions, truths)
+    paired = dm.bootstrap_map_difference(a, b, resamples=300)
+    one, two = (dm.bootstrap_map(m, resamples=300) for m in (a, b))
+    assert paired.value == pytest.approx(two.value - one.value)
+    assert paired.low > 0
+    unpaired = np.hypot(one.high - one.low, two.high - two.low)
+    assert paired.high - paired.low < unpaired
+
+
+def test_detectors_on_different_images_cannot_be_compared():
+    with pytest.raises(ValueError, match="different truths"):
+        dm.bootstrap_map_difference(matched(*random_case(seed=0)), matched(*random_case(seed=1)))
+
+
+@pytest.mark.parametrize("options", [{"resamples": 0}, {"confidence": 1.0}])
+def test_options_that_make_no_interval_are_refused(options):
+    with pytest.raises(ValueError, match="resample"):
+        dm.bootstrap_map(matched(*random_case(n=5)), **options)
