@@ -169,3 +169,29 @@ def features(settings: Settings, backbone: nn.Module, pixels: np.ndarray, arm: s
     """Frozen features of packed images, normalized as the arm's weights were trained."""
     norm = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD} if arm == "imagenet" else {}
     return probe.extract_features(backbone, pixels, image_size=settings.pretrain.image_size, **norm)
+
+
+@torch.inference_mode()
+def feature_correlation(
+    settings: Settings, backbone: nn.Module, data: NihData, *, images: int = 256
+) -> torch.Tensor:
+    """Cross-correlation of backbone features between two views of training images.
+
+    Args:
+        settings: give the views and the seed.
+        backbone: as `arm_backbone` gives it.
+        data: its training part is used.
+        images: how many of its images, from the first on.
+
+    Returns:
+        (D, D), entries in [-1, 1].
+    """
+    preset = settings.pretrain
+    pl.seed_everything(settings.seed, verbose=False)
+    two_views = views.TwoViews(preset.views, preset.image_size)
+    pairs = [two_views(np.array(data.images.pixels[row])) for row in data.rows("train")[:images]]
+    backbone.eval()
+    z_a, z_b = (
+        backbone(torch.stack(side).expand(-1, 3, -1, -1)) for side in zip(*pairs, strict=True)
+    )
+    return barlow.cross_correlation(z_a, z_b)
