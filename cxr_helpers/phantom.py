@@ -272,7 +272,7 @@ def _draw_tree(rng: np.random.Generator, outline: np.ndarray, height: float) -> 
         for generation in range(6):
             n = 24 - 3 * generation
             t = np.linspace(0, 1, n)[None, :]
-            bend = rng.normal(0, 0.35, len(angle))
+            bend = rng.normal(0, 0.6, len(angle))
             heading = angle[:, None] + bend[:, None] * (t - 0.5)
             step = length[:, None] / (n - 1)
             x = xy[:, :1] + np.cumsum(np.cos(heading) * step, 1)
@@ -346,7 +346,7 @@ def draw_acquisition(
         "scapula": rng.uniform(0.0, 0.35) if not ap else rng.uniform(0.35, 1.0),
         "arms": rng.normal(2.2, 1.2) if ap else rng.normal(4.0, 1.8),
         "supine": float(ap and rng.uniform() < 0.6),
-        "dose": rng.lognormal(11.6 if ap else 12.6, 0.8),
+        "dose": float(np.exp(np.clip(rng.normal(12.0 if ap else 12.8, 0.6), 11.0, 14.5))),
         "scatter": rng.uniform(0.5, 1.3) if ap else rng.uniform(0.2, 0.8),
         "grain": rng.uniform(0.4, 1.0),
         "local": rng.uniform(0.0, 0.45) if nih else rng.uniform(0.15, 0.6),
@@ -372,6 +372,11 @@ def _smooth(x: np.ndarray) -> np.ndarray:
     t += 0.5
     np.clip(t, 0, 1, out=t)
     return t * t * (3 - 2 * t)
+
+
+def _fourth(x: np.ndarray) -> np.ndarray:
+    """x to the fourth, much faster than a power."""
+    return np.square(np.square(x))
 
 
 def _dome(x2: np.ndarray) -> np.ndarray:
@@ -479,7 +484,7 @@ class _Scene:
             n = len(tables[0])
             pos = np.clip((at - low) * ((n - 1) / (hi - low)), 0, n - 1.001)
             index = pos.astype(np.int32)
-            frac = pos - index
+            frac = (pos - index).astype(np.float32)
             index = index + np.where(right, 0, n).astype(np.int32)
             return joined[index] * (1 - frac) + joined[index + 1] * frac
 
@@ -499,7 +504,7 @@ class _Scene:
         self.inside = inside * (self.f < 1.02)
         u = np.clip(self.u, 0, 1)
         depth = 0.66 * self.p.depth - 0.5 * self.p.fat
-        round_off = _dome(np.clip((u - 0.25) / 0.75, 0, 1) ** 2.2) * (1 - 0.3 * (1 - u) ** 3)
+        round_off = _dome(np.clip((u - 0.25) / 0.75, 0, 1) ** 2) * (1 - 0.3 * (1 - u) ** 2)
         apex = _dome(np.clip(1 - self.f / 0.42, 0, 1) ** 2)
         above = np.maximum(-self.below, 0)
         front = _smooth(-self.below / 0.35) * (0.45 + 0.55 * (1 - np.exp(-above / 4.5)))
@@ -521,12 +526,12 @@ class _Scene:
         rise = self.q["arms"] * 0.15
         half = [neck, neck, neck * 1.25, neck * 1.9, 0.8 * shoulder, shoulder, 0.97 * chest + 0.6]
         half += [chest, chest, chest * 0.98, chest * 0.97 + 0.3 * p.fat]
-        deep = np.array([0.62, 0.62, 0.62, 0.66, 0.76, 0.88, 0.95, 0.99, 1.0, 1.08, 1.1]) * p.depth
+        deep = np.array([0.66, 0.66, 0.68, 0.74, 0.84, 0.93, 0.97, 0.99, 1.0, 1.12, 1.2]) * p.depth
         grid = np.linspace(-14, 34, 300)
-        width = self.look(PchipInterpolator(ys - rise, half)(grid), self.y, -14, 34)
-        depth = self.look(PchipInterpolator(ys, deep)(grid), self.y, -14, 34)
+        width = self.look(PchipInterpolator(ys - rise, half)(np.clip(grid, ys[0], ys[-1] - rise)), self.y, -14, 34)
+        depth = self.look(PchipInterpolator(ys, deep)(np.clip(grid, ys[0], ys[-1])), self.y, -14, 34)
         xc = np.abs(self.x - 0.4 * self.mid)
-        torso = depth * _dome(np.minimum(xc / width, 1) ** 4)
+        torso = depth * _dome(_fourth(np.minimum(xc / width, 1)))
         self.torso_width = width
         out = self.q["arms"]
         start_x, start_y = t["shoulder"] + 1.2 * grown, 2.4 * grown
@@ -545,7 +550,7 @@ class _Scene:
             r2 = ((self.ax - bx) / reach) ** 2
             up = np.where(droop > 0, (droop / (0.35 * reach)) ** 2, (droop / (1.25 * reach)) ** 2)
             flat = 0.55 if self.a.view == "AP" else 1.0
-            self.soft = self.soft + flat * 1.1 * size * _dome(r2 + up) * (xc < width + 1.5)
+            self.soft = self.soft + flat * 0.75 * size * np.maximum(1 - r2 - up, 0) * (xc < width + 1.5)
         elif t["grown"] > 0.9:
             r2 = ((self.ax - 0.55 * chest) / 8.5) ** 2 + ((self.y - 0.33 * h) / 7.5) ** 2
             self.soft = self.soft + 1.4 * _dome(r2)
@@ -558,24 +563,23 @@ class _Scene:
         width = t["heart"] * self.q["heart"] * t.get("cardiomegaly", 1.0) * thorax
         shift = -0.4 * self.q["rotation"]
         x, y = self.x - self.curve * 0.5 - shift, self.y
-        base = 0.86 * h
-        cy = base - 0.30 * width
-        cx = 0.20 * width
-        ang = t["heart_tilt"]
-        a, b = 0.53 * width, 0.40 * width
-        dx, dy = x - cx, y - cy
-        c, s = float(np.cos(ang)), float(np.sin(ang))
-        along = dx * c + dy * s
-        across = dy * c - dx * s
-        along = np.where(along < 0, along * 0.92, along)
-        main = (np.abs(along) / a) ** 2.2 + (np.abs(across) / b) ** 2.2
-        atrium = ((x + 0.10 * width) / (0.215 * width)) ** 2 + (
-            (y - cy - 0.05 * width) / (0.36 * width)
-        ) ** 2
         depth = 0.62 * p.depth
-        heart = depth * np.maximum(_dome(main), 0.82 * _dome(atrium))
-        trunk = ((x - 0.10 * width) / (0.20 * width)) ** 2 + ((y - 0.43 * h) / (0.13 * h)) ** 2
-        heart = np.maximum(heart, 0.5 * depth * _dome(trunk))
+        tip, spread = t["heart_tilt"], 0.64 * width
+        rows = np.array([0.22, 0.30, 0.36, 0.43, 0.52, 0.62, 0.72, 0.81, 0.88, 0.95, 1.02]) * h
+        waist = 2.2 * t["grown"] + 0.10 * width
+        grow = np.array([0.0, 0.0, 0.06, 0.16, 0.36, 0.62, 0.85, 0.98, 0.97, 0.78, 0.30])
+        left = waist + (spread - waist) * grow ** (0.6 + 0.8 * tip)
+        bulge = np.array([0.0, 0.0, 0.1, 0.30, 0.62, 0.88, 1.0, 0.98, 0.85, 0.6, 0.2])
+        right = 0.5 * waist + (0.36 * width - 0.5 * waist) * bulge
+        deep = np.array([0.0, 0.25, 0.5, 0.65, 0.8, 0.95, 1.0, 1.0, 0.95, 0.7, 0.3])
+        grid = np.linspace(0.2 * h, 1.05 * h, 160)
+        left, right, deep = (
+            self.look(PchipInterpolator(rows, c)(grid), y, 0.2 * h, 1.05 * h)
+            for c in (left, right, deep)
+        )
+        middle, half = 0.5 * (left - right), 0.5 * (left + right)
+        heart = depth * deep * _dome(((x - middle) / half) ** 2)
+        heart *= _smooth((y - 0.28 * h) / (0.07 * h)) * _smooth((1.0 * h - y) / 1.5)
         self.heart = heart
         knob = t["knob"] * t.get("aorta", 1.0)
         self.knob_at = (0.7 + 0.78 * knob + 0.2 * t["unfold"], 0.255 * h)
@@ -589,6 +593,7 @@ class _Scene:
         rise = _smooth((y - 0.17 * h) / 1.2) * _smooth((0.6 * h - y) / 2.0)
         ascending = 3.0 * _dome(((x + 1.15 + 0.3 * t["unfold"]) / (1.35 * knob)) ** 2) * rise
         half = t["mediastinum"] * (1 + 0.12 * (self.q["heart"] > 1)) * t["grown"] ** 0.7
+        half = half + (0.35 + 0.9 * _smooth((0.12 * h - y) / 3.0))
         upper = 0.5 * p.depth * _dome((np.abs(x) / (half * (1 - 0.1 * np.cos(y * 0.3)))) ** 2)
         upper = upper * _smooth((y + 1.0) / 3.0) * _smooth((0.75 * h - y) / 3.0)
         fluid = np.maximum.reduce([heart, self.arch, ascending, upper]) + descending
@@ -599,7 +604,7 @@ class _Scene:
             turn = dx * (0.878 * side) + dy * 0.479
             other = dy * 0.878 - dx * (0.479 * side)
             hilum = hilum + 2.0 * _dome((turn / 1.3) ** 2 + (other / 2.9) ** 2)
-        fluid = fluid + 0.75 * hilum * t["markings"] * t.get("hila", 1.0)
+        fluid = fluid + 0.95 * hilum * t["markings"] * t.get("hila", 1.0)
         self.lung = self.lung - np.minimum(fluid, 0.93 * self.lung)
         self.fluid = np.zeros(self.hw, np.float32)
         # trachea and main bronchi
@@ -662,15 +667,14 @@ class _Scene:
             width = max(0.13, 0.8 * px)
             body = _smooth((r - np.abs(d)) / (0.9 * px))
             cortex = np.maximum(1 - shell / width, 0)
-            low = 1 + 0.5 * (d > 0)
-            return index, 0.20 * body + 0.20 * cortex * low * body
+            low = np.where(d > 0, np.float32(1.5), np.float32(1))
+            return index, 0.26 * body + 0.13 * cortex * low * body
 
         s3 = s * s * s
         y0 = t["rib_first"] * h + drop * (0.92 * s3 - 0.10 * s) + wave
         slope = drop * (2.76 * s * s - 0.10) / self.wall
         index, back = ribs(y0, slope, size)
-        tangent = 1 + 0.9 * s**8
-        self.back_index = index
+        tangent = 1 + 0.5 * s3 * s3
         back = back * tangent * ((index >= 0) & (index <= 11)) * (s < 1.06) * (self.ax > 1.6)
         front_drop = t["rib_front"] * h
         y1 = (
@@ -684,14 +688,15 @@ class _Scene:
         index, front = ribs(y1, slope, 1.12 * size)
         ends = np.clip(0.30 + 0.035 * index, 0.3, 0.75)
         front = front * _smooth((s - ends) / 0.06) * ((index >= 0) & (index <= 8)) * (s < 1.05)
-        self.bone = t["bone"] * (back + 0.62 * front)
+        hidden = 1 - 0.6 * _smooth((self.below - 2.0) / 2.5)
+        self.bone = t["bone"] * hidden * (back + 0.45 * front)
         # spine
         dx = self.x - self.mid
         half = t["spine"] * (0.8 + 0.012 * self.y)
         period = t["vertebra"]
         phase = self.y / period + 0.35
         disc = _smooth((np.abs(phase - np.round(phase)) * period - 0.17) / 0.14)
-        column = 0.85 * _dome((dx / half) ** 4) * (0.35 + 0.65 * disc)
+        column = 0.55 * _dome(_fourth(dx / half)) * (0.6 + 0.4 * disc)
         rim = np.exp(-(((np.abs(dx) - 0.92 * half) / 0.16) ** 2)) * disc
         mid_phase = phase + 0.5
         dy = (mid_phase - np.round(mid_phase)) * period
@@ -701,9 +706,9 @@ class _Scene:
         spinous = np.exp(
             -(((dx + 0.3 * self.q["rotation"]) / 0.28) ** 2) - ((dy - 0.5) / 0.55) ** 2
         )
-        process = _dome((dx / (half + 1.7)) ** 4) * np.exp(-(((dy + 0.2) / 0.4) ** 2))
+        process = _dome(_fourth(dx / (half + 1.7))) * np.exp(-(((dy + 0.2) / 0.4) ** 2))
         fade = _smooth((self.y + 13) / 4)
-        spine = column + 0.22 * rim + 0.30 * pedicle + 0.40 * spinous + 0.22 * process
+        spine = column + 0.12 * rim + 0.18 * pedicle + 0.30 * spinous + 0.15 * process
         self.bone = self.bone + 0.85 * t["bone"] * spine * fade
         self._shoulders(h, px, lift)
 
@@ -715,18 +720,18 @@ class _Scene:
         tip = 0.6 * self.q["arms"] * 0.15 + t["clavicle_slope"] * end * 0.8
         y = t["clavicle_y"] * h + 1.2 - lift * 1.5 - tip * v + 0.5 * np.sin(v * 6.0) * grown
         y = y + 0.3 * self.q["rotation"] * self.side * (1 - v)
-        r = grown * (0.62 + 0.35 * (1 - v) ** 6 + 0.12 * v)
+        r = grown * (0.68 + 0.35 * _fourth(1 - v) + 0.12 * v)
         d = np.abs(self.y - y)
         shell = np.maximum(1 - np.abs(d - 0.8 * r) / max(0.16, px), 0)
         along = _smooth((self.ax - 1.5) / 0.3) * _smooth((end - self.ax) / 0.4)
-        clavicle = (0.38 * _smooth((r - d) / (0.9 * px)) + 0.24 * shell * (d < r)) * along
+        clavicle = (0.46 * _smooth((r - d) / (0.9 * px)) + 0.24 * shell * (d < r)) * along
         # scapula: a thin plate with a thick lateral border, its spine and the glenoid
         into = self.q["scapula"]
         edge = t["shoulder"] + 0.3 - 2.2 * into
         lower = 0.62 * h
         tall = np.clip((self.y - 1.0) / (lower - 1.0), 0, 1)
         lateral = edge - (1.6 + 2.2 * into) * tall
-        medial = lateral - (5.8 * grown) * (1 - tall) ** 0.8 * (0.55 + 0.45 * into)
+        medial = lateral - (5.8 * grown) * (1 - tall) * (0.55 + 0.45 * into)
         within = _smooth((self.y - 1.0) / 0.5) * _smooth((lower - self.y) / 0.5)
         plate = _smooth((lateral - self.ax) / 0.3) * _smooth((self.ax - medial) / 0.3) * within
         border = np.exp(-(((self.ax - lateral) / 0.42) ** 2)) * within * (1 - 0.5 * tall)
@@ -738,10 +743,10 @@ class _Scene:
         # humerus
         r = 1.15 * grown
         d = np.abs(self.arm_axis)
-        shaft = 0.6 * _smooth((r - d) / 0.3) + 0.5 * np.exp(-(((d - 0.75 * r) / 0.25) ** 2))
+        shaft = 0.45 * _smooth((r - d) / 0.3) + 0.35 * np.exp(-(((d - 0.75 * r) / 0.25) ** 2))
         shaft = shaft * _smooth((self.y - self.arm_from - 1.0) / 0.8)
         head2 = (self.ax - t["shoulder"] - 1.2) ** 2 + (self.y - self.arm_from) ** 2
-        head = 0.9 * _dome(head2 / (2.35 * grown) ** 2) ** 0.5
+        head = 0.5 * np.sqrt(_dome(head2 / (2.35 * grown) ** 2))
         self.bone = self.bone + t["bone"] * (clavicle + scapula + np.maximum(shaft, head))
 
     def vessels(self) -> None:
@@ -760,7 +765,7 @@ class _Scene:
                 blur = 0.45 * float(np.mean(r[pick])) / self.step
                 tree += ndimage.gaussian_filter(level, blur, truncate=2.5) if blur > 0.3 else level
         share = np.minimum(self.lung / 5.0, 1.0)
-        tree = tree * share * t["markings"] * t.get("vessels", 1.0) * 1.35
+        tree = tree * share * t["markings"] * t.get("vessels", 1.0)
         grain = _fractal(_rng(self.p.number, 5), self.hw, 48, 2) * 0.07 * t["texture"] * share
         self.fluid = self.fluid + tree + grain
 
@@ -864,7 +869,7 @@ class _Scene:
     def _pacemaker(self, h: float) -> None:
         cx, cy = 8.5, 0.22 * h
         dx, dy = (self.x - cx) / 2.6, (self.y - cy) / 2.2
-        can = _smooth((1 - (dx**4 + dy**4)) / 0.12)
+        can = _smooth((1 - _fourth(dx) - _fourth(dy)) / 0.12)
         self.metal = self.metal + 0.5 * can
         path = [[cx, cy - 1], [6.0, 0.1 * h], [2.5, 0.06 * h], [-1.6, 0.25 * h], [-2.2, 0.62 * h]]
         lead = np.array([*path, [1.0, 0.80 * h], [4.5, 0.82 * h]])
@@ -902,7 +907,7 @@ class _Scene:
                 turn = rng.normal(0.1, 0.3) * lesion.side
                 c, sn = float(np.cos(turn)), float(np.sin(turn))
                 dy2, dx2 = dy * c + dx * sn, dx * c - dy * sn
-                shape = np.abs(dx2 / w) ** 3 + np.abs(dy2 / g) ** 3
+                shape = _fourth(dx2 / w) + _fourth(dy2 / g)
                 fluff, edge = 0.2, 0.22
             blob = _smooth((1 - shape + fluff * 0.6 * rough) / edge)
             if name in ("Infiltration", "Pneumonia", "Lung Opacity"):
@@ -958,7 +963,7 @@ class _Scene:
             else:
                 # the meniscus: highest at the wall, from which the level falls
                 reach = float(np.clip(lesion.width / max(lat - med, 1), 0.12, 1.6))
-                rise = np.clip((lateral - (1 - reach)) / reach, 0, 1) ** 1.6
+                rise = np.clip((lateral - (1 - reach)) / reach, 0, 1) ** 2
                 if lesion.height > 7:
                     rise = 0.55 + 0.45 * rise
                 level = cy + g - lesion.height * rise
@@ -978,7 +983,7 @@ class _Scene:
         if name == "Pneumothorax":
             depth = float(np.clip(lesion.width / max(lat - med, 1), 0.06, 0.9))
             reach = lesion.f + lesion.height / h
-            edge = 1 - depth * np.clip((reach - self.f) / max(reach, 0.1), 0, 1) ** 0.6
+            edge = 1 - depth * np.clip((reach - self.f) / max(reach, 0.1), 0, 1) ** 0.5
             top = 0.5 * depth
             fold = np.minimum(edge - self.u, (self.f - 0.5 * top) * 0.8)
             outside = _smooth(-fold / 0.02) * seen * (self.f < reach)
@@ -1010,7 +1015,7 @@ class _Scene:
                 change = 1.6 * s * np.exp(-((across / (0.12 * g + 0.12)) ** 2)) * (shape < 1) * seen
                 self.fluid = self.fluid + change
                 return change
-            change = 2.6 * s * _dome(shape) ** 0.7 * np.ones_like(seen)
+            change = 2.6 * s * np.sqrt(_dome(shape)) * np.ones_like(seen)
             self.soft = self.soft + change
             return change
         if name == "Aortic enlargement":
@@ -1183,7 +1188,7 @@ def _expose(scene: _Scene) -> np.ndarray:
     path += (MU_BONE - 0.5 * MU_SOFT) * scene.bone + MU_METAL * scene.metal
     path = path / (1 + 0.02 * path)  # the beam hardens on its way
     primary = np.exp(-path)
-    small = ndimage.zoom(primary * (0.15 + np.minimum(scene.soft, 25) / 25), 0.125, order=1)
+    small = ndimage.zoom(primary * np.minimum(scene.soft / 20, 1), 0.125, order=1)
     veil = _upsample(ndimage.gaussian_filter(small, 3.0 / 8 / scene.step), scene.hw)
     signal = primary + scene.q["scatter"] * veil
     rng = _rng(scene.a.seed, 4, scene.p.number, int(scene.q["dose"] * 1e3))
