@@ -64,15 +64,34 @@ def run_notebooks(
 
 
 def show_results(table: pd.DataFrame) -> str:
-    """The results table as text, one line for each figure.
+    """The results table as text: under each notebook its figures, with their intervals.
 
-    >>> print(show_results(pd.DataFrame()))
-    No results yet.
+    Args:
+        table: As `results_table` gives it.
+
+    >>> row = {"notebook": "04_x", "metric": "map50 / random", "value": 0.25, "low": 0.2}
+    >>> row |= {"high": 0.31, "minutes": 2.5, "memory_mb": 900}
+    >>> print(show_results(pd.DataFrame([row])))
+    04_x (2.5 minutes, 900 MB)
+      map50 / random  0.250  [0.200, 0.310]
     """
     if table.empty:
         return "No results yet."
-    text = table.to_string(index=False, na_rep="", float_format="{:.3f}".format)
-    return "\n".join(line.rstrip() for line in text.splitlines())
+    width = table["metric"].str.len().max()
+    lines = []
+    for name, rows in table.groupby("notebook"):
+        first = rows.iloc[0]
+        lines.append(f"{name} ({first['minutes']:.1f} minutes, {first['memory_mb']:.0f} MB)")
+        for row in rows.itertuples():
+            interval = "" if pd.isna(row.low) else f"  [{row.low:.3f}, {row.high:.3f}]"
+            lines.append(f"  {row.metric:<{width}}  {_figure(row.value)}{interval}")
+    return "\n".join(lines)
+
+
+def _figure(value: object) -> str:
+    if isinstance(value, float):
+        return "not known" if pd.isna(value) else f"{value:.3f}"
+    return "not known" if value is None else str(value)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import sys
 import threading
 import time
@@ -54,6 +54,6 @@ class Ticker:
 
     def _tick(self) -> None:
         while not self._done.wait(0.5):
-            width = max(20, os.get_terminal_size(self.stream.fileno()).columns - 1)
+            width = max(20, shutil.get_terminal_size().columns - 1)
             line = f"{self.label} {self.seconds:4.0f} s {self.detail}"
             print("\r\x1b[K" + line[:width], end="", file=self.stream, flush=True)
