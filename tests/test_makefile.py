@@ -1,0 +1,81 @@
+"""The commands that need no set-up: what make says, and when it has nothing to do."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TARGETS = "help setup demo lab check test test-real course notebooks benchmark clean".split()
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("make") is None or sys.platform == "win32", reason="there is no make here"
+)
+
+
+def make(folder, *arguments):
+    # A make that runs these tests hands its own options down in these variables.
+    env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    return subprocess.run(["make", *arguments], cwd=folder, env=env, capture_output=True, text=True)
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A folder with the Makefile and what its stamps depend on."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+def test_help_is_the_default_and_lists_every_target():
+    done = make(ROOT)
+    assert done.returncode == 0, done.stderr
+    listed = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")]
+    assert sorted(listed) == sorted(TARGETS)
+
+
+@pytest.mark.parametrize("python", ["no-such-python", "false"])
+def test_an_old_or_missing_python_is_one_sentence(clone, python):
+    done = make(clone, f"PYTHON={python}", "setup")
+    assert done.returncode != 0
+    sentence = done.stderr.splitlines()[0]
+    assert sentence.startswith(f"{python} is not Python 3.11 or newer: install one")
+    assert not (clone / ".venv").exists()
+
+
+def test_a_finished_setup_is_left_alone(clone):
+    (clone / ".venv").mkdir()
+    (clone / ".venv" / ".installed").touch()
+    done = make(clone, "PYTHON=no-such-python", "setup")
+    assert done.returncode == 0, done.stderr
+
+
+def test_clean_keeps_results_on_other_data(clone):
+    for name in ("runs/demo/results", "runs/my_data/results", "data/demo", ".venv"):
+        (clone / name).mkdir(parents=True)
+    assert make(clone, "clean").returncode == 0
+    left = sorted(path.name for path in clone.rglob("*") if path.is_dir())
+    assert left == ["data", "my_data", "results", "runs"]
+
+
+def test_ci_fails_where_make_fails(tmp_path):
+    (tmp_path / "bin").mkdir()
+    fake = tmp_path / "bin" / "make"
+    fake.write_text('#!/bin/sh\necho "ran $*"\n[ "$*" != "$FAIL" ]\n')
+    fake.chmod(0o755)
+    (tmp_path / "clone" / ".ci").mkdir(parents=True)
+    script = shutil.copy(ROOT / ".ci" / "run", tmp_path / "clone" / ".ci")
+    real = tmp_path / "real"
+    real.mkdir()
+    for failing, code in (("none", 0), ("test", 1), ("test-real", 1)):
+        env = {"PATH": f"{fake.parent}:/usr/bin:/bin", "FAIL": failing, "CXR_REAL": str(real)}
+        done = subprocess.run([script], cwd="/", env=env, capture_output=True, text=True)
+        assert bool(done.returncode) == bool(code), failing
+        assert ("ran test-real" in done.stdout) == (failing != "test")
+    real.rmdir()
+    done = subprocess.run([script], cwd="/", env=env, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert f"left out: there is no folder {real}" in done.stdout
