@@ -14,15 +14,17 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import pydicom
 from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
+from pydicom.multival import MultiValue
 from pydicom.pixels import (
     apply_color_lut,
     apply_modality_lut,
@@ -33,6 +35,31 @@ from pydicom.pixels import (
 
 Source = str | os.PathLike[str] | bytes | BinaryIO | Dataset
 Voi = Literal["auto", "lut", "window", "percentiles"]
+Header = Mapping[str, Any]  # keyword -> value, of the elements in _TAGS
+
+_TAGS = {
+    0x00181164: "ImagerPixelSpacing",
+    0x00280002: "SamplesPerPixel",
+    0x00280004: "PhotometricInterpretation",
+    0x00280008: "NumberOfFrames",
+    0x00280010: "Rows",
+    0x00280011: "Columns",
+    0x00280030: "PixelSpacing",
+    0x00280034: "PixelAspectRatio",
+    0x00280100: "BitsAllocated",
+    0x00280101: "BitsStored",
+    0x00280102: "HighBit",
+    0x00280103: "PixelRepresentation",
+    0x00280120: "PixelPaddingValue",
+    0x00280121: "PixelPaddingRangeLimit",
+    0x00281050: "WindowCenter",
+    0x00281051: "WindowWidth",
+    0x00281052: "RescaleIntercept",
+    0x00281053: "RescaleSlope",
+    0x00281056: "VOILUTFunction",
+    0x00283000: "ModalityLUTSequence",
+    0x00283010: "VOILUTSequence",
+}
 
 _LUMA = np.array([0.2990, 0.5870, 0.1140])  # Y of YBR_FULL, PS3.3 C.7.6.3.1.2
 _JPEG_FAMILY = {  # start-of-frame marker (ISO/IEC 10918-1 table B.1) -> transfer syntaxes
@@ -41,6 +68,7 @@ _JPEG_FAMILY = {  # start-of-frame marker (ISO/IEC 10918-1 table B.1) -> transfe
     0xC3: (uid.JPEGLosslessSV1, uid.JPEGLossless),
     0xF7: (uid.JPEGLSLossless, uid.JPEGLSNearLossless),
 }
+_SYNTAXES = frozenset(uid.AllTransferSyntaxes)
 _J2K_FAMILY = (
     uid.JPEG2000,
     uid.JPEG2000Lossless,
@@ -128,7 +156,7 @@ def read_dicom(
     except DicomError as error:
         raise DicomError(f"{name}: {error}") from error.__cause__
     except Exception as error:  # pydicom and the decoders raise whatever they met
-        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise DicomError(f"{name}: damaged or not understood ({reason}); {_AGAIN}") from error
 
 
@@ -171,7 +199,9 @@ def stored_values(dataset: Dataset) -> np.ndarray:
     Raises:
         DicomError: no, short or damaged pixel data, several frames, or a header in contradiction.
     """
-    return _decode(dataset)[0]
+    header = _header(dataset)
+    _check_header(dataset, header, max_pixels=2**32)
+    return _decode(dataset, header)[0]
 
 
 def modality_values(values: np.ndarray, dataset: Dataset) -> tuple[np.ndarray, str]:
@@ -193,20 +223,22 @@ def modality_values(values: np.ndarray, dataset: Dataset) -> tuple[np.ndarray, s
         >>> modality_values(np.array([0, 50, 100]), dataset)
         (array([-100.,    0.,  100.]), 'rescale: 2 x value - 100')
     """
-    if dataset.get("ModalityLUTSequence"):
-        table, bits = _lookup(values, dataset.ModalityLUTSequence[0], dataset, "Modality LUT")
+    header = _header(dataset)
+    if header.get("ModalityLUTSequence"):
+        item = header["ModalityLUTSequence"][0]
+        table, bits = _lookup(values, item, header, "Modality LUT")
         return table, f"modality table of {bits} bits"
-    slope, intercept = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
-    if slope is None and intercept is None:
+    slopes, intercepts = (_numbers(header, k) for k in ("RescaleSlope", "RescaleIntercept"))
+    if not slopes and not intercepts:
         return values, "no modality transform"
-    rescale = Dataset()
-    rescale.RescaleSlope = 1 if slope is None else slope
-    rescale.RescaleIntercept = 0 if intercept is None else intercept
-    slope, intercept = float(rescale.RescaleSlope), float(rescale.RescaleIntercept)
+    slope, intercept = (slopes or [1.0])[0], (intercepts or [0.0])[0]
     if not (np.isfinite([slope, intercept]).all() and slope):
         raise DicomError(f"Rescale Slope {slope:g} and Intercept {intercept:g} give no picture")
-    sign = "-" if intercept < 0 else "+"
-    step = f"rescale: {slope:g} x value {sign} {abs(intercept):g}"
+    step = f"rescale: {slope:g} x value {'-' if intercept < 0 else '+'} {abs(intercept):g}"
+    if slope == 1 and intercept == 0:
+        return values, step
+    rescale = Dataset()
+    rescale.RescaleSlope, rescale.RescaleIntercept = slope, intercept
     return apply_modality_lut(values, rescale), step
 
 
@@ -217,7 +249,7 @@ def display_values(
     voi: Voi = "auto",
     index: int = 0,
     percentiles: tuple[float, float] = (0.5, 99.5),
-    counts: np.ndarray | None = None,
+    counts: Callable[[], np.ndarray] | None = None,
 ) -> tuple[np.ndarray, str, str, tuple[float, float] | None]:
     """Map modality values to [0, 1] by VOI table, window or percentiles (PS3.3 C.11.2).
 
@@ -227,7 +259,8 @@ def display_values(
         voi: see `read_dicom`.
         index: which of several tables or windows.
         percentiles: low and high, 0 to 100.
-        counts: how often each value occurs, same shape; once each if None.
+        counts: returns how often each value occurs, same shape; called if percentiles are
+            needed. Once each if None.
 
     Returns:
         float64 of the same shape, 0 to 1, before polarity; which of 'lut', 'window' and
@@ -238,12 +271,13 @@ def display_values(
     """
     if voi not in ("auto", "lut", "window", "percentiles"):
         raise DicomError(f"voi must be 'auto', 'lut', 'window' or 'percentiles', not {voi!r}")
+    header = _header(dataset)
     passed_over = ""
     for kind, way in (("lut", _by_table), ("window", _by_window)):
         if voi not in ("auto", kind):
             continue
         try:
-            found = way(values, dataset, index)
+            found = way(values, header, index)
         except (DicomError, ValueError, TypeError, IndexError, AttributeError) as error:
             if voi == kind:
                 raise DicomError(f"{error}; pass voi='percentiles' to do without") from error
@@ -270,41 +304,19 @@ def _picture(
     square_pixels: bool,
     max_pixels: int,
 ) -> DicomImage:
-    _check_header(dataset, max_pixels)
-    stored, syntax, note = _decode(dataset)
+    header = _header(dataset)
+    _check_header(dataset, header, max_pixels)
+    stored, syntax, note = _decode(dataset, header)
     steps = [f"decoded {syntax.name}{note}"]
-    window, padding = None, 0.0
-    photometric = str(dataset.PhotometricInterpretation)
     if stored.ndim == 3:
-        pixels, voi_used = _gray(stored, dataset), "color"
+        bits = 8 * stored.dtype.itemsize if _is_palette(header) else int(header["BitsStored"])
+        pixels = np.clip(stored @ _LUMA / (2**bits - 1), 0, 1).astype(np.float32)
+        kind, window, padding = "color", None, 0.0
         steps.append("color to gray by luma")
     else:
-        # Every step maps one value to one value: do it once per value, not once per pixel.
-        grid, where, counts = _distinct(stored)
-        padded = _is_padding(grid, dataset)
-        padding = float(counts[padded].sum() / stored.size)
-        if padded.all():
-            raise DicomError("every pixel is padding; the file holds no picture")
-        if padding:
-            steps.append(f"padding masked: {padding:.1%} of the pixels")
-        values, step = modality_values(grid, dataset)
-        steps.append(step)
-        shown, voi_used, step, window = display_values(
-            values[~padded],
-            dataset,
-            voi=voi,
-            index=index,
-            percentiles=percentiles,
-            counts=counts[~padded],
-        )
-        steps.append(step)
-        if photometric == "MONOCHROME1":  # the lowest value is white, PS3.3 C.7.6.3.1.2
-            shown = 1 - shown
-            steps.append("MONOCHROME1: inverted")
-        curve = np.zeros(len(grid), dtype=np.float32)
-        curve[~padded] = shown
-        pixels = curve[where]
-    spacing, aspect = _spacing(dataset)
+        options = {"voi": voi, "index": index, "percentiles": percentiles}
+        pixels, kind, window, padding = _monochrome(stored, header, steps, options)
+    spacing, aspect = _spacing(header)
     scale_xy = (1.0, 1.0)
     if abs(aspect - 1) > 0.01:
         steps.append(f"pixels {aspect:.3g} times as high as wide")
@@ -314,16 +326,46 @@ def _picture(
     return DicomImage(
         pixels=pixels,
         steps=tuple(steps),
-        voi=voi_used,
+        voi=kind,
         window=window,
-        photometric=photometric,
-        bits_stored=int(dataset.BitsStored),
+        photometric=str(header["PhotometricInterpretation"]),
+        bits_stored=int(header["BitsStored"]),
         transfer_syntax=syntax.name,
         spacing_mm=spacing,
         pixel_aspect=aspect,
         scale_xy=scale_xy,
         padding=padding,
     )
+
+
+def _monochrome(
+    stored: np.ndarray, header: Header, steps: list[str], options: dict[str, Any]
+) -> tuple[np.ndarray, str, tuple[float, float] | None, float]:
+    """From stored values to gray; adds to `steps`."""
+    # Every step maps one value to one value: do it once per value, not once per pixel.
+    grid, where, first = _distinct(stored)
+
+    def counts() -> np.ndarray:
+        return np.bincount(where.ravel())[first:]
+
+    padded, padding = _is_padding(grid, header), 0.0
+    if padded.all():
+        raise DicomError("every pixel is padding; the file holds no picture")
+    if padded.any():
+        padding = float(counts()[padded].sum() / stored.size)
+        steps.append(f"padding masked: {padding:.1%} of the pixels")
+    values, step = modality_values(grid[~padded], header)
+    steps.append(step)
+    shown, kind, step, window = display_values(
+        values, header, counts=lambda: counts()[~padded], **options
+    )
+    steps.append(step)
+    if header["PhotometricInterpretation"] == "MONOCHROME1":
+        shown = 1 - shown  # the lowest value is white, PS3.3 C.7.6.3.1.2
+        steps.append("MONOCHROME1: inverted")
+    curve = np.zeros(first + len(grid), dtype=np.float32)
+    curve[first:][~padded] = shown
+    return curve[where], kind, window, padding
 
 
 def _name(source: Source) -> str:
@@ -334,36 +376,45 @@ def _name(source: Source) -> str:
     return str(getattr(source, "name", source))
 
 
-def _check_header(dataset: Dataset, max_pixels: int) -> None:
+def _header(dataset: Dataset | Header) -> Header:
+    """Read the elements in _TAGS once; one that cannot be parsed becomes its error."""
+    if not isinstance(dataset, Dataset):
+        return dataset
+    present = {int(tag) for tag in dataset.keys()}
+    header: dict[str, Any] = {}
+    for tag, keyword in _TAGS.items():
+        if tag in present:
+            try:
+                header[keyword] = dataset[tag].value
+            except Exception as error:  # any parser's
+                header[keyword] = error
+    meta = getattr(dataset, "file_meta", None) or {}
+    header["big endian"] = meta.get("TransferSyntaxUID") == uid.ExplicitVRBigEndian
+    return header
+
+
+def _check_header(dataset: Dataset, header: Header, max_pixels: int) -> None:
     """Refuse what cannot be one gray radiograph before any memory is spent on it."""
     if "PixelData" not in dataset:
         if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
             raise DicomError("pixels are floating point numbers; a radiograph has integers")
         kind = uid.UID(str(dataset.get("SOPClassUID", ""))).name or "unknown kind"
         raise DicomError(f"no Pixel Data (it is of {kind}); {_AGAIN}")
-    for keyword in (
-        "Rows",
-        "Columns",
-        "BitsAllocated",
-        "BitsStored",
-        "SamplesPerPixel",
-        "PhotometricInterpretation",
-        "PixelRepresentation",
-    ):
-        if dataset.get(keyword) in (None, ""):
-            raise DicomError(f"the header lacks {keyword}, without which there is no picture")
-    frames = int(dataset.get("NumberOfFrames") or 1)
+    if not isinstance(header.get("PhotometricInterpretation"), str):
+        raise DicomError(f"the header lacks PhotometricInterpretation; {_AGAIN}")
+    rows, columns, allocated, stored = (
+        _whole(header, keyword) for keyword in ("Rows", "Columns", "BitsAllocated", "BitsStored")
+    )
+    _whole(header, "SamplesPerPixel"), _whole(header, "PixelRepresentation")
+    frames = _whole(header, "NumberOfFrames", 1) or 1
     if frames != 1:
         raise DicomError(f"holds {frames} frames; a radiograph has one. Export it as single images")
-    rows, columns = int(dataset.Rows), int(dataset.Columns)
     if rows < 1 or columns < 1 or rows * columns > max_pixels:
         raise DicomError(
             f"the header says {rows} rows x {columns} columns, expected 1 to {max_pixels} pixels "
             "in all; pass max_pixels if the image really is that large"
         )
-    stored, allocated = int(dataset.BitsStored), int(dataset.BitsAllocated)
-    high = dataset.get("HighBit")
-    high = stored - 1 if high is None else int(high)
+    high = _whole(header, "HighBit", stored - 1)
     if not 1 <= stored <= high + 1 <= allocated <= 32:
         raise DicomError(
             f"BitsAllocated {allocated}, BitsStored {stored} and HighBit {high} contradict "
@@ -371,15 +422,30 @@ def _check_header(dataset: Dataset, max_pixels: int) -> None:
         )
 
 
+def _whole(header: Header, keyword: str, default: int | None = None) -> int:
+    """Return a whole number of the header, or say that it is missing."""
+    value = header.get(keyword)
+    if value is None or value == "":
+        if default is None:
+            raise DicomError(f"the header lacks {keyword}, without which there is no picture")
+        return default
+    if isinstance(value, int):
+        return value
+    raise DicomError(f"{keyword} is {value!r}, expected one whole number; {_AGAIN}")
+
+
+def _is_palette(header: Header) -> bool:
+    return header["PhotometricInterpretation"] == "PALETTE COLOR"
+
+
 # --- stored values --------------------------------------------------------------------------------
 
 
-def _decode(dataset: Dataset) -> tuple[np.ndarray, uid.UID, str]:
+def _decode(dataset: Dataset, header: Header) -> tuple[np.ndarray, uid.UID, str]:
     """Decode, and name the transfer syntax and what was wrong with the one declared."""
-    syntax, note = _transfer_syntax(dataset)
-    stored = int(dataset.BitsStored)
-    high = dataset.get("HighBit")
-    shift = 0 if high is None else int(high) + 1 - stored
+    syntax, note = _transfer_syntax(dataset, header)
+    stored = _whole(header, "BitsStored")
+    shift = _whole(header, "HighBit", stored - 1) + 1 - stored
     in_place = shift == 0 or syntax.is_encapsulated and syntax != uid.RLELossless
     try:
         decoder = get_decoder(syntax)
@@ -391,22 +457,25 @@ def _decode(dataset: Dataset) -> tuple[np.ndarray, uid.UID, str]:
     if syntax.is_encapsulated:
         frame = _whole_frame(dataset)
         if syntax != uid.RLELossless:
-            _check_codestream(frame, dataset)
+            _check_codestream(frame, header)
     else:
-        _check_length(dataset)
+        length, expected = len(dataset.PixelData), _expected_length(header)
+        if length < expected:
+            raise DicomError(f"cut: {length} bytes of pixels, expected {expected}; {_AGAIN}")
     options = as_pixel_options(dataset, allow_excess_frames=False, correct_unused_bits=in_place)
-    options |= {"number_of_frames": 1, "pixel_vr": dataset["PixelData"].VR}
-    values, properties = decoder.as_array(dataset, **options)
+    element = dataset["PixelData"]
+    options |= {"number_of_frames": 1, "pixel_keyword": "PixelData", "pixel_vr": element.VR}
+    values, properties = decoder.as_array(element.value, **options)
     photometric = properties["photometric_interpretation"]
-    if values.ndim == 2 and photometric == "PALETTE COLOR":
+    if values.ndim == 2 and _is_palette(header):
         values = apply_color_lut(values, dataset)
     elif values.ndim == 3 and photometric != "RGB":
         raise DicomError(f"color stored as {photometric}; convert it to RGB or gray")
     elif values.ndim == 2 and photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise DicomError(f"one sample per pixel, but {photometric}; expected MONOCHROME1 or 2")
     if not in_place:
-        values = _shifted(values, shift, stored, signed=dataset.PixelRepresentation == 1)
-        note += f"; high bit {high}"
+        values = _shifted(values, shift, stored, signed=header["PixelRepresentation"] == 1)
+        note += f"; high bit {stored - 1 + shift}"
     return values, syntax, note
 
 
@@ -418,7 +487,7 @@ def _shifted(values: np.ndarray, shift: int, bits: int, *, signed: bool) -> np.n
     return values.astype(np.int32)
 
 
-def _transfer_syntax(dataset: Dataset) -> tuple[uid.UID, str]:
+def _transfer_syntax(dataset: Dataset, header: Header) -> tuple[uid.UID, str]:
     """Find the transfer syntax: as declared where that can be, else from the data themselves."""
     meta = getattr(dataset, "file_meta", None) or {}
     declared = meta.get("TransferSyntaxUID")
@@ -426,13 +495,13 @@ def _transfer_syntax(dataset: Dataset) -> tuple[uid.UID, str]:
     encapsulated = element.value[:4] == b"\xfe\xff\x00\xe0"  # an item tag, PS3.5 A.4
     if declared is not None:
         declared = uid.UID(declared)
-        if not declared.is_transfer_syntax or declared not in uid.AllTransferSyntaxes:
+        if not declared.is_transfer_syntax or declared not in _SYNTAXES:
             raise DicomError(f"transfer syntax {declared} is not known; {_AGAIN}")
     native = declared is not None and not declared.is_encapsulated
     if native and not (encapsulated and element.is_undefined_length):
         return declared, ""
     if encapsulated:
-        family = _family(_whole_frame(dataset), dataset)
+        family = _family(_whole_frame(dataset), header)
         if declared in family:
             return declared, ""
         if not family:
@@ -440,7 +509,7 @@ def _transfer_syntax(dataset: Dataset) -> tuple[uid.UID, str]:
                 return declared, ""
             raise DicomError("no transfer syntax in the header, and the pixel data tell none")
         return family[0], f" (the header says {declared.name if declared else 'nothing'})"
-    if declared is not None and len(element.value) < _expected_length(dataset):
+    if declared is not None and len(element.value) < _expected_length(header):
         raise DicomError(f"declared {declared.name}, but the pixel data are not encapsulated")
     # `original_encoding` is what pydicom found when it parsed the elements (PS3.5 A.1 to A.3).
     implicit, little = getattr(dataset, "original_encoding", (None, None))
@@ -460,14 +529,14 @@ def _whole_frame(dataset: Dataset) -> bytes:
         raise DicomError(f"the compressed pixel data are cut or damaged; {_AGAIN}") from error
 
 
-def _family(frame: bytes, dataset: Dataset) -> tuple[uid.UID, ...]:
+def _family(frame: bytes, header: Header) -> tuple[uid.UID, ...]:
     """Tell from its first bytes which transfer syntaxes a codestream can belong to."""
     if frame.startswith((b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  ")):
         return _J2K_FAMILY
     if frame.startswith(b"\xff\xd8"):
         return _JPEG_FAMILY.get(_jpeg_frame_header(frame)[0], ())
     # RLE header: the number of segments and the first one's offset, 64 (PS3.5 G.5)
-    segments = int(dataset.SamplesPerPixel) * (int(dataset.BitsAllocated) // 8)
+    segments = header["SamplesPerPixel"] * (header["BitsAllocated"] // 8)
     if frame[:8] == segments.to_bytes(4, "little") + (64).to_bytes(4, "little"):
         return (uid.RLELossless,)
     return ()
@@ -490,7 +559,7 @@ def _jpeg_frame_header(frame: bytes) -> tuple[int, int, int]:
     raise DicomError(f"the JPEG data have no frame header; {_AGAIN}")
 
 
-def _check_codestream(frame: bytes, dataset: Dataset) -> None:
+def _check_codestream(frame: bytes, header: Header) -> None:
     """Compare size and end: some decoders fill the missing part of a cut picture with gray."""
     if frame.startswith(b"\xff\xd8"):
         _, rows, columns = _jpeg_frame_header(frame)
@@ -502,46 +571,40 @@ def _check_codestream(frame: bytes, dataset: Dataset) -> None:
             int.from_bytes(frame[start + k : start + k + 4], "big") for k in (8, 12, 16, 20)
         )
         rows, columns = below - above, right - left
-    if (rows, columns) != (dataset.Rows, dataset.Columns):
+    if (rows, columns) != (header["Rows"], header["Columns"]):
         raise DicomError(
-            f"the header says {dataset.Rows} x {dataset.Columns}, the compressed picture "
+            f"the header says {header['Rows']} x {header['Columns']}, the compressed picture "
             f"{rows} x {columns}; {_AGAIN}"
         )
     if not frame.rstrip(b"\x00\xff").endswith(b"\xff\xd9"):  # EOI of JPEG, EOC of JPEG 2000
         raise DicomError(f"the compressed picture has no end, the file is cut; {_AGAIN}")
 
 
-def _expected_length(dataset: Dataset) -> int:
-    pixels = int(dataset.Rows) * int(dataset.Columns) * int(dataset.SamplesPerPixel)
-    if dataset.PhotometricInterpretation == "YBR_FULL_422":
-        pixels = pixels // 3 * 2
-    return (pixels * int(dataset.BitsAllocated) + 7) // 8
-
-
-def _check_length(dataset: Dataset) -> None:
-    length, expected = len(dataset.PixelData), _expected_length(dataset)
-    if length < expected:
-        raise DicomError(f"{length} bytes of pixels where {expected} are expected, cut; {_AGAIN}")
+def _expected_length(header: Header) -> int:
+    values = header["Rows"] * header["Columns"] * header["SamplesPerPixel"]
+    if header["PhotometricInterpretation"] == "YBR_FULL_422":  # two of three, PS3.3 C.7.6.3.1.2
+        values = values // 3 * 2
+    return (values * header["BitsAllocated"] + 7) // 8
 
 
 # --- values of interest ---------------------------------------------------------------------------
 
 
-def _by_table(values: np.ndarray, dataset: Dataset, index: int):
+def _by_table(values: np.ndarray, header: Header, index: int):
     """VOI LUT Sequence (PS3.3 C.11.2.1.1)."""
-    tables = dataset.get("VOILUTSequence")
+    tables = header.get("VOILUTSequence")
     if not tables:
         return None
     _check_index(index, len(tables), "VOI tables")
-    shown, bits = _lookup(values, tables[index], dataset, "VOI LUT")
+    shown, bits = _lookup(values, tables[index], header, "VOI LUT")
     if np.ptp(shown) == 0:
         raise DicomError("VOI LUT gives one gray for all values")
     return shown / (2**bits - 1), f"VOI table {index + 1} of {len(tables)}, {bits} bits", None
 
 
-def _by_window(values: np.ndarray, dataset: Dataset, index: int):
+def _by_window(values: np.ndarray, header: Header, index: int):
     """Window Center and Width with their function (PS3.3 C.11.2.1.2 and C.11.2.1.3)."""
-    centers, widths = (_numbers(dataset.get(k)) for k in ("WindowCenter", "WindowWidth"))
+    centers, widths = (_numbers(header, k) for k in ("WindowCenter", "WindowWidth"))
     if not centers or not widths:
         return None
     if len(centers) != len(widths):
@@ -550,7 +613,7 @@ def _by_window(values: np.ndarray, dataset: Dataset, index: int):
     center, width = centers[index], widths[index]
     if not np.isfinite([center, width]).all():
         raise DicomError(f"window {center:g} / {width:g} is no number")
-    function = str(dataset.get("VOILUTFunction") or "LINEAR")
+    function = str(header.get("VOILUTFunction") or "LINEAR")
     # pydicom maps to the range that the header promises; with this header that is 0 to 255.
     view = Dataset()
     view.PhotometricInterpretation, view.PixelRepresentation = "MONOCHROME2", 0
@@ -565,14 +628,16 @@ def _by_window(values: np.ndarray, dataset: Dataset, index: int):
 
 
 def _by_percentiles(
-    values: np.ndarray, percentiles: tuple[float, float], counts: np.ndarray | None
+    values: np.ndarray, percentiles: tuple[float, float], counts: Callable[[], np.ndarray] | None
 ) -> tuple[np.ndarray, str]:
     low_q, high_q = percentiles
     if not 0 <= low_q < high_q <= 100:
         raise DicomError(f"percentiles must rise from 0 to 100, not {low_q} and {high_q}")
     flat = np.ravel(values)
+    weights = np.ones(flat.size, dtype=np.int64) if counts is None else np.ravel(counts())
+    flat, weights = flat[weights > 0], weights[weights > 0]
     order = np.argsort(flat, kind="stable")
-    below = np.cumsum(np.ones(flat.size) if counts is None else np.ravel(counts)[order])
+    below = np.cumsum(weights[order])
     rank = np.searchsorted(below, np.array(percentiles) / 100 * below[-1])
     low, high = (float(flat[order[min(k, flat.size - 1)]]) for k in rank)
     if low == high:  # fewer than the percentile differ from the rest: show all there is
@@ -583,9 +648,7 @@ def _by_percentiles(
     return np.clip((values - low) / (high - low), 0, 1), step
 
 
-def _lookup(
-    values: np.ndarray, item: Dataset, dataset: Dataset, name: str
-) -> tuple[np.ndarray, int]:
+def _lookup(values: np.ndarray, item: Dataset, header: Header, name: str) -> tuple[np.ndarray, int]:
     """Look values up in a table (PS3.3 C.11.1.1 and C.11.2.1.1).
 
     Not pydicom's: its apply_voi keeps the index in 8 bits where the entries have 8, and its
@@ -599,10 +662,9 @@ def _lookup(
         first -= 65536  # written as unsigned where the values are signed
     data = item.LUTData
     if isinstance(data, bytes):
-        meta = getattr(dataset, "file_meta", None) or {}
-        big = meta.get("TransferSyntaxUID") == uid.ExplicitVRBigEndian
-        dtype = np.uint8 if len(data) in (entries, entries + 1) else np.dtype("><"[not big] + "u2")
-        table = np.frombuffer(data[: len(data) // np.dtype(dtype).itemsize * 2], dtype)
+        packed = bits <= 8 and len(data) in (entries, entries + 1)
+        dtype = "u1" if packed else ">u2" if header.get("big endian") else "<u2"
+        table = np.frombuffer(data[: len(data) // 2 * 2], dtype)
     else:
         table = np.atleast_1d(np.asarray(data, dtype=np.int64))
     if len(table) < entries:
@@ -615,10 +677,14 @@ def _lookup(
     return table[where], bits
 
 
-def _numbers(value: object) -> list[float]:
+def _numbers(header: Header, keyword: str) -> list[float]:
+    """Return an element's numbers, none if it is missing or empty."""
+    value = header.get(keyword)
     if value is None or value == "":
         return []
-    values = value if isinstance(value, (list, tuple, pydicom.multival.MultiValue)) else [value]
+    if isinstance(value, Exception):
+        raise DicomError(f"{keyword} cannot be parsed ({value})")
+    values = value if isinstance(value, (list, tuple, MultiValue)) else [value]
     return [float(number) for number in values if number is not None and number != ""]
 
 
@@ -630,40 +696,32 @@ def _check_index(index: int, count: int, what: str) -> None:
 # --- pixels ---------------------------------------------------------------------------------------
 
 
-def _distinct(stored: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the values that may occur, each pixel's index into them, and how often each does."""
+def _distinct(stored: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return the range of values, each pixel's index, and the index of the first value."""
     low, high = int(stored.min()), int(stored.max())
-    if high - low < 1 << 17:
-        where = stored.astype(np.int32) - low
-        counts = np.bincount(where.ravel())
-        return np.arange(low, high + 1), where, counts
-    grid, where, counts = np.unique(stored, return_inverse=True, return_counts=True)
-    return grid.astype(np.int64), where.reshape(stored.shape), counts
+    if high - low >= 1 << 17:
+        grid, where = np.unique(stored, return_inverse=True)
+        return grid.astype(np.int64), where.reshape(stored.shape), 0
+    if 0 <= low < 1 << 16:  # the values can serve as indices as they are
+        return np.arange(low, high + 1), stored, low
+    return np.arange(low, high + 1), stored.astype(np.int32) - low, 0
 
 
-def _is_padding(grid: np.ndarray, dataset: Dataset) -> np.ndarray:
+def _is_padding(grid: np.ndarray, header: Header) -> np.ndarray:
     """Pixel Padding Value, or the range up to its limit, in stored values (PS3.3 C.7.5.1.1.2)."""
-    value = dataset.get("PixelPaddingValue")
+    value, limit = header.get("PixelPaddingValue"), header.get("PixelPaddingRangeLimit")
     if value is None or value == "":
         return np.zeros(len(grid), dtype=bool)
-    limit = dataset.get("PixelPaddingRangeLimit")
     ends = [int(value), int(value if limit is None or limit == "" else limit)]
-    if dataset.PixelRepresentation == 1:  # often written as unsigned
+    if header["PixelRepresentation"] == 1:  # often written as unsigned
         ends = [end - 65536 if end > 32767 else end for end in ends]
     return (grid >= min(ends)) & (grid <= max(ends))
 
 
-def _gray(rgb: np.ndarray, dataset: Dataset) -> np.ndarray:
-    bits = int(dataset.BitsStored)
-    if dataset.PhotometricInterpretation == "PALETTE COLOR":
-        bits = 8 * rgb.dtype.itemsize
-    return np.clip(rgb @ _LUMA / (2**bits - 1), 0, 1).astype(np.float32)
-
-
-def _spacing(dataset: Dataset) -> tuple[tuple[float, float] | None, float]:
+def _spacing(header: Header) -> tuple[tuple[float, float] | None, float]:
     """Height and width of a pixel in mm, row spacing first (PS3.3 10.7.1.3), and their ratio."""
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio"):
-        numbers = _numbers(dataset.get(keyword))
+        numbers = _numbers(header, keyword)
         if len(numbers) == 2 and np.isfinite(numbers).all() and min(numbers) > 0:
             height, width = numbers
             return (None if keyword == "PixelAspectRatio" else (height, width)), height / width

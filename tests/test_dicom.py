@@ -1,0 +1,717 @@
+"""dicom.py: hand-sized values, parity with pydicom, and one picture through every syntax."""
+
+import copy
+import io
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from dicom_files import gradient, lut_item, make_dataset, to_bytes, without_meta
+from pydicom import uid
+from pydicom.data import get_testdata_file
+from pydicom.pixels import apply_modality_lut, apply_voi, apply_windowing, pixel_array
+
+from cxr_helpers.dicom import (
+    DicomError,
+    DicomImage,
+    display_values,
+    load_dataset,
+    modality_values,
+    read_dicom,
+    stored_values,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+LEVELS = np.array([[0, 1000], [3000, 4095]])
+
+
+def show(stored, **elements) -> DicomImage:
+    return read_dicom(make_dataset(np.asarray(stored), **elements))
+
+
+# --- degenerate pictures --------------------------------------------------------------------------
+
+
+def test_one_pixel_is_no_picture():
+    with pytest.raises(DicomError, match="every pixel has the value 7"):
+        show([[7]])
+
+
+def test_constant_image_is_no_picture():
+    with pytest.raises(DicomError, match="every pixel has the value 0"):
+        show(np.zeros((4, 4), int))
+
+
+def test_one_row():
+    assert show([[0, 5, 10]]).pixels.tolist() == [[0, 0.5, 1]]
+
+
+# --- by hand --------------------------------------------------------------------------------------
+
+
+def test_linear_window_by_hand():
+    # PS3.3 C.11.2.1.2.1: ((x - (c - 0.5)) / (w - 1) + 0.5)
+    image = show(LEVELS, WindowCenter=2048, WindowWidth=4096)
+    expected = (LEVELS - 2047.5) / 4095 + 0.5
+    np.testing.assert_allclose(image.pixels, expected, atol=1e-7)
+    assert image.voi == "window" and image.window == (2048, 4096)
+    assert image.steps[-1] == "window 1 of 1: center 2048, width 4096, LINEAR"
+
+
+def test_window_clips_below_and_above():
+    image = show(LEVELS, WindowCenter=1000, WindowWidth=100)
+    assert image.pixels.tolist() == [
+        [0, pytest.approx((1000 - 999.5) / 99 + 0.5)],
+        [1, 1],
+    ]
+
+
+def test_linear_exact_window_by_hand():
+    # PS3.3 C.11.2.1.3.2: (x - c) / w + 0.5
+    image = show(LEVELS, WindowCenter=2000, WindowWidth=4000, VOILUTFunction="LINEAR_EXACT")
+    np.testing.assert_allclose(image.pixels, np.clip((LEVELS - 2000) / 4000 + 0.5, 0, 1), atol=1e-7)
+
+
+def test_sigmoid_window_by_hand():
+    # PS3.3 C.11.2.1.3.1: 1 / (1 + exp(-4 (x - c) / w))
+    image = show(LEVELS, WindowCenter=2000, WindowWidth=1000, VOILUTFunction="SIGMOID")
+    expected = 1 / (1 + np.exp(-4 * (LEVELS - 2000) / 1000))
+    np.testing.assert_allclose(image.pixels, expected, atol=1e-7)
+
+
+def test_steep_sigmoid_does_not_overflow():
+    image = show(LEVELS, WindowCenter=2000, WindowWidth=1e-3, VOILUTFunction="SIGMOID")
+    assert image.pixels.tolist() == [[0, 0], [1, 1]]
+
+
+def test_window_is_in_modality_units():
+    plain = show(LEVELS, WindowCenter=2048, WindowWidth=4096)
+    shifted = show(
+        LEVELS, WindowCenter=1048, WindowWidth=4096, RescaleSlope=1, RescaleIntercept=-1000
+    )
+    np.testing.assert_allclose(shifted.pixels, plain.pixels, atol=1e-7)
+
+
+def test_negative_slope_turns_the_picture_over():
+    turned = show(
+        LEVELS, RescaleSlope=-1, RescaleIntercept=4095, WindowCenter=2048, WindowWidth=4096
+    )
+    straight = show(LEVELS, WindowCenter=2048, WindowWidth=4096)
+    np.testing.assert_allclose(turned.pixels, 1 - straight.pixels, atol=1e-6)
+
+
+def test_monochrome1_is_inverted():
+    one = show(LEVELS, PhotometricInterpretation="MONOCHROME1")
+    two = show(LEVELS)
+    np.testing.assert_allclose(one.pixels, 1 - two.pixels, atol=1e-7)
+    assert one.steps[-1] == "MONOCHROME1: inverted"
+
+
+# --- which values are shown -----------------------------------------------------------------------
+
+
+def test_no_window_means_percentiles_named_in_the_result():
+    values = gradient(100, 100)
+    image = show(values)
+    low, high = np.percentile(values, [0.5, 99.5], method="inverted_cdf")
+    np.testing.assert_allclose(
+        image.pixels, np.clip((values - low) / (high - low), 0, 1), atol=1e-6
+    )
+    assert image.voi == "percentiles"
+    assert image.steps[-1] == f"percentiles 0.5 and 99.5: {low:g} to {high:g}"
+
+
+def test_percentiles_survive_an_outlier():
+    values = gradient(100, 100, top=1000)
+    values[0, 0] = 4095
+    assert show(values).pixels.mean() == pytest.approx(
+        show(np.minimum(values, 1000)).pixels.mean(), abs=0.01
+    )
+
+
+def test_percentiles_of_a_nearly_constant_image_show_all_there_is():
+    values = np.full((100, 100), 500)
+    values[0, 0] = 700
+    pixels = show(values).pixels
+    assert pixels[0, 0] == 1 and pixels[0, 1] == 0
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_many_windows(index):
+    windows = {"WindowCenter": [100, 2000, 3000], "WindowWidth": [50, 1000, 500]}
+    dataset = make_dataset(gradient(), **windows)
+    image = read_dicom(dataset, index=index)
+    assert image.window == (windows["WindowCenter"][index], windows["WindowWidth"][index])
+    assert f"window {index + 1} of 3" in image.steps[-1]
+
+
+def test_a_table_comes_before_a_window():
+    dataset = make_dataset(LEVELS, WindowCenter=2048, WindowWidth=4096)
+    dataset.VOILUTSequence = [lut_item(np.arange(4096) * 16)]
+    assert read_dicom(dataset).voi == "lut"
+    assert read_dicom(dataset, voi="window").voi == "window"
+    assert read_dicom(dataset, voi="percentiles").voi == "percentiles"
+
+
+@pytest.mark.parametrize(
+    ("elements", "reason"),
+    [
+        ({"WindowCenter": 100, "WindowWidth": 0}, "greater than or equal to 1"),
+        ({"WindowCenter": 1e6, "WindowWidth": 10}, "one gray for all values"),
+        ({"WindowCenter": [1, 2], "WindowWidth": 5}, "2 window centers but 1 widths"),
+        ({"WindowCenter": 9, "WindowWidth": 9, "VOILUTFunction": "CUBIC"}, "CUBIC"),
+    ],
+)
+def test_an_unusable_window_is_passed_over_and_said(elements, reason):
+    dataset = make_dataset(gradient(), **elements)
+    image = read_dicom(dataset)
+    assert image.voi == "percentiles" and reason in image.steps[-1]
+    with pytest.raises(DicomError, match="pass voi='percentiles'"):
+        read_dicom(dataset, voi="window")
+
+
+def test_half_a_window_is_no_window():
+    assert show(gradient(), WindowCenter=100).voi == "percentiles"
+
+
+@pytest.mark.parametrize("voi", ["lut", "window"])
+def test_a_named_choice_that_is_missing_is_an_error(voi):
+    with pytest.raises(DicomError, match=f"no VOI {voi}"):
+        read_dicom(make_dataset(gradient()), voi=voi)
+
+
+def test_an_unknown_choice_is_an_error():
+    with pytest.raises(DicomError, match="voi must be"):
+        read_dicom(make_dataset(gradient()), voi="best")
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("vr", ["US", "OW"])
+def test_voi_table_equals_pydicom(vr):
+    entries = (np.linspace(0, 1, 3000) ** 2 * 65535).astype(int)
+    dataset = make_dataset(gradient())
+    dataset.VOILUTSequence = [lut_item(entries, first=500, vr=vr)]
+    expected = apply_voi(pixel_array(dataset), dataset) / 65535
+    np.testing.assert_allclose(read_dicom(dataset).pixels, expected, atol=1e-7)
+
+
+def test_voi_table_of_8_bits_with_4096_entries():
+    # pydicom keeps the index in 8 bits here, so 256 would show as 0.
+    dataset = make_dataset(LEVELS)
+    dataset.VOILUTSequence = [lut_item(np.arange(4096) // 16, bits=8)]
+    np.testing.assert_allclose(read_dicom(dataset).pixels, LEVELS // 16 / 255, atol=1e-7)
+
+
+def test_voi_table_of_8_bits_packed_in_bytes():
+    dataset = make_dataset(np.array([[0, 100], [200, 255]]))
+    item = lut_item(np.arange(256), bits=8)
+    item.add_new("LUTData", "OW", bytes(range(255, -1, -1)))
+    dataset.VOILUTSequence = [item]
+    np.testing.assert_allclose(read_dicom(dataset).pixels * 255, [[255, 155], [55, 0]], atol=1e-4)
+
+
+def test_voi_table_in_big_endian_words():
+    dataset = make_dataset(LEVELS, syntax=uid.ExplicitVRBigEndian)
+    item = lut_item(np.arange(4096) * 16)
+    item.add_new("LUTData", "OW", (np.arange(4096) * 16).astype(">u2").tobytes())
+    dataset.VOILUTSequence = [item]
+    image = read_dicom(to_bytes(dataset))
+    np.testing.assert_allclose(image.pixels, LEVELS * 16 / 65535, atol=1e-7)
+
+
+def test_a_table_with_more_bits_than_it_says_is_scaled_by_what_it_holds():
+    dataset = make_dataset(LEVELS)
+    dataset.VOILUTSequence = [lut_item(np.arange(4096), bits=8)]
+    image = read_dicom(dataset)
+    np.testing.assert_allclose(image.pixels, LEVELS / 4095, atol=1e-7)
+    assert "12 bits" in image.steps[-1]
+
+
+def test_a_cut_table_is_passed_over_and_said():
+    dataset = make_dataset(gradient())
+    item = lut_item(np.arange(4096))
+    item.LUTData = list(range(100))
+    dataset.VOILUTSequence = [item]
+    assert "100 entries where 4096 are promised" in read_dicom(dataset).steps[-1]
+
+
+def test_modality_table_equals_pydicom():
+    dataset = make_dataset(gradient(top=2000))
+    dataset.ModalityLUTSequence = [lut_item(np.arange(1500)[::-1] * 2, first=200)]
+    stored = stored_values(dataset)
+    values, step = modality_values(stored, dataset)
+    np.testing.assert_array_equal(values, apply_modality_lut(stored, dataset))
+    assert step == "modality table of 16 bits"
+
+
+def test_modality_table_with_a_negative_first_entry():
+    dataset = make_dataset(LEVELS - 2048, PixelRepresentation=1)
+    dataset.ModalityLUTSequence = [lut_item(np.arange(4096), first=63488)]  # -2048 as unsigned
+    values, _ = modality_values(stored_values(dataset), dataset)
+    np.testing.assert_array_equal(values, LEVELS)
+
+
+@pytest.mark.parametrize("slope", [0, float("nan"), float("inf")])
+def test_a_slope_that_gives_no_picture(slope):
+    dataset = make_dataset(LEVELS)
+    dataset.RescaleSlope, dataset.RescaleIntercept = str(slope), "0"
+    with pytest.raises(DicomError, match="Rescale Slope"):
+        read_dicom(dataset)
+
+
+def test_the_steps_one_by_one_equal_the_whole():
+    dataset = make_dataset(
+        gradient(), RescaleSlope=2, RescaleIntercept=-10, WindowCenter=4000, WindowWidth=5000
+    )
+    values, _ = modality_values(stored_values(dataset), dataset)
+    shown, kind, _, _ = display_values(values, dataset)
+    np.testing.assert_allclose(read_dicom(dataset).pixels, shown, atol=1e-6)
+    assert kind == "window"
+
+
+# --- bits -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bits", range(8, 17))
+@pytest.mark.parametrize("signed", [0, 1])
+def test_bits_stored(bits, signed):
+    stored = gradient(top=2**bits - 1) - signed * 2 ** (bits - 1)
+    dataset = make_dataset(stored, BitsStored=bits, HighBit=bits - 1, PixelRepresentation=signed)
+    np.testing.assert_array_equal(stored_values(load_dataset(to_bytes(dataset))), stored)
+
+
+@pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.RLELossless])
+@pytest.mark.parametrize("signed", [0, 1])
+@pytest.mark.parametrize(("bits", "high"), [(12, 15), (10, 12), (8, 15)])
+def test_high_bit_and_junk_in_the_unused_bits(bits, high, signed, syntax):
+    stored = gradient(top=2**bits - 1) - signed * 2 ** (bits - 1)
+    shift = high + 1 - bits
+    cells = (stored & (2**bits - 1)) << shift
+    cells |= np.arange(cells.size).reshape(cells.shape) % (1 << shift)  # junk below
+    cells |= (np.arange(cells.size).reshape(cells.shape) % 7 << (high + 1)) & 0xFFFF  # and above
+    dataset = make_dataset(cells.astype(np.uint16).view(np.int16 if signed else np.uint16))
+    dataset.BitsStored = dataset.BitsAllocated
+    dataset.HighBit = 15
+    if syntax == uid.RLELossless:
+        dataset.compress(syntax, generate_instance_uid=False)
+    dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = bits, high, signed
+    np.testing.assert_array_equal(stored_values(dataset), stored)
+
+
+def test_eight_bits_allocated():
+    stored = gradient(top=255)
+    image = show(stored, BitsAllocated=8)
+    assert image.bits_stored == 8 and image.pixels.max() == 1
+
+
+def test_odd_number_of_bytes():
+    stored = gradient(3, 5, top=255)
+    np.testing.assert_array_equal(stored_values(make_dataset(stored, BitsAllocated=8)), stored)
+
+
+@pytest.mark.parametrize(
+    ("stored", "high", "allocated"), [(13, 11, 16), (12, 16, 16), (0, 0, 16), (12, 11, 64)]
+)
+def test_contradicting_bits(stored, high, allocated):
+    dataset = make_dataset(gradient())
+    dataset.BitsStored, dataset.HighBit, dataset.BitsAllocated = stored, high, allocated
+    with pytest.raises(DicomError, match="contradict"):
+        read_dicom(dataset)
+
+
+# --- padding --------------------------------------------------------------------------------------
+
+
+def test_padding_is_black_and_does_not_count():
+    stored = gradient(40, 40, top=1000) + 1000
+    plain = show(stored)
+    padded = np.pad(stored, 10, constant_values=63)
+    image = show(padded, PixelPaddingValue=63)
+    np.testing.assert_allclose(image.pixels[10:-10, 10:-10], plain.pixels, atol=1e-6)
+    assert (image.pixels[:10] == 0).all()
+    assert image.padding == pytest.approx(1 - 1600 / 3600)
+    assert "padding masked: 55.6% of the pixels" in image.steps
+
+
+def test_padding_is_black_in_monochrome1_too():
+    padded = np.pad(gradient(), 4, constant_values=4000)
+    image = show(padded, PixelPaddingValue=4000, PhotometricInterpretation="MONOCHROME1")
+    assert (image.pixels[:4] == 0).all()
+
+
+def test_padding_range():
+    stored = np.array([[-2000, -1999, -1990, 0], [10, 20, 30, 40]])
+    image = show(
+        stored, PixelRepresentation=1, PixelPaddingValue=-2000, PixelPaddingRangeLimit=-1990
+    )
+    assert image.padding == 3 / 8 and image.pixels[0].tolist() == [0, 0, 0, 0]
+
+
+def test_signed_padding_written_as_unsigned():
+    stored = np.array([[-2000, 0], [10, 20]])
+    dataset = make_dataset(stored, PixelRepresentation=1)
+    dataset.add_new("PixelPaddingValue", "US", 63536)
+    assert read_dicom(dataset).padding == 0.25
+
+
+def test_nothing_but_padding():
+    with pytest.raises(DicomError, match="every pixel is padding"):
+        show(np.full((3, 3), 5), PixelPaddingValue=5)
+
+
+# --- shape of pixels ------------------------------------------------------------------------------
+
+
+def test_square_pixels():
+    image = show(gradient(), PixelSpacing=[0.14, 0.14])
+    assert image.spacing_mm == (0.14, 0.14) and image.pixel_aspect == 1
+
+
+@pytest.mark.parametrize(
+    ("elements", "shape", "scale"),
+    [
+        ({"PixelSpacing": [0.2, 0.1]}, (72, 40), (1, 2)),
+        ({"ImagerPixelSpacing": [0.1, 0.15]}, (36, 60), (1.5, 1)),
+        ({"PixelAspectRatio": [2, 1]}, (72, 40), (1, 2)),
+    ],
+)
+def test_pixels_that_are_not_square(elements, shape, scale):
+    dataset = make_dataset(gradient(), **elements)
+    kept = read_dicom(dataset)
+    assert kept.pixels.shape == (36, 40) and kept.scale_xy == (1, 1)
+    assert "times as high as wide" in kept.steps[-1]
+    squared = read_dicom(dataset, square_pixels=True)
+    assert squared.pixels.shape == shape and squared.scale_xy == scale
+    assert squared.pixels.mean() == pytest.approx(kept.pixels.mean(), abs=0.01)
+
+
+def test_resampling_keeps_a_ramp_a_ramp():
+    dataset = make_dataset(np.repeat(np.arange(10)[:, None], 4, 1), PixelSpacing=[3, 1])
+    column = read_dicom(dataset, square_pixels=True, percentiles=(0, 100)).pixels[:, 0]
+    np.testing.assert_allclose(np.diff(column[1:-1]), 1 / 27, atol=1e-6)
+
+
+# --- color and other kinds ------------------------------------------------------------------------
+
+
+def test_a_gray_secondary_capture_in_rgb_keeps_its_grays():
+    gray = gradient(top=255)
+    image = show(np.stack([gray] * 3, axis=-1), BitsAllocated=8)
+    np.testing.assert_allclose(image.pixels, gray / 255, atol=1e-6)
+    assert image.voi == "color" and image.photometric == "RGB"
+
+
+def test_luma_of_the_primaries():
+    rgb = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]]])
+    image = show(rgb, BitsAllocated=8)
+    np.testing.assert_allclose(image.pixels, [[0.299, 0.587, 0.114, 1]], atol=1e-6)
+
+
+def test_rgb_by_planes():
+    rgb = np.stack([gradient(top=255), gradient(top=200), gradient(top=100)], axis=-1)
+    planes = make_dataset(rgb, BitsAllocated=8)
+    planes.PixelData = np.moveaxis(rgb, -1, 0).astype(np.uint8).tobytes()
+    planes.PlanarConfiguration = 1
+    np.testing.assert_array_equal(stored_values(planes), rgb)
+
+
+def test_several_frames_are_refused():
+    dataset = make_dataset(gradient())
+    dataset.NumberOfFrames = 3
+    dataset.PixelData *= 3
+    with pytest.raises(DicomError, match="holds 3 frames; a radiograph has one"):
+        read_dicom(dataset)
+
+
+def test_floating_point_pixels_are_refused():
+    dataset = make_dataset(gradient())
+    del dataset.PixelData
+    dataset.FloatPixelData = gradient().astype(np.float32).tobytes()
+    with pytest.raises(DicomError, match="floating point"):
+        read_dicom(dataset)
+
+
+def test_no_pixel_data_says_what_the_file_is():
+    with pytest.raises(DicomError, match="no Pixel Data .it is of RT Plan Storage"):
+        read_dicom(get_testdata_file("rtplan.dcm"))
+
+
+@pytest.mark.parametrize("short", [1, 2, 100])
+def test_short_pixel_data(short):
+    dataset = make_dataset(gradient())
+    dataset.PixelData = dataset.PixelData[: -2 * short]
+    with pytest.raises(DicomError, match=f"{2880 - 2 * short} bytes of pixels, expected 2880"):
+        read_dicom(dataset)
+
+
+def test_long_pixel_data_is_read():
+    dataset = make_dataset(gradient())
+    dataset.PixelData += b"\0" * 10
+    np.testing.assert_array_equal(stored_values(dataset), gradient())
+
+
+# --- sources --------------------------------------------------------------------------------------
+
+
+def test_path_bytes_file_and_dataset_give_the_same(tmp_path):
+    data = to_bytes(make_dataset(gradient(), WindowCenter=2000, WindowWidth=3000))
+    path = tmp_path / "a.dcm"
+    path.write_bytes(data)
+    images = [read_dicom(s) for s in (path, str(path), data, io.BytesIO(data))]
+    images.append(read_dicom(pydicom.dcmread(path)))
+    for image in images[1:]:
+        np.testing.assert_array_equal(image.pixels, images[0].pixels)
+        assert image.steps == images[0].steps
+
+
+def test_the_dataset_is_not_changed():
+    dataset = make_dataset(gradient(), RescaleSlope=2, RescaleIntercept=1, WindowCenter=1)
+    before = copy.deepcopy(dataset)
+    read_dicom(dataset)
+    assert dataset == before and dataset.file_meta == before.file_meta
+
+
+def test_the_result():
+    image = show(gradient())
+    assert image.pixels.dtype == np.float32 and image.pixels.flags.owndata
+    assert (image.pixels.min(), image.pixels.max()) == (0, 1)
+    assert image.transfer_syntax == "Explicit VR Little Endian"
+
+
+# --- one picture, every transfer syntax -----------------------------------------------------------
+
+NATIVE = [
+    uid.ImplicitVRLittleEndian,
+    uid.ExplicitVRLittleEndian,
+    uid.DeflatedExplicitVRLittleEndian,
+    uid.ExplicitVRBigEndian,
+]
+PYDICOM_ENCODERS = [uid.RLELossless, uid.JPEGLSLossless, uid.JPEG2000Lossless]
+
+
+def encode(stored, syntax, **elements):
+    """Return a file's bytes in a syntax that pydicom can write."""
+    if syntax in NATIVE:
+        return to_bytes(make_dataset(stored, syntax=syntax, **elements))
+    dataset = make_dataset(stored, **elements)
+    try:
+        dataset.compress(syntax, generate_instance_uid=False)
+    except RuntimeError as error:
+        pytest.skip(f"no encoder for {syntax.name}: {error}")
+    return to_bytes(dataset)
+
+
+@pytest.mark.parametrize("signed", [0, 1], ids=["unsigned", "signed"])
+@pytest.mark.parametrize("syntax", NATIVE + PYDICOM_ENCODERS, ids=lambda s: s.keyword)
+def test_same_picture_through_every_syntax(syntax, signed):
+    stored = gradient() - 2048 * signed
+    dataset = load_dataset(encode(stored, syntax, PixelRepresentation=signed))
+    np.testing.assert_array_equal(stored_values(dataset), stored)
+    assert read_dicom(dataset).transfer_syntax == syntax.name
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [s for s in NATIVE if s != uid.DeflatedExplicitVRLittleEndian] + PYDICOM_ENCODERS,
+    ids=lambda s: s.keyword,
+)
+def test_missing_transfer_syntax_is_found_in_the_data(syntax):
+    data = without_meta(encode(gradient(), syntax))
+    image = read_dicom(data)
+    np.testing.assert_array_equal(stored_values(load_dataset(data)), gradient())
+    assert "(the header says nothing)" in image.steps[0]
+
+
+@pytest.mark.parametrize("syntax", PYDICOM_ENCODERS, ids=lambda s: s.keyword)
+@pytest.mark.parametrize("declared", [uid.ExplicitVRLittleEndian, uid.JPEGBaseline8Bit])
+def test_wrong_transfer_syntax_is_overruled_by_the_data(syntax, declared):
+    dataset = load_dataset(encode(gradient(), syntax))
+    dataset.file_meta.TransferSyntaxUID = declared
+    np.testing.assert_array_equal(stored_values(dataset), gradient())
+    assert f"the header says {declared.name}" in read_dicom(dataset).steps[0]
+
+
+def test_compression_declared_but_not_used():
+    dataset = make_dataset(gradient())
+    dataset.file_meta.TransferSyntaxUID = uid.JPEG2000Lossless
+    dataset.set_original_encoding(False, True)
+    np.testing.assert_array_equal(stored_values(dataset), gradient())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "JPGExtended.dcm",
+        "MR_small_RLE.dcm",
+        "MR_small_jp2klossless.dcm",
+        "MR_small_jpeg_ls_lossless.dcm",
+        "SC_rgb_jpeg_dcmtk.dcm",
+        "SC_rgb_jpeg_gdcm.dcm",
+    ],
+)
+def test_bundled_file_without_its_transfer_syntax(name):
+    data = bundled(name).read_bytes()
+    np.testing.assert_array_equal(read_dicom(without_meta(data)).pixels, read_dicom(data).pixels)
+
+
+@pytest.mark.parametrize("syntax", PYDICOM_ENCODERS, ids=lambda s: s.keyword)
+def test_several_fragments_of_one_frame(syntax):
+    dataset = load_dataset(encode(gradient(), syntax))
+    frame = pydicom.encaps.get_frame(dataset.PixelData, 0, number_of_frames=1)
+    dataset.PixelData = pydicom.encaps.encapsulate([frame], fragments_per_frame=3)
+    dataset["PixelData"].is_undefined_length = True
+    np.testing.assert_array_equal(stored_values(load_dataset(to_bytes(dataset))), gradient())
+
+
+TOOLS = {  # arguments, bits of the source, largest difference allowed in 8 bits of 256
+    "dcmconv implicit": (["dcmconv", "+ti"], 12, 0),
+    "dcmconv big endian": (["dcmconv", "+tb"], 12, 0),
+    "dcmconv deflated": (["dcmconv", "+td"], 12, 0),
+    "dcmconv no meta": (["dcmconv", "-F", "+ti"], 12, 0),
+    "dcmcrle": (["dcmcrle"], 12, 0),
+    "dcmcjpeg lossless SV1": (["dcmcjpeg", "+e1"], 12, 0),
+    "dcmcjpeg lossless 14": (["dcmcjpeg", "+el"], 12, 0),
+    "dcmcjpeg baseline": (["dcmcjpeg", "+eb", "+q", "98"], 8, 6),
+    "dcmcjpeg extended": (["dcmcjpeg", "+ee", "+q", "98"], 12, 6),
+    "dcmcjpls lossless": (["dcmcjpls", "+el"], 12, 0),
+    "dcmcjpls near": (["dcmcjpls", "+en", "+md", "2"], 12, 1),
+    "gdcmconv raw": (["gdcmconv", "--raw"], 12, 0),
+    "gdcmconv rle": (["gdcmconv", "--rle"], 12, 0),
+    "gdcmconv jpeg lossless": (["gdcmconv", "--jpeg"], 12, 0),
+    "gdcmconv jpegls": (["gdcmconv", "--jpegls"], 12, 0),
+    "gdcmconv j2k": (["gdcmconv", "--j2k"], 12, 0),
+    "gdcmconv j2k lossy": (["gdcmconv", "-K", "-Y", "-q", "90"], 12, 6),
+    "gdcmconv jpeg lossy": (["gdcmconv", "-J", "-Y", "-q", "98"], 8, 6),
+}
+
+
+@pytest.mark.parametrize(
+    ("tool", "signed"),
+    [(tool, signed) for tool in TOOLS for signed in ((0,) if TOOLS[tool][2] else (0, 1))],
+)
+def test_same_picture_from_other_encoders(tool, signed, tmp_path):
+    command, bits, tolerance = TOOLS[tool]
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed (Debian: dcmtk, libgdcm-tools)")
+    y, x = np.mgrid[:64, :80]
+    stored = ((2**bits - 1) * (0.5 + 0.5 * np.sin(x / 9) * np.cos(y / 11))).round().astype(int)
+    stored -= signed * 2 ** (bits - 1)
+    elements = {"BitsAllocated": 8} if bits == 8 else {}
+    source, target = tmp_path / "plain.dcm", tmp_path / "encoded.dcm"
+    source.write_bytes(to_bytes(make_dataset(stored, PixelRepresentation=signed, **elements)))
+    done = subprocess.run([*command, source, target], capture_output=True, text=True, timeout=60)
+    assert target.exists(), done.stderr
+    error = np.abs(stored_values(load_dataset(target)) - stored).max() / 2 ** (bits - 8)
+    assert error <= tolerance
+    read_dicom(target)
+
+
+# --- pydicom's own files --------------------------------------------------------------------------
+
+MONOCHROME = [
+    "693_J2KI.dcm",
+    "CT_small.dcm",
+    "J2K_pixelrep_mismatch.dcm",
+    "JPEG2000.dcm",
+    "JPEGLSNearLossless_08.dcm",
+    "JPEGLSNearLossless_16.dcm",
+    "JPGExtended.dcm",
+    "MR_small.dcm",
+    "MR_small_RLE.dcm",
+    "MR_small_bigendian.dcm",
+    "MR_small_expb.dcm",
+    "MR_small_implicit.dcm",
+    "MR_small_jp2klossless.dcm",
+    "MR_small_jpeg_ls_lossless.dcm",
+    "MR_small_padded.dcm",
+    "examples_overlay.dcm",
+    "image_dfl.dcm",
+    "liver_1frame.dcm",
+    "liver_expb_1frame.dcm",
+    "rtdose_1frame.dcm",
+    "rtdose_expb_1frame.dcm",
+    "rtdose_rle_1frame.dcm",
+]
+COLOR = [
+    "ExplVR_BigEnd.dcm",
+    "GDCMJ2K_TextGBR.dcm",
+    "SC_jpeg_no_color_transform.dcm",
+    "SC_rgb_dcmtk_+eb+cr.dcm",
+    "SC_rgb_dcmtk_+eb+cy+n1.dcm",
+    "SC_rgb_dcmtk_+eb+cy+s4.dcm",
+    "SC_rgb_gdcm_KY.dcm",
+    "SC_rgb_jls_lossy_line.dcm",
+    "SC_rgb_jpeg_dcmd.dcm",
+    "SC_rgb_jpeg_gdcm.dcm",
+    "SC_rgb_rle.dcm",
+    "SC_rgb_rle_16bit.dcm",
+    "SC_rgb_small_odd_big_endian.dcm",
+    "SC_ybr_full_422_uncompressed.dcm",
+    "examples_palette.dcm",
+    "examples_rgb_color.dcm",
+]
+REFUSED = {
+    "JPEG-lossy.dcm": "damaged or not understood",
+    "JPEG2000-embedded-sequence-delimiter.dcm": "the header says 1024 x 256",
+    "MR_truncated.dcm": "8130 bytes of pixels, expected 8192",
+    "SC_rgb_rle_2frame.dcm": "holds 2 frames",
+    "badVR.dcm": "NumberOfFrames is '1A'",
+    "examples_ybr_color.dcm": "holds 30 frames",
+    "no_meta.dcm": "no DICOM file",
+    "priv_SQ.dcm": "no DICOM file",
+    "reportsi.dcm": "Basic Text SR Storage",
+    "rtdose.dcm": "holds 15 frames",
+    "rtplan_truncated.dcm": "no Pixel Data",
+    "waveform_ecg.dcm": "12-lead ECG",
+}
+
+
+def bundled(name: str) -> Path:
+    """Return the path of a file inside the installed pydicom; nothing is downloaded."""
+    return Path(get_testdata_file("CT_small.dcm")).with_name(name)
+
+
+@pytest.mark.parametrize("name", MONOCHROME)
+def test_bundled_monochrome_file(name):
+    dataset = pydicom.dcmread(bundled(name))
+    expected = pixel_array(dataset)
+    np.testing.assert_array_equal(stored_values(dataset), expected)
+    image = read_dicom(bundled(name))
+    assert image.pixels.shape == expected.shape
+    assert (image.pixels.min() >= 0) and (image.pixels.max() <= 1) and np.ptp(image.pixels) > 0.2
+
+
+@pytest.mark.parametrize("name", ["MR_small.dcm", "693_J2KI.dcm", "examples_overlay.dcm"])
+def test_bundled_file_windowed_as_by_pydicom(name):
+    dataset = pydicom.dcmread(bundled(name))
+    reference = apply_windowing(apply_modality_lut(pixel_array(dataset), dataset), dataset)
+    pixels = read_dicom(bundled(name)).pixels
+    shown = pixels > 0  # where padding is masked, pydicom shows what the window makes of it
+    scaled = np.polyfit(reference[shown], pixels[shown], 1)
+    np.testing.assert_allclose(np.polyval(scaled, reference[shown]), pixels[shown], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", COLOR)
+def test_bundled_color_file(name):
+    image = read_dicom(bundled(name))
+    assert image.voi == "color" and np.ptp(image.pixels) > 0.2
+
+
+def test_bundled_color_files_of_one_picture_agree():
+    reference = read_dicom(bundled("SC_rgb_rle.dcm")).pixels
+    for name in ("SC_rgb_jpeg_gdcm.dcm", "SC_rgb_rle_16bit.dcm", "SC_rgb_rle_32bit.dcm"):
+        np.testing.assert_allclose(read_dicom(bundled(name)).pixels, reference, atol=1e-5)
+    for name in ("SC_rgb_dcmtk_+eb+cr.dcm", "SC_rgb_gdcm_KY.dcm", "SC_rgb_jls_lossy_line.dcm"):
+        assert np.abs(read_dicom(bundled(name)).pixels - reference).mean() < 0.02
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_bundled_file_without_a_radiograph(name):
+    with pytest.raises(DicomError, match=REFUSED[name]) as caught:
+        read_dicom(bundled(name))
+    assert name in str(caught.value)
