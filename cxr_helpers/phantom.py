@@ -528,8 +528,12 @@ class _Scene:
         half += [chest, chest, chest * 0.98, chest * 0.97 + 0.3 * p.fat]
         deep = np.array([0.66, 0.66, 0.68, 0.74, 0.84, 0.93, 0.97, 0.99, 1.0, 1.12, 1.2]) * p.depth
         grid = np.linspace(-14, 34, 300)
-        width = self.look(PchipInterpolator(ys - rise, half)(np.clip(grid, ys[0], ys[-1] - rise)), self.y, -14, 34)
-        depth = self.look(PchipInterpolator(ys, deep)(np.clip(grid, ys[0], ys[-1])), self.y, -14, 34)
+        width = self.look(
+            PchipInterpolator(ys - rise, half)(np.clip(grid, ys[0], ys[-1] - rise)), self.y, -14, 34
+        )
+        depth = self.look(
+            PchipInterpolator(ys, deep)(np.clip(grid, ys[0], ys[-1])), self.y, -14, 34
+        )
         xc = np.abs(self.x - 0.4 * self.mid)
         torso = depth * _dome(_fourth(np.minimum(xc / width, 1)))
         self.torso_width = width
@@ -550,7 +554,9 @@ class _Scene:
             r2 = ((self.ax - bx) / reach) ** 2
             up = np.where(droop > 0, (droop / (0.35 * reach)) ** 2, (droop / (1.25 * reach)) ** 2)
             flat = 0.55 if self.a.view == "AP" else 1.0
-            self.soft = self.soft + flat * 0.75 * size * np.maximum(1 - r2 - up, 0) * (xc < width + 1.5)
+            self.soft = self.soft + flat * 0.75 * size * np.maximum(1 - r2 - up, 0) * (
+                xc < width + 1.5
+            )
         elif t["grown"] > 0.9:
             r2 = ((self.ax - 0.55 * chest) / 8.5) ** 2 + ((self.y - 0.33 * h) / 7.5) ** 2
             self.soft = self.soft + 1.4 * _dome(r2)
@@ -1232,7 +1238,7 @@ def _frame(scene: _Scene, gray: np.ndarray) -> np.ndarray:
         rows = np.arange(h, dtype=np.float32)[:, None] / h
         cols = np.arange(w, dtype=np.float32)[None, :] / w
         lean = rng.normal(0, 0.012)
-        left, right, top, bottom = np.maximum(rng.normal(0.0, 0.06, 4), 0)
+        left, right, top, bottom = map(float, np.maximum(rng.normal(0.0, 0.06, 4), 0))
         a, b = cols + lean * rows, rows - lean * cols
         inside = np.minimum.reduce(
             [
@@ -1240,9 +1246,9 @@ def _frame(scene: _Scene, gray: np.ndarray) -> np.ndarray:
                 for m in (a - left, 1 - right - a, b - top, 1 - bottom - b)
             ]
         )
-        soft = rng.choice((0.002, 0.006, 0.03))
+        soft = float(rng.choice((0.002, 0.006, 0.03)))
         window = _smooth(inside / soft)
-        value = rng.choice((0.0, 0.02, 0.92, 1.0), p=(0.45, 0.15, 0.2, 0.2))
+        value = float(rng.choice((0.0, 0.02, 0.92, 1.0), p=(0.45, 0.15, 0.2, 0.2)))
         gray = gray * window + np.float32(value) * (1 - window)
     if rng.uniform() < 0.85:
         _mark(gray, rng, scene.a)

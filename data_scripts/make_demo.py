@@ -21,6 +21,7 @@ One seed gives the same bytes, whatever the number of workers.
 from __future__ import annotations
 
 import argparse
+import functools
 import gzip
 import hashlib
 import importlib.util
@@ -106,6 +107,17 @@ READER_JITTER = dict.fromkeys(VINDR_CLASSES, 0.16) | {
     "Aortic enlargement": 0.06,
 }
 
+# Each worker is one thread, and glibc keeps freed memory instead of giving it back to the system
+# and asking again for every array (a fifth faster).
+WORKER_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": "1000000000",
+    "MALLOC_TRIM_THRESHOLD_": "1000000000",
+    "MALLOC_TOP_PAD_": "64000000",
+}
+
 Task = tuple[str, dict[str, Any]]
 
 
@@ -120,6 +132,7 @@ def _rng(*key: int) -> np.random.Generator:
 # --- the real tables -----------------------------------------------------------------------------
 
 
+@functools.lru_cache(maxsize=2)
 def _read_table(name: str) -> pd.DataFrame:
     spec = importlib.util.find_spec("torchxrayvision")
     path = Path(spec.origin).parent / "data" / name if spec and spec.origin else None
@@ -496,9 +509,8 @@ def _run(tasks: list[Task], workers: int, bar: tqdm) -> list[list[Any]]:
             results.append(_work(task))
             bar.update(len(task[1].get("rows", "1")))
         return results
-    threads = {k: "1" for k in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
-    before = {k: os.environ.get(k) for k in threads}
-    os.environ.update(threads)  # each worker is one thread; children read this as they start
+    before = {k: os.environ.get(k) for k in WORKER_ENVIRONMENT}
+    os.environ.update(WORKER_ENVIRONMENT)  # children read it as they start
     try:
         with multiprocessing.get_context("spawn").Pool(workers) as pool:
             for task, result in zip(tasks, pool.imap(_work, tasks, chunksize=4), strict=True):

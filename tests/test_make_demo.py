@@ -1,0 +1,203 @@
+"""The demo data: real formats, same bytes from the same seed, nothing half-made."""
+
+import csv
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "data_scripts"))
+import make_demo as script  # noqa: E402
+
+SIZES = {"seed": 3, "n_nih": 24, "n_vindr": 30}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """A tiny demo."""
+    out = tmp_path_factory.mktemp("demo") / "demo"
+    return script.make_demo(out, workers=1, progress=False, **SIZES)
+
+
+@pytest.fixture(scope="module")
+def nih_rows():
+    """The rows of a demo of the usual size, without its pictures."""
+    return script._nih_rows(0, 1500)
+
+
+@pytest.fixture(scope="module")
+def vindr_rows():
+    """The marks of a demo of the usual size, without its pictures."""
+    return script._vindr_rows(0, 1600)
+
+
+def digests(folder):
+    """Digest of every file."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def test_two_workers_give_the_same_bytes_as_one(demo, tmp_path):
+    """Neither the number of workers nor the run matters."""
+    again = script.make_demo(tmp_path / "again", workers=2, progress=False, **SIZES)
+    assert digests(again) == digests(demo)
+
+
+def test_the_headers_are_those_of_the_real_files(demo):
+    """To the letter, split headers included."""
+    heads = {p.name: p.read_text().splitlines()[0] for p in demo.rglob("*.csv")}
+    assert heads["Data_Entry_2017_v2020.csv"] == (
+        "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,"
+        "View Position,OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
+    )
+    assert heads["BBox_List_2017.csv"] == "Image Index,Finding Label,Bbox [x,y,w,h],,,"
+    assert heads["train.csv"] == "image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max"
+
+
+def test_every_listed_file_can_be_read(demo):
+    """Tables, lists and files name the same images."""
+    entries = pd.read_csv(demo / "nih" / "Data_Entry_2017_v2020.csv", index_col=False)
+    images = {p.name for p in (demo / "nih" / "images").iterdir()}
+    listed = [
+        (demo / "nih" / f"{name}_list.txt").read_text().split() for name in ("train_val", "test")
+    ]
+    assert set(entries["Image Index"]) == images == {*listed[0], *listed[1]}
+    for path in (demo / "nih" / "images").iterdir():
+        with Image.open(path) as image:
+            assert image.size == (256, 256) and image.mode in ("L", "RGBA")
+    rows = pd.read_csv(demo / "vindr" / "train.csv")
+    files = {p.stem: p for p in (demo / "vindr" / "train").glob("*.dicom")}
+    assert set(rows["image_id"]) == set(files)
+    kinds = set()
+    for name, path in files.items():
+        assert len(name) == 32
+        ds = pydicom.dcmread(path)
+        stored = ds.pixel_array
+        assert stored.shape == (ds.Rows, ds.Columns) and stored.max() < 2**ds.BitsStored
+        assert "PatientID" not in ds and "ViewPosition" not in ds
+        kinds.add(ds.PhotometricInterpretation)
+    assert kinds == {"MONOCHROME1", "MONOCHROME2"}
+
+
+def test_no_patient_is_in_both_lists(nih_rows):
+    """The official lists share no patient, and neither do these."""
+    lists = nih_rows.groupby("Patient ID")["list"].nunique()
+    assert lists.max() == 1
+
+
+def test_boxes_lie_inside_their_images(demo):
+    """VinDr-like boxes in stored pixels; NIH-like boxes at the table's 1024 scale."""
+    for row in csv.DictReader((demo / "vindr" / "train.csv").open()):
+        if row["class_id"] == "14":
+            assert row["x_min"] == row["y_max"] == ""
+            continue
+        ds = pydicom.dcmread(
+            demo / "vindr" / "train" / f"{row['image_id']}.dicom", stop_before_pixels=True
+        )
+        assert 0 <= float(row["x_min"]) < float(row["x_max"]) <= ds.Columns
+        assert 0 <= float(row["y_min"]) < float(row["y_max"]) <= ds.Rows
+    for line in (demo / "nih" / "BBox_List_2017.csv").read_text().splitlines()[1:]:
+        name, label, x, y, w, h, *empty = line.split(",")
+        assert empty == ["", "", ""] and label != "Infiltration" and name.endswith(".png")
+        assert 0 <= float(x) < float(x) + float(w) <= 1024
+        assert 0 <= float(y) < float(y) + float(h) <= 1024
+
+
+def test_nih_like_labels_follow_the_real_table(nih_rows):
+    """Prevalence, views, images per patient, and a sicker test list (tolerances in the asserts)."""
+    counts = nih_rows.groupby("Patient ID").size()
+    assert abs(len(nih_rows) - 1500) <= 10
+    assert 2.8 < counts.mean() < 4.6 and counts.median() <= 2 and 14 < counts.max() <= 25
+    normal = (nih_rows["Finding Labels"] == "No Finding").groupby(nih_rows["list"]).mean()
+    assert normal["test"] < normal["train_val"] - 0.10
+    ap = (nih_rows["View Position"] == "AP").groupby(nih_rows["list"]).mean()
+    assert ap["test"] > ap["train_val"] + 0.10
+    share = nih_rows["list"].eq("test").mean()
+    assert 0.2 < share < 0.26
+    real = script._read_table("Data_Entry_2017_v2020.csv.gz")
+    for label in ("Infiltration", "Effusion", "Atelectasis", "Nodule"):
+        ours = nih_rows["Finding Labels"].str.contains(label).mean()
+        assert 0.6 < ours / real["Finding Labels"].str.contains(label).mean() < 1.7, label
+
+
+def test_vindr_like_marks_follow_the_real_table(vindr_rows):
+    """Share of abnormal images, classes, and who reads what."""
+    real = script._read_table("vinbigdata-train.csv.gz")
+    marked = real[real["class_id"] < 14].drop_duplicates(["image_id", "class_id"])
+    expected = marked["class_id"].value_counts() * 1600 / 15000
+    abnormal = [image for image in vindr_rows if image["marks"]]
+    assert len(abnormal) == round(1600 * 4394 / 15000)
+    assert all(len(image["readers"]) == 3 for image in vindr_rows)
+    for class_id in range(14):
+        n = sum(class_id in image["marks"] for image in abnormal)
+        assert n >= script.MIN_PER_CLASS
+        assert abs(n - expected[class_id]) < 4 * np.sqrt(expected[class_id]) + 2
+    busy = {"R8", "R9", "R10"}
+    share = [
+        np.mean([r in busy for i in part for r in i["readers"]])
+        for part in (abnormal, [i for i in vindr_rows if not i["marks"]])
+    ]
+    assert share[0] > 0.85 and share[1] < 0.25
+
+
+def test_a_whole_demo_is_not_made_again(demo, capsys):
+    """It says so and ends at once."""
+    before = (demo / "demo.json").stat().st_mtime_ns
+    arguments = ["--out", str(demo), "--seed", "3", "--nih", "24", "--vindr", "30"]
+    assert script.main(arguments) == 0
+    assert "already holds the demo of seed 3" in capsys.readouterr().out
+    assert (demo / "demo.json").stat().st_mtime_ns == before
+
+
+def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
+    """Neither the folder nor a part of it, and the exit status tells."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(script, "_write_vindr", interrupt)
+    arguments = ["--out", str(tmp_path / "demo"), "--nih", "2", "--vindr", "2", "--workers", "1"]
+    assert script.main(arguments) == 130
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_run_left_is_swept_away(tmp_path):
+    """The next run removes it."""
+    left = tmp_path / "demo.partial-999999999" / "nih"
+    left.mkdir(parents=True)
+    script.make_demo(tmp_path / "demo", n_nih=2, n_vindr=2, workers=1, progress=False)
+    assert [p.name for p in tmp_path.iterdir()] == ["demo"]
+    assert json.loads((tmp_path / "demo" / "demo.json").read_text())["vindr_images"] == 2
+
+
+def test_an_older_demo_is_replaced(tmp_path):
+    """Another seed in the same folder takes the older one's place."""
+    out = tmp_path / "demo"
+    for seed in (0, 1):
+        script.make_demo(out, seed=seed, n_nih=2, n_vindr=2, workers=1, progress=False)
+    assert json.loads((out / "demo.json").read_text())["seed"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["demo"]
+
+
+def test_bad_arguments_and_targets_end_in_one_sentence(tmp_path, capsys):
+    """The path and the remedy are named; nothing is overwritten."""
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    small = ["--nih", "2", "--vindr", "2", "--workers", "1"]
+    for arguments, words in (
+        ([*small, "--out", str(tmp_path / "x"), "--seed", "-1"], "seed must be 0 or more"),
+        ([*small, "--out", str(tmp_path / "file")], "is a file"),
+        ([*small, "--out", str(tmp_path / "full")], "holds other files"),
+        ([*small, "--out", str(tmp_path / "file" / "demo")], "cannot write the demo to"),
+    ):
+        assert script.main(arguments) == 2
+        said = capsys.readouterr().err.strip()
+        assert words in said and "\n" not in said
+    assert (tmp_path / "full" / "thesis.txt").read_text() == "mine"

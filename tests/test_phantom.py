@@ -1,0 +1,123 @@
+"""The phantom: reproducible, findings leave what their boxes say, bad input is refused."""
+
+import numpy as np
+import pytest
+
+from cxr_helpers import phantom
+
+FIELD = (42.0, 42.0)
+
+
+def make(number=3, image=0, view="PA", lesions=(), site="nih", hw=(128, 128), sex="F", age=55):
+    """A small radiograph, with its patient's anatomy."""
+    patient = phantom.draw_patient(0, number, sex=sex, age=age)
+    acquisition = phantom.draw_acquisition(
+        0, number, image, site=site, view=view, image_hw=hw, field_cm=FIELD
+    )
+    return phantom.render(patient, acquisition, tuple(lesions))
+
+
+def lesion(name, severity=0.8, seed=0, number=3):
+    """A finding in the patient of `make`."""
+    patient = phantom.draw_patient(0, number, sex="F", age=55)
+    return phantom.draw_lesion(name, patient, np.random.default_rng(seed), severity=severity)
+
+
+def test_bad_input_is_refused_with_what_was_expected():
+    """Errors name the value and the choices."""
+    with pytest.raises(ValueError, match="expected 'M' or 'F'"):
+        phantom.draw_patient(0, 1, sex="X", age=50)
+    with pytest.raises(ValueError, match="0 to 120"):
+        phantom.draw_patient(0, 1, sex="M", age=300)
+    with pytest.raises(ValueError, match="expected one of nih, vindr"):
+        make(site="elsewhere")
+    with pytest.raises(ValueError, match="'PA' or 'AP'"):
+        make(view="LL")
+    with pytest.raises(ValueError, match="must be positive"):
+        make(hw=(0, 128))
+    with pytest.raises(ValueError, match="expected one of Aortic"):
+        lesion("Nothing")
+    with pytest.raises(ValueError, match="severity"):
+        lesion("Atelectasis", severity=2)
+
+
+@pytest.mark.parametrize("site", phantom.SITES)
+@pytest.mark.parametrize("view", ["PA", "AP"])
+def test_an_image_is_float32_in_range_and_reproducible(site, view):
+    """Same seed, patient and image: the same bytes; another image of the patient differs."""
+    first, again = make(site=site, view=view), make(site=site, view=view)
+    assert first.pixels.dtype == np.float32
+    assert first.pixels.shape == (128, 128)
+    assert 0 <= first.pixels.min() < 0.4 < first.pixels.max() <= 1
+    assert first.pixels.tobytes() == again.pixels.tobytes()
+    assert first.pixels.tobytes() != make(site=site, view=view, image=1).pixels.tobytes()
+
+
+def test_the_size_need_not_be_square():
+    """Rows and columns are not mixed up."""
+    assert make(hw=(96, 144)).pixels.shape == (96, 144)
+
+
+def test_images_of_one_patient_resemble_each_other_more_than_those_of_others():
+    """Anatomy persists: the mean correlation within patients is above that between patients."""
+    images = [make(number=n, image=k).pixels.ravel() for n in range(6) for k in range(2)]
+    similar = np.corrcoef(images)
+    same = np.mean([similar[2 * n, 2 * n + 1] for n in range(6)])
+    others = np.mean([similar[a, b] for a in range(12) for b in range(a) if a // 2 != b // 2])
+    assert same > others + 0.03
+
+
+@pytest.mark.parametrize("name", phantom.FINDINGS)
+def test_each_finding_leaves_a_box_inside_the_image_and_a_trace_in_it(name):
+    """The picture changes inside the box of what was drawn."""
+    traces, boxes = [], []
+    for seed in range(3):
+        drawn = lesion(name, seed=seed)
+        made, plain = make(lesions=[drawn]), make()
+        boxes += [b for b in made.boxes if b is not None]
+        traces.append(np.abs(made.pixels - plain.pixels).max())
+    assert len(boxes) >= 2
+    for box in boxes:
+        x0, y0, x1, y1 = box.xyxy
+        assert 0 <= x0 < x1 <= 128 and 0 <= y0 < y1 <= 128
+        assert box.name == name and box.contrast > 0
+    assert max(traces) > 0.03
+
+
+def test_an_obvious_consolidation_stands_out_more_than_a_faint_one():
+    """Severity is contrast."""
+    change = {}
+    for severity in (0.0, 1.0):
+        drawn = lesion("Consolidation", severity=severity)
+        change[severity] = np.abs(make(lesions=[drawn]).pixels - make().pixels).sum()
+    assert change[1.0] > 1.5 * change[0.0] > 0
+
+
+def test_cardiomegaly_widens_the_heart():
+    """The box grows with severity and is wide in relation to the thorax."""
+    widths = []
+    for severity in (0.0, 1.0):
+        box = make(lesions=[lesion("Cardiomegaly", severity=severity)]).boxes[0]
+        widths.append(box.xyxy[2] - box.xyxy[0])
+    assert 0.25 * 128 < widths[0] < widths[1] < 0.7 * 128
+
+
+def test_lungs_are_darker_than_the_mediastinum():
+    """Bright is dense."""
+    patient = phantom.draw_patient(0, 3, sex="F", age=55)
+    acquisition = phantom.draw_acquisition(
+        0, 3, 0, site="nih", view="PA", image_hw=(128, 128), field_cm=FIELD
+    )
+    made = phantom.render(patient, acquisition, keep_maps=True)
+    lung, soft = made.maps["lung"], made.maps["soft tissue"]
+    assert made.pixels[lung > 8].mean() < made.pixels[(lung < 0.5) & (soft > 15)].mean() - 0.1
+    assert all(np.isfinite(m).all() and m.shape == (128, 128) for m in made.maps.values())
+    assert soft.min() >= -0.01 and lung.min() >= 0
+
+
+def test_many_patients_of_all_ages_give_finite_images():
+    """No combination of traits leads to NaN or to an empty picture."""
+    for number in range(12):
+        made = make(number=number, age=number * 9.0, view="AP" if number % 2 else "PA", hw=(64, 64))
+        assert np.isfinite(made.pixels).all()
+        assert made.pixels.std() > 0.05
