@@ -1,0 +1,207 @@
+"""nih.py: the quirks of the tables by hand, then the real tables, then real pictures."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cxr_helpers import nih
+from cxr_helpers.course.tables import packaged_table
+
+HEADER = (
+    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,"
+    "View Position,OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
+)
+ROW = "00000001_000.png,Cardiomegaly|Emphysema,0,1,058Y,m,pa,2682,2749,0.143,0.139"
+BOX_HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,"
+NIH_MINI = Path(__file__).parents[2] / "shared" / "nih_mini"
+
+
+def table(folder: Path, *lines: str, name: str = "table.csv") -> Path:
+    path = folder / name
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_split_headers_ages_and_case(tmp_path):
+    entries = nih.read_entries(table(tmp_path, HEADER, ROW))
+    assert entries.iloc[0].to_dict() == {
+        "image_id": "00000001_000.png",
+        "patient_id": 1,
+        "follow_up": 0,
+        "age": 58.0,
+        "sex": "M",
+        "view": "PA",
+        "findings": "Cardiomegaly|Emphysema",
+        "width": 2682,
+        "height": 2749,
+        "spacing_x_mm": 0.143,
+        "spacing_y_mm": 0.139,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "years"), [("58", 58), ("058Y", 58), ("013M", 1), ("011D", 0), ("104W", 2), ("0", 0)]
+)
+def test_ages(tmp_path, text, years):
+    entries = nih.read_entries(table(tmp_path, HEADER, ROW.replace("058Y", text)))
+    assert entries["age"].tolist() == [years]
+
+
+def test_impossible_age_is_missing_and_counted(tmp_path):
+    entries = nih.read_entries(table(tmp_path, HEADER, ROW.replace("058Y", "414")))
+    assert np.isnan(entries["age"][0])
+    assert entries.attrs["accounting"] == {"rows read": 1, "ages over 120 set to NaN": 1}
+
+
+def test_gzip_bom_windows_lines_and_trailing_commas(tmp_path):
+    path = tmp_path / "entries.csv.gz"
+    text = "\ufeff" + HEADER + ",\r\n" + ROW + ",\r\n\r\n"
+    path.write_bytes(gzip.compress(text.encode()))
+    assert len(nih.read_entries(path)) == 1
+
+
+def test_kaggle_sample_headers(tmp_path):
+    header = HEADER.replace("OriginalImage[Width,Height]", "OriginalImageWidth,OriginalImageHeight")
+    header = header.replace(
+        "OriginalImagePixelSpacing[x,y]", "OriginalImagePixelSpacing_x,OriginalImagePixelSpacing_y"
+    )
+    assert nih.read_entries(table(tmp_path, header, ROW))["height"].tolist() == [2749]
+
+
+def test_label_matrix_by_hand():
+    entries = pd.DataFrame(
+        {"image_id": ["a", "b", "c"], "findings": ["Mass|Nodule", "No Finding", "Edema"]}
+    )
+    matrix = nih.label_matrix(entries, ["Nodule", "Edema", "No Finding"])
+    assert matrix.values.tolist() == [[1, 0, 0], [0, 0, 1], [0, 1, 0]]
+    assert matrix.index.tolist() == ["a", "b", "c"]
+    assert matrix.dtypes.eq(np.uint8).all()
+    assert nih.label_matrix(entries.iloc[:0]).shape == (0, 14)
+
+
+def test_boxes_scaled_and_renamed(tmp_path):
+    path = table(tmp_path, BOX_HEADER, "a.png,Infiltrate,256,512,128,64,,,", "b.png,Mass,0,0,1,1")
+    boxes = nih.read_boxes(path, size=512)
+    assert boxes.iloc[0].tolist() == ["a.png", "Infiltration", 128, 256, 192, 288]
+    assert boxes["label"].tolist() == ["Infiltration", "Mass"]
+
+
+def test_boxes_half_a_pixel_outside_are_clipped(tmp_path):
+    path = table(tmp_path, BOX_HEADER, "a.png,Mass,-0.5,1000,100,24.5,,,")
+    assert nih.read_boxes(path).iloc[0, 2:].tolist() == [0, 1000, 99.5, 1024]
+
+
+def test_image_list(tmp_path):
+    assert nih.read_image_list(table(tmp_path, "a.png", "", " b.png ")) == ["a.png", "b.png"]
+
+
+def test_rereads(tmp_path):
+    header = "Image Index," + ",".join(nih.REREAD_LABELS)
+    table_ = nih.read_rereads(table(tmp_path, header, "a.png,NO,YES,YES,NO"))
+    assert table_.loc["a.png"].tolist() == [False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    "folders", [["images"], ["images_001/images", "images_012/images"], ["images_001"], ["."]]
+)
+def test_find_images(tmp_path, folders):
+    for k, folder in enumerate(folders):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / f"{k}.png").touch()
+        (tmp_path / folder / "notes.txt").touch()
+        (tmp_path / folder / "._0.png").touch()
+    assert list(nih.find_images(tmp_path)) == [f"{k}.png" for k in range(len(folders))]
+
+
+GRAY = np.arange(256, dtype=np.uint8).reshape(16, 16)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P"])
+def test_gray_whatever_the_mode(tmp_path, mode):
+    path = tmp_path / "a.png"
+    Image.fromarray(GRAY).convert("RGB" if mode == "RGBA" else "L").convert(mode).save(path)
+    image = nih.read_image(path)
+    np.testing.assert_array_equal(image, GRAY)
+    assert image.dtype == np.uint8 and image.flags.writeable
+
+
+def test_alpha_is_dropped(tmp_path):
+    rgba = np.dstack([GRAY, GRAY, GRAY, GRAY[::-1]])
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(nih.read_image(tmp_path / "a.png"), GRAY)
+
+
+def test_sixteen_bits_are_scaled(tmp_path):
+    Image.fromarray(GRAY.astype(np.uint16) * 257).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(nih.read_image(tmp_path / "a.png"), GRAY)
+
+
+# --- the real tables ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def entries():
+    return nih.read_entries(packaged_table("nih_entries"))
+
+
+def test_real_table(entries):
+    assert len(entries) == 112_120 and entries["patient_id"].nunique() == 30_805
+    assert entries["view"].value_counts().to_dict() == {"PA": 67_310, "AP": 44_810}
+    counts = nih.label_matrix(entries, [*nih.LABELS, nih.NO_FINDING]).sum().to_dict()
+    assert counts == {
+        "Atelectasis": 11559,
+        "Cardiomegaly": 2776,
+        "Consolidation": 4667,
+        "Edema": 2303,
+        "Effusion": 13317,
+        "Emphysema": 2516,
+        "Fibrosis": 1686,
+        "Hernia": 227,
+        "Infiltration": 19894,
+        "Mass": 5782,
+        "Nodule": 6331,
+        "Pleural_Thickening": 3385,
+        "Pneumonia": 1431,
+        "Pneumothorax": 5302,
+        "No Finding": 60361,
+    }
+
+
+def test_real_boxes():
+    boxes = nih.read_boxes(packaged_table("nih_boxes"))
+    assert len(boxes) == 984 and boxes["image_id"].nunique() == 880
+    hearts = boxes[boxes["label"] == "Cardiomegaly"]
+    assert round((hearts["x_max"] - hearts["x_min"]).mean()) == 480
+    assert round((hearts["y_max"] - hearts["y_min"]).mean()) == 381
+    assert (boxes["label"] == "Infiltration").sum() == 123
+
+
+def test_real_rereads(entries):
+    rereads = nih.read_rereads(packaged_table("google2019"))
+    assert len(rereads) == 4376
+    labels = nih.label_matrix(entries).loc[rereads.index, "Pneumothorax"] == 1
+    both = (labels & rereads["Pneumothorax"]).sum()
+    assert both / labels.sum() == pytest.approx(0.458, abs=5e-4)
+
+
+@pytest.mark.skipif(
+    not NIH_MINI.is_dir(), reason="needs the real radiographs of ../shared/nih_mini"
+)
+def test_real_pictures(entries):
+    found = nih.find_images(NIH_MINI)
+    assert len(found) == 460 and set(found) <= set(entries["image_id"])
+    originals = sorted((NIH_MINI / "originals_1024").glob("*.png"))
+    modes = []
+    for path in originals:
+        image = nih.read_image(path)
+        assert image.shape == (1024, 1024) and image.dtype == np.uint8
+        # The 256-pixel copy is the original averaged over 4 x 4 pixels.
+        small = image.reshape(256, 4, 256, 4).mean((1, 3))
+        assert np.abs(small - nih.read_image(found[path.name])).max() <= 1
+        with Image.open(path) as file:
+            modes.append(file.mode)
+    assert sorted(modes) == ["L"] * 4 + ["RGBA"] * 2

@@ -1,0 +1,151 @@
+"""vindr.py: both distributions by hand, every row accounted for, then the real table."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cxr_helpers import vindr
+from cxr_helpers.course.tables import packaged_table
+
+KAGGLE = "image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max"
+PHYSIONET = "image_id,rad_id,class_name,x_min,y_min,x_max,y_max"
+PHYSIONET_TEST = "image_id,class_name,x_min,y_min,x_max,y_max"
+LABELS = "image_id,rad_ID,Edema,Other diseases,No finding"
+
+
+def table(folder: Path, *lines: str, name: str = "train.csv") -> Path:
+    path = folder / name
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def read(folder: Path, *lines: str, **options) -> vindr.Readings:
+    return vindr.read_readings(table(folder, *lines), **options)
+
+
+def test_no_boxes_at_all(tmp_path):
+    found = read(tmp_path, KAGGLE, "a,No finding,14,R1,,,,")
+    assert len(found.boxes) == 0 and found.readings.values.tolist() == [["a", "R1", True]]
+    assert found.boxes["x_min"].dtype == np.float64
+    assert list(found.boxes) == [
+        "image_id",
+        "reader_id",
+        "label",
+        "x_min",
+        "y_min",
+        "x_max",
+        "y_max",
+    ]
+
+
+def test_kaggle(tmp_path):
+    found = read(
+        tmp_path,
+        KAGGLE,
+        "a,Cardiomegaly,3,R9,691.0,1375.0,1653.0,1831.0",
+        "a,No finding,14,R1,nan,,NaN,",
+        "a,ILD,5,R9,1,2,3,4",
+    )
+    assert found.boxes.values.tolist() == [
+        ["a", "R9", "Cardiomegaly", 691, 1375, 1653, 1831],
+        ["a", "R9", "ILD", 1, 2, 3, 4],
+    ]
+    assert found.readings.values.tolist() == [["a", "R9", False], ["a", "R1", True]]
+    assert found.readings["normal"].dtype == bool and len(found.dropped) == 0
+
+
+def test_physionet_folds_the_rare_classes_or_keeps_them(tmp_path):
+    rows = [PHYSIONET, "a,R9,Rib fracture,1,2,3,4", "a,R9,Lung opacity,1,2,3,4"]
+    assert read(tmp_path, *rows).boxes["label"].tolist() == ["Other lesion", "Lung Opacity"]
+    kept = read(tmp_path, *rows, rare="keep")
+    assert kept.boxes["label"].tolist() == ["Rib fracture", "Lung Opacity"]
+
+
+def test_physionet_test_is_a_consensus(tmp_path):
+    found = read(tmp_path, PHYSIONET_TEST, "a,ILD,1,2,3,4", "b,No finding,,,,")
+    assert found.boxes["reader_id"].tolist() == ["consensus"]
+    assert found.readings["normal"].tolist() == [False, True]
+
+
+def test_image_labels_add_the_readings_without_a_box(tmp_path):
+    labels = table(tmp_path, LABELS, "a,R9,0,0,0", "a,R8,0,1,0", "b,R8,0,0,1", name="labels.csv")
+    found = read(tmp_path, PHYSIONET, "a,R9,ILD,1,2,3,4", image_labels=labels)
+    assert found.readings.values.tolist() == [
+        ["a", "R9", False],
+        ["a", "R8", False],
+        ["b", "R8", True],
+    ]
+
+
+def test_image_labels(tmp_path):
+    path = table(tmp_path, "image_id,Other disease,Lung tumor,No finding", "a,1,,0")
+    labels = vindr.read_image_labels(path)
+    assert labels.iloc[0].to_dict() == {
+        "image_id": "a",
+        "reader_id": "consensus",
+        "Other diseases": 1,
+        "Lung tumor": 0,
+        "No finding": 0,
+    }
+
+
+def test_every_dropped_row_is_named(tmp_path):
+    found = read(
+        tmp_path,
+        KAGGLE,
+        "a,ILD,5,R9,1,2,3,4",
+        "a,ILD,5,R9,1,2,3,4",
+        "a,ILD,5,R9,3,2,1,4",
+        "a,ILD,5,R9,1,2,3,2",
+        "a,ILD,5,R9,-1,2,3,4",
+        "a,ILD,5,R9,1,2,,4",
+        "a,ILD,5,R9,1,2,inf,4",
+        "a,No finding,14,R9,,,,",
+        "a,No finding,14,R8,1,2,3,4",
+        ",ILD,5,R9,1,2,3,4",
+        "a,ILD,5,,1,2,3,4",
+        "a,ILD,5,R8,50,60,70,80",
+        image_hw={"a": (40, 30)},
+    )
+    assert found.dropped.values.tolist() == [
+        [3, "a", "the same as a row above"],
+        [4, "a", "x_max is not above x_min"],
+        [5, "a", "y_max is not above y_min"],
+        [6, "a", "a corner below zero"],
+        [7, "a", "a finding without a whole box"],
+        [8, "a", "a finding without a whole box"],
+        [9, "a", "'No finding' by a reader who drew a box"],
+        [10, "a", "a box without a finding"],
+        [11, "", "no image_id"],
+        [12, "a", "no reader"],
+        [13, "a", "a box outside the image"],
+    ]
+    assert len(found.boxes) + len(found.dropped) == 12
+    # R8 drew a box that could not be used: a reading, but no normal one.
+    assert found.readings.values.tolist() == [["a", "R9", False], ["a", "R8", False]]
+
+
+def test_boxes_are_clipped_to_the_image(tmp_path):
+    found = read(tmp_path, KAGGLE, "a,ILD,5,R9,10,20,300,400", image_hw={"a": (50, 60)})
+    assert found.boxes.iloc[0, 3:].tolist() == [10, 20, 60, 50]
+
+
+def test_find_images(tmp_path):
+    for name in ("train/b.dicom", "train/a.dcm", "train/c.DICOM", "test/d.dicom", "train/x.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert list(vindr.find_images(tmp_path)) == ["a", "b", "c"]
+    assert list(vindr.find_images(tmp_path, part="test")) == ["d"]
+    assert list(vindr.find_images(tmp_path / "train")) == ["a", "b", "c"]
+
+
+def test_real_table():
+    found = vindr.read_readings(packaged_table("vinbigdata"))
+    assert len(found.boxes) == 36_096 and len(found.dropped) == 0
+    assert len(found.readings) == 45_000 and found.readings["normal"].sum() == 31_818
+    normal = found.readings.groupby("image_id")["normal"].all()
+    assert len(normal) == 15_000 and normal.sum() == 10_606
+    assert sorted(found.boxes["label"].unique()) == sorted(vindr.CLASSES)
+    drawn = found.boxes["reader_id"].isin(["R8", "R9", "R10"]).mean()
+    assert drawn == pytest.approx(0.955, abs=5e-4)
