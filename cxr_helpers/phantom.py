@@ -228,9 +228,9 @@ def draw_patient(seed: int, number: int, *, sex: str, age: float) -> Patient:
         "knob": rng.normal(1.45, 0.15) + 0.008 * max(age - 40, 0),
         "unfold": rng.normal(0.0, 0.25) + 0.015 * max(age - 50, 0),
         "mediastinum": rng.normal(2.5, 0.25) + 0.12 * fat,
-        "rib_space": rng.normal(0.098, 0.005),
-        "rib_drop": rng.normal(0.20, 0.035),
-        "rib_front": rng.normal(0.26, 0.05),
+        "rib_space": rng.normal(0.106, 0.006),
+        "rib_drop": rng.normal(0.21, 0.045),
+        "rib_front": rng.normal(0.30, 0.06),
         "rib_size": grown * rng.normal(0.62, 0.06),
         "rib_first": rng.normal(-0.03, 0.012),
         "bone": (1.0 if sex == "M" else 0.85)
@@ -291,7 +291,7 @@ def _draw_tree(rng: np.random.Generator, outline: np.ndarray, height: float) -> 
             shrink[2 * len(ends) :] *= 0.72
             radius = np.tile(radius, 3) * shrink
             length = np.tile(length, 3) * rng.uniform(0.55, 0.85, len(angle))
-            keep = (radius > 0.036) & (xy[:, 0] > 1.0) & (xy[:, 0] < reach)
+            keep = (radius > 0.03) & (xy[:, 0] > 1.0) & (xy[:, 0] < reach)
             keep &= (xy[:, 1] > 0) & (xy[:, 1] < height)
             angle, xy, radius, length = angle[keep], xy[keep], radius[keep], length[keep]
             if not len(angle):
@@ -356,7 +356,7 @@ def draw_acquisition(
         "toe": rng.uniform(0.5, 1.4),
         "outer": rng.uniform(),
         "border": rng.uniform(),
-        "devices": rng.uniform(),
+        "chin": rng.uniform() * (1.0 if ap else 4.0),
     }
     if ap:
         traits["lung_gray"] = min(0.62, traits["lung_gray"] + rng.uniform(0.0, 0.12))
@@ -519,14 +519,14 @@ class _Scene:
         p, t = self.p, self.t
         h = p.lung_height * self.insp
         grown = t["grown"]
-        chest = float(p.outline[:, 2:14].max()) + 2.2 * grown + 0.9 * p.fat
+        chest = float(p.outline[:, 2:14].max()) + 2.6 * grown + 0.9 * p.fat
         shoulder = t["shoulder"] + 5.5 * grown + 0.5 * p.fat
         neck = t["neck"]
         ys = np.array([-14, -6.5, -4.5, -2.5, -0.5, 2.5, 6.0, 11.0, 16.0, 24.0, 34.0]) * grown
         rise = self.q["arms"] * 0.15
         half = [neck, neck, neck * 1.25, neck * 1.9, 0.8 * shoulder, shoulder, 0.97 * chest + 0.6]
         half += [chest, chest, chest * 0.98, chest * 0.97 + 0.3 * p.fat]
-        deep = np.array([0.66, 0.66, 0.68, 0.74, 0.84, 0.93, 0.97, 0.99, 1.0, 1.12, 1.2]) * p.depth
+        deep = np.array([0.66, 0.66, 0.68, 0.74, 0.84, 0.93, 0.97, 0.99, 1.06, 1.25, 1.3]) * p.depth
         grid = np.linspace(-14, 34, 300)
         width = self.look(
             PchipInterpolator(ys - rise, half)(np.clip(grid, ys[0], ys[-1] - rise)), self.y, -14, 34
@@ -535,7 +535,8 @@ class _Scene:
             PchipInterpolator(ys, deep)(np.clip(grid, ys[0], ys[-1])), self.y, -14, 34
         )
         xc = np.abs(self.x - 0.4 * self.mid)
-        torso = depth * _dome(_fourth(np.minimum(xc / width, 1)))
+        edge = np.minimum(xc / width, 1)
+        torso = depth * _dome(_fourth(edge) * edge * edge)
         self.torso_width = width
         out = self.q["arms"]
         start_x, start_y = t["shoulder"] + 1.2 * grown, 2.4 * grown
@@ -546,6 +547,11 @@ class _Scene:
         arm = 1.8 * radius * _dome((self.arm_axis / radius) ** 2) * _smooth((self.y + 1.5) / 3.0)
         self.soft = np.maximum(torso, arm)
         self.soft = self.soft + 0.10 * (torso + arm - self.soft)
+        if self.q["chin"] < 0.3:  # the jaw at the upper border
+            up = (self.y + 13.5 + 9 * self.q["chin"]) / 4.5
+            self.soft = self.soft + 9.0 * _dome((xc / 6.5) ** 2 + up * up)
+            jaw = np.abs(np.sqrt((xc / 5.5) ** 2 + up * up) - 0.95)
+            self.bone = self.bone + 0.8 * _smooth((0.13 - jaw) / 0.1)
         if t["breast"] > 0.3:
             size = t["breast"]
             reach = 5.0 + 0.9 * size
@@ -554,7 +560,7 @@ class _Scene:
             r2 = ((self.ax - bx) / reach) ** 2
             up = np.where(droop > 0, (droop / (0.35 * reach)) ** 2, (droop / (1.25 * reach)) ** 2)
             flat = 0.55 if self.a.view == "AP" else 1.0
-            self.soft = self.soft + flat * 0.75 * size * np.maximum(1 - r2 - up, 0) * (
+            self.soft = self.soft + flat * 0.95 * size * np.maximum(1 - r2 - up, 0) * (
                 xc < width + 1.5
             )
         elif t["grown"] > 0.9:
@@ -599,7 +605,7 @@ class _Scene:
         rise = _smooth((y - 0.17 * h) / 1.2) * _smooth((0.6 * h - y) / 2.0)
         ascending = 3.0 * _dome(((x + 1.15 + 0.3 * t["unfold"]) / (1.35 * knob)) ** 2) * rise
         half = t["mediastinum"] * (1 + 0.12 * (self.q["heart"] > 1)) * t["grown"] ** 0.7
-        half = half + (0.35 + 0.9 * _smooth((0.12 * h - y) / 3.0))
+        half = half + 0.35 - 0.5 * _smooth((0.12 * h - y) / 2.0)
         upper = 0.5 * p.depth * _dome((np.abs(x) / (half * (1 - 0.1 * np.cos(y * 0.3)))) ** 2)
         upper = upper * _smooth((y + 1.0) / 3.0) * _smooth((0.75 * h - y) / 3.0)
         fluid = np.maximum.reduce([heart, self.arch, ascending, upper]) + descending
@@ -635,22 +641,22 @@ class _Scene:
         t = self.t
         p = self.p
         lateral = float(p.outline[1, 2:14].max())
-        if t["bubble"] < 0.6:
-            size = 1.6 + 3.2 * t["bubble"]
+        if t["bubble"] < 0.42:
+            size = 1.6 + 4.0 * t["bubble"]
             dx = (self.x - 0.50 * lateral) / (1.5 * size)
             top = self.below - 0.9
             dy = (top - size * 0.55) / (0.75 * size)
             level = 1.0 if self.q["supine"] else _smooth((0.75 * size - top) / 0.25)
-            bubble = 5.0 * _dome(dx**2 + dy**2) * level
+            bubble = 3.4 * np.maximum(1 - dx**2 - dy**2, 0) ** 0.5 * level
             self.gas = self.gas + bubble * (self.below > 0.2) * (self.side > 0)
-        if t["bowel"] < 0.45:
+        if t["bowel"] < 0.35:
             rng = self.rng
             blobs = np.zeros(self.hw, np.float32)
             for _ in range(5):
                 cx, cy = rng.uniform(0.1, 0.9) * lateral, rng.uniform(4, 11)
                 r = rng.uniform(0.8, 2.2)
                 d = ((self.x - cx) / (1.3 * r)) ** 2 + ((self.below - cy) / r) ** 2
-                blobs = np.maximum(blobs, 1.3 * r * _dome(d))
+                blobs = np.maximum(blobs, 0.9 * r * np.maximum(1 - d, 0))
             self.gas = self.gas + blobs * (self.below > 0.5)
 
     def skeleton(self) -> None:
@@ -663,7 +669,7 @@ class _Scene:
         size = t["rib_size"]
         px = self.step
         wave = 0.12 * np.sin(3.1 * self.ax / 4 + self.p.number % 7)
-        drop = t["rib_drop"] * h
+        drop = t["rib_drop"] * h * (0.75 + 0.45 * np.clip(self.f, 0, 1))
 
         def ribs(y0, slope, r):
             phase = (self.y - y0) / gap
@@ -677,8 +683,8 @@ class _Scene:
             return index, 0.26 * body + 0.13 * cortex * low * body
 
         s3 = s * s * s
-        y0 = t["rib_first"] * h + drop * (0.92 * s3 - 0.10 * s) + wave
-        slope = drop * (2.76 * s * s - 0.10) / self.wall
+        y0 = t["rib_first"] * h + drop * (1.3 * s * s - 0.42 * s) + wave
+        slope = drop * (2.6 * s - 0.42) / self.wall
         index, back = ribs(y0, slope, size)
         tangent = 1 + 0.5 * s3 * s3
         back = back * tangent * ((index >= 0) & (index <= 11)) * (s < 1.06) * (self.ax > 1.6)
@@ -695,10 +701,10 @@ class _Scene:
         ends = np.clip(0.30 + 0.035 * index, 0.3, 0.75)
         front = front * _smooth((s - ends) / 0.06) * ((index >= 0) & (index <= 8)) * (s < 1.05)
         hidden = 1 - 0.6 * _smooth((self.below - 2.0) / 2.5)
-        self.bone = t["bone"] * hidden * (back + 0.45 * front)
+        self.bone = self.bone + t["bone"] * hidden * (back + 0.5 * front)
         # spine
         dx = self.x - self.mid
-        half = t["spine"] * (0.8 + 0.012 * self.y)
+        half = t["spine"] * (0.72 + 0.014 * self.y)
         period = t["vertebra"]
         phase = self.y / period + 0.35
         disc = _smooth((np.abs(phase - np.round(phase)) * period - 0.17) / 0.14)
@@ -713,9 +719,9 @@ class _Scene:
             -(((dx + 0.3 * self.q["rotation"]) / 0.28) ** 2) - ((dy - 0.5) / 0.55) ** 2
         )
         process = _dome(_fourth(dx / (half + 1.7))) * np.exp(-(((dy + 0.2) / 0.4) ** 2))
-        fade = _smooth((self.y + 13) / 4)
+        fade = 0.35 + 0.4 * _smooth((self.y - 2) / 4)
         spine = column + 0.12 * rim + 0.18 * pedicle + 0.30 * spinous + 0.15 * process
-        self.bone = self.bone + 0.85 * t["bone"] * spine * fade
+        self.bone = self.bone + t["bone"] * spine * fade
         self._shoulders(h, px, lift)
 
     def _shoulders(self, h: float, px: float, lift: float) -> None:
@@ -724,7 +730,7 @@ class _Scene:
         end = t["shoulder"] - 0.5
         v = np.clip((self.ax - 1.6) / (end - 1.6), 0, 1)
         tip = 0.6 * self.q["arms"] * 0.15 + t["clavicle_slope"] * end * 0.8
-        y = t["clavicle_y"] * h + 1.2 - lift * 1.5 - tip * v + 0.5 * np.sin(v * 6.0) * grown
+        y = t["clavicle_y"] * h + 1.2 - lift * 1.5 - tip * v + 0.75 * np.sin(v * 6.0) * grown
         y = y + 0.3 * self.q["rotation"] * self.side * (1 - v)
         r = grown * (0.68 + 0.35 * _fourth(1 - v) + 0.12 * v)
         d = np.abs(self.y - y)
@@ -745,14 +751,14 @@ class _Scene:
         spine_y = 1.6 + 0.28 * (edge - self.ax) * -0.6
         crest = np.exp(-(((self.y - spine_y) / 0.4) ** 2)) * _smooth((self.ax - medial) / 0.5)
         crest *= _smooth((t["shoulder"] + 1.2 - self.ax) / 0.5)
-        scapula = 0.22 * plate + 0.55 * border + 0.16 * inner + 0.4 * crest
+        scapula = 0.25 * plate + 0.75 * border + 0.25 * inner + 0.5 * crest
         # humerus
         r = 1.15 * grown
         d = np.abs(self.arm_axis)
-        shaft = 0.45 * _smooth((r - d) / 0.3) + 0.35 * np.exp(-(((d - 0.75 * r) / 0.25) ** 2))
+        shaft = 0.6 * _smooth((r - d) / 0.3) + 0.35 * np.exp(-(((d - 0.75 * r) / 0.25) ** 2))
         shaft = shaft * _smooth((self.y - self.arm_from - 1.0) / 0.8)
         head2 = (self.ax - t["shoulder"] - 1.2) ** 2 + (self.y - self.arm_from) ** 2
-        head = 0.5 * np.sqrt(_dome(head2 / (2.35 * grown) ** 2))
+        head = 0.85 * np.sqrt(_dome(head2 / (2.35 * grown) ** 2))
         self.bone = self.bone + t["bone"] * (clavicle + scapula + np.maximum(shaft, head))
 
     def vessels(self) -> None:
@@ -771,8 +777,8 @@ class _Scene:
                 blur = 0.45 * float(np.mean(r[pick])) / self.step
                 tree += ndimage.gaussian_filter(level, blur, truncate=2.5) if blur > 0.3 else level
         share = np.minimum(self.lung / 5.0, 1.0)
-        tree = tree * share * t["markings"] * t.get("vessels", 1.0)
-        grain = _fractal(_rng(self.p.number, 5), self.hw, 48, 2) * 0.07 * t["texture"] * share
+        tree = tree * share * t["markings"] * t.get("vessels", 1.0) * 1.25
+        grain = _fractal(_rng(self.p.number, 5), self.hw, 28, 3, 0.9) * 0.13 * t["texture"] * share
         self.fluid = self.fluid + tree + grain
 
     def splat(self, col: np.ndarray, row: np.ndarray, amount: np.ndarray) -> np.ndarray:
