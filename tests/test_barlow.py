@@ -1,0 +1,221 @@
+"""Barlow Twins: loss terms, training module, weights in and out."""
+
+import os
+import pickle
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import torchvision
+from lightly.loss import BarlowTwinsLoss
+from safetensors.torch import save_file
+from torch.utils.data import DataLoader, TensorDataset
+
+from cxr_helpers import barlow
+
+Z_A = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
+Z_B = Z_A + 0.5 * torch.randn(64, 16, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_correlation_worked_out_by_hand():
+    z_a = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    z_b = torch.tensor([[2.0, 5.0], [2.0, 5.0], [0.0, 5.0], [0.0, 5.0]])
+    expected = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+    assert torch.allclose(barlow.cross_correlation(z_a, z_b), expected, atol=1e-4)
+
+
+def test_the_terms_make_lightlys_loss():
+    invariance, redundancy = barlow.loss_terms(barlow.cross_correlation(Z_A, Z_B))
+    for weight in (0.0, 5e-3, 1.0):
+        expected = BarlowTwinsLoss(weight)(Z_A, Z_B)
+        assert torch.isclose(invariance + weight * redundancy, expected, rtol=1e-4)
+
+
+def test_scale_and_shift_of_a_feature_do_not_matter():
+    moved = Z_B * torch.linspace(0.1, 9, 16) + 3
+    a, b = barlow.cross_correlation(Z_A, Z_B), barlow.cross_correlation(Z_A, moved)
+    assert torch.allclose(a, b, atol=1e-3)
+
+
+@pytest.mark.parametrize("shapes", [((1, 4), (1, 4)), ((4, 4), (4, 5)), ((4,), (4,))])
+def test_batches_that_cannot_be_correlated_are_refused(shapes):
+    with pytest.raises(ValueError, match="at least 2 images"):
+        barlow.cross_correlation(*(torch.zeros(s) for s in shapes))
+
+
+def test_diagnostics_tell_collapse_from_spread():
+    generator = torch.Generator().manual_seed(0)
+    spread = torch.randn(500, 32, generator=generator)
+    collapsed = torch.ones(500, 32) + 1e-3 * spread
+    assert barlow.feature_spread(spread) > 0.9 > 0.1 > barlow.feature_spread(collapsed)
+    line = torch.randn(500, 1, generator=generator) @ torch.randn(1, 32, generator=generator)
+    assert barlow.effective_rank(spread) > 25 and barlow.effective_rank(line) < 1.1
+    identity = torch.eye(4)
+    assert barlow.diagonal_mean(identity) == 1 and barlow.offdiagonal_abs_mean(identity) == 0
+    assert barlow.offdiagonal_abs_mean(torch.ones(4, 4)) == 1
+
+
+@pytest.mark.parametrize("arch, features", [("resnet18", 512), ("resnet50", 2048)])
+def test_backbones_keep_torchvisions_names(arch, features):
+    backbone = barlow.build_backbone(arch, seed=0)
+    theirs = torchvision.models.get_model(arch).state_dict()
+    assert backbone.state_dict().keys() == {k for k in theirs if not k.startswith("fc.")}
+    assert barlow.feature_count(backbone) == features
+
+
+def test_the_seed_fixes_the_weights_and_leaves_the_global_state():
+    before = torch.random.get_rng_state()
+    a, b, c = (barlow.build_backbone("resnet18", seed=s).conv1.weight for s in (0, 0, 1))
+    assert torch.equal(a, b) and not torch.equal(a, c)
+    assert torch.equal(before, torch.random.get_rng_state())
+    with pytest.raises(ValueError, match="no backbone 'vgg'"):
+        barlow.build_backbone("vgg", seed=0)
+
+
+def test_saving_and_reading_back_is_exact(tmp_path):
+    backbone = barlow.build_backbone("resnet18", seed=0)
+    path = tmp_path / "new" / "backbone.safetensors"
+    barlow.save_backbone(backbone, path, settings={"epochs": 3})
+    state, settings = barlow.read_weights(path)
+    assert settings == {"epochs": 3}
+    assert all(torch.equal(v, state[k]) for k, v in backbone.state_dict().items())
+    assert os.listdir(path.parent) == ["backbone.safetensors"]
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "backbone.", "module.backbone."])
+def test_torch_files_load_with_any_prefix_and_classifier(tmp_path, prefix):
+    source = torchvision.models.resnet18()
+    path = tmp_path / "weights.pth"
+    state = {prefix + k: v for k, v in source.state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 3}, path)
+    backbone = barlow.build_backbone("resnet18", seed=5)
+    barlow.load_weights(backbone, barlow.read_weights(path)[0])
+    assert torch.equal(backbone.layer4[1].conv2.weight, source.layer4[1].conv2.weight)
+
+
+def test_weights_that_do_not_fit_are_named():
+    backbone = barlow.build_backbone("resnet18", seed=0)
+    other = barlow.build_backbone("resnet50", seed=0).state_dict()
+    with pytest.raises(barlow.WeightsError, match="another architecture"):
+        barlow.load_weights(backbone, other)
+    state = dict(backbone.state_dict())
+    del state["layer1.0.conv1.weight"]
+    with pytest.raises(barlow.WeightsError, match=r"1 missing: layer1\.0\.conv1\.weight"):
+        barlow.load_weights(backbone, state)
+    with pytest.raises(barlow.WeightsError, match="1 not known here: head"):
+        barlow.load_weights(backbone, {**backbone.state_dict(), "head": torch.zeros(1)})
+
+
+class Malicious:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_loading_never_runs_code_from_the_file(tmp_path):
+    proof = tmp_path / "ran"
+    for name, write in {
+        "a.pth": torch.save,
+        "b.pth": lambda x, p: p.write_bytes(pickle.dumps(x)),
+    }.items():
+        write({"state_dict": Malicious(proof)}, tmp_path / name)
+        with pytest.raises(barlow.WeightsError, match=name):
+            barlow.read_weights(tmp_path / name)
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+@pytest.mark.parametrize("content", [b"", b"text, not weights", b"\x00" * 100])
+def test_damaged_files_are_named(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(barlow.WeightsError, match=name):
+        barlow.read_weights(tmp_path / name)
+    with pytest.raises(barlow.WeightsError, match="does not exist"):
+        barlow.read_weights(tmp_path / f"no_{name}")
+
+
+def test_a_truncated_file_is_named(tmp_path):
+    path = tmp_path / "cut.safetensors"
+    save_file({"conv1.weight": torch.zeros(100)}, path)
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(barlow.WeightsError, match="cut.safetensors"):
+        barlow.read_weights(path)
+
+
+def module(**changes):
+    backbone = barlow.build_backbone("resnet18", seed=0)
+    pl.seed_everything(0, verbose=False)
+    return barlow.BarlowTwins(backbone, projector=(32, 32, 16), batch_size=8, **changes)
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"projector": (0, 0, 0)}, "projector"),
+        ({"projector": (8, 16, 16)}, "projector"),
+        ({"batch_size": 1}, "batch_size 1"),
+        ({"total_steps": 0}, "total_steps 0"),
+        ({"optimizer": "sgd"}, "optimizer is 'sgd'"),
+    ],
+)
+def test_wrong_settings_are_named(wrong, message):
+    backbone = barlow.build_backbone("resnet18", seed=0)
+    with pytest.raises(ValueError, match=message):
+        barlow.BarlowTwins(backbone, **{"projector": (8, 8, 8), **wrong})
+
+
+@pytest.mark.parametrize("optimizer, rate", [("adamw", 0.1), ("lars", 0.1 * 8 / 256)])
+def test_norms_and_biases_have_no_weight_decay(optimizer, rate):
+    made = module(optimizer=optimizer, learning_rate=0.1, weight_decay=0.5)
+    groups = made.configure_optimizers()["optimizer"].param_groups
+    assert [g["weight_decay"] for g in groups] == [0.5, 0.0]
+    assert groups[0]["initial_lr"] == pytest.approx(rate)
+    assert all(p.ndim == 1 for p in groups[1]["params"])
+    assert sum(len(g["params"]) for g in groups) == len(list(made.parameters()))
+
+
+def test_training_lowers_the_loss(tmp_path):
+    images = torch.randn(16, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    loader = DataLoader(TensorDataset(images, images + 0.1), batch_size=8, drop_last=True)
+    made = module(total_steps=12, learning_rate=1e-3)
+    logger = pl.loggers.CSVLogger(tmp_path, name="", version="")
+    trainer = pl.Trainer(
+        max_epochs=6,
+        accelerator="cpu",
+        logger=logger,
+        log_every_n_steps=1,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(made, loader)
+    import pandas as pd
+
+    log = pd.read_csv(tmp_path / "metrics.csv")
+    assert log["loss"].iloc[-1] < 0.8 * log["loss"].iloc[0]
+    terms = log["invariance"] + 5e-3 * log["redundancy"]
+    assert (terms - log["loss"]).abs().max() < 1e-3
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step():
+    made = module()
+    views = torch.full((8, 1, 32, 32), float("nan"))
+    with pytest.raises(FloatingPointError, match="step 0; lower the learning rate"):
+        made.training_step((views, views), 0)
+
+
+def test_imagenet_weights_are_left_out_within_seconds_where_they_cannot_be_had(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(barlow, "_reachable", lambda host, timeout: False)
+    state, sentence = barlow.imagenet_state("resnet18")
+    assert state is None and "neither cached nor" in sentence
+
+
+def test_an_unreachable_host_is_told_in_time():
+    assert not barlow._reachable("host.invalid", 2.0)

@@ -1,0 +1,60 @@
+"""Results files and claims."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cxr_helpers.course import results as r
+from cxr_helpers.course.settings import load_settings
+
+SETTINGS = load_settings({})
+
+
+def test_a_results_file_has_the_five_keys(tmp_path):
+    made = r.Results("02_x", SETTINGS, folder=tmp_path)
+    made.add(diagonal_mean=np.float32(0.5), knn_auroc={"random": 0.5, "imagenet": None}, n=3)
+    content = json.loads(made.save().read_text())
+    assert tuple(content) == r.KEYS
+    assert content["metrics"] == {
+        "diagonal_mean": 0.5,
+        "knn_auroc": {"random": 0.5, "imagenet": None},
+        "n": 3,
+    }
+    assert content["peak_memory_mb"] > 10 and "torch" in content["versions"]
+    assert [p.name for p in tmp_path.iterdir()] == ["02_x.json"]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, object(), {"a": [1, math.nan]}])
+def test_what_json_cannot_hold_is_named(tmp_path, value):
+    made = r.Results("02_x", SETTINGS, folder=tmp_path)
+    with pytest.raises(ValueError, match=r"metric knn\S* is"):
+        made.add(knn=value)
+
+
+def test_the_table_has_a_row_a_figure(tmp_path):
+    assert r.results_table(tmp_path).empty
+    made = r.Results("04_y", SETTINGS, folder=tmp_path)
+    made.add(map50={"random": {"value": 0.3, "low": 0.2, "high": 0.4}}, boxes=7)
+    made.save()
+    table = r.results_table(tmp_path)
+    assert table["metric"].tolist() == ["map50 / random", "boxes"]
+    assert table.loc[0, ["value", "low", "high"]].tolist() == [0.3, 0.2, 0.4]
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"metrics": {}}', "not json"])
+def test_a_file_that_is_no_results_file_is_named(tmp_path, content):
+    (tmp_path / "03_z.json").write_text(content)
+    with pytest.raises(ValueError, match=r"03_z\.json lacks .*delete it"):
+        r.results_table(tmp_path)
+
+
+def test_claims_bind_on_the_demo_and_report_elsewhere(capsys):
+    r.claim(True, "two is more than one", SETTINGS)
+    with pytest.raises(r.ClaimError, match="did not: pigs fly"):
+        r.claim(False, "pigs fly", SETTINGS)
+    r.claim(False, "pigs fly", replace(SETTINGS, data="real"))
+    out = capsys.readouterr().out
+    assert out == "Holds: two is more than one.\nDoes not hold here: pigs fly.\n"

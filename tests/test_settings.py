@@ -1,0 +1,67 @@
+"""The two switches of the course."""
+
+import json
+
+import pytest
+
+from cxr_helpers.course import settings as s
+
+
+def test_the_default_is_the_demo():
+    found = s.load_settings({})
+    assert found.is_demo and found.nih.parts[-3:] == ("data", "demo", "nih")
+    assert found.runs.parts[-2:] == ("runs", "demo")
+    assert found.pretrain.arch == "resnet18"
+
+
+def test_paper_scale_is_the_published_recipe():
+    found = s.load_settings({"CXR_SCALE": "paper"})
+    assert not found.is_demo
+    assert (found.pretrain.batch_size, found.pretrain.projector) == (768, (8192, 8192, 8192))
+    assert (found.detect.image_size, found.detect.frozen_stages) == (640, 1)
+
+
+def make(root, *names):
+    for name in names:
+        path = root / name
+        if path.suffix:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        else:
+            path.mkdir(parents=True)
+
+
+@pytest.mark.parametrize(
+    "names, nih, vindr",
+    [
+        (["images"], ".", None),
+        (["images_001/images"], ".", None),
+        (["train", "train.csv"], None, "."),
+        (["nih/images", "vindr/train", "vindr/annotations_train.csv"], "nih", "vindr"),
+    ],
+)
+def test_real_roots_are_recognized(tmp_path, names, nih, vindr):
+    root = tmp_path / "real"
+    make(root, *names)
+    found = s.load_settings({"CXR_DATA": str(root)})
+    assert found.data == "real" and not found.is_demo
+    assert found.nih == (nih and (root / nih).resolve())
+    assert found.vindr == (vindr and (root / vindr).resolve())
+
+
+def test_roots_that_cannot_be_used_say_what_is_missing(tmp_path):
+    with pytest.raises(s.SettingsError, match="nowhere is not a folder"):
+        s.load_settings({"CXR_DATA": str(tmp_path / "nowhere")})
+    with pytest.raises(s.SettingsError, match="Missing there: `images/`"):
+        s.load_settings({"CXR_DATA": str(tmp_path)})
+    make(tmp_path / "demo", "images")
+    with pytest.raises(s.SettingsError, match="must not be named `demo`"):
+        s.load_settings({"CXR_DATA": str(tmp_path / "demo")})
+    with pytest.raises(s.SettingsError, match="CXR_SCALE='big'"):
+        s.load_settings({"CXR_SCALE": "big"})
+
+
+def test_the_summary_is_plain_and_names_no_path(tmp_path):
+    make(tmp_path, "images")
+    text = json.dumps(s.load_settings({"CXR_DATA": str(tmp_path)}).summary())
+    assert str(tmp_path) not in text and '"resnet18"' in text

@@ -1,0 +1,57 @@
+"""Two views of a radiograph."""
+
+import numpy as np
+import pytest
+import torch
+
+from cxr_helpers import views
+
+GRADIENT = np.tile(np.linspace(0, 255, 96).astype(np.uint8), (96, 1))
+
+
+@pytest.mark.parametrize("preset", sorted(views.PRESETS))
+def test_views_have_the_asked_size_and_differ(preset):
+    torch.manual_seed(0)
+    np.random.seed(0)
+    first, second = views.TwoViews(preset, 64)(GRADIENT)
+    assert first.shape == second.shape == (1, 64, 64) and first.dtype == torch.float32
+    assert not torch.equal(first, second)
+    assert 0 <= views.view_to_image(first).min() and views.view_to_image(first).max() <= 1
+
+
+def test_byte_word_and_float_images_are_the_same_picture():
+    words = GRADIENT.astype(np.uint16) << 8
+    floats = GRADIENT / 255
+    assert (views.to_uint8(words) == GRADIENT).all()
+    assert (views.to_uint8(floats) == GRADIENT).all()
+
+
+def test_the_demo_recipe_is_gray_only_and_keeps_large_crops():
+    both = views.PRESETS["demo"]["both"]
+    assert both["cj_hue"] == both["cj_sat"] == both["random_gray_scale"] == 0
+    assert both["min_scale"] > views.PRESETS["paper"]["both"]["min_scale"]
+
+
+def test_color_augmentations_do_nothing_on_gray():
+    from lightly.transforms.byol_transform import BYOLView1Transform
+    from PIL import Image
+
+    off = {"cj_bright": 0, "cj_contrast": 0, "gaussian_blur": 0, "hf_prob": 0, "min_scale": 1.0}
+    transform = BYOLView1Transform(96, cj_prob=1, **off, normalize=None)
+    torch.manual_seed(0)
+    image = Image.fromarray(GRADIENT)
+    assert torch.equal(transform(image), transform(image))
+
+
+@pytest.mark.parametrize("preset, size", [("medical", 64), ("demo", 0)])
+def test_wrong_arguments_are_named(preset, size):
+    with pytest.raises(ValueError, match=preset if size else "image_size is 0"):
+        views.TwoViews(preset, size)
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((3, 4, 4), np.uint8), np.zeros((4, 4), np.int64), np.full((4, 4), np.nan)]
+)
+def test_images_of_the_wrong_kind_are_refused(image):
+    with pytest.raises(ValueError, match="expected"):
+        views.to_uint8(image)
