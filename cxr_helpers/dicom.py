@@ -173,15 +173,17 @@ def load_dataset(source: Source) -> Dataset:
             data = bytes(source)
         elif hasattr(source, "read"):
             data = source.read()
-        else:
+        elif isinstance(source, (str, os.PathLike)):
             data = Path(source).read_bytes()
+        else:
+            raise DicomError(f"expected a path, bytes, an open file or a Dataset, not {source!r}")
     except OSError as error:
         reason = error.strerror or str(error)
         raise DicomError(f"cannot be read ({reason}); check the path and its rights") from None
     if not data:
         raise DicomError(f"the file is empty; {_AGAIN}")
     dataset = pydicom.dcmread(io.BytesIO(data), force=True)
-    if not any(tag.group in (0x0008, 0x0028, 0x7FE0) for tag in dataset.keys()):
+    if not any(tag.group in (0x0004, 0x0008, 0x0028, 0x7FE0) for tag in dataset.keys()):
         raise DicomError(f"no DICOM file (it begins with {data[:12]!r}); {_AGAIN}")
     return dataset
 
@@ -373,7 +375,7 @@ def _name(source: Source) -> str:
         return f"<{len(source)} bytes>"
     if isinstance(source, Dataset):
         return str(getattr(source, "filename", None) or "<dataset>")
-    return str(getattr(source, "name", source))
+    return str(getattr(source, "name", "<stream>") if hasattr(source, "read") else source)
 
 
 def _header(dataset: Dataset | Header) -> Header:
@@ -400,6 +402,8 @@ def _check_header(dataset: Dataset, header: Header, max_pixels: int) -> None:
             raise DicomError("pixels are floating point numbers; a radiograph has integers")
         kind = uid.UID(str(dataset.get("SOPClassUID", ""))).name or "unknown kind"
         raise DicomError(f"no Pixel Data (it is of {kind}); {_AGAIN}")
+    if not dataset["PixelData"].value:
+        raise DicomError(f"cut: 0 bytes of pixels; {_AGAIN}")
     if not isinstance(header.get("PhotometricInterpretation"), str):
         raise DicomError(f"the header lacks PhotometricInterpretation; {_AGAIN}")
     rows, columns, allocated, stored = (
@@ -427,7 +431,7 @@ def _whole(header: Header, keyword: str, default: int | None = None) -> int:
     value = header.get(keyword)
     if value is None or value == "":
         if default is None:
-            raise DicomError(f"the header lacks {keyword}, without which there is no picture")
+            raise DicomError(f"the header lacks {keyword}; {_AGAIN}")
         return default
     if isinstance(value, int):
         return value
@@ -465,7 +469,12 @@ def _decode(dataset: Dataset, header: Header) -> tuple[np.ndarray, uid.UID, str]
     options = as_pixel_options(dataset, allow_excess_frames=False, correct_unused_bits=in_place)
     element = dataset["PixelData"]
     options |= {"number_of_frames": 1, "pixel_keyword": "PixelData", "pixel_vr": element.VR}
-    values, properties = decoder.as_array(element.value, **options)
+    try:
+        values, properties = decoder.as_array(element.value, **options)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # pylibjpeg-rle's, no subclass of Exception
+            raise
+        raise DicomError(f"the compressed pixel data are damaged; {_AGAIN}") from error
     photometric = properties["photometric_interpretation"]
     if values.ndim == 2 and _is_palette(header):
         values = apply_color_lut(values, dataset)
@@ -685,7 +694,10 @@ def _numbers(header: Header, keyword: str) -> list[float]:
     if isinstance(value, Exception):
         raise DicomError(f"{keyword} cannot be parsed ({value})")
     values = value if isinstance(value, (list, tuple, MultiValue)) else [value]
-    return [float(number) for number in values if number is not None and number != ""]
+    try:
+        return [float(number) for number in values if number is not None and number != ""]
+    except (TypeError, ValueError):
+        raise DicomError(f"{keyword} is {value!r}, not a number") from None
 
 
 def _check_index(index: int, count: int, what: str) -> None:
