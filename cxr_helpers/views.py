@@ -7,7 +7,7 @@ small.
 
 Source: Zbontar et al. 2021, appendix A (arXiv 2103.03230), for the recipe called `paper`.
 
-Needs: lightly, numpy, pillow, torch, torchvision.
+Needs: lightly, numpy, pillow, torch.
 """
 
 import numpy as np

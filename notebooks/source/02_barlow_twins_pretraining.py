@@ -172,12 +172,16 @@ print(f"{preset.arch}: {barlow.feature_count(before)} features; projector {prese
 # %% tags=["nbval-ignore-output"]
 path = pretraining.pretrain(settings, data, seed=settings.seed)
 
+# %%
+log = pretraining.training_log(path)
+assert len(log) == pretraining.epoch_count(preset, len(data.rows("train")))
+print("The log has one row for each epoch.")
+
 # %% [markdown]
-# The log has one row for each epoch. Look for three things: the loss falls from about D; the mean
+# Look for three things in the log: the loss falls from about D; the mean
 # of the diagonal rises towards 1; the mean off the diagonal stays small.
 
 # %%
-log = pretraining.training_log(path)
 columns = {
     "loss": "loss (mean of the epoch)",
     "diagonal_mean": "mean of the diagonal",
