@@ -194,7 +194,8 @@ def read_dicom_pixels(path: Path) -> np.ndarray:
 
 
 def _packed(settings: Settings, name: str, files: dict, read, size: int) -> PackedImages:
-    folder = settings.runs / "cache" / f"{name}_{fingerprint(sorted(files), size)}"
+    key = fingerprint(sorted(files), size, settings.data_key)
+    folder = settings.runs / "cache" / f"{name}_{key}"
     try:
         return PackedImages.load(folder)
     except CacheError:

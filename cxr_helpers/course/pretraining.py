@@ -38,7 +38,7 @@ def training_precision() -> str:
 
 def backbone_path(settings: Settings, *, seed: int) -> Path:
     """Where the pretrained backbone of these settings lies, made or not."""
-    key = fingerprint(asdict(settings.pretrain), settings.data, seed)
+    key = fingerprint(asdict(settings.pretrain), settings.data_key, seed)
     return settings.runs / "pretrain" / f"{settings.pretrain.arch}_seed{seed}_{key}.safetensors"
 
 
