@@ -355,6 +355,7 @@ def _monochrome(
         raise DicomError("every pixel is padding; the file holds no picture")
     if padded.any():
         padding = float(counts()[padded].sum() / stored.size)
+    if padding:
         steps.append(f"padding masked: {padding:.1%} of the pixels")
     values, step = modality_values(grid[~padded], header)
     steps.append(step)

@@ -310,6 +310,8 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
             return np.array(image if image.mode == "L" else image.convert("RGB").convert("L"))
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such image") from None
+    except (PermissionError, IsADirectoryError) as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); check its rights") from error
     except UnidentifiedImageError:
         raise ValueError(f"{path}: no picture; download or unpack it again") from None
     except (OSError, SyntaxError, EOFError, zlib.error, Image.DecompressionBombError) as error:
@@ -330,7 +332,7 @@ def _read_text(path: str | os.PathLike[str]) -> str:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path}: the gzip file is damaged; download it again") from error
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); check its rights") from error
     if not data.strip():
         raise ValueError(f"{path}: the file is empty; download it again")
     if data.startswith(b"PK\x03\x04"):
@@ -495,5 +497,9 @@ def _is_folder(path: Path) -> bool:
 
 def _files(folders: Iterable[Path]) -> Iterable[Path]:
     for folder in folders:
-        with os.scandir(folder) as entries:
-            yield from (Path(entry.path) for entry in entries if not entry.name.startswith("."))
+        try:
+            with os.scandir(folder) as entries:
+                yield from (Path(entry.path) for entry in entries if not entry.name.startswith("."))
+        except OSError as error:
+            message = f"{folder}: cannot be listed ({error.strerror}); check its rights"
+            raise ValueError(message) from error

@@ -216,16 +216,20 @@ def find_images(
     root = Path(root)
     if not _is_folder(root):
         raise FileNotFoundError(f"{root}: no such folder; give the root of the VinDr-CXR download")
-    found: dict[str, Path] = {}
     folder = root / part if _is_folder(root / part) else root
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            path = Path(entry.path)
-            if path.suffix.lower() not in _SUFFIXES or entry.name.startswith("."):
-                continue
-            if path.stem in found:
-                raise ValueError(f"{path} and {found[path.stem].name} are one image; keep one")
-            found[path.stem] = path
+    try:
+        with os.scandir(folder) as entries:
+            paths = [Path(entry.path) for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        message = f"{folder}: cannot be listed ({error.strerror}); check its rights"
+        raise ValueError(message) from error
+    found: dict[str, Path] = {}
+    for path in paths:
+        if path.suffix.lower() not in _SUFFIXES:
+            continue
+        if path.stem in found:
+            raise ValueError(f"{path} and {found[path.stem].name} are one image; keep one")
+        found[path.stem] = path
     if not found:
         raise FileNotFoundError(
             f"{folder}: no .dicom or .dcm file; unpack the download so that {part}/*.dicom is there"
@@ -355,7 +359,7 @@ def _read_text(path: str | os.PathLike[str]) -> str:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path}: the gzip file is damaged; download it again") from error
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); check its rights") from error
     if not data.strip():
         raise ValueError(f"{path}: the file is empty; download it again")
     if data.startswith(b"PK\x03\x04"):

@@ -72,6 +72,12 @@ def test_kaggle_sample_headers(tmp_path):
     assert nih.read_entries(table(tmp_path, header, ROW))["height"].tolist() == [2749]
 
 
+def test_case_and_blanks_do_not_matter(tmp_path):
+    row = ROW.replace("Cardiomegaly|Emphysema", "cardiomegaly | EMPHYSEMA")
+    entries = nih.read_entries(table(tmp_path, HEADER.lower().replace(",", " , "), row))
+    assert entries["findings"].tolist() == ["Cardiomegaly|Emphysema"]
+
+
 def test_label_matrix_by_hand():
     entries = pd.DataFrame(
         {"image_id": ["a", "b", "c"], "findings": ["Mass|Nodule", "No Finding", "Edema"]}

@@ -55,6 +55,12 @@ def test_kaggle(tmp_path):
     assert found.readings["normal"].dtype == bool and len(found.dropped) == 0
 
 
+def test_case_does_not_matter(tmp_path):
+    found = read(tmp_path, KAGGLE.upper(), "a,lung opacity,7,R9,1,2,3,4", "b,No Finding,14,R9,,,,")
+    assert found.boxes["label"].tolist() == ["Lung Opacity"]
+    assert found.readings["normal"].tolist() == [False, True]
+
+
 def test_physionet_folds_the_rare_classes_or_keeps_them(tmp_path):
     rows = [PHYSIONET, "a,R9,Rib fracture,1,2,3,4", "a,R9,Lung opacity,1,2,3,4"]
     assert read(tmp_path, *rows).boxes["label"].tolist() == ["Other lesion", "Lung Opacity"]
