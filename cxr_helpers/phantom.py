@@ -212,7 +212,7 @@ def draw_patient(seed: int, number: int, *, sex: str, age: float) -> Patient:
     rng = _rng(seed, 1, number)
     grown = min(1.0, 0.42 + 0.58 * age / 16)
     height = grown * (25.2 if sex == "M" else 22.6) * rng.normal(1, 0.07)
-    modes = np.clip(rng.normal(size=6), -2.2, 2.2)
+    modes = np.clip(rng.normal(size=6) * 1.15, -2.5, 2.5)
     shape = _SHAPE[0] + np.tensordot(modes, _SHAPE[1:], 1)
     wide = rng.normal(0.95, 0.05)
     outline = shape * height
@@ -245,6 +245,8 @@ def draw_patient(seed: int, number: int, *, sex: str, age: float) -> Patient:
         "breast": float(sex == "F" and age > 12) * rng.gamma(4.0, 0.9) * (0.7 + 0.2 * fat),
         "breast_f": rng.normal(0.80, 0.08),
         "breast_x": rng.normal(0.60, 0.05),
+        "dome_right": min(rng.normal(-0.01, 0.022), 0.04),
+        "dome_left": min(rng.normal(0.0, 0.022), 0.04),
         "texture": rng.gamma(6.0, 1 / 6),
         "bubble": rng.uniform(),
         "bowel": rng.uniform(),
@@ -334,11 +336,11 @@ def draw_acquisition(
     rng = _rng(seed, 2, number, image)
     ap, nih = view == "AP", site == "nih"
     traits = {
-        "zoom": (rng.normal(1.10, 0.05) if ap else rng.normal(1.03, 0.03)),
-        "tilt": rng.normal(0, 0.045 if ap else 0.018),
-        "shift_x": rng.normal(0, 1.4 if ap else 0.7),
-        "shift_y": rng.normal(0.6, 1.6 if ap else 1.1),
-        "rotation": rng.normal(0, 0.9 if ap else 0.4),
+        "zoom": (rng.normal(1.10, 0.075) if ap else rng.normal(1.03, 0.045)),
+        "tilt": rng.normal(0, 0.055 if ap else 0.02),
+        "shift_x": rng.normal(0, 2.0 if ap else 1.0),
+        "shift_y": rng.normal(0.6, 2.2 if ap else 1.6),
+        "rotation": rng.normal(0, 1.8 if ap else 0.7),
         "lordosis": rng.normal(0.035 if ap else 0.0, 0.02),
         "inspiration": float(np.clip(rng.normal(0.87 if ap else 0.97, 0.05), 0.68, 1.06)),
         "heart": 1.14 if ap else 1.0,
@@ -352,7 +354,7 @@ def draw_acquisition(
         "local": rng.uniform(0.0, 0.45) if nih else rng.uniform(0.15, 0.6),
         "sharpen": rng.uniform(0.0, 0.8) if nih else rng.uniform(0.2, 1.2),
         "lung_gray": rng.uniform(0.24, 0.50) if nih else rng.uniform(0.12, 0.34),
-        "bright_gray": rng.uniform(0.74, 0.98) if nih else rng.uniform(0.80, 0.99),
+        "bright_gray": rng.uniform(0.70, 0.93) if nih else rng.uniform(0.80, 0.99),
         "toe": rng.uniform(0.5, 1.4),
         "outer": rng.uniform(),
         "border": rng.uniform(),
@@ -476,8 +478,10 @@ class _Scene:
             knots = [-0.4, 0.0, *_MEDIAL_AT, 1.5]
             med.append(_curve(knots, [apex, apex, *row[14:23], row[22] + 0.2], grid))
             knots = [0, *_DOME_AT, 1.0, 1.3]
-            flat = [row[23], *row[23:32], 1.0, 1.05]
-            dome.append(_curve(knots, flat, np.linspace(0, 1.3, 100)))
+            near = np.minimum(row[23:27], row[27] + 0.01)
+            flat = [near[0], *near, *row[27:32], 1.0, 1.05]
+            lift = self.t["dome_right" if len(dome) == 0 else "dome_left"]
+            dome.append(_curve(knots, flat, np.linspace(0, 1.3, 100)) + lift)
             top.append(row[0])
             high.append(row[1])
         pick = lambda pair: np.where(right, np.float32(pair[0]), np.float32(pair[1]))  # noqa: E731
@@ -502,7 +506,7 @@ class _Scene:
         widest = pick([o[2:14].max() for o in self.p.outline])
         column = (self.ax - pick([o[14:23].min() for o in self.p.outline])) / widest * 1.15
         flat_dome = self.t.get("flat_dome", 0.0)
-        dome_f = both(dome, column, 0, 1.3)
+        dome_f = 1 - 1.25 * (1 - both(dome, column, 0, 1.3))
         dome_f = dome_f + flat_dome * (0.97 - dome_f)
         self.below = (self.f - dome_f) * self.high  # cm below the diaphragm's dome
         edge = 1.5 * self.step
@@ -621,20 +625,20 @@ class _Scene:
             turn = dx * (0.878 * side) + dy * 0.479
             other = dy * 0.878 - dx * (0.479 * side)
             hilum = hilum + 2.0 * _dome((turn / 1.3) ** 2 + (other / 2.9) ** 2)
-        fluid = fluid + 0.95 * hilum * t["markings"] * t.get("hila", 1.0)
+        fluid = fluid + 1.1 * hilum * t["markings"] * t.get("hila", 1.0)
         self.lung = self.lung - np.minimum(fluid, 0.93 * self.lung)
         self.fluid = np.zeros(self.hw, np.float32)
         # trachea and main bronchi
         carina = 0.27 * h
         pull = t.get("trachea", 0.0) + 0.15 * self.q["rotation"]
-        air = 1.5 * _dome(((self.x - self.curve - pull) / (0.85 * t["grown"])) ** 2)
-        air *= _smooth((carina - self.y) / 0.8)
+        air = 1.0 * _dome(((self.x - self.curve - pull) / (0.85 * t["grown"])) ** 2)
+        air *= _smooth((carina - self.y) / 0.8) * (0.35 + 0.65 * _smooth((self.y + 4) / 5))
         for side in (-1, 1):
             slope = 1.3 if side < 0 else 0.75
             line = (self.y - carina + 0.6) - slope * side * (self.x - self.curve - pull)
             air = np.maximum(
                 air,
-                1.1
+                0.8
                 * _dome((line / (1.1 * t["grown"])) ** 2)
                 * _smooth((side * (self.x - pull) + 0.1) / 0.3)
                 * _smooth((3.6 - side * self.x) / 0.8),
@@ -648,10 +652,12 @@ class _Scene:
         lateral = float(p.outline[1, 2:14].max())
         if t["bubble"] < 0.42:
             size = 1.6 + 4.0 * t["bubble"]
-            dx = (self.x - 0.50 * lateral) / (1.5 * size)
+            dx = (self.x - 0.50 * lateral) / (1.25 * size)
             top = self.below - 0.9
-            dy = (top - size * 0.55) / (0.75 * size)
-            level = 1.0 if self.q["supine"] else _smooth((0.75 * size - top) / 0.25)
+            dy = (top - size * 0.75) / (0.85 * size)
+            level = (
+                1.0 if self.q["supine"] or t["bowel"] > 0.5 else _smooth((0.75 * size - top) / 0.25)
+            )
             bubble = 3.4 * np.maximum(1 - dx**2 - dy**2, 0) ** 0.5 * level
             self.gas = self.gas + bubble * (self.below > 0.2) * (self.side > 0)
         if t["bowel"] < 0.35:
@@ -676,16 +682,21 @@ class _Scene:
         wave = 0.12 * np.sin(3.1 * self.ax / 4 + self.p.number % 7)
         drop = t["rib_drop"] * h * (0.75 + 0.45 * np.clip(self.f, 0, 1))
 
+        rng = _rng(p.number, 8)
+        shifts = rng.normal(0, 0.05, 20).astype(np.float32)
+        strength = rng.uniform(0.65, 1.25, 20).astype(np.float32)
+
         def ribs(y0, slope, r):
             phase = (self.y - y0) / gap
             index = np.round(phase)
-            d = (phase - index) * gap / np.sqrt(1 + slope**2)
+            each = np.clip(index + 3, 0, 19).astype(np.int32)
+            d = (phase - index + shifts[each]) * gap / np.sqrt(1 + slope**2)
             shell = np.abs(np.abs(d) - 0.82 * r)
             width = max(0.13, 0.8 * px)
             body = _smooth((r - np.abs(d)) / (0.9 * px))
             cortex = np.maximum(1 - shell / width, 0)
             low = np.where(d > 0, np.float32(1.5), np.float32(1))
-            return index, 0.26 * body + 0.13 * cortex * low * body
+            return index, (0.26 * body + 0.13 * cortex * low * body) * strength[each]
 
         s3 = s * s * s
         y0 = t["rib_first"] * h + drop * (1.3 * s * s - 0.42 * s) + wave
@@ -756,14 +767,14 @@ class _Scene:
         spine_y = 1.6 + 0.28 * (edge - self.ax) * -0.6
         crest = np.exp(-(((self.y - spine_y) / 0.4) ** 2)) * _smooth((self.ax - medial) / 0.5)
         crest *= _smooth((t["shoulder"] + 1.2 - self.ax) / 0.5)
-        scapula = 0.25 * plate + 0.75 * border + 0.25 * inner + 0.5 * crest
+        scapula = 0.38 * plate + 1.1 * border + 0.4 * inner + 0.75 * crest
         # humerus
         r = 1.15 * grown
         d = np.abs(self.arm_axis)
         shaft = 0.6 * _smooth((r - d) / 0.3) + 0.35 * np.exp(-(((d - 0.75 * r) / 0.25) ** 2))
         shaft = shaft * _smooth((self.y - self.arm_from - 1.0) / 0.8)
         head2 = (self.ax - t["shoulder"] - 1.2) ** 2 + (self.y - self.arm_from) ** 2
-        head = 0.6 * np.sqrt(_dome(head2 / (2.35 * grown) ** 2))
+        head = 0.85 * np.sqrt(_dome(head2 / (2.35 * grown) ** 2))
         self.bone = self.bone + t["bone"] * (clavicle + scapula + np.maximum(shaft, head))
 
     def vessels(self) -> None:
@@ -779,7 +790,8 @@ class _Scene:
             pick = (r > low) & (r <= high)
             if pick.any():
                 level = self.splat(col[pick], row[pick], amount[pick])
-                blur = 0.45 * float(np.mean(r[pick])) / self.step
+                blur = (0.65 if low > 0.2 else 0.5) * float(np.mean(r[pick])) / self.step
+                level *= 0.7 if low > 0.2 else 1.0
                 tree += ndimage.gaussian_filter(level, blur, truncate=2.5) if blur > 0.3 else level
         share = np.minimum(self.lung / 5.0, 1.0)
         tree = tree * share * t["markings"] * t.get("vessels", 1.0) * 1.25
@@ -819,7 +831,7 @@ class _Scene:
         t = self.t
         likely = (0.62 if ap else 0.05) * (1.0 if self.a.site == "nih" else 0.35)
         lines = []
-        if rng.uniform() < likely * 0.75:  # central line from the neck, the subclavian or the arm
+        if rng.uniform() < likely * 0.5:  # central line from the neck, the subclavian or the arm
             kind, side = rng.integers(3), rng.choice((-1.0, 1.0, -1.0))
             tip = [-1.6 + rng.normal(0, 0.3), h * rng.uniform(0.32, 0.5)]
             start = (
@@ -828,17 +840,17 @@ class _Scene:
                 [[side * 20, 9.0], [side * 13.5, 2.5], [side * 7.0, 2.2], [side * 3.0, 2.7]],
             )[kind]
             lines.append((np.array([*start, [-1.5, 0.2 * h], tip]), 0.09, 0.6))
-        if ap and rng.uniform() < likely * 0.35:  # endotracheal tube
+        if ap and rng.uniform() < likely * 0.25:  # endotracheal tube
             x = rng.normal(0, 0.25)
             end = h * rng.uniform(0.05, 0.22)
             for dx in (-0.35, 0.35):
                 lines.append((np.array([[x + dx, -14], [x + dx, -5], [x + dx, end]]), 0.06, 0.5))
-        if ap and rng.uniform() < likely * 0.5:  # gastric tube
+        if ap and rng.uniform() < likely * 0.3:  # gastric tube
             bend = rng.normal(0, 0.4, 3)
             end = [[1.0, 0.93 * h], [3.5, 1.05 * h], [6.0, 1.12 * h]]
             path = [[bend[0], -12], [bend[1], 0.1 * h], [0.6 + bend[2], 0.55 * h], *end]
             lines.append((np.array(path), 0.12, 0.4))
-        if ap and rng.uniform() < likely * 0.18:  # chest tube
+        if ap and rng.uniform() < likely * 0.1:  # chest tube
             side = rng.choice((-1.0, 1.0))
             w = float(np.max(self.p.outline[:, 2:14]))
             path = [
@@ -848,7 +860,7 @@ class _Scene:
                 [0.5 * w, 0.1 * h],
             ]
             lines.append((np.array(path) * [side, 1], 0.25, 0.3))
-        if rng.uniform() < likely * 0.9:  # electrodes and their wires
+        if rng.uniform() < likely * 0.65:  # electrodes and their wires
             for _ in range(rng.integers(2, 6)):
                 x, y = rng.uniform(-14, 14), rng.uniform(0.05, 1.0) * h
                 away = np.array(
@@ -1234,7 +1246,7 @@ def _process(scene: _Scene, signal: np.ndarray) -> np.ndarray:
     gray = q["lung_gray"] + (q["bright_gray"] - q["lung_gray"]) * x
     toe = 0.09 * q["toe"]
     gray = toe * np.logaddexp(0, gray / toe)  # soft toe
-    gray = 1 - 0.06 * np.logaddexp(0, (1 - gray) / 0.06)  # soft shoulder
+    gray = 1 - 0.09 * np.logaddexp(0, (1 - gray) / 0.09)  # soft shoulder
     gray = _frame(scene, gray.astype(np.float32))
     return np.clip(gray, 0, 1)
 
