@@ -1,0 +1,244 @@
+"""Figures for detection and heatmaps, color-blind safe, never by color alone.
+
+Boxes are xyxy in pixels of the image shown. Truth is drawn dashed, detections solid.
+
+Needs: matplotlib, numpy, pandas, seaborn.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+# Okabe and Ito's palette; a marker and a line for each arm, so that color is never alone.
+BLUE, ORANGE, GREEN, YELLOW, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9"
+ARM_STYLE = {
+    "random": {"color": ORANGE, "marker": "s", "linestyle": "--"},
+    "pretrained": {"color": BLUE, "marker": "o", "linestyle": "-"},
+    "imagenet": {"color": GREEN, "marker": "^", "linestyle": ":"},
+}
+OTHER_STYLE = {"color": "0.4", "marker": "D", "linestyle": "-."}
+
+
+def show_image(axis: Axes, image: np.ndarray, title: str = "") -> None:
+    """Draw a gray image, (H, W), uint8 or float in [0, 1], without axes."""
+    top = 255 if np.asarray(image).dtype == np.uint8 else 1
+    axis.imshow(image, cmap="gray", vmin=0, vmax=top)
+    axis.set_axis_off()
+    axis.set_title(title, fontsize=9)
+
+
+def draw_boxes(
+    axis: Axes,
+    boxes_xyxy: np.ndarray,
+    names: Sequence[str] = (),
+    *,
+    color: str = SKY,
+    linestyle: str = "-",
+) -> None:
+    """Draw boxes on an image, each with its name at the upper edge.
+
+    Args:
+        axis: shows the image.
+        boxes_xyxy: (n, 4) pixels of the image; n may be 0.
+        names: one for each box, or none.
+        color: of lines and names.
+        linestyle: of the lines.
+    """
+    for i, (x_min, y_min, x_max, y_max) in enumerate(np.asarray(boxes_xyxy).reshape(-1, 4)):
+        size = (x_max - x_min, y_max - y_min)
+        axis.add_patch(
+            Rectangle((x_min, y_min), *size, fill=False, color=color, lw=1.4, ls=linestyle)
+        )
+        if len(names):
+            label = {"facecolor": "black", "alpha": 0.6, "edgecolor": "none", "pad": 0.6}
+            axis.text(
+                x_min, y_min, names[i], color=color, fontsize=6.5, va="bottom", bbox=label,
+                clip_on=True,
+            )  # fmt: skip
+
+
+def show_detections(
+    axis: Axes,
+    image: np.ndarray,
+    truth: Mapping[str, np.ndarray],
+    found: Mapping[str, np.ndarray],
+    class_names: Sequence[str],
+    *,
+    title: str = "",
+    threshold: float = 0.3,
+) -> None:
+    """An image with the readers' boxes (dashed) and the detections above a score (solid).
+
+    Args:
+        axis: to draw on.
+        image: (H, W) gray.
+        truth: `boxes`, `labels` from 1.
+        found: `boxes`, `labels`, `scores`.
+        class_names: of the classes 1, 2, ...
+        title: of the panel.
+        threshold: least score of a detection that is drawn.
+    """
+    show_image(axis, image, title)
+    draw_boxes(
+        axis,
+        truth["boxes"],
+        [class_names[label - 1] for label in truth["labels"]],
+        color=YELLOW,
+        linestyle="--",
+    )
+    strong = found["scores"] >= threshold
+    names = [
+        f"{class_names[label - 1]} {score:.2f}"
+        for label, score in zip(found["labels"][strong], found["scores"][strong], strict=True)
+    ]
+    draw_boxes(axis, found["boxes"][strong], names, color=SKY)
+
+
+def gallery(
+    images: Sequence[np.ndarray],
+    truths: Sequence[Mapping[str, np.ndarray]],
+    found: Sequence[Mapping[str, np.ndarray]],
+    class_names: Sequence[str],
+    titles: Sequence[str],
+    *,
+    columns: int = 3,
+    threshold: float = 0.3,
+) -> Figure:
+    """`show_detections` for several images."""
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(3.3 * columns, 3.5 * rows), squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    panels = zip(axes.flat, images, truths, found, titles, strict=False)
+    for axis, image, truth, one, title in panels:
+        show_detections(axis, image, truth, one, class_names, title=title, threshold=threshold)
+    return figure
+
+
+def plot_box_shapes(
+    boxes_xyxy: np.ndarray, anchor_sizes: Sequence[float], anchor_ratios: Sequence[float]
+) -> Figure:
+    """Width against height of boxes, and of the anchors (height / width ratios) over them."""
+    width, height = (np.asarray(boxes_xyxy)[:, 2:] - np.asarray(boxes_xyxy)[:, :2]).T
+    sizes, ratios = (a.ravel() for a in np.meshgrid(anchor_sizes, anchor_ratios))
+    figure, axis = plt.subplots(figsize=(5, 4.2))
+    axis.scatter(width, height, s=8, alpha=0.35, color=BLUE, label="reader's boxes, fused", lw=0)
+    axis.scatter(
+        sizes / np.sqrt(ratios), sizes * np.sqrt(ratios), s=50, marker="x", color=ORANGE,
+        label="anchors",
+    )  # fmt: skip
+    axis.set(xscale="log", yscale="log", xlabel="width (pixels)", ylabel="height (pixels)")
+    axis.legend(frameon=False)
+    sns.despine(figure)
+    return figure
+
+
+def plot_losses(logs: Mapping[str, pd.DataFrame]) -> Figure:
+    """Training loss over the epochs, a line for each arm (columns `epoch` and `loss`)."""
+    figure, axis = plt.subplots(figsize=(5.5, 3.4))
+    for arm, log in logs.items():
+        axis.plot(log["epoch"] + 1, log["loss"], label=arm, ms=4, **ARM_STYLE.get(arm, OTHER_STYLE))
+    axis.set(xlabel="epoch", ylabel="training loss (sum of four)")
+    axis.legend(title="initialization", frameon=False)
+    sns.despine(figure)
+    return figure
+
+
+def plot_per_class(per_class: Mapping[str, Mapping[str, float]], counts: pd.Series) -> Figure:
+    """Average precision of each class, a mark for each arm, with the number of truth boxes.
+
+    Args:
+        per_class: arm -> class -> average precision.
+        counts: truth boxes by class; its order is kept from top to bottom.
+    """
+    figure, axis = plt.subplots(figsize=(6.5, 0.34 * len(counts) + 1))
+    y = np.arange(len(counts))[::-1]
+    for i, (arm, values) in enumerate(per_class.items()):
+        style = ARM_STYLE.get(arm, OTHER_STYLE)
+        shift = 0.12 * (i - (len(per_class) - 1) / 2)
+        axis.scatter(
+            [values.get(name, np.nan) for name in counts.index], y - shift, s=40, label=arm,
+            color=style["color"], marker=style["marker"],
+        )  # fmt: skip
+    axis.set_yticks(y, [f"{name} ({count})" for name, count in counts.items()])
+    axis.set(xlabel="average precision at IoU 0.5", xlim=(-0.02, 1.02))
+    axis.grid(axis="x", color="0.9")
+    axis.legend(title="initialization", frameon=False, loc="lower right")
+    sns.despine(figure)
+    return figure
+
+
+def plot_froc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
+    """Sensitivity against false positives an image, a line for each arm."""
+    figure, axis = plt.subplots(figsize=(5.5, 3.6))
+    for arm, (wrong, found) in curves.items():
+        style = ARM_STYLE.get(arm, OTHER_STYLE)
+        axis.step(
+            wrong, found, where="post", label=arm, color=style["color"], ls=style["linestyle"]
+        )
+    axis.axvline(1, color="0.6", lw=1)
+    ticks = [1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8]
+    axis.set(xscale="log", xlim=(0.1, 10), ylim=(0, 1))
+    axis.set_xticks(ticks, ["1/8", "1/4", "1/2", "1", "2", "4", "8"])
+    axis.minorticks_off()
+    axis.set(xlabel="false positives an image", ylabel="sensitivity (share of boxes found)")
+    axis.legend(title="initialization", frameon=False)
+    sns.despine(figure)
+    return figure
+
+
+def show_heatmap(
+    axis: Axes,
+    image: np.ndarray,
+    heatmap: np.ndarray,
+    *,
+    title: str = "",
+    truth_boxes: np.ndarray = (),
+    found_boxes: np.ndarray = (),
+) -> None:
+    """A map in [0, 1] over its image; transparent where there is no evidence.
+
+    Args:
+        axis: to draw on.
+        image: (H, W) gray.
+        heatmap: (H, W) in [0, 1].
+        title: of the panel.
+        truth_boxes: (n, 4), dashed.
+        found_boxes: (m, 4), solid.
+    """
+    show_image(axis, image, title)
+    axis.imshow(heatmap, cmap="magma", vmin=0, vmax=1, alpha=0.65 * np.asarray(heatmap))
+    draw_boxes(axis, truth_boxes, color=YELLOW, linestyle="--")
+    draw_boxes(axis, found_boxes, color=SKY)
+
+
+def plot_scores(scores: pd.DataFrame) -> Figure:
+    """Scores of heatmaps with intervals: a panel for each measure, a line for each map.
+
+    Args:
+        scores: columns measure, map, value, low, high.
+    """
+    measures = list(dict.fromkeys(scores["measure"]))
+    maps = list(dict.fromkeys(scores["map"]))
+    size = (3 * len(measures), 0.42 * len(maps) + 1.2)
+    figure, axes = plt.subplots(1, len(measures), figsize=size, squeeze=False, sharey=True)
+    for axis, measure in zip(axes.flat, measures, strict=True):
+        part = scores[scores["measure"] == measure].set_index("map")
+        for y, name in enumerate(maps[::-1]):
+            row = part.loc[name]
+            style = ARM_STYLE.get(name, OTHER_STYLE)
+            errors = [[row["value"] - row["low"]], [row["high"] - row["value"]]]
+            axis.errorbar(
+                row["value"], y, xerr=errors, capsize=3, color=style["color"], fmt=style["marker"]
+            )
+        axis.set(xlabel=f"{measure} (0 to 1)", xlim=(0, 1))
+        axis.set_yticks(range(len(maps)), maps[::-1])
+        axis.margins(y=0.2)
+    sns.despine(figure)
+    return figure
