@@ -3,7 +3,7 @@
 A probe is a small classifier on features that stay as they are. It shows what the features hold,
 not what a network could still learn.
 
-Needs: numpy, scikit-learn, scipy, torch.
+Needs: numpy, scikit-learn, scipy, threadpoolctl, torch.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ import torch
 from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 REGULARIZATION = (1e-4, 1e-3, 1e-2, 1e-1)
@@ -236,26 +236,30 @@ def fit_probe(
 class LinearProbe:
     """A fitted logistic regression for each class that had both labels in training."""
 
-    models: dict
+    scaler: StandardScaler
+    models: dict[int, LogisticRegression]
     n_classes: int
     strength: float
 
     @classmethod
     def fit(cls, features, labels, trainable, strength) -> "LinearProbe":
         """Fit the trainable classes with one strength (scikit-learn's C)."""
+        scaler = StandardScaler().fit(features)
+        scaled = scaler.transform(features)
         models = {}
-        for k in trainable:
-            model = make_pipeline(
-                StandardScaler(), LogisticRegression(C=strength, max_iter=300, tol=1e-3)
-            )
-            models[int(k)] = model.fit(features, labels[:, k])
-        return cls(models, labels.shape[1], strength)
+        with threadpool_limits(1):  # the products are small; waiting for threads would cost more
+            for k in trainable:
+                model = LogisticRegression(C=strength, max_iter=300, tol=1e-3)
+                models[int(k)] = model.fit(scaled, labels[:, k])
+        return cls(scaler, models, labels.shape[1], strength)
 
     def scores(self, features: np.ndarray) -> np.ndarray:
         """(M, D) features to (M, K) log-odds; NaN in the columns of untrained classes."""
         scores = np.full((len(features), self.n_classes), np.nan)
-        for k, model in self.models.items():
-            scores[:, k] = model.decision_function(features)
+        scaled = self.scaler.transform(features)
+        with threadpool_limits(1):
+            for k, model in self.models.items():
+                scores[:, k] = model.decision_function(scaled)
         return scores
 
 
