@@ -174,13 +174,12 @@ def plot_estimates(estimates: pd.DataFrame, *, xlabel: str, zero: float | None =
     return figure
 
 
-def plot_histogram(
-    values: Sequence[float], *, xlabel: str, ylabel: str, log: bool = False
-) -> Figure:
-    """Histogram of counts; with `log`, both axes are logarithmic."""
+def plot_frequencies(values: Sequence[int], *, xlabel: str, ylabel: str) -> Figure:
+    """How often each whole number occurs, a point each, both axes logarithmic."""
+    frequencies = pd.Series(values).value_counts()
     figure, axis = plt.subplots(figsize=(6, 3))
-    sns.histplot(values, ax=axis, log_scale=(log, log), bins=30, color=COLORS[0])
-    axis.set(xlabel=xlabel, ylabel=ylabel)
+    axis.scatter(frequencies.index, frequencies, s=18, color=COLORS[0])
+    axis.set(xlabel=xlabel, ylabel=ylabel, xscale="log", yscale="log")
     sns.despine(figure)
     return figure
 
@@ -205,13 +204,17 @@ def plot_readers(readers: pd.DataFrame) -> Figure:
             alpha=0.7,
             label=label,
         )
-    for name, row in readers[readers["abnormal_percent"] > 50].iterrows():
-        axis.annotate(name, (row["normal_percent"], row["abnormal_percent"]), fontsize=9)
+    named = readers[readers["abnormal_percent"] > 50].sort_values("normal_percent")
+    for i, (name, row) in enumerate(named.iterrows()):
+        point = (row["normal_percent"], row["abnormal_percent"])
+        offset = (0, -22 if i % 2 else 14)  # above and below in turn, so that names stay apart
+        axis.annotate(name, point, offset, textcoords="offset points", ha="center", fontsize=9)
     axis.set(
         xlabel="share of the normal images read (%)",
         ylabel="share of the abnormal images read (%)",
+        ylim=(-8, 115),
     )
-    axis.legend(frameon=False, title="area: boxes drawn")
+    axis.legend(frameon=False, title="area: boxes drawn", loc="center left")
     sns.despine(figure)
     return figure
 

@@ -85,12 +85,12 @@ print(f"{counts.index[-1]}: {counts.iloc[-1]:,}. {counts.index[0]}: {counts.iloc
 # %% [markdown]
 # ### How many images has a patient?
 #
-# Most patients have few images. A few have very many. Both axes of the next figure are
-# logarithmic.
+# Most patients have few images. A few have very many. Each point of the next figure says how many
+# patients have that number of images. Both axes are logarithmic.
 
 # %%
 per_patient = real_nih["patient_id"].value_counts()
-plots.plot_histogram(per_patient, xlabel="images of one patient", ylabel="patients", log=True)
+plots.plot_frequencies(per_patient, xlabel="images of one patient", ylabel="patients")
 plt.show()
 
 # %%
@@ -144,7 +144,7 @@ plt.show()
 # ### Who drew the boxes?
 #
 # Seventeen readers took part, named R1 to R17. Each point of the next figure is one reader. Look
-# at the points in the upper right corner.
+# at the points at the top.
 
 # %%
 readers = reader_table(real_vindr)
@@ -165,7 +165,7 @@ print(f"{', '.join(sorted(top.index, key=lambda r: int(r[1:])))} drew {share:.1f
 #
 # Two readers may draw the same finding a little differently. A detector needs one box. The
 # **intersection over union** (IoU) says how well two boxes agree: the area they share, divided by
-# the area they cover together. Three readers, one finding:
+# the area they cover together. Three readers drew one box each:
 
 # %%
 drawn = np.array([[10, 10, 50, 50], [14, 12, 54, 50], [60, 60, 90, 90]], dtype=float)
@@ -255,7 +255,8 @@ else:
 # %%
 if vindr_data is not None:
     vindr_files = vindr.find_images(settings.vindr)
-    example_id = vindr_data.fused["image_id"].value_counts().index[0]
+    n_boxes = vindr_data.fused["image_id"].value_counts()
+    example_id = n_boxes.index[n_boxes == 5].min()
     example = dicom.read_dicom(vindr_files[example_id])
     print(*example.steps, sep="\n")
 
@@ -274,7 +275,7 @@ if vindr_data is not None:
 # %% [markdown]
 # The lungs are full of air, air lets X-rays pass, and by convention they are dark.
 #
-# Next, the readers' boxes beside the fused ones on the image with the most boxes.
+# Next, the readers' boxes beside the fused ones on one image.
 
 # %%
 if vindr_data is not None:
