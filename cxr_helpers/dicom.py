@@ -459,19 +459,23 @@ def _decode(dataset: Dataset, header: Header) -> tuple[np.ndarray, uid.UID, str]
             f"transfer syntax {syntax.name} holds no still picture that can be decoded; "
             "convert it, e.g. with gdcmconv --raw"
         ) from None
+    element = dataset["PixelData"]
+    data = element.value
     if syntax.is_encapsulated:
         frame = _whole_frame(dataset)
         if syntax != uid.RLELossless:
             _check_codestream(frame, header)
     else:
-        length, expected = len(dataset.PixelData), _expected_length(header)
+        length, expected = len(data), _expected_length(header)
         if length < expected:
             raise DicomError(f"cut: {length} bytes of pixels, expected {expected}; {_AGAIN}")
+        if length > expected + 1 and not header["PhotometricInterpretation"].startswith("YBR"):
+            data = data[: expected + expected % 2]
+            note += f"; {length - expected} bytes beyond the picture left out"
     options = as_pixel_options(dataset, allow_excess_frames=False, correct_unused_bits=in_place)
-    element = dataset["PixelData"]
     options |= {"number_of_frames": 1, "pixel_keyword": "PixelData", "pixel_vr": element.VR}
     try:
-        values, properties = decoder.as_array(element.value, **options)
+        values, properties = decoder.as_array(data, **options)
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # pylibjpeg-rle's, no subclass of Exception
             raise

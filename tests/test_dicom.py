@@ -453,6 +453,7 @@ def test_long_pixel_data_is_read():
     dataset = make_dataset(gradient())
     dataset.PixelData += b"\0" * 10
     np.testing.assert_array_equal(stored_values(dataset), gradient())
+    assert "10 bytes beyond the picture left out" in read_dicom(dataset).steps[0]
 
 
 # --- sources --------------------------------------------------------------------------------------
