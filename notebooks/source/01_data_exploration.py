@@ -212,7 +212,7 @@ print(nih_data.split_source)
 nih_files = nih.find_images(settings.nih)
 sick = nih_data.entries[nih_data.labels.sum(axis=1) == 1].drop_duplicates("findings").head(8)
 pictures = [nih.read_image(nih_files[image_id]) for image_id in sick["image_id"]]
-plots.show_images(pictures, sick["findings"].tolist())
+plots.show_images(pictures, sick["findings"].tolist(), width=1.7)
 plt.show()
 
 # %% [markdown]
@@ -228,7 +228,7 @@ plt.show()
 busiest = nih_data.entries["patient_id"].value_counts().index[0]
 same = nih_data.entries[nih_data.entries["patient_id"] == busiest].head(4)
 pictures = [nih.read_image(nih_files[image_id]) for image_id in same["image_id"]]
-plots.show_images(pictures, same["view"].tolist())
+plots.show_images(pictures, same["view"].tolist(), width=1.7)
 plt.show()
 
 # %% [markdown]
@@ -269,7 +269,7 @@ if vindr_data is not None:
     headers = ((p, dicom.load_dataset(p)) for p in vindr_files.values())
     inverted = next(p for p, h in headers if h.PhotometricInterpretation == "MONOCHROME1")
     right = dicom.read_dicom(inverted).pixels
-    plots.show_images([1 - right, right], ["not inverted", "inverted"], columns=2, width=3)
+    plots.show_images([1 - right, right], ["not inverted", "inverted"], columns=2, width=2)
     plt.show()
 
 # %% [markdown]
@@ -283,7 +283,7 @@ if vindr_data is not None:
     of_fusion = vindr_data.fused.query("image_id == @example_id")
     pair = [example.pixels, example.pixels]
     titles = [f"{len(of_readers)} boxes of three readers", f"{len(of_fusion)} fused boxes"]
-    plots.show_images(pair, titles, columns=2, width=5, boxes=[of_readers, of_fusion])
+    plots.show_images(pair, titles, columns=2, width=3.5, boxes=[of_readers, of_fusion])
     plt.show()
 
 # %% [markdown]
