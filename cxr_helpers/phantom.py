@@ -343,11 +343,15 @@ def draw_acquisition(
         "rotation": rng.normal(0, 1.8 if ap else 0.7),
         "lordosis": rng.normal(0.035 if ap else 0.0, 0.02),
         "inspiration": float(np.clip(rng.normal(0.87 if ap else 0.97, 0.05), 0.68, 1.06)),
-        "heart": 1.14 if ap else 1.0,
+        "heart": 1.09 if ap else 1.0,
         "scapula": rng.uniform(0.0, 0.35) if not ap else rng.uniform(0.35, 1.0),
         "arms": rng.normal(2.2, 1.2) if ap else rng.normal(4.0, 1.8),
         "shrug": rng.uniform(0.0, 2.5) if ap else rng.uniform(-0.5, 1.2),
         "supine": float(ap and rng.uniform() < 0.6),
+        "haze": rng.gamma(1.2, 1.0) if ap else rng.gamma(0.8, 0.3),
+        "haze_side": rng.normal(0, 0.6),
+        "gradient_x": rng.normal(0, 0.30 if ap else 0.08),
+        "gradient_y": rng.normal(0, 0.30 if ap else 0.12),
         "dose": float(np.exp(np.clip(rng.normal(12.0 if ap else 12.8, 0.6), 11.0, 14.5))),
         "scatter": rng.uniform(0.5, 1.7) if ap else rng.uniform(0.2, 0.8),
         "grain": rng.uniform(0.4, 1.0),
@@ -613,7 +617,7 @@ class _Scene:
         descending = 1.9 * knob * _dome(((x - axis) / (0.82 * knob)) ** 2) * down
         rise = _smooth((y - 0.17 * h) / 1.2) * _smooth((0.6 * h - y) / 2.0)
         ascending = 3.0 * _dome(((x + 1.15 + 0.3 * t["unfold"]) / (1.35 * knob)) ** 2) * rise
-        half = t["mediastinum"] * (1 + 0.12 * (self.q["heart"] > 1)) * t["grown"] ** 0.7
+        half = t["mediastinum"] * (1 + 0.12 * (self.a.view == "AP")) * t["grown"] ** 0.7
         half = half + 0.35 - 0.5 * _smooth((0.12 * h - y) / 2.0)
         upper = 0.5 * p.depth * _dome((np.abs(x) / (half * (1 - 0.1 * np.cos(y * 0.3)))) ** 2)
         upper = upper * _smooth((y + 1.0) / 3.0) * _smooth((0.75 * h - y) / 3.0)
@@ -778,7 +782,7 @@ class _Scene:
         self.bone = self.bone + t["bone"] * (clavicle + scapula + np.maximum(shaft, head))
 
     def vessels(self) -> None:
-        """Pulmonary vessels: the patient's tree, seen where there is lung."""
+        """Pulmonary vessels, fine texture, and haze at the bases, mostly on AP images."""
         t = self.t
         x, y, r, length, side = self.p.tree.T
         y = y * self.insp
@@ -796,7 +800,11 @@ class _Scene:
         share = np.minimum(self.lung / 5.0, 1.0)
         tree = tree * share * t["markings"] * t.get("vessels", 1.0) * 1.25
         grain = _fractal(_rng(self.p.number, 5), self.hw, 28, 3, 0.9) * 0.17 * t["texture"] * share
-        self.fluid = self.fluid + tree + grain
+        rough = _fractal(_rng(self.p.number, 9, self.a.seed), self.hw, 4, 3)
+        basal = _smooth((self.f - 0.6) / 0.5) * np.clip(1 + 0.5 * rough, 0, 2)
+        haze = self.q["haze"] * basal * np.maximum(1 + self.q["haze_side"] * self.side, 0)
+        haze = np.minimum(haze, 0.7 * self.lung)
+        self.fluid = self.fluid + tree + grain + haze
 
     def splat(self, col: np.ndarray, row: np.ndarray, amount: np.ndarray) -> np.ndarray:
         """Spread point amounts over the four pixels around each point."""
@@ -950,7 +958,7 @@ class _Scene:
             rough = _fractal(rng, self.hw, 14, 3)
             lines = np.maximum(0, 1 - np.abs(_fractal(rng, self.hw, 40, 2)) / 0.35)
             change = (
-                s * (2.6 * hilar * np.clip(0.9 + 0.3 * rough, 0.2, 2) + 0.35 * lines) * self.field
+                s * (3.6 * hilar * np.clip(0.9 + 0.3 * rough, 0.2, 2) + 0.35 * lines) * self.field
             )
             change = np.minimum(change, 0.8 * self.lung)
             self.fluid = self.fluid + change
@@ -988,7 +996,7 @@ class _Scene:
             if self.q["supine"] and lesion.height > 6:
                 top = 1.0 - 1.25 * lesion.height / h
                 veil = _smooth((self.f - top) / 0.35) * own * self.inside
-                change = np.minimum(2.8 * s * veil, 0.8 * self.lung)
+                change = np.minimum((1.2 + 3.8 * s) * veil, 0.85 * self.lung)
             else:
                 # the meniscus: highest at the wall, from which the level falls
                 reach = float(np.clip(lesion.width / max(lat - med, 1), 0.12, 1.6))
@@ -1100,8 +1108,8 @@ def draw_lesion(
     width = grown * mean_w * np.exp(log + 0.35 * severity - 0.15 + stretch)
     height = grown * mean_h * np.exp(log + 0.35 * severity - 0.15 - stretch)
     side = -1 if rng.uniform() < 0.54 else 1
-    u_at = float(np.clip(rng.normal(u, 0.22), 0.15, 0.98))
-    f_at = float(np.clip(rng.normal(f, spread_f), 0.03, 0.95))
+    u_at = float(np.clip(rng.normal(u, 0.22), 0.15, 0.9))
+    f_at = float(np.clip(rng.normal(f, spread_f), 0.06, 0.82))
     if name in ("Pleural thickening", "Pleural effusion"):
         apical = name == "Pleural thickening" and rng.uniform() < 0.68
         f_at = 0.05 if apical else f_at
@@ -1190,19 +1198,23 @@ def _changed(patient: Patient, lesions: tuple[Lesion, ...]) -> Patient:
     for lesion in lesions:
         s = lesion.severity
         if lesion.name == "Cardiomegaly":
-            traits["cardiomegaly"] = max(0.52 / traits["heart"], 1.0) * (1.0 + 0.22 * s)
+            traits["cardiomegaly"] = max(0.54 / traits["heart"], 1.0) * (1.02 + 0.22 * s)
         elif lesion.name == "Aortic enlargement":
             traits["aorta"] = max(1.6 / traits["knob"], 1.0) * (1.02 + 0.28 * s)
             traits["unfold"] = traits["unfold"] + 0.9 * s
         elif lesion.name == "Emphysema":
-            traits |= {"flat_dome": 0.55 * s, "markings": traits["markings"] * (1 - 0.4 * s)}
-            traits |= {"thin": 0.35 * s, "heart": traits["heart"] * (1 - 0.15 * s)}
+            traits |= {"flat_dome": 0.3 + 0.5 * s, "markings": traits["markings"] * (1 - 0.5 * s)}
+            traits |= {"thin": 0.2 + 0.4 * s, "heart": traits["heart"] * (0.95 - 0.15 * s)}
         elif lesion.name == "Edema":
-            traits |= {"vessels": 1 + 1.0 * s, "hila": 1 + 0.9 * s}
+            traits |= {"vessels": 1.2 + 1.0 * s, "hila": 1.2 + 1.0 * s}
             traits["heart"] = min(traits["heart"] * (1 + 0.12 * s), 0.62)
         elif lesion.name in ("ILD", "Pulmonary fibrosis"):
             traits["trachea"] = traits.get("trachea", 0) + 0.5 * s * lesion.side
-    return replace(patient, traits=traits)
+    outline = patient.outline
+    if "thin" in traits:  # the lungs of emphysema are long
+        outline = outline.copy()
+        outline[:, 1] *= 1 + 0.3 * traits["thin"]
+    return replace(patient, traits=traits, outline=outline)
 
 
 def _expose(scene: _Scene) -> np.ndarray:
@@ -1232,6 +1244,8 @@ def _process(scene: _Scene, signal: np.ndarray) -> np.ndarray:
     q = scene.q
     log = -np.log(signal)
     log = ndimage.gaussian_filter(log, 0.45, truncate=2.5)
+    # an oblique grid and the anode's heel darken one side
+    log += q["gradient_x"] / 20 * scene.x + q["gradient_y"] / 20 * (scene.y - scene.pivot_y)
     small = ndimage.zoom(log, 0.125, order=1)
     wide = _upsample(ndimage.gaussian_filter(small, 2.6 / 8 / scene.step, mode="nearest"), scene.hw)
     flat = log - q["local"] * (wide - wide.mean())
