@@ -510,7 +510,8 @@ class _Scene:
         widest = pick([o[2:14].max() for o in self.p.outline])
         column = (self.ax - pick([o[14:23].min() for o in self.p.outline])) / widest * 1.15
         flat_dome = self.t.get("flat_dome", 0.0)
-        dome_f = 1 - 1.25 * (1 - both(dome, column, 0, 1.3))
+        dome = self.domes = [1 - 1.25 * (1 - table) for table in dome]
+        dome_f = both(dome, column, 0, 1.3)
         dome_f = dome_f + flat_dome * (0.97 - dome_f)
         self.below = (self.f - dome_f) * self.high  # cm below the diaphragm's dome
         edge = 1.5 * self.step
@@ -915,6 +916,17 @@ class _Scene:
 
     # --- findings ---
 
+    def _visible(self, lesion: Lesion) -> tuple[float, float]:
+        """The lesion's `f` and `u`, moved above the dome and beside the heart if it is in the lung."""
+        if lesion.name.startswith("Pleural") or lesion.name == "Pneumothorax":
+            return float(np.clip(lesion.f, 0.03, 0.97)), lesion.u
+        table = self.domes[int(lesion.side > 0)]
+        f = lesion.f * float(np.interp(lesion.u * 1.15, np.linspace(0, 1.3, len(table)), table))
+        if lesion.name == "Calcification" and lesion.u < 0.12:
+            return f, lesion.u
+        behind = 0.42 if lesion.side > 0 and f > 0.45 else 0.15
+        return f, behind + (1 - behind) * lesion.u
+
     def find(self, lesion: Lesion) -> np.ndarray:
         """Draw one finding; return its map: the change in cm of soft tissue, for the box."""
         rng = _rng(lesion.seed)
@@ -922,11 +934,11 @@ class _Scene:
         i = int(lesion.side > 0)
         own = self.side == lesion.side
         row = self.p.outline[i]
-        f_at = np.clip(lesion.f, 0.03, 0.97)
+        f_at, u_at = self._visible(lesion)
         lat = float(np.interp(f_at, _LATERAL_AT, row[2:14]))
         med = float(np.interp(f_at, _MEDIAL_AT, row[14:23]))
-        cx = lesion.side * (med + lesion.u * (lat - med)) + float(np.mean(self.mid))
-        cy = float(row[0] + lesion.f * row[1]) * self.insp
+        cx = lesion.side * (med + u_at * (lat - med)) + float(np.mean(self.mid))
+        cy = float(row[0] + f_at * row[1]) * self.insp
         dx, dy = self.x - cx, self.y - cy
         w, g = lesion.width / 2, lesion.height / 2
         s = 0.25 + 1.05 * lesion.severity
@@ -1103,7 +1115,7 @@ def draw_lesion(
         raise ValueError(f"severity is {severity!r}; expected 0 to 1")
     mean_w, mean_h, spread, u, f, spread_f = _PLACES[name]
     log = rng.normal(0, spread)
-    stretch = rng.normal(0, 0.25)
+    stretch = rng.normal(0, 0.08 if name == "Nodule/Mass" else 0.25)
     grown = patient.traits["grown"]
     width = grown * mean_w * np.exp(log + 0.35 * severity - 0.15 + stretch)
     height = grown * mean_h * np.exp(log + 0.35 * severity - 0.15 - stretch)
