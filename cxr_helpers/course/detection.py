@@ -158,7 +158,6 @@ def train_detector(
             precision=pretraining.training_precision(),
             accelerator="auto",
             devices=1,
-            gradient_clip_val=10.0,
             logger=CSVLogger(log, name="", version=""),
             callbacks=callbacks,
             enable_progress_bar=progress,
