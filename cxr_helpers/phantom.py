@@ -917,7 +917,7 @@ class _Scene:
     # --- findings ---
 
     def _visible(self, lesion: Lesion) -> tuple[float, float]:
-        """The lesion's `f` and `u`, moved above the dome and beside the heart if it is in the lung."""
+        """Where a lesion is seen: in the lung, above the dome and beside the heart."""
         if lesion.name.startswith("Pleural") or lesion.name == "Pneumothorax":
             return float(np.clip(lesion.f, 0.03, 0.97)), lesion.u
         table = self.domes[int(lesion.side > 0)]
