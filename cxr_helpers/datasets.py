@@ -7,14 +7,23 @@ memory-mapped array of bytes. An epoch then costs no decoding.
 Needs: numpy, pillow, torch, tqdm.
 """
 
+import io
 import json
+import multiprocessing
 import os
 import shutil
+import sys
+import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -23,6 +32,10 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 Reader = Callable[[Path], np.ndarray]
+
+JOURNAL = "journal.jsonl"  # what of an unfinished cache is done
+SECONDS_AT_RISK = 2.0  # work that a kill may cost
+CHUNK = 16  # files that a worker takes at once
 
 
 class CacheError(ValueError):
@@ -97,80 +110,240 @@ def pack_images(
 ) -> PackedImages:
     """Read every file once and write the packed cache.
 
+    A run that was killed goes on where it stopped, as long as files and size are the same, and
+    ends in the same bytes. A file that changed meanwhile is read again, with all after it.
+
     Args:
         files: path of each image id; their order is kept.
         read: path to an (H, W) array, uint8 or float in [0, 1]; a function of a module when
-            `workers` is more than 1. A `ValueError` or `OSError` of it sets the file aside.
+            `workers` is more than 1. An exception of it sets the file aside.
         size: side of the square in pixels.
         out: folder to make; an existing one is replaced once the new one is whole.
-        workers: processes that read.
+        workers: processes that read. With 2 or more, a file that crashes its process is set
+            aside too.
         progress: show a progress bar.
 
     Raises:
-        CacheError: there is no file, `size` is not positive, or no file could be read.
+        CacheError: there is no file, `size` is not positive, no file could be read, the disk
+            cannot be written, or another process is packing into `out`.
     """
     if not files or size < 1:
         raise CacheError(f"nothing to pack into {out}: {len(files)} files at {size} pixels")
-    partial_out = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial_out, ignore_errors=True)
-    partial_out.mkdir(parents=True)
-    raw = partial_out / "pixels.raw"
-    with raw.open("wb") as stream:
-        index = _pack_into(stream, files, read, size, workers, progress, out.name)
-    n_read = len(index["image_ids"])
-    if not n_read:
-        first = next(iter(index["unreadable"].items()))
-        shutil.rmtree(partial_out)
+    unfinished = out.with_name(f".{out.name}.partial")
+    try:
+        unfinished.mkdir(parents=True, exist_ok=True)
+        with _alone(out):
+            index = _pack_into(unfinished, files, read, size, workers, progress, out.name)
+            if not index["image_ids"]:
+                shutil.rmtree(unfinished)
+                first, reason = next(iter(index["unreadable"].items()))
+                raise CacheError(
+                    f"none of {len(files)} files could be read; the first, {first}: {reason}"
+                )
+            (unfinished / "index.json").write_text(json.dumps(index), encoding="utf-8")
+            (unfinished / JOURNAL).unlink()
+            shutil.rmtree(out, ignore_errors=True)
+            os.replace(unfinished, out)
+    except OSError as error:
         raise CacheError(
-            f"none of {len(files)} files could be read; the first, {first[0]}: {first[1]}"
-        )
-    _raw_to_npy(raw, partial_out / "pixels.npy", (n_read, size, size))
-    (partial_out / "index.json").write_text(json.dumps(index), encoding="utf-8")
-    shutil.rmtree(out, ignore_errors=True)
-    os.replace(partial_out, out)
+            f"cannot write {out} ({error.strerror or error}); free space or mend the rights "
+            "there, then start again: what is done is kept"
+        ) from error
     return PackedImages.load(out)
 
 
-def _pack_into(stream, files, read, size, workers, progress, name) -> dict:
-    index = {"image_ids": [], "original_hw": [], "unreadable": {}}
-    results = _read_all(list(files.values()), partial(_read_square, read=read, size=size), workers)
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold a lock beside `out`, which ends with the process however that ends."""
+    path = out.with_name(f".{out.name}.lock")
+    with path.open("a+b") as stream:
+        try:
+            if os.name == "nt":
+                import msvcrt
+
+                msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                # Not flock: forked workers would inherit that and outlive a killed parent.
+                fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise CacheError(f"another process is packing into {out}; wait for it") from error
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # Windows removes no open file
+                path.unlink()
+
+
+def _pack_into(folder, files, read, size, workers, progress, name) -> dict:
+    """Append squares to pixels.npy and then, once these are on the disk, lines to the journal."""
+    pixels, journal = folder / "pixels.npy", folder / JOURNAL
+    done, journal_bytes = _finished(pixels, journal, files, size)
+    todo = list(files.items())[len(done) :]
+    results = _read_all([p for _, p in todo], partial(_read_square, read=read, size=size), workers)
     bar = tqdm(
-        results, total=len(files), desc=f"packing {name}", unit="image", disable=not progress
+        results,
+        total=len(files),
+        initial=len(done),
+        desc=f"packing {name}",
+        unit="image",
+        mininterval=0.3 if sys.stderr.isatty() else 15.0,  # seconds; a log gets few lines
+        disable=not progress,
     )
-    for image_id, (square, hw, reason) in zip(files, bar, strict=True):
-        if square is None:
-            index["unreadable"][image_id] = reason
-            continue
-        stream.write(square.tobytes())
-        index["image_ids"].append(image_id)
-        index["original_hw"].append(hw)
-    return index
+    with (
+        closing(results),
+        pixels.open("r+b" if done else "wb") as stream,
+        journal.open("r+b" if done else "wb") as lines,
+    ):
+        stream.write(_npy_header(0, size))
+        stream.truncate(stream.seek(_npy_bytes(_n_read(done), size)))
+        lines.truncate(lines.seek(journal_bytes))
+        if not done:
+            lines.write(json.dumps({"size": size}).encode() + b"\n")
+        fresh, saved = [], time.monotonic()
+        for (image_id, _), (square, stamp, hw, reason) in zip(todo, bar, strict=True):
+            if square is not None:
+                stream.write(square.tobytes())
+            fresh.append((image_id, stamp, hw, reason))
+            if time.monotonic() - saved > SECONDS_AT_RISK:
+                _save(stream, lines, fresh)
+                done, fresh, saved = done + fresh, [], time.monotonic()
+        _save(stream, lines, fresh)
+        done = done + fresh
+        stream.seek(0)
+        stream.write(_npy_header(_n_read(done), size))
+    return {
+        "image_ids": [image_id for image_id, _, hw, _ in done if hw],
+        "original_hw": [hw for _, _, hw, _ in done if hw],
+        "unreadable": {image_id: reason for image_id, _, hw, reason in done if not hw},
+    }
+
+
+def _save(stream: IO[bytes], lines: IO[bytes], entries: list) -> None:
+    stream.flush()
+    os.fsync(stream.fileno())
+    lines.write("".join(json.dumps(entry) + "\n" for entry in entries).encode())
+    lines.flush()
+    os.fsync(lines.fileno())
+
+
+def _finished(pixels: Path, journal: Path, files, size: int) -> tuple[list, int]:
+    """What an interrupted run leaves to go on from, and how many bytes of its journal stand."""
+    try:
+        lines = journal.read_bytes().split(b"\n")[:-1]  # a line that was cut has no end
+        room = (pixels.stat().st_size - _npy_bytes(0, size)) // size**2
+        if not lines or json.loads(lines[0]) != {"size": size}:
+            return [], 0
+    except (OSError, ValueError):
+        return [], 0
+    done, n_bytes = [], len(lines[0]) + 1
+    for line, (image_id, path) in zip(lines[1:], files.items(), strict=False):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            break
+        room -= entry[2] is not None
+        if entry[:2] != [image_id, _stamp(path)] or room < 0:
+            break
+        done.append(entry)
+        n_bytes += len(line) + 1
+    return (done, n_bytes) if done else ([], 0)
+
+
+def _stamp(path: Path) -> list[int] | None:
+    """Size and time of a file, to see whether it changed."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _n_read(entries: list) -> int:
+    return sum(hw is not None for _, _, hw, _ in entries)
+
+
+def _npy_header(n: int, size: int) -> bytes:
+    """Header of an .npy file; as long for any `n`, for numpy leaves room to grow."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": (n, size, size)}
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, header)
+    return stream.getvalue()
+
+
+def _npy_bytes(n: int, size: int) -> int:
+    return len(_npy_header(n, size)) + n * size**2
 
 
 def _read_all(paths: list[Path], read_one: Callable, workers: int) -> Iterator:
+    """Results in the order of the paths; a crash of a worker costs only the file it crashed on."""
     if workers <= 1:
         yield from map(read_one, paths)
         return
-    with ProcessPoolExecutor(workers) as pool:
-        yield from pool.map(read_one, paths, chunksize=16)
+    chunks = deque(paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK))
+    running: deque = deque()
+    pool = _pool(workers)
+    try:
+        while chunks or running:
+            try:
+                while chunks and len(running) < 4 * workers:
+                    running.append((chunks[0], pool.submit(_read_chunk, chunks[0], read_one)))
+                    chunks.popleft()
+                results = running[0][1].result()
+            except BrokenProcessPool:
+                pool.shutdown()
+                chunks.extendleft(chunk for chunk, _ in reversed(running))
+                running.clear()
+                yield from _read_guarded(chunks.popleft(), read_one)
+                pool = _pool(workers)
+                continue
+            running.popleft()
+            yield from results
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _read_guarded(paths: list[Path], read_one: Callable) -> Iterator:
+    """Read each file in a process of its own."""
+    for path in paths:
+        with _pool(1) as pool:
+            try:
+                result = pool.submit(read_one, path).result()
+            except BrokenProcessPool:
+                reason = "the process that read it died: its decoder crashed or memory ran out"
+                result = None, _stamp(path), None, reason
+        yield result
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, initializer=_end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """Make this worker end when its parent was killed, which it would not notice otherwise."""
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _read_chunk(paths: list[Path], read_one: Callable) -> list:
+    return [read_one(path) for path in paths]
 
 
 def _read_square(path: Path, *, read: Reader, size: int):
-    """(square, original height and width, None), or (None, None, reason)."""
+    """Square or None, the file's stamp, [original height, width] or None, reason or None."""
+    stamp = _stamp(path)
     try:
         image = read(path)
-        return fit_square(image, size), image.shape, None
+        return fit_square(image, size), stamp, list(image.shape), None
     except (ValueError, OSError) as error:
-        return None, None, str(error)
-
-
-def _raw_to_npy(raw: Path, npy: Path, shape: tuple[int, ...]) -> None:
-    """Put an .npy header before raw bytes, in pieces, so that memory stays small."""
-    with npy.open("wb") as target, raw.open("rb") as source:
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(target, header)
-        shutil.copyfileobj(source, target, 2**20)
-    raw.unlink()
+        return None, stamp, None, str(error)
+    except Exception as error:  # a file must not stop the run
+        return None, stamp, None, f"{type(error).__name__}: {error}"
 
 
 def fit_square(image: np.ndarray, size: int) -> np.ndarray:
