@@ -230,7 +230,8 @@ def plot_gray_values(images: Mapping[str, np.ndarray]) -> Figure:
         share = np.bincount(np.asarray(pixels).ravel(), minlength=256) / pixels.size
         smooth = 100 * share.reshape(-1, 4).sum(axis=1)
         axis.plot(np.arange(0, 256, 4), smooth, style, label=site)
-    axis.set(xlabel="gray value (0 black, 255 white)", ylabel="share of pixels (%)", yscale="log")
+    axis.set(xlabel="gray value (0 black, 255 white)", ylabel="share of pixels (%)")
+    axis.set_ylim(bottom=0)
     axis.legend(frameon=False)
     sns.despine(figure)
     return figure

@@ -1,8 +1,99 @@
 """Tables that notebook 01 shows."""
 
-import pandas as pd
+from collections.abc import Mapping
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
+import pydicom
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from cxr_helpers import nih
+from cxr_helpers.phantom import Radiograph
 from cxr_helpers.vindr import Readings
+
+
+def cooccurrence(labels: pd.DataFrame) -> pd.DataFrame:
+    """How often one label comes with another.
+
+    Args:
+        labels: (N, K) of 0 and 1.
+
+    Returns:
+        (K, K): of the images with the label of the row, the share in percent that also has the
+        label of the column. NaN on the diagonal, and in the row of a label that never occurs.
+
+    Example:
+        >>> cooccurrence(pd.DataFrame({"a": [1, 1], "b": [1, 0]})).loc["a", "b"]
+        np.float64(50.0)
+    """
+    counts = labels.T.astype(np.int64) @ labels.astype(np.int64)
+    alone = np.diag(counts).astype(float)
+    share = 100 * counts / np.where(alone > 0, alone, np.nan)[:, None]
+    return share.mask(np.eye(len(share), dtype=bool))
+
+
+def label_noise(labels: pd.DataFrame, rereads: pd.DataFrame) -> pd.DataFrame:
+    """Labels from reports against the radiologists' second reading, where both name a finding.
+
+    Args:
+        labels: 0 and 1, indexed by `image_id`, with the columns of `nih.LABELS`.
+        rereads: bool, indexed by `image_id` (see `nih.read_rereads`).
+
+    Returns:
+        A row for `Pneumothorax` and for `Nodule/Mass`: `labeled` and `seen` (images), `ppv` (of
+        the labeled, the share that the radiologists saw) and `sensitivity` (of the seen, the
+        share that was labeled), 0 to 1.
+    """
+    labels = labels.loc[rereads.index]
+    pairs = {
+        "Pneumothorax": (labels["Pneumothorax"] == 1, rereads["Pneumothorax"]),
+        "Nodule/Mass": ((labels[["Nodule", "Mass"]] == 1).any(axis=1), rereads["Nodule or mass"]),
+    }
+    rows = {}
+    for name, (said, seen) in pairs.items():
+        both = int((said & seen).sum())
+        rows[name] = {
+            "labeled": int(said.sum()),
+            "seen": int(seen.sum()),
+            "ppv": both / max(int(said.sum()), 1),
+            "sensitivity": both / max(int(seen.sum()), 1),
+        }
+    return pd.DataFrame(rows).T.astype({"labeled": int, "seen": int})
+
+
+def reread_shares(labels: pd.DataFrame, rereads: pd.DataFrame) -> pd.DataFrame:
+    """What radiologists saw on the images of each label.
+
+    Args:
+        labels: 0 and 1, indexed by `image_id`, with the columns of `nih.LABELS`.
+        rereads: bool, indexed by `image_id` (see `nih.read_rereads`).
+
+    Returns:
+        A row a label and one for 'No Finding', a column a finding of the second reading: the
+        share of the row's images in percent on which it was seen. A label without an image among
+        the rereads has no row.
+    """
+    labels = labels.loc[rereads.index, list(nih.LABELS)] == 1
+    labels[nih.NO_FINDING] = ~labels.any(axis=1)
+    return pd.DataFrame({k: 100 * rereads[v].mean() for k, v in labels.items() if v.any()}).T
+
+
+def short_sides_at(boxes: pd.DataFrame, *, long_side: float, size: int) -> pd.Series:
+    """Shorter side of each box once its image is scaled to `size` pixels along the longer side.
+
+    Args:
+        boxes: x_min, y_min, x_max, y_max in pixels of the original.
+        long_side: longer side in pixels that all originals are taken to have.
+        size: of the scaled image in pixels.
+    """
+    sides = pd.DataFrame(
+        {"w": boxes["x_max"] - boxes["x_min"], "h": boxes["y_max"] - boxes["y_min"]}
+    )
+    return sides.min(axis=1) * size / long_side
 
 
 def reader_table(readings: Readings) -> pd.DataFrame:
@@ -29,3 +120,102 @@ def reader_table(readings: Readings) -> pd.DataFrame:
             "boxes": readings.boxes["reader_id"].value_counts().reindex(read.index, fill_value=0),
         }
     )
+
+
+def read_by_all(readings: Readings, names: list[str]) -> pd.Series:
+    """Share of the abnormal and of the normal images that every one of these readers read.
+
+    Returns:
+        `abnormal` and `normal`, in percent; an image is abnormal where any reader drew a box.
+    """
+    table = readings.readings[readings.readings["reader_id"].isin(names)]
+    images = readings.readings["image_id"].unique()
+    by_all = table.groupby("image_id")["reader_id"].nunique() == len(set(names))
+    by_all = by_all.reindex(images, fill_value=False).to_numpy()
+    abnormal = np.isin(images, readings.boxes["image_id"].unique())
+    shares = {"abnormal": by_all[abnormal].mean(), "normal": by_all[~abnormal].mean()}
+    return 100 * pd.Series(shares)
+
+
+def most_fused(boxes: pd.DataFrame, fused: pd.DataFrame, *, at_most: int = 3) -> str:
+    """The image in which fusion joined the most boxes, among those with few fused ones.
+
+    Args:
+        boxes: of the readers, with `image_id`.
+        fused: with `image_id`, at least one row.
+        at_most: fused boxes, and at least two where there is such an image.
+    """
+    after = fused["image_id"].value_counts().sort_index()
+    few = after[after.between(2, at_most)]
+    after = few if len(few) else after
+    joined = boxes["image_id"].value_counts().reindex(after.index, fill_value=0) - after
+    return str(joined.idxmax())
+
+
+def phantom_boxes(radiograph: Radiograph) -> pd.DataFrame:
+    """The boxes of a phantom's findings: label, x_min, y_min, x_max, y_max in pixels."""
+    rows = [(box.name, *box.xyxy) for box in radiograph.boxes if box is not None]
+    return pd.DataFrame(rows, columns=["label", "x_min", "y_min", "x_max", "y_max"])
+
+
+def find_dicom(files: Mapping[str, Path], *, photometric: str, at_most: int = 500) -> Path | None:
+    """The first file with a window and this Photometric Interpretation; None if there is none.
+
+    Args:
+        files: image id to path.
+        photometric: 'MONOCHROME1' or 'MONOCHROME2'.
+        at_most: look into so many files.
+    """
+    for path in list(files.values())[:at_most]:
+        header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+        if header.get("PhotometricInterpretation") == photometric and header.get("WindowWidth"):
+            return path
+    return None
+
+
+def center(pixels: np.ndarray, *, share: float = 0.6) -> np.ndarray:
+    """The middle of square images (N, S, S), without the bars that fill them up to a square."""
+    edge = round((1 - share) / 2 * pixels.shape[1])
+    return np.asarray(pixels[:, edge : pixels.shape[1] - edge, edge : pixels.shape[2] - edge])
+
+
+def gray_shares(pixels: np.ndarray, *, bins: int = 16) -> np.ndarray:
+    """How a picture's pixels share out over the gray values.
+
+    Args:
+        pixels: (N, H, W) uint8.
+        bins: equal steps from black to white; a divisor of 256.
+
+    Returns:
+        float64 (N, bins); each row adds up to 1.
+    """
+    coarse = (pixels // (256 // bins)).reshape(len(pixels), -1)
+    return np.stack([np.bincount(row, minlength=bins) for row in coarse]) / coarse.shape[1]
+
+
+def site_accuracy(
+    shares: Mapping[str, np.ndarray], groups: Mapping[str, np.ndarray], *, folds: int = 5
+) -> float:
+    """How well a linear model names the site of a picture that it has not seen.
+
+    Args:
+        shares: site to features (N, K).
+        groups: site to the patient (or image) of each row; a patient stays in one fold.
+        folds: of the cross-validation.
+
+    Returns:
+        Balanced accuracy, 0 to 1; 0.5 is chance for two sites.
+    """
+    features = np.concatenate([shares[name] for name in shares])
+    site = np.repeat(list(shares), [len(shares[name]) for name in shares])
+    names = [f"{name} {group}" for name in shares for group in groups[name]]
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+    scores = cross_val_score(
+        model,
+        features,
+        site,
+        groups=pd.factorize(np.array(names))[0],
+        cv=GroupKFold(folds),
+        scoring="balanced_accuracy",
+    )
+    return float(scores.mean())

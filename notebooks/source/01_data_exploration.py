@@ -18,33 +18,67 @@
 # ## What you will learn
 #
 # - How many images, patients and findings there are, from the **real tables** of both data sets.
-# - How three readers' boxes become one truth.
-# - How a stored DICOM value becomes a picture.
-# - Why a model trained on one data set may stumble on the other.
+# - How far the labels can be trusted, and how three readers' boxes become one truth.
+# - How large the findings are, where they lie, and what a small image loses.
+# - How a stored DICOM value becomes a picture, and two ways to get it wrong.
+# - Why a model trained on one data set will stumble on the other.
 #
 # **Time and memory:** the [README](../README.md) lists both, as measured on two cores.
 
 # %%
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from cxr_helpers import consensus, dicom, nih, plots, vindr
+from cxr_helpers import consensus, data_plots, dicom, nih, phantom, plots, vindr
+from cxr_helpers.course import exploration
 from cxr_helpers.course.data import load_nih, load_vindr
-from cxr_helpers.course.exploration import reader_table
 from cxr_helpers.course.results import Results, claim
 from cxr_helpers.course.settings import load_settings
 from cxr_helpers.course.tables import packaged_table
+from cxr_helpers.data_plots import show
 
 plots.set_style()
 settings = load_settings()
 results = Results("01_data_exploration", settings)
 
 # %% [markdown]
+# `show` draws a figure as a small picture, so that this notebook stays small.
+#
+# ## Three rows by hand
+#
+# A label table is small enough to do by hand once. Three images; the second has two findings,
+# joined by a bar, and the third has none.
+
+# %%
+three = pd.DataFrame({"image_id": ["a", "b", "c"]})
+three["findings"] = ["Effusion", "Effusion|Edema", "No Finding"]
+by_hand = pd.DataFrame({"Edema": [0, 1, 0], "Effusion": [1, 1, 0]}, index=three["image_id"])
+by_hand
+
+# %% [markdown]
+# One column for each finding, 1 where the image has it. The mean of a column is its **prevalence**:
+# here one third for edema. Our reader makes the same table.
+
+# %%
+made = nih.label_matrix(three, ["Edema", "Effusion"])
+(made == by_hand).all().all()
+
+# %% [markdown]
+# The table times itself counts the pairs: on the diagonal each finding alone, beside it the images
+# that have both.
+
+# %%
+by_hand.T @ by_hand
+
+# %% [markdown]
+# So the one image with edema also has an effusion, but only one of the two with an effusion has
+# edema. Keep that asymmetry in mind for the heatmap below.
+
+# %% [markdown]
 # ## The real NIH table
 #
 # The table of all images ships with the package torchxrayvision, so you can read it without the
-# 42 GB of pictures. First as it is. Look at the last columns.
+# tens of gigabytes of pictures. First as it is. Look at the last columns.
 
 # %%
 raw = pd.read_csv(packaged_table("nih_entries"), nrows=2)
@@ -59,7 +93,7 @@ real_nih = nih.read_entries(packaged_table("nih_entries"))
 real_nih.drop(columns=["spacing_x_mm", "spacing_y_mm"]).head(4)
 
 # %% [markdown]
-# One row is one image. The column `findings` joins several labels with a bar.
+# One row is one image. The column `findings` joins several labels with a bar, as above.
 
 # %%
 print(f"{len(real_nih):,} images of {real_nih['patient_id'].nunique():,} patients")
@@ -67,20 +101,53 @@ print(f"{len(real_nih):,} images of {real_nih['patient_id'].nunique():,} patient
 # %% [markdown]
 # ### How often does each finding occur?
 #
-# Look at the length of the bars from top to bottom.
+# The scale of the next figure is logarithmic: each line to the right is ten times as often.
 
 # %%
 labels = nih.label_matrix(real_nih)
-plots.plot_counts(labels.sum(), xlabel="images with the label (all 112,120)")
-plt.show()
+prevalence = pd.DataFrame({"all images": 100 * labels.mean()})
+show(data_plots.plot_dots(prevalence, xlabel="images with the label (%, log scale)", log=True))
 
 # %% [markdown]
-# The most frequent finding is many times as frequent as the rarest. A score that averages over
-# classes gives Hernia the same weight as Infiltration.
+# The findings span two powers of ten. The rarest is so rare that saying 'no' to everything is
+# nearly always right:
 
 # %%
 counts = labels.sum().sort_values()
-print(f"{counts.index[-1]}: {counts.iloc[-1]:,}. {counts.index[0]}: {counts.iloc[0]:,}.")
+none = 100 * (labels.sum(axis=1) == 0).mean()
+print(f"{counts.index[-1]}: {counts.iloc[-1]:,} images. {counts.index[0]}: {counts.iloc[0]:,}.")
+print(f"No finding at all: {none:.1f}% of the images.")
+print(f"'Never a hernia' is right for {100 * (1 - labels['Hernia'].mean()):.1f}% of them.")
+
+# %% [markdown]
+# That is the baseline any accuracy has to be held against, and why this course uses scores that do
+# not reward it. A score that averages over classes also gives Hernia the same weight as
+# Infiltration.
+#
+# ### Which findings come together?
+#
+# Read the next figure by rows: of the images with the label of the row, how many also have the
+# label of the column? Look for a bright column.
+
+# %%
+pairs = exploration.cooccurrence(labels)
+show(
+    data_plots.plot_heatmap(
+        pairs, label="share of the row's images (%)", xlabel="also has", ylabel="images with"
+    )
+)
+
+# %% [markdown]
+# Infiltration and Effusion are bright in nearly every row: they come with everything. The figure is
+# not symmetric, as by hand. The strongest pairs:
+
+# %%
+strongest = pairs.stack().nlargest(4).round(1)
+strongest.rename_axis(["images with", "also have"]).reset_index(name="share (%)")
+
+# %% [markdown]
+# Which findings go together is something a network can learn instead of the finding itself. It may
+# call pneumonia where it sees edema, and be right often enough.
 
 # %% [markdown]
 # ### How many images has a patient?
@@ -90,8 +157,7 @@ print(f"{counts.index[-1]}: {counts.iloc[-1]:,}. {counts.index[0]}: {counts.iloc
 
 # %%
 per_patient = real_nih["patient_id"].value_counts()
-plots.plot_frequencies(per_patient, xlabel="images of one patient", ylabel="patients")
-plt.show()
+show(plots.plot_frequencies(per_patient, xlabel="images of one patient", ylabel="patients"))
 
 # %%
 print(f"mean {per_patient.mean():.2f}, median {per_patient.median():.0f}, most {per_patient.max()}")
@@ -110,12 +176,89 @@ print(f"mean {per_patient.mean():.2f}, median {per_patient.median():.0f}, most {
 # %%
 is_ap = (real_nih["view"] == "AP").to_numpy()
 ap_share = labels.apply(lambda column: 100 * is_ap[column.to_numpy() == 1].mean())
-plots.plot_counts(ap_share.round(1), xlabel="AP views among images with the label (%)")
-plt.show()
+ap_share = pd.DataFrame({"AP": ap_share})
+show(data_plots.plot_dots(ap_share, xlabel="AP views among the images with the label (%)"))
 
 # %% [markdown]
 # Edema is seen almost only on AP views. A network can score well on edema by recognizing the bed.
-# Such a shortcut is no knowledge of edema. Keep it in mind when a heatmap lights up in a corner.
+# Such a shortcut is no knowledge of edema. How strong is it? Compare the two views:
+
+# %%
+edema = labels["Edema"].to_numpy()
+times = edema[is_ap].mean() / edema[~is_ap].mean()
+print(f"AP: {is_ap.sum():,} images, PA: {(~is_ap).sum():,}.")
+print(f"Edema is {times:.0f} times as frequent on AP views as on PA views.")
+
+# %% [markdown]
+# Keep it in mind when a heatmap lights up in a corner, where 'PORTABLE' is burnt in.
+
+# %% [markdown]
+# ### How old are the patients?
+
+# %%
+ages = {view: real_nih.loc[real_nih["view"] == view, "age"] for view in ("PA", "AP")}
+show(data_plots.plot_histograms(ages, xlabel="age (years)", bin_width=5))
+
+# %%
+print(real_nih.attrs["accounting"])
+print(f"median age {real_nih['age'].median():.0f}, under 16: {(real_nih['age'] < 16).mean():.1%}")
+
+# %% [markdown]
+# Both views have about the same ages, children among them. The reader sets aside ages that cannot be
+# true and counts them. In this edition of the table there are none left.
+
+# %% [markdown]
+# ### Are the labels right?
+#
+# The NIH labels were read out of reports by a program. For some of the images, radiologists later
+# looked again ([Majkowska et al. 2020](https://doi.org/10.1148/radiol.2019191293)). Two questions,
+# for each finding:
+#
+# - Of the images **labeled** with it, on how many was it **seen**? (positive predictive value, PPV)
+# - Of the images on which it was **seen**, how many were **labeled**? (sensitivity)
+
+# %%
+rereads = nih.read_rereads(packaged_table("google2019"))
+noise = exploration.label_noise(labels, rereads)
+noise.round(3)
+
+# %% [markdown]
+# Fewer than half of the images labeled Pneumothorax show one, and fewer than half of those that
+# show one are labeled. What did the radiologists see on the images of each label? Look at the last
+# row of the next figure: the images labeled 'No Finding'.
+
+# %%
+seen = exploration.reread_shares(labels, rereads)
+show(
+    data_plots.plot_heatmap(
+        seen, label="share of the row's images (%)", xlabel="radiologists saw", ylabel="NIH label"
+    )
+)
+
+# %%
+healthy = labels.loc[rereads.index].sum(axis=1) == 0
+missed = rereads[healthy].any(axis=1).mean()
+print(f"{len(rereads):,} images were looked at again, {healthy.sum():,} of them 'No Finding'.")
+print(f"{missed:.0%} of those carry at least one of the four findings.")
+
+# %% [markdown]
+# 'No Finding' does not mean healthy. It means that the program found none of its words. The images
+# that were looked at again are no random sample, so the shares may differ elsewhere. The order of
+# magnitude will not.
+
+# %%
+found = [*noise.loc["Pneumothorax", ["ppv", "sensitivity"]]]
+found += [*noise.loc["Nodule/Mass", ["ppv", "sensitivity"]], missed]
+claim(
+    np.allclose(found, [0.458, 0.458, 0.563, 0.423, 0.36], atol=0.0006),
+    "PPV and sensitivity are 0.458 and 0.458 for Pneumothorax, 0.563 and 0.423 for Nodule/Mass; "
+    "36% of 'No Finding' carry a finding",
+    settings,
+)
+
+# %% [markdown]
+# A model that agreed with these labels perfectly would be wrong about every second pneumothorax.
+# So a score against them says how well a model imitates the labels, and no more.
 
 # %% [markdown]
 # ## The real VinDr table
@@ -127,18 +270,129 @@ real_vindr = vindr.read_readings(packaged_table("vinbigdata"))
 real_vindr.boxes.head(3).round(0)
 
 # %%
-print(f"{real_vindr.readings['image_id'].nunique():,} images, {len(real_vindr.boxes):,} boxes")
+n_images = real_vindr.readings["image_id"].nunique()
+n_abnormal = real_vindr.boxes["image_id"].nunique()
+print(f"{n_images:,} images, {len(real_vindr.boxes):,} boxes")
+print(
+    f"No reader drew a box on {n_images - n_abnormal:,} images ({1 - n_abnormal / n_images:.1%})."
+)
 
 # %% [markdown]
+# Most of these images are normal. The paper's detector is trained and scored on the abnormal ones
+# alone, so what it does on a normal image is never measured there.
+#
 # ### Which findings have boxes?
 
 # %%
-plots.plot_counts(real_vindr.boxes["label"].value_counts(), xlabel="boxes of all readers")
-plt.show()
+by_label = real_vindr.boxes.groupby("label")["image_id"]
+how_many = pd.DataFrame({"boxes": by_label.size(), "images": by_label.nunique()})
+show(data_plots.plot_dots(how_many, xlabel="number (log scale)", log=True))
 
 # %% [markdown]
 # Compare with the NIH figure above. The two data sets name other findings, and share only some.
 # Here the most frequent are an enlarged aorta and an enlarged heart.
+
+# %%
+both = set(vindr.CLASSES) & {name.replace("_", " ") for name in nih.LABELS}
+print(f"The same name in both: {', '.join(sorted(both))}")
+
+# %% [markdown]
+# 'Nodule/Mass' here is two labels there, and 'Infiltration' is a word that one radiologist uses
+# where another says 'consolidation'. Even the shared names do not promise a shared meaning.
+
+# %% [markdown]
+# ### How large is a finding?
+#
+# The table does not hold the size of the images. One can take a robust bound from the boxes: nearly
+# all boxes end inside the following width and height.
+
+# %%
+frame = real_vindr.boxes[["x_max", "y_max"]].quantile(0.995).round()
+frame_xy = (float(frame["x_max"]), float(frame["y_max"]))
+long_side = max(frame_xy)
+print(f"99.5% of the boxes end before x = {frame_xy[0]:.0f} and before y = {frame_xy[1]:.0f}")
+
+# %% [markdown]
+# **An assumption for what follows:** every image is taken to be that large. The real ones are
+# larger and smaller, so the next figures are a little blurred, and exact for no single image.
+#
+# The next figure shows the shorter side of the boxes: the median (stroke), the middle half (box) and
+# the middle 90% (whiskers).
+
+# %%
+short = exploration.short_sides_at(real_vindr.boxes, long_side=long_side, size=long_side)
+percent = 100 * short / long_side
+show(
+    data_plots.plot_spread(
+        percent, real_vindr.boxes["label"], xlabel="shorter side of the box (% of the image, log)"
+    )
+)
+
+# %% [markdown]
+# Most findings also differ among themselves: the whiskers of one line reach over a power of ten. And
+# the areas?
+
+# %%
+corners = real_vindr.boxes[["x_min", "y_min", "x_max", "y_max"]].to_numpy()
+area = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
+median_area = pd.Series(area).groupby(real_vindr.boxes["label"].to_numpy()).median().sort_values()
+times = median_area.iloc[-1] / median_area.iloc[0]
+print(f"{median_area.index[-1]}: {times:.0f} times the area of {median_area.index[0]} (medians)")
+
+# %% [markdown]
+# One detector has to find both.
+
+# %% [markdown]
+# ### What vanishes at 224 pixels?
+#
+# The paper trains at 224 and at 640 pixels. The finest feature map of a usual Faster R-CNN has a
+# cell for every 4 pixels, so that a box with a short side under 8 pixels is less than two cells
+# wide. How many boxes are that small?
+
+# %%
+at = {
+    f"{n} px": exploration.short_sides_at(real_vindr.boxes, long_side=long_side, size=n) < 8
+    for n in (224, 640)
+}
+lost = 100 * pd.DataFrame(at).groupby(real_vindr.boxes["label"]).mean()
+show(data_plots.plot_dots(lost, xlabel="boxes with a short side under 8 px (%)"))
+
+# %% [markdown]
+# At 224 pixels most nodules shrink to a few dots, and much of the calcification and the pleural
+# thickening with them. At 640 pixels little is lost. How much does the assumed size matter? Let it
+# be a tenth smaller or larger:
+
+# %%
+nodules = real_vindr.boxes.query("label == 'Nodule/Mass'")
+for factor in (0.9, 1.0, 1.1):
+    side = exploration.short_sides_at(nodules, long_side=factor * long_side, size=224)
+    print(f"images of {factor * long_side:.0f} px: {(side < 8).mean():.1%} of the nodules")
+
+# %%
+share = lost.loc["Nodule/Mass", "224 px"]
+claim(
+    abs(share - 55.5) < 1,
+    "at 224 px, 55.5% (within one point) of the Nodule/Mass boxes have a short side under 8 px",
+    settings,
+)
+
+# %% [markdown]
+# No training recovers what the scaling removed. A low score on nodules at 224 pixels is first of
+# all a statement about 224 pixels.
+
+# %% [markdown]
+# ### Where does each finding sit?
+#
+# Each map shows the share of the boxes of one finding that cover a place: yellow the largest, blue
+# none. The patient faces you, so the left of the map is the patient's right.
+
+# %%
+show(data_plots.plot_places(real_vindr.boxes, frame_xy=frame_xy))
+
+# %% [markdown]
+# The heart and the aorta have one place each, pleural effusions lie at the bases, fibrosis and
+# thickening at the apices, nodules anywhere in the lungs. A detector may lean on these places. At
+# another hospital, where images are cropped otherwise, they shift.
 
 # %% [markdown]
 # ### Who drew the boxes?
@@ -147,18 +401,38 @@ plt.show()
 # at the points at the top.
 
 # %%
-readers = reader_table(real_vindr)
-plots.plot_readers(readers)
-plt.show()
+readers = exploration.reader_table(real_vindr)
+show(plots.plot_readers(readers))
 
 # %% [markdown]
-# Three readers saw nearly all the abnormal images and drew nearly all the boxes. So the reader's
-# name alone predicts whether an image is abnormal. It must never be an input of a model.
+# Three readers saw nearly all the abnormal images and drew nearly all the boxes.
 
 # %%
 top = readers["boxes"].nlargest(3)
+top_names = sorted(top.index, key=lambda name: int(name[1:]))
 share = 100 * top.sum() / readers["boxes"].sum()
-print(f"{', '.join(sorted(top.index, key=lambda r: int(r[1:])))} drew {share:.1f}% of the boxes")
+print(f"{', '.join(top_names)} drew {share:.1f}% of the boxes")
+print(f"{(readers['boxes'] == 0).sum()} of {len(readers)} readers drew none")
+
+# %% [markdown]
+# Suppose somebody never looks at the image and is told only who read it. The rule: call the image
+# abnormal where these three did.
+
+# %%
+rule = exploration.read_by_all(real_vindr, top_names)
+print(f"abnormal images called abnormal: {rule['abnormal']:.1f}%")
+print(f"normal images called abnormal: {rule['normal']:.1f}%")
+
+# %%
+claim(
+    rule["abnormal"] > 90 and rule["normal"] < 20,
+    "the readers' names alone tell abnormal from normal images",
+    settings,
+)
+
+# %% [markdown]
+# That beats many a network. A reader's name must never be an input of a model. And 'normal' and
+# 'abnormal' were mostly judged by different eyes.
 
 # %% [markdown]
 # ## Three readers, one truth
@@ -169,13 +443,21 @@ print(f"{', '.join(sorted(top.index, key=lambda r: int(r[1:])))} drew {share:.1f
 
 # %%
 drawn = np.array([[10, 10, 50, 50], [14, 12, 54, 50], [60, 60, 90, 90]], dtype=float)
+shared = (50 - 14) * (50 - 12)
+together = 40 * 40 + 40 * 38 - shared
+print(f"IoU of the first two: {shared} / {together} = {shared / together:.2f}")
+
+# %% [markdown]
+# The first two overlap by more than half; the third lies alone. **Weighted box fusion** replaces
+# boxes that overlap so much by their mean.
+
+# %%
 fused, n_readers, _ = consensus.weighted_box_fusion(drawn, np.array(["R8", "R9", "R10"]))
 pd.DataFrame(fused, columns=["x_min", "y_min", "x_max", "y_max"]).assign(readers=n_readers)
 
 # %% [markdown]
-# The first two boxes overlap by more than half, so they became one: their mean. The third stayed,
-# with one reader behind it. This is weighted box fusion, and it is what the paper's data went
-# through. Now all real boxes:
+# The first two became one: their mean. The third stayed, with one reader behind it. This is what
+# the paper's data went through. Now all real boxes:
 
 # %%
 real_fused = consensus.fuse_readings(real_vindr.boxes)
@@ -184,18 +466,24 @@ print(
     f"{len(real_vindr.boxes):,} boxes become {len(real_fused):,}; {alone:.1f}% rest on one reader"
 )
 
+# %%
+claim(len(real_fused) == 23934, "the fused real boxes number 23,934, as the paper's", settings)
+
 # %% [markdown]
 # Two thirds of the 'truth' is the word of one reader. How well do two readers agree at all? F1 is
-# 1 where they draw the same boxes, and 0 where they share none (at an IoU of at least 0.5).
+# 100% where they draw the same boxes, and 0 where they share none (at an IoU of at least 0.5). The
+# squares show the share of the fused boxes that rest on one reader.
 
 # %%
-agreement = consensus.reader_agreement(real_vindr.boxes)
-plots.plot_counts(agreement["f1"].round(2), xlabel="agreement of two readers (F1 at IoU 0.5)")
-plt.show()
+agreement = 100 * consensus.reader_agreement(real_vindr.boxes)["f1"]
+single = 100 * (real_fused["readers"] == 1).groupby(real_fused["label"]).mean()
+opinions = pd.DataFrame({"agreement of two readers (F1)": agreement, "on one reader": single})
+show(data_plots.plot_dots(opinions, xlabel="percent"))
 
 # %% [markdown]
-# Large organs find agreement. Small or diffuse findings do not. No detector can be expected to
-# agree with the readers more than they agree with each other.
+# Large organs find agreement. Small or diffuse findings do not, and there the truth is mostly one
+# person's. No detector can be expected to agree with the readers more than they agree with each
+# other.
 
 # %% [markdown]
 # ## The pictures: NIH
@@ -210,14 +498,13 @@ print(nih_data.split_source)
 
 # %%
 nih_files = nih.find_images(settings.nih)
-sick = nih_data.entries[nih_data.labels.sum(axis=1) == 1].drop_duplicates("findings").head(8)
+sick = nih_data.entries[nih_data.labels.sum(axis=1) == 1].drop_duplicates("findings").head(4)
 pictures = [nih.read_image(nih_files[image_id]) for image_id in sick["image_id"]]
-plots.show_images(pictures, sick["findings"].tolist(), width=1.7)
-plt.show()
+show(plots.show_images(pictures, sick["findings"].tolist(), width=1.55))
 
 # %% [markdown]
-# Each image carries one label. Some labels are wrong on purpose, as in the real data: a program
-# read them out of reports, and against a second reading by radiologists many did not hold.
+# Each image carries one label. Some labels are wrong, as you saw above; in the demo they are wrong
+# on purpose, at the measured rate.
 
 # %% [markdown]
 # ### One patient, several images
@@ -228,12 +515,40 @@ plt.show()
 busiest = nih_data.entries["patient_id"].value_counts().index[0]
 same = nih_data.entries[nih_data.entries["patient_id"] == busiest].head(4)
 pictures = [nih.read_image(nih_files[image_id]) for image_id in same["image_id"]]
-plots.show_images(pictures, same["view"].tolist(), width=1.7)
-plt.show()
+show(plots.show_images(pictures, same["view"].tolist(), width=1.55))
 
 # %% [markdown]
 # The anatomy stays: lungs, heart, spine. Exposure, position and devices change. A network can
 # learn to recognize the person.
+
+# %% [markdown]
+# ### What the test list does to prevalence
+#
+# NIH publishes two lists of files: one to train on, one to test on. The package that brings the
+# table does not bring the lists, so the next figure uses the data at hand: its own lists if there
+# are any, as in the demo, and otherwise a random split by patient. The line under 'The pictures:
+# NIH' says which.
+
+# %%
+test = nih_data.split == "test"
+parts = {"training list": ~test, "test list": test}
+by_list = pd.DataFrame({k: 100 * nih_data.labels[rows].mean(axis=0) for k, rows in parts.items()})
+by_list.index = nih.LABELS
+show(data_plots.plot_dots(by_list, xlabel="images with the label, data at hand (%)"))
+
+# %%
+for name, rows in parts.items():
+    without = (nih_data.labels[rows].sum(axis=1) == 0).mean()
+    print(f"{name}: {rows.sum():,} images, {without:.1%} without a finding")
+
+# %% [markdown]
+# With the official lists, the test part is the sicker one. In the real data 58.4% of the training
+# list but only 38.5% of the test list are 'No Finding', Pneumothorax rises from 3.1% to 10.4%, and
+# AP views from 35% to 57% (computed from NIH's `train_val_list.txt` and `test_list.txt`). After a
+# random split, the two dots of a line lie close together, as far as chance allows.
+#
+# Two consequences. A threshold chosen on the training list is too high or too low on the test list.
+# And a score on the official test list cannot be compared with one on a random split.
 
 # %% [markdown]
 # ## The pictures: VinDr
@@ -249,68 +564,239 @@ else:
     print(f"{len(vindr_data.images.image_ids):,} images, {len(vindr_data.fused):,} fused boxes")
 
 # %% [markdown]
-# A DICOM file stores numbers and says what they mean. `read_dicom` returns the picture and a list
-# of what it did to get there.
+# ### From stored values to a picture, step by step
+#
+# A DICOM file stores whole numbers and says what they mean. We take a file whose **Photometric
+# Interpretation** is MONOCHROME1: there a large number means dark.
 
 # %%
+inverted = None
 if vindr_data is not None:
     vindr_files = vindr.find_images(settings.vindr)
-    n_boxes = vindr_data.fused["image_id"].value_counts()
-    example_id = n_boxes.index[n_boxes == 5].min()
-    example = dicom.read_dicom(vindr_files[example_id])
+    inverted = exploration.find_dicom(vindr_files, photometric="MONOCHROME1")
+    print("a MONOCHROME1 file was found" if inverted else "no MONOCHROME1 file here")
+
+# %%
+if inverted:
+    dataset = dicom.load_dataset(inverted)
+    stored = dicom.stored_values(dataset)
+    print(f"{stored.shape} {stored.dtype}, {dataset.BitsStored} bits stored")
+    print(f"values from {stored.min()} to {stored.max()}")
+
+# %% [markdown]
+# Three transforms follow. The **modality** transform gives the numbers their unit (slope and
+# intercept). The **window** says which of them to show, by a center and a width. The last step
+# turns the scale around where large means dark.
+
+# %%
+if inverted:
+    values, modality_step = dicom.modality_values(stored, dataset)
+    shown, kind, window_step, window = dicom.display_values(values, dataset)
+    by_steps = 1 - shown
+    print(modality_step, window_step, sep="\n")
+
+# %% [markdown]
+# Each picture of the next figure is drawn from its own darkest to its own brightest value, and its
+# histogram stands below. Watch the axis of the histogram.
+
+# %%
+if inverted:
+    steps = {"stored": stored, "modality": values, "window": shown, "inverted": by_steps}
+show(data_plots.plot_steps(steps)) if inverted else None
+
+# %% [markdown]
+# The first three look like negatives: the lungs are bright. Only the last step makes them dark, as
+# the convention is: air lets X-rays pass. The window brought all values into 0 to 1. `read_dicom`
+# does the same in one call, and lists what it did.
+
+# %%
+if inverted:
+    example = dicom.read_dicom(inverted)
     print(*example.steps, sep="\n")
+    claim(np.allclose(example.pixels, by_steps, atol=1e-6), "by steps and in one call", settings)
 
 # %% [markdown]
-# In MONOCHROME1 a large number means dark. A reader that overlooks this shows a negative. Here
-# is a file of that kind without the inversion, and with it.
-
-# %%
-if vindr_data is not None:
-    headers = ((p, dicom.load_dataset(p)) for p in vindr_files.values())
-    inverted = next(p for p, h in headers if h.PhotometricInterpretation == "MONOCHROME1")
-    right = dicom.read_dicom(inverted).pixels
-    plots.show_images([1 - right, right], ["not inverted", "inverted"], columns=2, width=2)
-    plt.show()
-
-# %% [markdown]
-# The lungs are full of air, air lets X-rays pass, and by convention they are dark.
+# ### Two ways to get it wrong
 #
-# Next, the readers' boxes beside the fused ones on one image.
+# First, to overlook MONOCHROME1: that gives the third picture above. If it happens to some of the
+# files, a network sees negatives among positives and nothing tells you.
+#
+# Second, a file without a window. We take the window out of the same file, and try three ways to do
+# without: the full range of the bits, the smallest to the largest value, and the percentiles that
+# `read_dicom` falls back on.
+
+# %%
+if inverted:
+    for name in ("WindowCenter", "WindowWidth"):
+        delattr(dataset, name)
+    bare = dicom.read_dicom(dataset)
+    full = 1 - stored / (2**dataset.BitsStored - 1)
+    spread = (stored.max() - stored) / (stored.max() - stored.min())
+    print(*bare.steps, sep="\n")
+
+# %%
+if inverted:
+    ways = [full, spread, bare.pixels, example.pixels]
+    titles = ["range of the bits", "smallest to largest", "percentiles", "with its window"]
+show(plots.show_images(ways, titles, width=1.55)) if inverted else None
+
+# %% [markdown]
+# By the range of the bits, the gray depends on how many bits the machine happened to store. By
+# smallest and largest, one burnt-in marker or one dead pixel sets the scale. Percentiles pass over
+# both, and `read_dicom` names them in its steps, so that you can count such files.
+
+# %% [markdown]
+# ### Three readers on one image
+#
+# Here fusion had much to do: an image with many boxes and few fused ones.
 
 # %%
 if vindr_data is not None:
-    of_readers = vindr_data.readings.boxes.query("image_id == @example_id")
-    of_fusion = vindr_data.fused.query("image_id == @example_id")
-    pair = [example.pixels, example.pixels]
-    titles = [f"{len(of_readers)} boxes of three readers", f"{len(of_fusion)} fused boxes"]
-    plots.show_images(pair, titles, columns=2, width=3.5, boxes=[of_readers, of_fusion])
-    plt.show()
+    example_id = exploration.most_fused(vindr_data.readings.boxes, vindr_data.fused)
+    pixels = dicom.read_dicom(vindr.find_images(settings.vindr)[example_id]).pixels
+    tables = [vindr_data.readings.boxes, vindr_data.fused]
+    of_both = [table[table["image_id"] == example_id] for table in tables]
+    print(f"{len(of_both[0])} boxes of the readers, {len(of_both[1])} fused boxes")
+
+# %%
+if vindr_data is not None:
+    titles = ["boxes of three readers", "fused boxes"]
+    figure = plots.show_images([pixels, pixels], titles, columns=2, width=2.8, boxes=of_both)
+show(figure) if vindr_data is not None else None
+
+# %% [markdown]
+# Where several frames lie close together on the left, there is one on the right: their mean.
 
 # %% [markdown]
 # ## Two sites, two looks
 #
-# The gray values of both sites, over all images. If one network is to serve both, it must cope
-# with this difference.
+# How do the pictures of the two sites differ as numbers? First the mean picture of each site. Look at
+# where the body ends.
 
 # %%
-looks = {"NIH": nih_data.images.pixels}
+sites = {"NIH": nih_data.images.pixels}
 if vindr_data is not None:
-    looks["VinDr"] = vindr_data.images.pixels
-plots.plot_gray_values(looks)
-plt.show()
+    sites["VinDr"] = vindr_data.images.pixels
+means = [np.mean(pixels, axis=0) / 255 for pixels in sites.values()]
+show(plots.show_images(means, list(sites), columns=2, width=2))
 
 # %% [markdown]
-# The curves differ: each site's machines and processing leave their own look. A model that leans
-# on absolute gray values will stumble at the other site.
+# Borders and position differ. They would make it too easy to tell the sites apart, so from here on
+# only the middle of each picture counts. How often does each gray value occur in it?
 
 # %%
-claim(len(real_fused) == 23934, "the fused real boxes number 23,934, as the paper's", settings)
+looks = {site: exploration.center(pixels) for site, pixels in sites.items()}
+show(plots.plot_gray_values(looks))
+
+# %% [markdown]
+# The curves differ: each site's machines and processing leave their own look. How far could a model
+# tell the sites apart by that alone? It gets 16 numbers for each picture: the shares of 16 steps of
+# gray. No shape, no place. Guessing is right for half of the pictures.
+
+# %%
+accuracy = 0.5
+if vindr_data is not None:
+    shares = {site: exploration.gray_shares(pixels) for site, pixels in looks.items()}
+    owners = {"NIH": nih_data.patients, "VinDr": np.array(vindr_data.images.image_ids)}
+    accuracy = exploration.site_accuracy(shares, owners)
+    claim(accuracy > 0.65, "gray values alone tell the two sites apart", settings)
+
+# %% [markdown]
+# If the sites can be told apart, so can anything that goes with a site. Train on both at once, with
+# more illness at one of them, and the site becomes a shortcut to the illness.
+
+# %% [markdown]
+# ## How the demo data was made
+#
+# The demo's radiographs come from a program, `cxr_helpers/phantom.py`, and it works as an X-ray
+# machine does. It draws a patient, then how the image is taken, then a finding.
+
+# %%
+patient = phantom.draw_patient(3, 1, sex="F", age=60)
+frame = {"view": "PA", "image_hw": (256, 256), "field_cm": (36, 36)}
+taken = phantom.draw_acquisition(3, 1, 0, site="nih", **frame)
+rng = np.random.default_rng(3)
+effusion = phantom.draw_lesion("Pleural effusion", patient, rng, severity=0.4)
+
+# %% [markdown]
+# From that follow **maps of thickness**: how many centimeters of soft tissue, lung and bone lie in
+# the way of each ray. The beam grows weaker with each centimeter (the law of Beer and Lambert), and
+# scatter and noise are added. That is the signal. Its logarithm, sharpened and windowed as a site
+# would, is the picture.
+
+# %%
+image = phantom.render(patient, taken, (effusion,), keep_maps=True)
+stages = {name: image.maps[name] for name in ("soft tissue", "lung", "bone")}
+stages |= {"signal": np.log10(image.maps["signal"]), "picture": image.pixels}
+units = {"soft tissue": "cm", "lung": "cm", "bone": "cm", "signal": "log10; 0: no patient"}
+show(data_plots.plot_maps(stages, units=units))
+
+# %% [markdown]
+# From left to right: the body without its lungs, the air-filled lungs, ribs and spine, what reaches
+# the detector, and the finished picture. Now the same patient without and with the finding, and at
+# the other site.
+
+# %%
+other = phantom.draw_acquisition(3, 1, 0, site="vindr", **frame)
+views = {"NIH, healthy": (taken, ()), "NIH, effusion": (taken, (effusion,))}
+views |= {"VinDr, healthy": (other, ()), "VinDr, effusion": (other, (effusion,))}
+made = [phantom.render(patient, how, what) for how, what in views.values()]
+boxes = [exploration.phantom_boxes(radiograph) for radiograph in made]
+show(plots.show_images([m.pixels for m in made], list(views), width=1.7, boxes=boxes))
+
+# %% [markdown]
+# The program knows where the fluid is, because it put it there: the box is measured on what the
+# finding changed. The two sites show one and the same patient, and still the pictures differ.
+#
+# What of all this is real?
+#
+# | | real | not real |
+# |---|---|---|
+# | Files | names, folders, columns, quirks of DICOM | the pixels in them |
+# | Numbers | how often each finding occurs, how large it is and how far readers agree follow the real tables; so does how often labels are wrong, for the findings where that is known | the patients; the share of wrong labels of all other findings |
+# | Anatomy | lung outlines vary as in real masks | ribs, vessels and organs are plausible shapes, not measured ones |
+# | Physics | attenuation, scatter, noise and blur exist | one energy of the beam, and a simple law for scatter |
+# | Findings | place, size and kind of shadow | an illness: no cause, no course, no mixture with others |
+#
+# **No clinical conclusion may be drawn from the demo.** That a model finds an effusion in it means
+# that the model can find this program's effusions. What the demo can show is how the methods work,
+# and whether your code is right.
+
+# %% [markdown]
+# ## Why a model trained on one will stumble on the other
+#
+# Put side by side, as computed above:
+
+# %%
+both_sets = {
+    "images": [f"{len(real_nih):,}", f"{n_images:,}"],
+    "patients known": [f"{len(per_patient):,}", "no"],
+    "without a finding": [f"{none:.0f}%", f"{100 * (1 - n_abnormal / n_images):.0f}%"],
+    "findings named": [len(nih.LABELS), len(vindr.CLASSES)],
+    "named alike": [len(both), len(both)],
+    "who says so": ["a program, from reports", f"{len(readers)} readers, three an image"],
+    "AP views": [f"{100 * is_ap.mean():.0f}%", "not told"],
+}
+pd.DataFrame(both_sets, index=["NIH", "VinDr"]).T
+
+# %% [markdown]
+# - The **labels** mean different things: words in a report there, boxes by radiologists here.
+# - The **findings** are others, and the common ones there are rare here.
+# - The **patients** differ: how many are ill, how many lie in bed.
+# - The **gray values** differ, so much that they name the site.
+#
+# Of these, more training on one side mends none. The paper's answer is to learn first from the
+# pictures of one side *without* its labels, and to take only the features to the other side.
+# Whether that helps is the question of the next notebooks.
 
 # %%
 results.add(
     real_nih_images=len(real_nih),
     real_vindr_fused_boxes=len(real_fused),
     one_reader_percent=alone,
+    no_finding_with_finding_percent=100 * missed,
+    nodules_under_8_px_at_224_percent=float(lost.loc["Nodule/Mass", "224 px"]),
+    site_from_gray_accuracy=accuracy,
     images_here=len(nih_data.entries),
 )
 results.save().name
@@ -319,15 +805,19 @@ results.save().name
 # ## What this does not show
 #
 # Tables say what was recorded, not what was there. The NIH labels come from reports, and the VinDr
-# boxes from readers who often disagree. The demo's pictures are synthetic; they follow these tables
-# in number, place and size, and tell nothing new about them.
+# boxes from readers who often disagree. The sizes of the VinDr images are assumed here, not known.
+# The demo's pictures are synthetic; they follow these tables in number, place and size, and tell
+# nothing new about them. And that a model *can* use the view, the site or the reader as a shortcut
+# does not prove that it does.
 #
 # ## What you learned
 #
-# - 112,120 images of 30,805 patients on one side; 15,000 images and three readers each on the other.
-# - Fusion turns many readers' boxes into one truth, most of it the word of one reader.
-# - A DICOM value becomes a picture in named steps, and MONOCHROME1 means inverted.
-# - The sites differ in findings, in labels and in gray values.
+# - How many images, patients and findings there are: two large data sets with few names in common.
+# - Labels from reports are wrong about every second pneumothorax; fusion turns three readers' boxes
+#   into one truth, most of it the word of one reader.
+# - Findings differ widely in area, have their places, and small ones vanish at 224 pixels.
+# - A DICOM value becomes a picture in named steps; MONOCHROME1 and a missing window are the traps.
+# - A model trained on one will stumble on the other: over labels, findings, patients and gray.
 #
 # ## Questions to think about
 #
@@ -335,5 +825,7 @@ results.save().name
 # 2. A detector reaches a higher F1 against the fused boxes than two readers reach with each other.
 #    Is it better than a radiologist?
 # 3. Set the IoU of the fusion to 0.4. Do you expect more boxes or fewer?
+# 4. With the PPV and the sensitivity of Pneumothorax above: which AUC could a perfect reader of
+#    images reach against these labels at most? What else would you need to know?
 #
 # Go on with [02 barlow_twins_pretraining](02_barlow_twins_pretraining.ipynb).

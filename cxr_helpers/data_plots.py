@@ -1,0 +1,364 @@
+"""Figures that describe a data set of radiographs: shares, sizes, places, gray values.
+
+Each takes a tidy table or plain arrays and returns the figure. Colors are Okabe and Ito's and come
+with a marker or a line style of their own, maps are drawn in cividis: both can be told apart by
+color-blind readers and in print.
+
+Needs: matplotlib, numpy, pandas, Pillow, seaborn.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from PIL import Image
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+LINES = ("-", "--", ":", "-.")
+MAP = "cividis"
+
+
+@dataclass(frozen=True, repr=False)
+class Picture:
+    """A finished picture that a notebook shows where it is the last value of a cell.
+
+    Attributes:
+        png: the bytes of a PNG file.
+        size: width and height in pixels.
+    """
+
+    png: bytes
+    size: tuple[int, int]
+
+    def _repr_png_(self) -> bytes:
+        return self.png
+
+    def __repr__(self) -> str:
+        """Without the size, which changes by a pixel where a font does."""
+        return "<Picture>"
+
+
+def show(figure: Figure, *, colors: int = 128) -> Picture:
+    """Draw a figure as a PNG of few colors and close it: a third to a quarter of the usual bytes.
+
+    A figure without color is stored as 256 grays, unchanged.
+
+    Args:
+        figure: is closed.
+        colors: of the picture, 2 to 256.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", bbox_inches="tight", facecolor="white")
+    plt.close(figure)
+    image = Image.open(buffer).convert("RGB")
+    channels = np.asarray(image)
+    if (channels == channels[..., :1]).all():
+        image = image.convert("L")
+    else:
+        image = image.quantize(colors, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    small = io.BytesIO()
+    image.save(small, "PNG", optimize=True)
+    return Picture(small.getvalue(), image.size)
+
+
+def plot_dots(table: pd.DataFrame, *, xlabel: str, log: bool = False, width: float = 6) -> Figure:
+    """One line for each row of the table, one dot for each column; a thin bar joins the dots.
+
+    Args:
+        table: numbers; the index names the lines, sorted here by the first column, largest on
+            top; the columns become the legend, which a single column does not need.
+        xlabel: with the unit.
+        log: whether the axis is logarithmic.
+        width: of the figure in inches.
+
+    Raises:
+        ValueError: the table is empty, or has more columns than there are markers.
+    """
+    if table.empty or table.shape[1] > len(MARKERS):
+        raise ValueError(f"need 1 to {len(MARKERS)} columns and some rows, not {table.shape}")
+    table = table.sort_values(table.columns[0])
+    y = np.arange(len(table))
+    figure, axis = plt.subplots(figsize=(width, 0.23 * len(table) + 0.8))
+    if table.shape[1] > 1:
+        low = table.min(axis=1)
+    else:
+        low = np.full(len(table), 0.6 * float(table.min(axis=None)) if log else 0.0)
+    axis.hlines(y, low, table.max(axis=1), color="0.8", lw=1.5, zorder=1)
+    for column, color, marker in zip(table, COLORS, MARKERS, strict=False):
+        sns.scatterplot(
+            x=table[column].to_numpy(),
+            y=y,
+            color=color,
+            marker=marker,
+            s=45,
+            ax=axis,
+            label=str(column) if table.shape[1] > 1 else None,
+            zorder=2,
+        )
+    axis.set_yticks(y, table.index.astype(str), fontsize=9)
+    axis.tick_params(axis="x", labelsize=9)
+    axis.set(ylabel="", ylim=(-0.7, len(table) - 0.3), xscale="log" if log else "linear")
+    axis.set_xlabel(xlabel, fontsize=10)
+    if log:
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.margins(x=0.05 if table.shape[1] > 1 else 0)
+    else:
+        high = float(table.max(axis=None))
+        axis.set_xlim(min(-0.02 * high, float(table.min(axis=None))), 1.05 * high or 1)
+    if table.shape[1] > 1:
+        _legend_above(axis, table.shape[1])
+    sns.despine(figure)
+    return figure
+
+
+def plot_heatmap(
+    table: pd.DataFrame, *, label: str, xlabel: str, ylabel: str, limit: float | None = None
+) -> Figure:
+    """A table as colors; empty cells (NaN) stay gray.
+
+    Args:
+        table: numbers; index and columns name the lines.
+        label: of the color bar, with the unit.
+        xlabel: what the columns are.
+        ylabel: what the rows are.
+        limit: value of the brightest color; the largest of the table if None.
+    """
+    rows, columns = table.shape
+    figure, axis = plt.subplots(figsize=(0.24 * columns + 3.0, 0.24 * rows + 1.5))
+    sns.heatmap(
+        table,
+        ax=axis,
+        cmap=MAP,
+        vmin=0,
+        vmax=limit,
+        linewidths=0.5,
+        xticklabels=True,
+        yticklabels=True,
+        cbar_kws={"shrink": 0.9},
+    )
+    axis.set_facecolor("0.85")
+    bar = axis.collections[0].colorbar
+    bar.set_label(label, fontsize=10)
+    bar.ax.tick_params(labelsize=9)
+    axis.set_xlabel(xlabel, fontsize=10)
+    axis.set_ylabel(ylabel, fontsize=10)
+    axis.tick_params(labelsize=9, length=0)
+    axis.set_xticklabels(axis.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")
+    return figure
+
+
+def plot_histograms(
+    groups: Mapping[str, Sequence[float]], *, xlabel: str, bin_width: float
+) -> Figure:
+    """How often values occur, in percent of each group, one outline for each group.
+
+    Args:
+        groups: name to values; NaN is left out.
+        xlabel: with the unit.
+        bin_width: in the unit of the values.
+    """
+    figure, axis = plt.subplots(figsize=(6, 2.8))
+    clean = {name: pd.Series(values, dtype=float).dropna() for name, values in groups.items()}
+    end = bin_width * (1 + max(values.max() for values in clean.values()) // bin_width)
+    for (name, values), color, line in zip(clean.items(), COLORS, LINES, strict=False):
+        sns.histplot(
+            x=values,
+            bins=np.arange(0, end + bin_width / 2, bin_width),
+            stat="percent",
+            element="step",
+            fill=False,
+            color=color,
+            linestyle=line,
+            label=name,
+            ax=axis,
+        )
+    axis.set_xlabel(xlabel, fontsize=10)
+    axis.set_ylabel("share of the group (%)", fontsize=10)
+    axis.tick_params(labelsize=9)
+    axis.legend(frameon=False, fontsize=9)
+    sns.despine(figure)
+    return figure
+
+
+def plot_spread(values: pd.Series, groups: pd.Series, *, xlabel: str) -> Figure:
+    """Median, quartiles and the middle 90% of positive values, a line for each group.
+
+    Args:
+        values: above 0, one for each item.
+        groups: the group of each item, same index; sorted here by median, largest on top.
+        xlabel: with the unit; the axis is logarithmic.
+    """
+    medians = values.groupby(groups).median().sort_values(ascending=False)
+    figure, axis = plt.subplots(figsize=(6, 0.25 * len(medians) + 0.8))
+    sns.boxplot(
+        x=values,
+        y=groups,
+        order=list(medians.index),
+        whis=(5, 95),
+        showfliers=False,
+        color=COLORS[5],
+        width=0.6,
+        linewidth=1,
+        log_scale=(True, False),
+        ax=axis,
+    )
+    axis.set(ylabel="")
+    axis.set_xlabel(xlabel, fontsize=10)
+    axis.tick_params(labelsize=9)
+    axis.xaxis.set_major_formatter("{x:g}")
+    sns.despine(figure)
+    return figure
+
+
+def coverage_map(boxes_xyxy: np.ndarray, *, bins: int = 40) -> np.ndarray:
+    """Share of boxes that cover each cell of a square grid.
+
+    Args:
+        boxes_xyxy: (N, 4) x_min, y_min, x_max, y_max as shares of the image, 0 to 1; what lies
+            outside is cut off.
+        bins: cells along each side.
+
+    Returns:
+        float64 (bins, bins), rows from the top, 0 to 1; all 0 where there is no box.
+
+    Raises:
+        ValueError: the boxes are not (N, 4).
+
+    Example:
+        >>> coverage_map(np.array([[0, 0, 0.5, 1], [0, 0, 0.5, 0.5]]), bins=2)
+        array([[1. , 0. ],
+               [0.5, 0. ]])
+    """
+    boxes = np.asarray(boxes_xyxy, dtype=float)
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"boxes_xyxy must be (N, 4), not {boxes.shape}")
+    if not len(boxes):
+        return np.zeros((bins, bins))
+    boxes = np.clip(boxes, 0, 1) * bins
+    x0, y0 = np.floor(boxes[:, :2]).astype(int).clip(0, bins - 1).T
+    x1, y1 = np.ceil(boxes[:, 2:]).astype(int).clip(1, bins).T
+    corners = np.zeros((bins + 1, bins + 1))  # summed over rows and columns, each box is a block
+    for y, x, sign in ((y0, x0, 1), (y0, x1, -1), (y1, x0, -1), (y1, x1, 1)):
+        np.add.at(corners, (y, x), sign)
+    return corners.cumsum(axis=0).cumsum(axis=1)[:-1, :-1] / len(boxes)
+
+
+def plot_places(
+    boxes: pd.DataFrame, *, frame_xy: tuple[float, float], columns: int = 5, width: float = 1.3
+) -> Figure:
+    """One map for each label: where its boxes lie. Each map has its own scale of color.
+
+    Args:
+        boxes: `label` and x_min, y_min, x_max, y_max in pixels.
+        frame_xy: width and height in pixels that all images are taken to have.
+        columns: maps a row.
+        width: of one map in inches.
+    """
+    names = sorted(boxes["label"].unique())
+    rows = -(-len(names) // columns)
+    height = width * frame_xy[1] / frame_xy[0] + 0.25
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(columns * width, rows * height), squeeze=False
+    )
+    scale = np.array([*frame_xy, *frame_xy], dtype=float)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, name in zip(axes.flat, names, strict=False):
+        part = boxes.loc[boxes["label"] == name, ["x_min", "y_min", "x_max", "y_max"]]
+        image = coverage_map(part.to_numpy() / scale)
+        axis.imshow(image, cmap=MAP, vmin=0, aspect=frame_xy[1] / frame_xy[0])
+        axis.set_title(name, fontsize=8, pad=3)
+    return figure
+
+
+def plot_steps(steps: Mapping[str, np.ndarray], *, width: float = 1.65) -> Figure:
+    """Pictures on their way from stored values to the display; below each, its histogram.
+
+    Args:
+        steps: title to (H, W) values; each is drawn from its own smallest to its largest value.
+        width: of one picture in inches.
+
+    Raises:
+        ValueError: there is no step.
+    """
+    if not steps:
+        raise ValueError("there is no step to show")
+    figure, axes = plt.subplots(
+        2,
+        len(steps),
+        figsize=(len(steps) * width, width + 1.45),
+        height_ratios=[width, 0.9],
+        squeeze=False,
+    )
+    for i, (title, values) in enumerate(steps.items()):
+        top, bottom = axes[:, i]
+        top.imshow(values, cmap="gray")
+        top.set_axis_off()
+        top.set_title(title, fontsize=9)
+        counts, edges = np.histogram(values, bins=60)
+        bottom.stairs(counts, edges, fill=True, color=COLORS[0])
+        bottom.set(yticks=[])
+        bottom.tick_params(labelsize=8)
+        bottom.locator_params(axis="x", nbins=3)
+        bottom.set_xlabel("value", fontsize=9)
+    axes[1, 0].set_ylabel("pixels", fontsize=9)
+    sns.despine(figure, left=True)
+    return figure
+
+
+def plot_maps(
+    maps: Mapping[str, np.ndarray],
+    *,
+    units: Mapping[str, str],
+    columns: int = 5,
+    width: float = 1.45,
+) -> Figure:
+    """Maps of any quantity, each with its own color bar; the unit stands below the bar.
+
+    Args:
+        maps: title to (H, W) values.
+        units: title to unit; a map without one is a picture, drawn gray from 0 to 1.
+        columns: maps a row.
+        width: of one map in inches.
+
+    Raises:
+        ValueError: there is no map.
+    """
+    if not maps:
+        raise ValueError("there is no map to show")
+    rows = -(-len(maps) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(columns * width, rows * (width + 0.75)), squeeze=False
+    )
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, (title, values) in zip(axes.flat, maps.items(), strict=False):
+        unit = units.get(title)
+        limits = {"vmin": 0, "vmax": 1} if unit is None else {}
+        image = axis.imshow(values, cmap="gray" if unit is None else MAP, **limits)
+        axis.set_title(title, fontsize=9)
+        bar = figure.colorbar(image, ax=axis, location="bottom", shrink=0.8, aspect=14)
+        bar.ax.tick_params(labelsize=8)
+        bar.ax.locator_params(nbins=3)
+        bar.set_label(unit or "gray value", fontsize=8)
+    return figure
+
+
+def _legend_above(axis: plt.Axes, columns: int) -> None:
+    axis.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=columns,
+        frameon=False,
+        fontsize=9,
+        handletextpad=0.2,
+        borderaxespad=0.1,
+    )
