@@ -1,12 +1,14 @@
 """The two data sets as the notebooks use them: tables, packed images, a split.
 
 What is missing is made: the demo data by data_scripts/make_demo.py, the packed images by reading
-every file once. The caches lie in runs/<data>/cache and are named after what is in them.
+every file once. The caches lie in runs/<data>/cache and are named after what is in them. A whole
+cache that data_scripts/prepare_nih.py or prepare_vindr.py left in the download is used instead.
 """
 
 import os
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +27,7 @@ from cxr_helpers.course.tables import packaged_table
 from cxr_helpers.datasets import CacheError, PackedImages, pack_images
 
 NIH_PARTS = {"train": 0.7, "val": 0.1, "test": 0.2}
+PREPARED = "packed"  # folder in a download in which the scripts leave what they prepared
 VINDR_PARTS = {"train": 0.6, "val": 0.1, "test": 0.3}
 
 
@@ -132,14 +135,12 @@ def load_nih(settings: Settings) -> NihData:
     if settings.nih is None:
         raise SettingsError(f"{settings.data} has no NIH ChestX-ray14 folder (images/)")
     files = nih.find_images(settings.nih)
-    tables = sorted(settings.nih.glob("Data_Entry_2017*.csv"))
-    entries = nih.read_entries(tables[0] if tables else packaged_table("nih_entries"))
-    entries = entries[entries["image_id"].isin(files)].reset_index(drop=True)
-    if entries.empty:
+    entries = nih.read_entries(nih_table(settings.nih))
+    ordered = listed(files, entries["image_id"])
+    if not ordered:
         raise SettingsError(f"none of the {len(files)} images in {settings.nih} is in the table")
     size = settings.pretrain.cache_size
-    ordered = {image_id: files[image_id] for image_id in entries["image_id"]}
-    images = _packed(settings, f"nih_{size}", ordered, nih.read_image, size)
+    images = _packed(settings, settings.nih, f"nih_{size}", ordered, nih.read_image, size)
     entries = entries.set_index("image_id").loc[images.image_ids].reset_index()
     split, source = _nih_split(settings, entries)
     return NihData(entries, images, split, source)
@@ -172,15 +173,13 @@ def load_vindr(settings: Settings) -> VindrData:
             f"{settings.data} has no VinDr-CXR folder (train/ beside train.csv), which detection "
             "needs. Put both downloads below one root, in `nih` and `vindr`."
         )
-    table = next(settings.vindr / t for t in VINDR_TABLES if (settings.vindr / t).is_file())
-    readings = vindr.read_readings(table)
+    readings = vindr.read_readings(vindr_table(settings.vindr))
     files = vindr.find_images(settings.vindr)
-    known = sorted(set(readings.readings["image_id"]) & set(files))
-    if not known:
+    ordered = listed(files, sorted(set(readings.readings["image_id"])))
+    if not ordered:
         raise SettingsError(f"none of the {len(files)} images in {settings.vindr} is in the table")
     size = settings.detect.image_size
-    ordered = {image_id: files[image_id] for image_id in known}
-    images = _packed(settings, f"vindr_{size}", ordered, read_dicom_pixels, size)
+    images = _packed(settings, settings.vindr, f"vindr_{size}", ordered, read_dicom_pixels, size)
     fused = consensus.fuse_readings(readings.boxes)
     fused = fused[fused["image_id"].isin(images.image_ids)].reset_index(drop=True)
     # No patient is named in the files, so each image counts as a patient of its own.
@@ -193,7 +192,37 @@ def read_dicom_pixels(path: Path) -> np.ndarray:
     return dicom.read_dicom(path).pixels
 
 
-def _packed(settings: Settings, name: str, files: dict, read, size: int) -> PackedImages:
+def nih_table(root: Path) -> Path:
+    """The table of an NIH download: its own, or the one that torchxrayvision ships."""
+    tables = sorted(root.glob("Data_Entry_2017*.csv"))
+    return tables[0] if tables else packaged_table("nih_entries")
+
+
+def vindr_table(root: Path) -> Path:
+    """The table of boxes of a VinDr-CXR download.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    for name in VINDR_TABLES:
+        if (root / name).is_file():
+            return root / name
+    raise SettingsError(f"{root} has no table of boxes ({' or '.join(VINDR_TABLES)})")
+
+
+def listed(files: Mapping[str, Path], image_ids: Iterable[str]) -> dict[str, Path]:
+    """The files of these images, in the order of the images; those without a file are left out."""
+    return {image_id: files[image_id] for image_id in image_ids if image_id in files}
+
+
+def _packed(
+    settings: Settings, root: Path, name: str, files: dict, read, size: int
+) -> PackedImages:
+    prepared = root / PREPARED / name
+    if prepared.is_dir():
+        images = PackedImages.load(prepared)
+        if set(files) == {*images.image_ids, *images.unreadable}:
+            return images
     key = fingerprint(sorted(files), size, settings.data_key)
     folder = settings.runs / "cache" / f"{name}_{key}"
     try:
