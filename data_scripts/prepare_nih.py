@@ -1,0 +1,207 @@
+"""Prepare a download of NIH ChestX-ray14 for the course: unpack, decode once, tidy tables.
+
+    python data_scripts/prepare_nih.py /data/nih
+    python data_scripts/prepare_nih.py /data/nih --download nih
+    python data_scripts/prepare_nih.py /data/nih --limit 100 --dry-run
+
+Into ROOT/packed go nih_256/ (the packed images, see cxr_helpers/datasets.py) and nih_tables/:
+entries.csv (one row an image, in the order of the packed images), labels.csv, boxes.csv,
+set_aside.csv (each file that is not among the packed images, with the reason) and no_file.csv
+(images of the table that are not there). The course finds them there. It can be killed at any
+moment; started again it goes on and ends in the same bytes.
+
+Use of the images is free; cite Wang et al., ChestX-ray8, CVPR 2017, link the download site
+https://nihcc.app.box.com/v/ChestXray-NIHCC and acknowledge the NIH Clinical Center.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cxr_helpers import nih
+from cxr_helpers.course.data import listed, nih_table
+from cxr_helpers.course.fetching import (
+    Archive,
+    PrepareError,
+    check_space,
+    fetch,
+    fetch_from_kaggle,
+    is_unpacked,
+    read_links,
+    unpack,
+)
+from cxr_helpers.course.preparing import (
+    DONE,
+    STATUSES,
+    Source,
+    Survey,
+    add_arguments,
+    exit_status,
+    prepare,
+)
+from cxr_helpers.course.settings import PRESETS
+from cxr_helpers.course.tables import packaged_table
+from cxr_helpers.datasets import PackedImages
+
+SITE = "https://nihcc.app.box.com/v/ChestXray-NIHCC"
+# Key in NIH's Box folder, bytes, MD5, images. Source: batch_download_zips.py and FAQ_CHESTXRAY.pdf
+# (question 7) of that folder.
+_BOX = (
+    ("vfk49d74nhbxq3nqjg0900w5nvkorp5c", 2008470987, "fe8ed0a6961412fddcbb3603c11b3698", 4999),
+    ("i28rlmbvmfjbl8p2n3ril0pptcmcu9d1", 3952623504, "ab07a2d7cbe6f65ddd97b4ed7bde10bf", 10000),
+    ("f1t00wrtdk94satdfb9olcolqx20z2jp", 3929234850, "2301d03bde4c246388bad3876965d574", 10000),
+    ("0aowwzs5lhjrceb3qp67ahp0rd1l1etg", 3838903983, "9f1b7f5aae01b13f4bc8e2c44a4b8ef6", 10000),
+    ("v5e3goj22zr6h8tzualxfsqlqaygfbsn", 3935496531, "1861f3cd0ef7734df8104f2b0309023b", 10000),
+    ("asi7ikud9jwnkrnkj99jnpfkjdes7l6l", 3986301172, "456b53a8b351afd92a35bc41444c58c8", 10000),
+    ("jn1b4mw4n6lnh74ovmcjb8y48h8xj07n", 4016328426, "1075121ea20a137b87f290d6a4a5965e", 10000),
+    ("tvpxmn7qyrgl0w8wfh9kqfjskv6nmm1j", 4018347353, "b61f34cec3aa69f295fbb593cbd9d443", 10000),
+    ("upyy3ml7qdumlgk2rfcvlb9k6gvqq2pj", 4111327929, "442a3caa61ae9b64e61c561294d1e183", 10000),
+    ("l6nilvfa9cg3s28tqv1qc1olm3gnz54p", 4181556296, "09ec81c4c31e32858ad8cf965c494b74", 10000),
+    ("hhq8fkdgvcari67vfhs7ppg2w6ni4jze", 4187084020, "499aefc67207a5a97692424cf5dbeed5", 10000),
+    ("ioqwiy20ihqwyr8pf4c24eazhh281pbu", 2914187733, "dc9fda1757c2de0032b63347a7d2895c", 7121),
+)
+ARCHIVES = tuple(
+    Archive(f"images_{k:03d}.tar.gz", f"https://nihcc.box.com/shared/static/{key}.gz", md5, size)
+    for k, (key, size, md5, _) in enumerate(_BOX, start=1)
+)
+KAGGLE = {"kaggle": "nih-chest-xrays/data", "kaggle-sample": "nih-chest-xrays/sample"}
+KAGGLE_BYTES = {"kaggle": 42_000_000_000, "kaggle-sample": 2_000_000_000}
+
+
+def survey(root: Path) -> Survey:
+    """What of the table is there, in the table's order."""
+    found = nih.find_images(root)
+    entries = nih.read_entries(nih_table(root))
+    files = listed(found, entries["image_id"])
+    if not files:
+        raise PrepareError(f"none of the {len(found)} images in {root} is in the table of the NIH")
+    unlisted = {image_id: path for image_id, path in found.items() if image_id not in files}
+    no_file = [image_id for image_id in entries["image_id"] if image_id not in found]
+    return Survey(files, unlisted, no_file, entries)
+
+
+def tables(root: Path, survey: Survey, images: PackedImages) -> dict[str, pd.DataFrame]:
+    """Entries, labels and boxes of the packed images."""
+    entries = survey.table.set_index("image_id").loc[images.image_ids].reset_index()
+    entries["official_list"] = ""
+    for name in ("train_val", "test"):
+        path = root / f"{name}_list.txt"
+        if path.is_file():
+            entries.loc[entries["image_id"].isin(nih.read_image_list(path)), "official_list"] = name
+    own = root / "BBox_List_2017.csv"
+    boxes = nih.read_boxes(own if own.is_file() else packaged_table("nih_boxes"))
+    # Written for 1024 pixels; the image at hand may have another size.
+    side = dict(zip(images.image_ids, images.original_hw.max(axis=1), strict=True))
+    boxes = boxes[boxes["image_id"].isin(side)].reset_index(drop=True)
+    factor = boxes["image_id"].map(side).to_numpy(np.float64) / 1024
+    for column in ("x_min", "y_min", "x_max", "y_max"):
+        boxes[column] *= factor
+    labels = nih.label_matrix(entries).reset_index()
+    return {"entries.csv": entries, "labels.csv": labels, "boxes.csv": boxes}
+
+
+SOURCE = Source(
+    name="nih",
+    read=nih.read_image,
+    survey=survey,
+    tables=tables,
+    archives=("images_*.tar.gz", "*.zip"),
+    scales={PRESETS[scale]["pretrain"].cache_size: scale for scale in PRESETS},
+)
+
+
+def download(args: argparse.Namespace) -> None:
+    """Download into the root what was asked for."""
+    if args.download in KAGGLE:
+        if args.dry_run:
+            print(f"To download: {KAGGLE[args.download]} from Kaggle, with your account.")
+            return
+        check_space(args.root, KAGGLE_BYTES[args.download], "the download")
+        fetch_from_kaggle(KAGGLE[args.download], args.root)
+        return
+    archives = read_links(args.links) if args.links else list(_enough(args.limit))
+    absent = [a for a in archives if not is_unpacked(args.root / a.name, args.root)]
+    size = sum(archive.n_bytes for archive in absent)
+    print(f"To download: {len(absent)} of {len(archives)} archives, {size / 1e9:.1f} GB")
+    _name_tables(args.root)
+    if args.dry_run:
+        return
+    parts = sum(path.stat().st_size for path in args.root.glob("*.part"))
+    unpacked = max((a.n_bytes for a in absent), default=0) if args.remove_archives else size
+    check_space(args.root, max(0, size - parts) + unpacked, "downloading and unpacking")
+    for archive in absent:
+        fetch(archive, args.root, progress=not args.quiet)
+        if args.remove_archives:
+            # At once, so that the disk holds one archive at a time.
+            path = args.root / archive.name
+            if error := unpack(path, args.root, remove=True, progress=not args.quiet):
+                raise PrepareError(f"{path} {error}")
+
+
+def _enough(limit: int | None) -> tuple[Archive, ...]:
+    """The first archives that hold `limit` images together."""
+    if limit is None:
+        return ARCHIVES
+    held = np.cumsum([images for *_, images in _BOX])
+    return ARCHIVES[: int(np.searchsorted(held, limit)) + 1]
+
+
+def _name_tables(root: Path) -> None:
+    wanted = ("BBox_List_2017.csv", "train_val_list.txt", "test_list.txt")
+    missing = [name for name in wanted if not (root / name).is_file()]
+    if not list(root.glob("Data_Entry_2017*.csv")):
+        missing.insert(0, "Data_Entry_2017_v2020.csv")
+    if missing:
+        print(f"Save these yourself from {SITE} into {root}: {', '.join(missing)}.")
+        print("Without the tables those of the package torchxrayvision are taken; without the")
+        print("lists the course splits by patient at random.")
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Prepare a download of NIH ChestX-ray14 for the course.",
+        epilog="example: python data_scripts/prepare_nih.py /data/nih --download nih --limit 100"
+        f"\n\n{STATUSES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_arguments(parser, size=PRESETS["paper"]["pretrain"].cache_size)
+    parser.add_argument(
+        "--download",
+        choices=["nih", *KAGGLE],
+        help="first download into ROOT: the NIH's own archives (46 GB with their images unpacked "
+        "beside), or Kaggle's copy or its sample of 5%% with your account",
+    )
+    parser.add_argument(
+        "--links", type=Path, help="with --download nih: other links, lines of ADDRESS NAME [MD5]"
+    )
+    args = parser.parse_args(arguments)
+    if args.links and args.download != "nih":
+        parser.error("--links goes with --download nih")
+    return args
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.download:
+        download(args)
+        if args.dry_run:
+            return DONE
+    elif not args.root.is_dir():
+        raise PrepareError(f"{args.root}: no such folder; name the download, or use --download")
+    if args.download == "kaggle-sample" and (args.root / "sample" / "images").is_dir():
+        args.root = args.root / "sample"
+    return prepare(SOURCE, args)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run from the command line; return the exit status."""
+    args = _parse(arguments)
+    return exit_status(lambda: _run(args), "prepare_nih")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""Prepare a download of VinDr-CXR for the course: decode the DICOM files once, tidy tables.
+
+    python data_scripts/prepare_vindr.py /data/vindr
+    python data_scripts/prepare_vindr.py /data/vindr --download kaggle
+    python data_scripts/prepare_vindr.py /data/vindr --limit 100 --dry-run
+
+Into ROOT/packed go vindr_640/ (the packed images, see cxr_helpers/datasets.py) and vindr_tables/:
+images.csv (one row an image, in the order of the packed images), readings.csv, boxes.csv,
+fused.csv (one truth from the readers' boxes), dropped_rows.csv (rows of the table that say nothing
+usable, with the reason), set_aside.csv (each file that is not among the packed images, with the
+reason) and no_file.csv (images of the table that are not there). The course finds them there. It
+can be killed at any moment; started again it goes on and ends in the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from cxr_helpers import consensus, vindr
+from cxr_helpers.course.data import listed, read_dicom_pixels, vindr_table
+from cxr_helpers.course.fetching import PrepareError, fetch_from_kaggle
+from cxr_helpers.course.preparing import (
+    DONE,
+    STATUSES,
+    Source,
+    Survey,
+    add_arguments,
+    exit_status,
+    prepare,
+)
+from cxr_helpers.course.settings import PRESETS
+from cxr_helpers.datasets import PackedImages
+
+KAGGLE = "vinbigdata-chest-xray-abnormalities-detection"
+PHYSIONET = """PhysioNet gives the files to people, not to scripts:
+  1. get credentialed access and sign the agreement at
+     https://physionet.org/content/vindr-cxr/1.0.0/ (it forbids passing the images on);
+  2. download, as that page says (this command can be stopped and started again):
+     wget -r -N -c -np -nH --cut-dirs=3 -P {root} --user YOUR_NAME --ask-password \\
+       https://physionet.org/files/vindr-cxr/1.0.0/
+  3. put annotations_train.csv (it comes with the download) into {root}, beside train/;
+  4. run this script again without --download."""
+
+
+def survey(root: Path) -> Survey:
+    """What of the table is there, by name."""
+    found = vindr.find_images(root)
+    readings = vindr.read_readings(vindr_table(root))
+    named = sorted(set(readings.readings["image_id"]))
+    files = listed(found, named)
+    if not files:
+        raise PrepareError(f"none of the {len(found)} images in {root} is in the table")
+    unlisted = {image_id: path for image_id, path in found.items() if image_id not in files}
+    no_file = [image_id for image_id in named if image_id not in found]
+    return Survey(files, unlisted, no_file, readings)
+
+
+def tables(root: Path, survey: Survey, images: PackedImages) -> dict[str, pd.DataFrame]:
+    """Sizes, readings and boxes of the packed images, and the rows left out."""
+    kept = set(images.image_ids)
+    readings, boxes = (
+        table[table["image_id"].isin(kept)].reset_index(drop=True)
+        for table in (survey.table.readings, survey.table.boxes)
+    )
+    sizes = {"height": images.original_hw[:, 0], "width": images.original_hw[:, 1]}
+    return {
+        "images.csv": pd.DataFrame({"image_id": images.image_ids, **sizes}),
+        "readings.csv": readings,
+        "boxes.csv": boxes,
+        "fused.csv": consensus.fuse_readings(boxes),
+        "dropped_rows.csv": survey.table.dropped,
+    }
+
+
+SOURCE = Source(
+    name="vindr",
+    read=read_dicom_pixels,
+    survey=survey,
+    tables=tables,
+    archives=("*.zip",),
+    scales={PRESETS[scale]["detect"].image_size: scale for scale in PRESETS},
+)
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Prepare a download of VinDr-CXR for the course.",
+        epilog="example: python data_scripts/prepare_vindr.py /data/vindr --limit 100"
+        f"\n\n{STATUSES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_arguments(parser, size=PRESETS["paper"]["detect"].image_size)
+    parser.add_argument(
+        "--download",
+        choices=["kaggle", "physionet"],
+        help="first download into ROOT: from Kaggle with your account, or say how to get it from "
+        "PhysioNet, and stop",
+    )
+    return parser.parse_args(arguments)
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.download == "physionet":
+        print(PHYSIONET.format(root=args.root))
+        return DONE
+    if args.download == "kaggle" and args.dry_run:
+        print(f"To download: the competition {KAGGLE} from Kaggle, with your account.")
+        return DONE
+    if args.download == "kaggle":
+        fetch_from_kaggle(KAGGLE, args.root, competition=True)
+    elif not args.root.is_dir():
+        raise PrepareError(f"{args.root}: no such folder; name the download, or use --download")
+    return prepare(SOURCE, args)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run from the command line; return the exit status."""
+    args = _parse(arguments)
+    return exit_status(lambda: _run(args), "prepare_vindr")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
