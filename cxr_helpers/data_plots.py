@@ -46,7 +46,7 @@ class Picture:
         return "<Picture>"
 
 
-def show(figure: Figure, *, colors: int = 128) -> Picture:
+def show(figure: Figure, *, colors: int = 256) -> Picture:
     """Draw a figure as a PNG of few colors and close it: a third to a quarter of the usual bytes.
 
     A figure without color is stored as 256 grays, unchanged.
@@ -90,7 +90,7 @@ def plot_dots(table: pd.DataFrame, *, xlabel: str, log: bool = False, width: flo
     if table.shape[1] > 1:
         low = table.min(axis=1)
     else:
-        low = np.full(len(table), 0.6 * float(table.min(axis=None)) if log else 0.0)
+        low = np.full(len(table), 0.65 * float(table.min(axis=None)) if log else 0.0)
     axis.hlines(y, low, table.max(axis=1), color="0.8", lw=1.5, zorder=1)
     for column, color, marker in zip(table, COLORS, MARKERS, strict=False):
         sns.scatterplot(
@@ -109,7 +109,7 @@ def plot_dots(table: pd.DataFrame, *, xlabel: str, log: bool = False, width: flo
     axis.set_xlabel(xlabel, fontsize=10)
     if log:
         axis.xaxis.set_major_formatter("{x:g}")
-        axis.margins(x=0.05 if table.shape[1] > 1 else 0)
+        axis.set_xlim(0.65 * float(table.min(axis=None)), 1.25 * float(table.max(axis=None)))
     else:
         high = float(table.max(axis=None))
         axis.set_xlim(min(-0.02 * high, float(table.min(axis=None))), 1.05 * high or 1)

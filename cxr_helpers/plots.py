@@ -70,24 +70,28 @@ def show_images(
 
 
 def draw_boxes(axis: Axes, boxes: pd.DataFrame, *, names: bool = True) -> None:
-    """Draw boxes with their label on an image.
+    """Draw boxes with their label on an image; one color for each label, in order of the alphabet.
 
     Args:
         axis: shows the image.
         boxes: x_min, y_min, x_max, y_max in pixels of the image, and `label`.
         names: write the label above each box.
     """
-    for i, row in enumerate(boxes.itertuples()):
-        color = COLORS[i % (len(COLORS) - 1)]
+    labels = sorted(boxes["label"].unique())
+    middle = sum(axis.get_xlim()) / 2
+    for row in boxes.itertuples():
+        color = COLORS[labels.index(row.label) % (len(COLORS) - 1)]
+        right = row.x_min > middle  # there the text ends where the box does, inside the image
         size = (row.x_max - row.x_min, row.y_max - row.y_min)
         axis.add_patch(Rectangle((row.x_min, row.y_min), *size, fill=False, color=color, lw=1.5))
         if names:
             axis.text(
-                row.x_min,
+                row.x_max if right else row.x_min,
                 row.y_min,
                 row.label,
                 color="white",
                 fontsize=7,
+                ha="right" if right else "left",
                 va="bottom",
                 bbox={"facecolor": color, "edgecolor": "none", "pad": 0.5},
             )
@@ -180,6 +184,7 @@ def plot_frequencies(values: Sequence[int], *, xlabel: str, ylabel: str) -> Figu
     figure, axis = plt.subplots(figsize=(6, 3))
     axis.scatter(frequencies.index, frequencies, s=18, color=COLORS[0])
     axis.set(xlabel=xlabel, ylabel=ylabel, xscale="log", yscale="log")
+    _small_text(axis)
     sns.despine(figure)
     return figure
 
@@ -214,7 +219,9 @@ def plot_readers(readers: pd.DataFrame) -> Figure:
         ylabel="share of the abnormal images read (%)",
         ylim=(-8, 115),
     )
-    axis.legend(frameon=False, title="area: boxes drawn", loc="center left")
+    axis.legend(frameon=False, title="area: boxes drawn", loc="center left", fontsize=9)
+    axis.get_legend().get_title().set_fontsize(9)
+    _small_text(axis)
     sns.despine(figure)
     return figure
 
@@ -232,6 +239,14 @@ def plot_gray_values(images: Mapping[str, np.ndarray]) -> Figure:
         axis.plot(np.arange(0, 256, 4), smooth, style, label=site)
     axis.set(xlabel="gray value (0 black, 255 white)", ylabel="share of pixels (%)")
     axis.set_ylim(bottom=0)
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, fontsize=9)
+    _small_text(axis)
     sns.despine(figure)
     return figure
+
+
+def _small_text(axis: Axes) -> None:
+    """The sizes of text that the figures of the data exploration share."""
+    axis.tick_params(labelsize=9)
+    axis.xaxis.label.set_size(10)
+    axis.yaxis.label.set_size(10)

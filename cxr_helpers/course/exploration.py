@@ -137,19 +137,27 @@ def read_by_all(readings: Readings, names: list[str]) -> pd.Series:
     return 100 * pd.Series(shares)
 
 
-def most_fused(boxes: pd.DataFrame, fused: pd.DataFrame, *, at_most: int = 3) -> str:
-    """The image in which fusion joined the most boxes, among those with few fused ones.
+def most_fused(boxes: pd.DataFrame, fused: pd.DataFrame, *, joined: int = 3) -> str:
+    """An image to show what fusion does: boxes were joined, and none left is small.
 
     Args:
         boxes: of the readers, with `image_id`.
-        fused: with `image_id`, at least one row.
-        at_most: fused boxes, and at least two where there is such an image.
+        fused: with `image_id` and corners, at least one row.
+        joined: so many fewer boxes than before, where there is such an image.
+
+    Returns:
+        Of these images the one whose smallest fused side is the largest; two fused boxes or more
+        where there are such images.
     """
-    after = fused["image_id"].value_counts().sort_index()
-    few = after[after.between(2, at_most)]
-    after = few if len(few) else after
-    joined = boxes["image_id"].value_counts().reindex(after.index, fill_value=0) - after
-    return str(joined.idxmax())
+    sides = pd.concat([fused["x_max"] - fused["x_min"], fused["y_max"] - fused["y_min"]], axis=1)
+    smallest = sides.min(axis=1).groupby(fused["image_id"]).min().sort_index()
+    after = fused["image_id"].value_counts().reindex(smallest.index)
+    before = boxes["image_id"].value_counts().reindex(smallest.index, fill_value=0)
+    for wanted in ((after >= 2) & (before - after >= joined), before - after >= joined):
+        if wanted.any():
+            smallest = smallest[wanted]
+            break
+    return str(smallest.idxmax())
 
 
 def phantom_boxes(radiograph: Radiograph) -> pd.DataFrame:

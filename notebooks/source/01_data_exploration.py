@@ -131,11 +131,8 @@ print(f"'Never a hernia' is right for {100 * (1 - labels['Hernia'].mean()):.1f}%
 
 # %%
 pairs = exploration.cooccurrence(labels)
-show(
-    data_plots.plot_heatmap(
-        pairs, label="share of the row's images (%)", xlabel="also has", ylabel="images with"
-    )
-)
+share = "share of the row's images (%)"
+show(data_plots.plot_heatmap(pairs, label=share, xlabel="also has", ylabel="images with"))
 
 # %% [markdown]
 # Infiltration and Effusion are bright in nearly every row: they come with everything. The figure is
@@ -229,11 +226,7 @@ noise.round(3)
 
 # %%
 seen = exploration.reread_shares(labels, rereads)
-show(
-    data_plots.plot_heatmap(
-        seen, label="share of the row's images (%)", xlabel="radiologists saw", ylabel="NIH label"
-    )
-)
+show(data_plots.plot_heatmap(seen, label=share, xlabel="radiologists saw", ylabel="NIH label"))
 
 # %%
 healthy = labels.loc[rereads.index].sum(axis=1) == 0
@@ -322,15 +315,12 @@ print(f"99.5% of the boxes end before x = {frame_xy[0]:.0f} and before y = {fram
 # %%
 short = exploration.short_sides_at(real_vindr.boxes, long_side=long_side, size=long_side)
 percent = 100 * short / long_side
-show(
-    data_plots.plot_spread(
-        percent, real_vindr.boxes["label"], xlabel="shorter side of the box (% of the image, log)"
-    )
-)
+side = "shorter side of the box (% of the image, log scale)"
+show(data_plots.plot_spread(percent, real_vindr.boxes["label"], xlabel=side))
 
 # %% [markdown]
-# Most findings also differ among themselves: the whiskers of one line reach over a power of ten. And
-# the areas?
+# Boxes of one finding differ too: some whiskers reach over a power of ten. And from finding to
+# finding?
 
 # %%
 corners = real_vindr.boxes[["x_min", "y_min", "x_max", "y_max"]].to_numpy()
@@ -369,9 +359,9 @@ for factor in (0.9, 1.0, 1.1):
     print(f"images of {factor * long_side:.0f} px: {(side < 8).mean():.1%} of the nodules")
 
 # %%
-share = lost.loc["Nodule/Mass", "224 px"]
+lost_nodules = lost.loc["Nodule/Mass", "224 px"]
 claim(
-    abs(share - 55.5) < 1,
+    abs(lost_nodules - 55.5) < 1,
     "at 224 px, 55.5% (within one point) of the Nodule/Mass boxes have a short side under 8 px",
     settings,
 )
@@ -410,8 +400,8 @@ show(plots.plot_readers(readers))
 # %%
 top = readers["boxes"].nlargest(3)
 top_names = sorted(top.index, key=lambda name: int(name[1:]))
-share = 100 * top.sum() / readers["boxes"].sum()
-print(f"{', '.join(top_names)} drew {share:.1f}% of the boxes")
+by_them = 100 * top.sum() / readers["boxes"].sum()
+print(f"{', '.join(top_names)} drew {by_them:.1f}% of the boxes")
 print(f"{(readers['boxes'] == 0).sum()} of {len(readers)} readers drew none")
 
 # %% [markdown]
@@ -504,7 +494,7 @@ show(plots.show_images(pictures, sick["findings"].tolist(), width=1.55))
 
 # %% [markdown]
 # Each image carries one label. Some labels are wrong, as you saw above; in the demo they are wrong
-# on purpose, at the measured rate.
+# on purpose, as often as measured where that is known.
 
 # %% [markdown]
 # ### One patient, several images
@@ -586,7 +576,7 @@ if inverted:
 # %% [markdown]
 # Three transforms follow. The **modality** transform gives the numbers their unit (slope and
 # intercept). The **window** says which of them to show, by a center and a width. The last step
-# turns the scale around where large means dark.
+# turns the scale around where large means dark. In many files the first changes nothing.
 
 # %%
 if inverted:
@@ -613,7 +603,11 @@ show(data_plots.plot_steps(steps)) if inverted else None
 if inverted:
     example = dicom.read_dicom(inverted)
     print(*example.steps, sep="\n")
-    claim(np.allclose(example.pixels, by_steps, atol=1e-6), "by steps and in one call", settings)
+    claim(
+        np.allclose(example.pixels, by_steps, atol=1e-6),
+        "the steps by hand give the picture of read_dicom",
+        settings,
+    )
 
 # %% [markdown]
 # ### Two ways to get it wrong
@@ -709,14 +703,15 @@ if vindr_data is not None:
 # ## How the demo data was made
 #
 # The demo's radiographs come from a program, `cxr_helpers/phantom.py`, and it works as an X-ray
-# machine does. It draws a patient, then how the image is taken, then a finding.
+# machine does. It draws a patient, then how the image is taken, and puts a finding into it: here
+# fluid at the base of the left lung (`side` 1), with its size in centimeters.
 
 # %%
-patient = phantom.draw_patient(3, 1, sex="F", age=60)
+patient = phantom.draw_patient(3, 10, sex="M", age=60)
 frame = {"view": "PA", "image_hw": (256, 256), "field_cm": (36, 36)}
-taken = phantom.draw_acquisition(3, 1, 0, site="nih", **frame)
-rng = np.random.default_rng(3)
-effusion = phantom.draw_lesion("Pleural effusion", patient, rng, severity=0.4)
+taken = phantom.draw_acquisition(3, 10, 0, site="nih", **frame)
+place = {"side": 1, "u": 0.97, "f": 0.75, "width": 10, "height": 11}
+effusion = phantom.Lesion("Pleural effusion", **place, severity=0.9, seed=1)
 
 # %% [markdown]
 # From that follow **maps of thickness**: how many centimeters of soft tissue, lung and bone lie in
@@ -737,7 +732,7 @@ show(data_plots.plot_maps(stages, units=units))
 # the other site.
 
 # %%
-other = phantom.draw_acquisition(3, 1, 0, site="vindr", **frame)
+other = phantom.draw_acquisition(3, 10, 0, site="vindr", **frame)
 views = {"NIH, healthy": (taken, ()), "NIH, effusion": (taken, (effusion,))}
 views |= {"VinDr, healthy": (other, ()), "VinDr, effusion": (other, (effusion,))}
 made = [phantom.render(patient, how, what) for how, what in views.values()]
@@ -795,7 +790,7 @@ results.add(
     real_vindr_fused_boxes=len(real_fused),
     one_reader_percent=alone,
     no_finding_with_finding_percent=100 * missed,
-    nodules_under_8_px_at_224_percent=float(lost.loc["Nodule/Mass", "224 px"]),
+    nodules_under_8_px_at_224_percent=float(lost_nodules),
     site_from_gray_accuracy=accuracy,
     images_here=len(nih_data.entries),
 )

@@ -1,0 +1,134 @@
+"""The figures of the data exploration: what they draw, and what they refuse."""
+
+import io
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cxr_helpers import data_plots, plots
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def opened(picture):
+    return Image.open(io.BytesIO(picture.png))
+
+
+def test_coverage_by_hand():
+    boxes = np.array([[0, 0, 0.5, 1], [0, 0, 0.5, 0.5]])
+    assert data_plots.coverage_map(boxes, bins=2).tolist() == [[1, 0], [0.5, 0]]
+
+
+def test_coverage_agrees_with_a_loop():
+    rng = np.random.default_rng(0)
+    corners = np.sort(rng.uniform(-0.2, 1.2, size=(50, 2, 2)), axis=1)
+    boxes = corners.reshape(50, 4)
+    boxes = boxes[(boxes[:, :2] < 1).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)]
+    slow = np.zeros((7, 7))
+    for x0, y0, x1, y1 in np.clip(boxes, 0, 1) * 7:
+        slow[int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))] += 1 / len(boxes)
+    np.testing.assert_allclose(data_plots.coverage_map(boxes, bins=7), slow, atol=1e-12)
+
+
+def test_coverage_of_nothing_and_of_nonsense():
+    assert data_plots.coverage_map(np.zeros((0, 4)), bins=3).tolist() == [[0] * 3] * 3
+    with pytest.raises(ValueError, match=r"\(N, 4\)"):
+        data_plots.coverage_map(np.zeros((2, 3)))
+
+
+def test_dots_are_sorted_and_leave_the_table_as_it_was():
+    table = pd.DataFrame({"x": [1.0, 3.0, 2.0], "y": [2.0, 1.0, 4.0]}, index=list("abc"))
+    before = table.copy()
+    axis = data_plots.plot_dots(table, xlabel="share (%)").axes[0]
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["a", "c", "b"]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["x", "y"]
+    pd.testing.assert_frame_equal(table, before)
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_every_dot_lies_inside_the_axis(log):
+    table = pd.DataFrame({"x": [0.2, 17.7]}, index=["rare", "frequent"])
+    axis = data_plots.plot_dots(table, xlabel="share (%)", log=log).axes[0]
+    low, high = axis.get_xlim()
+    assert low < 0.2 and high > 17.7
+    assert axis.get_legend() is None
+
+
+@pytest.mark.parametrize("table", [pd.DataFrame(), pd.DataFrame(np.ones((2, 7)))])
+def test_dots_refuse_what_they_cannot_draw(table):
+    with pytest.raises(ValueError, match="columns"):
+        data_plots.plot_dots(table, xlabel="")
+
+
+def test_heatmap_names_every_line():
+    table = pd.DataFrame(np.eye(3) * np.nan, index=list("abc"), columns=list("xyz")).fillna(1)
+    axis = data_plots.plot_heatmap(table, label="%", xlabel="c", ylabel="r").axes[0]
+    assert [text.get_text() for text in axis.get_xticklabels()] == list("xyz")
+    assert [text.get_text() for text in axis.get_yticklabels()] == list("abc")
+
+
+def test_histograms_share_their_bins():
+    groups = {"young": [1, 2, np.nan], "old": [88]}
+    axis = data_plots.plot_histograms(groups, xlabel="age (years)", bin_width=5).axes[0]
+    edges = [set(np.round(line.get_xdata(), 6) % 5) for line in axis.lines]
+    assert all(part == {0.0} for part in edges)
+
+
+def test_spread_orders_by_median():
+    values = pd.Series([1.0, 2.0, 10.0, 20.0])
+    axis = data_plots.plot_spread(values, pd.Series(list("aabb")), xlabel="mm").axes[0]
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["b", "a"]
+
+
+def test_places_has_a_map_for_each_label():
+    corners = {"x_min": [0, 1], "y_min": [0, 1], "x_max": [5, 6], "y_max": [5, 6]}
+    boxes = pd.DataFrame({"label": ["b", "a"], **corners})
+    figure = data_plots.plot_places(boxes, frame_xy=(10, 20))
+    assert [axis.get_title() for axis in figure.axes if axis.images] == ["a", "b"]
+
+
+def test_steps_and_maps():
+    ramp = np.linspace(0, 100, 64).reshape(8, 8)
+    figure = data_plots.plot_steps({"stored": ramp, "shown": ramp / 100})
+    assert [axis.get_title() for axis in figure.axes if axis.images] == ["stored", "shown"]
+    figure = data_plots.plot_maps({"bone": ramp, "picture": ramp / 100}, units={"bone": "cm"})
+    bars = [axis.get_xlabel() for axis in figure.axes if axis.get_xlabel()]
+    assert bars == ["cm", "gray value"]
+
+
+@pytest.mark.parametrize("plot", [data_plots.plot_steps, data_plots.plot_maps])
+def test_nothing_to_show(plot):
+    with pytest.raises(ValueError, match="no "):
+        plot({}) if plot is data_plots.plot_steps else plot({}, units={})
+
+
+def test_show_keeps_grays_and_closes():
+    figure = plots.show_images([np.linspace(0, 1, 400).reshape(20, 20)], width=1.5)
+    picture = data_plots.show(figure)
+    image = opened(picture)
+    assert image.mode == "L" and image.size == picture.size
+    assert picture._repr_png_() == picture.png
+    assert repr(picture) == "<Picture>"
+    assert not plt.fignum_exists(figure.number)
+
+
+def test_show_saves_bytes_and_hardly_changes_colors():
+    figure = data_plots.plot_dots(pd.DataFrame({"x": range(9), "y": 4}), xlabel="share (%)")
+    full = io.BytesIO()
+    figure.savefig(full, format="png", bbox_inches="tight", facecolor="white")
+    picture = data_plots.show(figure)
+    assert len(picture.png) < 0.6 * len(full.getvalue())
+    a = np.asarray(Image.open(full).convert("RGB"), dtype=int)
+    b = np.asarray(opened(picture).convert("RGB"), dtype=int)
+    assert a.shape == b.shape and np.abs(a - b).mean() < 1

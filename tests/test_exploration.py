@@ -1,0 +1,140 @@
+"""The tables of notebook 01: by hand, and against the facts known of the real tables."""
+
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+from pydicom.dataset import FileMetaDataset
+
+from cxr_helpers import nih, vindr
+from cxr_helpers.course import exploration
+from cxr_helpers.course.tables import packaged_table
+
+FINDINGS = {"a": "Effusion", "b": "Effusion|Edema", "c": "No Finding", "d": "Pneumothorax"}
+
+
+@pytest.fixture(scope="module")
+def labels():
+    table = pd.DataFrame({"image_id": list(FINDINGS), "findings": list(FINDINGS.values())})
+    return nih.label_matrix(table)
+
+
+@pytest.fixture(scope="module")
+def real_vindr():
+    return vindr.read_readings(packaged_table("vinbigdata"))
+
+
+def readings(rows, boxes):
+    """Readings from (image, reader) pairs and (image, reader) of each box."""
+    box = {"label": "ILD", "x_min": 0.0, "y_min": 0.0, "x_max": 9.0, "y_max": 9.0}
+    drawn = pd.DataFrame([{"image_id": i, "reader_id": r, **box} for i, r in boxes])
+    table = pd.DataFrame(rows, columns=["image_id", "reader_id"])
+    normal = [(i, r) not in boxes for i, r in rows]
+    return vindr.Readings(drawn, table.assign(normal=normal), pd.DataFrame())
+
+
+def test_cooccurrence_by_hand(labels):
+    table = exploration.cooccurrence(labels)
+    assert table.loc["Edema", "Effusion"] == 100
+    assert table.loc["Effusion", "Edema"] == 50
+    assert np.isnan(table.loc["Edema", "Edema"])
+    assert table.loc["Hernia"].isna().all()  # no image to take a share of
+
+
+def test_label_noise_by_hand(labels):
+    seen = pd.DataFrame(False, index=["d", "c"], columns=list(nih.REREAD_LABELS))
+    seen["Pneumothorax"] = [True, True]
+    table = exploration.label_noise(labels, seen)
+    assert table.loc["Pneumothorax"].tolist() == [1, 2, 1.0, 0.5]
+    assert table.loc["Nodule/Mass"].tolist() == [0, 0, 0, 0]
+    assert exploration.reread_shares(labels, seen).loc["No Finding", "Pneumothorax"] == 100
+    assert list(exploration.reread_shares(labels, seen).index) == ["Pneumothorax", "No Finding"]
+
+
+def test_label_noise_of_the_real_tables():
+    rereads = nih.read_rereads(packaged_table("google2019"))
+    entries = nih.read_entries(packaged_table("nih_entries"))
+    real = nih.label_matrix(entries[entries["image_id"].isin(rereads.index)])
+    noise = exploration.label_noise(real, rereads)
+    assert noise.loc["Pneumothorax", ["ppv", "sensitivity"]].round(3).tolist() == [0.458, 0.458]
+    assert noise.loc["Nodule/Mass", ["ppv", "sensitivity"]].round(3).tolist() == [0.563, 0.423]
+    quiet = real.loc[rereads.index].sum(axis=1) == 0
+    assert round(rereads[quiet].any(axis=1).mean(), 2) == 0.36
+
+
+def test_short_sides_scale_with_the_image():
+    boxes = pd.DataFrame({"x_min": [10], "y_min": [0], "x_max": [30], "y_max": [100]})
+    assert exploration.short_sides_at(boxes, long_side=200, size=200).tolist() == [20]
+    assert exploration.short_sides_at(boxes, long_side=200, size=50).tolist() == [5]
+
+
+def test_nodules_that_vanish_at_224(real_vindr):
+    boxes = real_vindr.boxes
+    side = boxes[["x_max", "y_max"]].quantile(0.995).max()
+    nodules = boxes[boxes["label"] == "Nodule/Mass"]
+    short = exploration.short_sides_at(nodules, long_side=side, size=224)
+    assert (short < 8).mean() == pytest.approx(0.555, abs=0.01)
+
+
+def test_readers_by_hand():
+    made = readings([("a", "R1"), ("a", "R2"), ("b", "R1")], [("a", "R2")])
+    table = exploration.reader_table(made)
+    assert table.loc["R1"].tolist() == [100, 100, 0]
+    assert table.loc["R2"].tolist() == [0, 100, 1]
+    assert exploration.read_by_all(made, ["R1", "R2"]).to_dict() == {"abnormal": 100, "normal": 0}
+    assert exploration.read_by_all(made, ["R1"]).to_dict() == {"abnormal": 100, "normal": 100}
+
+
+def test_reader_confound_of_the_real_table(real_vindr):
+    shares = exploration.read_by_all(real_vindr, ["R8", "R9", "R10"])
+    assert shares.round(1).to_dict() == {"abnormal": 94.4, "normal": 12.8}
+
+
+def test_most_fused_prefers_joined_and_large():
+    corners = ["x_min", "y_min", "x_max", "y_max"]
+    rows = [("a", 0, 0, 9, 9), ("b", 0, 0, 5, 5), ("b", 0, 0, 6, 6), ("c", 0, 0, 3, 3)]
+    fused = pd.DataFrame([*rows, ("c", 0, 0, 8, 8)], columns=["image_id", *corners])
+    boxes = pd.DataFrame({"image_id": list("a" * 9 + "b" * 5 + "c" * 6)})
+    assert exploration.most_fused(boxes, fused) == "b"
+    assert exploration.most_fused(boxes, fused[fused["image_id"] == "a"]) == "a"
+    assert exploration.most_fused(boxes.head(1), fused) == "a"  # nothing was joined anywhere
+
+
+def write_header(path, photometric, *, window):
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    header = pydicom.Dataset()
+    header.file_meta, header.PhotometricInterpretation = meta, photometric
+    if window:
+        header.WindowCenter, header.WindowWidth = 50, 100
+    header.save_as(path, implicit_vr=False, little_endian=True)
+    return path
+
+
+def test_find_dicom_wants_kind_and_window(tmp_path):
+    files = {
+        "a": write_header(tmp_path / "a.dicom", "MONOCHROME2", window=True),
+        "b": write_header(tmp_path / "b.dicom", "MONOCHROME1", window=False),
+        "c": write_header(tmp_path / "c.dicom", "MONOCHROME1", window=True),
+    }
+    assert exploration.find_dicom(files, photometric="MONOCHROME1") == files["c"]
+    assert exploration.find_dicom(files, photometric="MONOCHROME1", at_most=2) is None
+    assert exploration.find_dicom({}, photometric="MONOCHROME2") is None
+
+
+def test_center_and_gray_shares():
+    pixels = np.zeros((2, 10, 10), np.uint8)
+    pixels[1, 2:8, 2:8] = 255
+    middle = exploration.center(pixels)
+    assert middle.shape == (2, 6, 6)
+    shares = exploration.gray_shares(middle)
+    assert shares[0].tolist() == [1] + [0] * 15
+    assert shares[1].tolist() == [0] * 15 + [1]
+
+
+@pytest.mark.parametrize(("shift", "low", "high"), [(0.0, 0.2, 0.8), (3.0, 0.95, 1.0)])
+def test_site_accuracy_tells_difference_from_none(shift, low, high):
+    rng = np.random.default_rng(0)
+    shares = {"A": rng.normal(size=(60, 4)), "B": rng.normal(size=(60, 4)) + shift}
+    groups = {"A": np.arange(60) // 2, "B": np.arange(60)}
+    assert low <= exploration.site_accuracy(shares, groups) <= high
