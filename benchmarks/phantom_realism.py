@@ -1,6 +1,6 @@
 """How close are the phantoms to real radiographs? Transfer, statistics and a picture.
 
-    python benchmarks/phantom_realism.py --nih FOLDER --picture /tmp/phantoms.png --seeds 0 1 2
+    python benchmarks/phantom_realism.py --nih FOLDER --picture ../phantoms.png --seeds 0 1 2
 
 makes NIH-like phantoms, pretrains Barlow Twins on them (ResNet-18, 64 px), and probes the frozen
 features on the real radiographs in FOLDER (any folder with NIH's images; labels, sex, view and
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import sys
 import tempfile
 import time
@@ -190,13 +191,17 @@ def draw_picture(real: np.ndarray, phantoms: np.ndarray, path: Path, *, seed: in
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--nih", type=Path, required=True, help="folder with real NIH images")
+    default = ROOT / os.environ.get("CXR_REAL", "../shared/nih_mini")
+    parser.add_argument("--nih", type=Path, default=default, help="folder with real NIH images")
     parser.add_argument("--picture", type=Path, help="PNG to write, outside the repository")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--images", type=int, default=1000, help="phantoms to pretrain on")
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--ceiling", action="store_true", help="also pretrain on the real images")
     args = parser.parse_args()
+    if not args.nih.is_dir():
+        print("left out: no folder of real radiographs; name one with --nih or CXR_REAL")
+        return
     results = Results("phantom_realism", load_settings(), folder=ROOT / "runs" / "benchmarks")
     found = nih.find_images(args.nih)
     names = sorted(found)
