@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import json
@@ -145,7 +146,7 @@ def fetch(
             if code == 416:  # the part is longer than the file
                 part.unlink(missing_ok=True)
             refused = code is not None and 400 <= code < 500 and code not in (408, 416, 429)
-            if refused or attempt == tries - 1:
+            if refused or getattr(error, "errno", None) == errno.ENOSPC or attempt == tries - 1:
                 raise PrepareError(
                     f"{archive.url} did not arrive ({error}); start again, what arrived is kept, "
                     f"or save it yourself as {target}"
@@ -348,12 +349,24 @@ def _unpack_one(opened: Callable[[], IO[bytes]], target: Path, n_bytes: int) -> 
     part = target.with_name(f".{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        writing = part.open("wb")
+        writing = part.open("wb", buffering=0)
     except OSError as error:
-        raise PrepareError(f"cannot write {part} ({error.strerror}); mend its rights") from error
-    with writing, opened() as source:
-        shutil.copyfileobj(source, writing, _BLOCK)
-    os.replace(part, target)
+        raise _cannot_write(part, error) from error
+    try:
+        with writing, opened() as source:
+            while block := source.read(_BLOCK):
+                try:
+                    if writing.write(block) < len(block):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                except OSError as error:
+                    raise _cannot_write(part, error) from error
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _cannot_write(path: Path, error: OSError) -> PrepareError:
+    return PrepareError(f"cannot write {path} ({error.strerror}); free space or mend its rights")
 
 
 def write_whole(path: Path, text: str) -> None:

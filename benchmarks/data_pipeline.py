@@ -1,0 +1,178 @@
+"""What preparing radiographs costs beyond decoding them, and what the packed cache saves.
+
+    python benchmarks/data_pipeline.py
+
+On the demo's files, best of several rounds (others may use the machine):
+1. packing the VinDr DICOM files against a bare loop on the same cores, and 1 against 2 cores;
+2. a batch from the packed cache against decoding its PNG files.
+benchmarks/README.md says what the bare loop does, and what was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from PIL import Image
+from pydicom.pixels import apply_windowing
+
+from cxr_helpers import nih, vindr
+from cxr_helpers.course.data import ensure_demo, read_dicom_pixels
+from cxr_helpers.course.results import Results
+from cxr_helpers.course.settings import Settings, load_settings
+from cxr_helpers.datasets import fit_square, pack_images
+
+BATCH = 128
+AT_MOST = {"overhead": 1.3}
+AT_LEAST = {"scaling": 1.8, "batch_speedup": 20.0}
+
+
+def bare_square(path: Path, size: int) -> np.ndarray:
+    """Decode, window, scale to 8 bits and resize, with nothing checked."""
+    dataset = pydicom.dcmread(path)
+    values = dataset.pixel_array
+    shown = apply_windowing(values, dataset).astype(np.float32)
+    low, high = shown.min(), shown.max()
+    gray = ((shown - low) * (255 / max(high - low, 1e-6))).astype(np.uint8)
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        gray = 255 - gray
+    scale = size / max(gray.shape)
+    new_wh = (round(gray.shape[1] * scale), round(gray.shape[0] * scale))
+    small = np.asarray(Image.fromarray(gray).resize(new_wh, Image.Resampling.BILINEAR))
+    square = np.zeros((size, size), np.uint8)
+    square[: small.shape[0], : small.shape[1]] = small
+    return square
+
+
+def bare_loop(paths: list[Path], size: int, out: Path) -> None:
+    """Write the squares of these files one after the other."""
+    with out.open("wb") as stream:
+        for path in paths:
+            stream.write(bare_square(path, size).tobytes())
+
+
+def bare(paths: list[Path], size: int, folder: Path, cores: int) -> None:
+    """One bare loop on each core, each over its share and into its own file."""
+    if cores == 1:
+        bare_loop(paths, size, folder / "bare_0.raw")
+        return
+    with ProcessPoolExecutor(cores) as pool:
+        shares = [paths[k::cores] for k in range(cores)]
+        outs = [folder / f"bare_{k}.raw" for k in range(cores)]
+        list(pool.map(bare_loop, shares, [size] * cores, outs))
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Wall time of a call."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def best(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Least wall time of each, the rounds interleaved so that noise meets all alike."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            times[name].append(seconds(run))
+    return {name: min(found) for name, found in times.items()}
+
+
+def measure_packing(settings: Settings, n_files: int, rounds: int, folder: Path) -> dict:
+    """Seconds of packing and of the bare loop, on 1 and 2 cores."""
+    size = settings.detect.image_size
+    files = dict(list(vindr.find_images(settings.vindr).items())[:n_files])
+    paths = list(files.values())
+
+    def pack(cores: int) -> None:
+        pack_images(files, read_dicom_pixels, size=size, out=folder / "cache", workers=cores)
+
+    for path in paths:  # so that no round pays for the disk alone
+        path.read_bytes()
+    times = best(
+        {
+            "bare_1": lambda: bare(paths, size, folder, 1),
+            "pack_1": lambda: pack(1),
+            "bare_2": lambda: bare(paths, size, folder, 2),
+            "pack_2": lambda: pack(2),
+        },
+        rounds,
+    )
+    return {
+        "files": len(files),
+        "seconds": times,
+        "overhead_1_core": times["pack_1"] / times["bare_1"],
+        "overhead_2_cores": times["pack_2"] / times["bare_2"],
+        "scaling": times["pack_1"] / times["pack_2"],
+        "scaling_bare": times["bare_1"] / times["bare_2"],
+    }
+
+
+def measure_batch(settings: Settings, rounds: int, folder: Path) -> dict:
+    """Milliseconds of a batch of random images, packed and from PNG files."""
+    size = settings.pretrain.cache_size
+    files = nih.find_images(settings.nih)
+    packed = pack_images(files, nih.read_image, size=size, out=folder / "nih", workers=2)
+    rows = np.random.default_rng(0).permutation(len(packed.image_ids))[:BATCH]
+    paths = [files[packed.image_ids[row]] for row in rows]
+
+    def decode() -> np.ndarray:
+        return np.stack([fit_square(nih.read_image(path), size) for path in paths])
+
+    def read() -> np.ndarray:
+        return np.stack([np.array(packed.pixels[row]) for row in rows])
+
+    assert (decode() == read()).all()
+    times = best({"decode": decode, "packed": read}, 5 * rounds)
+    return {
+        "images": BATCH,
+        "milliseconds": {name: 1000 * value for name, value in times.items()},
+        "batch_speedup": times["decode"] / times["packed"],
+    }
+
+
+def verdicts(packing: dict, batch: dict) -> Iterable[str]:
+    """One line for each figure, with the bound it should keep."""
+    figures = {
+        "overhead, 1 core": (packing["overhead_1_core"], "<=", AT_MOST["overhead"]),
+        "overhead, 2 cores": (packing["overhead_2_cores"], "<=", AT_MOST["overhead"]),
+        "scaling to 2 cores": (packing["scaling"], ">=", AT_LEAST["scaling"]),
+        "batch from the cache": (batch["batch_speedup"], ">=", AT_LEAST["batch_speedup"]),
+    }
+    for name, (value, sign, bound) in figures.items():
+        kept = value <= bound if sign == "<=" else value >= bound
+        yield f"{name:22} {value:7.2f}  {sign} {bound:<5} {'kept' if kept else 'NOT KEPT'}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print and save; status 1 where a bound is not kept."""
+    parser = argparse.ArgumentParser(description="Cost of preparing, gain of the packed cache.")
+    parser.add_argument("--files", type=int, default=1600, help="DICOM files to pack (1600)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds, of which the best (3)")
+    args = parser.parse_args(arguments)
+    settings = load_settings({})
+    ensure_demo(settings)
+    results = Results("data_pipeline", settings, folder=settings.project / "runs" / "benchmarks")
+    with tempfile.TemporaryDirectory() as folder:
+        packing = measure_packing(settings, args.files, args.rounds, Path(folder))
+        batch = measure_batch(settings, args.rounds, Path(folder))
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    results.add(packing=packing, batch=batch, load_average=load)
+    results.save()
+    for name, value in packing["seconds"].items():
+        print(f"{name:22} {value:7.2f} s for {packing['files']} files")
+    lines = list(verdicts(packing, batch))
+    print("\n".join(lines))
+    return int(any("NOT" in line for line in lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,549 @@
+"""The scripts that prepare the real downloads, on tiny downloads written by hand."""
+
+import hashlib
+import http.server
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+import zipfile
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from dicom_files import gradient, make_dataset, to_bytes
+from PIL import Image
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "data_scripts"
+sys.path.insert(0, str(SCRIPTS))
+import prepare_nih  # noqa: E402
+import prepare_vindr  # noqa: E402
+
+from cxr_helpers import datasets  # noqa: E402
+from cxr_helpers.course import data, fetching  # noqa: E402
+from cxr_helpers.course.settings import load_settings  # noqa: E402
+
+ENTRIES = (
+    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,"
+    "View Position,OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]\n"
+)
+READINGS = "image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max\n"
+N = 10
+
+
+def png(seed):
+    stream = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (32, 32), dtype=np.uint8)
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def nih_name(k):
+    return f"{k:08d}_000.png"
+
+
+def nih_tables(root):
+    rows = [
+        f"{nih_name(k)},{'Mass' if k % 2 else 'No Finding'},0,{k},50,M,PA,32,32,0.1,0.1\n"
+        for k in range(N)
+    ]
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "Data_Entry_2017_v2020.csv").write_text(ENTRIES + "".join(rows))
+    boxes = f"Image Index,Finding Label,Bbox [x,y,w,h],,,\n{nih_name(1)},Mass,512,0,256,512,,,\n"
+    (root / "BBox_List_2017.csv").write_text(boxes)
+    (root / "test_list.txt").write_text(nih_name(1) + "\n")
+
+
+@pytest.fixture
+def nih_root(tmp_path):
+    """Ten images; the third is cut, the fourth is not there, one is not in the table."""
+    root = tmp_path / "nih"
+    nih_tables(root)
+    (root / "images").mkdir()
+    for k in range(N):
+        (root / "images" / nih_name(k)).write_bytes(png(k)[: 80 if k == 2 else None])
+    (root / "images" / nih_name(3)).rename(root / "images" / nih_name(77))
+    return root
+
+
+@pytest.fixture
+def vindr_root(tmp_path):
+    """Ten images; the third file is text."""
+    root = tmp_path / "vindr"
+    (root / "train").mkdir(parents=True)
+    rows = []
+    for k in range(N):
+        dicom = to_bytes(make_dataset(np.roll(gradient(), k, axis=1)))
+        (root / "train" / f"image{k}.dicom").write_bytes(b"no picture" if k == 2 else dicom)
+        rows += [f"image{k},Cardiomegaly,3,R{r},{10 + r},10,30,30\n" for r in (8, 9)]
+        rows += [f"image{k},No finding,14,R10,,,,\n"]
+    rows += ["image1,Cardiomegaly,3,R8,30,10,20,30\n"]
+    (root / "train.csv").write_text(READINGS + "".join(rows))
+    return root
+
+
+def run_nih(root, *more):
+    return prepare_nih.main([str(root), "--size", "16", "--workers", "1", "--quiet", *more])
+
+
+def run_vindr(root, *more):
+    return prepare_vindr.main([str(root), "--size", "16", "--workers", "1", "--quiet", *more])
+
+
+def contents(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def table(root, name, column=None):
+    kind = "nih" if (root / "images").is_dir() else "vindr"
+    found = pd.read_csv(root / "packed" / f"{kind}_tables" / name, keep_default_na=False)
+    return found if column is None else found[column].tolist()
+
+
+# --- the result -----------------------------------------------------------------------------------
+
+
+def test_nih_every_file_and_row_is_accounted_for(nih_root, capsys):
+    assert run_nih(nih_root) == 3
+    packed = datasets.PackedImages.load(nih_root / "packed" / "nih_16")
+    assert packed.image_ids == [nih_name(k) for k in (0, 1, 4, 5, 6, 7, 8, 9)]
+    assert table(nih_root, "entries.csv", "image_id") == packed.image_ids
+    assert table(nih_root, "entries.csv", "official_list").count("test") == 1
+    assert table(nih_root, "labels.csv", "Mass") == [0, 1, 0, 1, 0, 1, 0, 1]
+    assert table(nih_root, "boxes.csv").iloc[0].tolist() == [nih_name(1), "Mass", 16, 0, 24, 16]
+    assert table(nih_root, "no_file.csv", "image_id") == [nih_name(3)]
+    aside = table(nih_root, "set_aside.csv")
+    assert aside["file"].tolist() == [f"images/{nih_name(77)}", f"images/{nih_name(2)}"]
+    assert aside["reason"][0] == "no row of the table names it"
+    assert "cannot be read" in aside["reason"][1] and str(nih_root) not in aside["reason"][1]
+    assert "Set aside: 2 files" in capsys.readouterr().out
+
+
+def test_vindr_every_file_and_row_is_accounted_for(vindr_root):
+    assert run_vindr(vindr_root) == 3
+    names = [f"image{k}" for k in range(N) if k != 2]
+    assert table(vindr_root, "images.csv", "image_id") == names
+    assert table(vindr_root, "fused.csv", "readers") == [2] * 9
+    assert len(table(vindr_root, "readings.csv")) == 27
+    assert table(vindr_root, "dropped_rows.csv", "reason") == ["x_max is not above x_min"]
+    aside = table(vindr_root, "set_aside.csv")
+    assert aside["file"].tolist() == ["train/image2.dicom"]
+    assert "no DICOM file" in aside["reason"][0]
+
+
+def test_all_read_is_status_0_and_a_second_run_changes_nothing(vindr_root):
+    shutil.copy(vindr_root / "train" / "image1.dicom", vindr_root / "train" / "image2.dicom")
+    assert run_vindr(vindr_root) == 0
+    before = contents(vindr_root)
+    times = {p: p.stat().st_mtime_ns for p in vindr_root.rglob("pixels.npy")}
+    assert run_vindr(vindr_root) == 0
+    assert contents(vindr_root) == before
+    assert times == {p: p.stat().st_mtime_ns for p in vindr_root.rglob("pixels.npy")}
+
+
+def test_again_reads_what_was_mended(vindr_root):
+    assert run_vindr(vindr_root) == 3
+    shutil.copy(vindr_root / "train" / "image1.dicom", vindr_root / "train" / "image2.dicom")
+    assert run_vindr(vindr_root, "--again") == 0
+    assert table(vindr_root, "set_aside.csv").empty
+
+
+def test_the_course_takes_what_was_prepared(nih_root, vindr_root, tmp_path, monkeypatch):
+    sizes = ["--size", "96"]
+    assert prepare_nih.main([str(nih_root), *sizes, "--workers", "1", "--quiet"]) == 3
+    assert prepare_vindr.main([str(vindr_root), "--size", "160", "--workers", "1", "--quiet"]) == 3
+
+    def decode(*_, **__):
+        raise AssertionError("packed again")
+
+    monkeypatch.setattr(data, "pack_images", decode)
+    settings = load_settings({"CXR_DATA": str(tmp_path)})
+    assert len(data.load_nih(settings).entries) == 8
+    assert len(data.load_vindr(settings).images.image_ids) == 9
+    (nih_root / "images" / nih_name(3)).write_bytes(png(3))
+    with pytest.raises(AssertionError, match="packed again"):  # the cache is not whole any more
+        data.load_nih(settings)
+
+
+# --- killed and started again ---------------------------------------------------------------------
+
+KILLED = """
+import os, signal, sys, time
+from dataclasses import replace
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import prepare_vindr as script
+from cxr_helpers import datasets
+datasets.SECONDS_AT_RISK = 0
+datasets.CHUNK = 1
+parent, note = os.getpid(), Path(sys.argv[3])
+
+def read(path):
+    if path.stem == "image7":
+        note.write_text(str(os.getpid()))
+        time.sleep(0.3)
+        os.kill(parent, getattr(signal, "SIGKILL", signal.SIGTERM))
+    return script.read_dicom_pixels(path)
+
+script.SOURCE = replace(script.SOURCE, read=read)
+script.main([sys.argv[2], "--size", "16", "--quiet", "--workers", "2"])
+"""
+
+
+def test_killed_and_started_again_ends_in_the_same_bytes(vindr_root, tmp_path):
+    assert run_vindr(vindr_root) == 3
+    whole = contents(vindr_root)
+    shutil.rmtree(vindr_root / "packed")
+    note = tmp_path / "pid"
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(SCRIPTS), str(vindr_root), str(note)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0 and note.is_file(), done.stderr
+    unfinished = vindr_root / "packed" / ".vindr_16.partial"
+    lines = (unfinished / datasets.JOURNAL).read_text().splitlines()
+    assert len(lines) >= 3, "nothing was kept"
+    if os.name == "posix":
+        assert done.returncode == -signal.SIGKILL
+        _wait_until_gone(int(note.read_text()))
+    assert run_vindr(vindr_root) == 3
+    assert contents(vindr_root) == whole
+
+
+def _wait_until_gone(pid):
+    """A worker ends by itself once its parent is killed."""
+    for _ in range(100):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text() if Path("/proc/self").exists() else ""
+            if ") Z" in state:
+                return
+            os.kill(pid, 0)
+        except (ProcessLookupError, FileNotFoundError):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"process {pid} outlived its parent")
+
+
+def test_an_interrupt_is_status_130(vindr_root, monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prepare_vindr, "prepare", interrupt)
+    assert run_vindr(vindr_root) == 130
+    assert "start it again" in capsys.readouterr().err
+
+
+# --- what cannot be done --------------------------------------------------------------------------
+
+
+def test_a_dry_run_writes_nothing(nih_root, vindr_root, tmp_path, capsys):
+    before = contents(tmp_path)
+    assert run_nih(nih_root, "--dry-run") == 0
+    assert "Images: 9 of 9 to pack; 1 files are not in the table, 1 rows" in capsys.readouterr().out
+    assert run_vindr(vindr_root, "--dry-run", "--limit", "4") == 0
+    assert "Images: 4 of 10 to pack" in capsys.readouterr().out
+    assert run_nih(tmp_path / "new", "--dry-run", "--download", "nih", "--limit", "100") == 0
+    assert "1 of 1 archives, 2.0 GB" in capsys.readouterr().out
+    assert run_nih(tmp_path / "new", "--dry-run", "--download", "nih") == 0
+    assert "12 of 12 archives, 45.1 GB" in capsys.readouterr().out
+    assert contents(tmp_path) == before and not (tmp_path / "new").exists()
+
+
+def test_a_trial_leaves_a_whole_cache_alone(nih_root):
+    run_nih(nih_root)
+    before = contents(nih_root / "packed")
+    assert run_nih(nih_root, "--limit", "2") == 0
+    after = contents(nih_root / "packed")
+    assert {name: after[name] for name in before} == before
+    trial = datasets.PackedImages.load(nih_root / "packed" / "nih_16_first2")
+    assert trial.image_ids == [nih_name(0), nih_name(1)]
+
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def test_a_full_disk_is_refused_before_anything_is_written(vindr_root, monkeypatch, capsys):
+    monkeypatch.setattr(fetching.shutil, "disk_usage", lambda _: Usage(10**9, 10**9 - 1000, 1000))
+    before = contents(vindr_root)
+    assert run_vindr(vindr_root) == 1
+    assert "packing 10 images needs" in capsys.readouterr().err
+    assert contents(vindr_root) == before
+
+
+def test_a_disk_that_fills_up_keeps_what_is_done(vindr_root, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(datasets, "_save", full)
+        assert run_vindr(vindr_root) == 1
+    assert "No space left on device); free space" in capsys.readouterr().err
+    assert run_vindr(vindr_root) == 3
+
+
+@pytest.mark.parametrize(
+    "spoil, words",
+    [
+        (lambda root: (root / "train.csv").unlink(), "no table of boxes (train.csv or"),
+        (lambda root: (root / "train.csv").write_text("a,b\n1,2\n"), "no column image_id"),
+        (lambda root: shutil.rmtree(root / "train"), "no .dicom or .dcm file"),
+        (lambda root: shutil.rmtree(root), "no such folder"),
+        (
+            lambda root: [p.write_text("x") for p in (root / "train").iterdir()],
+            "none of 10 files could be read",
+        ),
+    ],
+    ids=["no table", "wrong table", "no images", "no folder", "no readable image"],
+)
+def test_what_cannot_be_done_is_status_1_with_the_reason(vindr_root, capsys, spoil, words):
+    spoil(vindr_root)
+    assert run_vindr(vindr_root) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("prepare_vindr: ") and words in error and "vindr" in error
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--limit", "0"], ["--size", "big"], ["--workers", "-1"], ["--links", "x"]]
+)
+def test_wrong_usage_is_status_2(nih_root, arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        prepare_nih.main([str(nih_root), *arguments])
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("script", [prepare_nih, prepare_vindr])
+def test_help_shows_an_example_and_the_statuses(script, capsys):
+    with pytest.raises(SystemExit):
+        script.main(["--help"])
+    text = capsys.readouterr().out
+    assert "example: python data_scripts/prepare_" in text and "3  done, but files" in text
+
+
+# --- archives -------------------------------------------------------------------------------------
+
+
+def add(tar, name, content=b"", **attributes):
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    for key, value in attributes.items():
+        setattr(info, key, value)
+    tar.addfile(info, io.BytesIO(content))
+
+
+@pytest.fixture
+def archived(tmp_path):
+    """A root with the images in an archive that also wants to write outside."""
+    root = tmp_path / "nih"
+    nih_tables(root)
+    with tarfile.open(root / "images_001.tar.gz", "w:gz") as tar:
+        for k in range(N):
+            add(tar, f"images/{nih_name(k)}", png(k))
+        add(tar, "../outside.png", png(0))
+        add(tar, "images/link.png", type=tarfile.SYMTYPE, linkname="/etc/passwd")
+        add(tar, "images/pipe.png", type=tarfile.FIFOTYPE)
+    return root
+
+
+def test_members_that_would_leave_the_folder_are_refused_and_reported(archived, tmp_path):
+    assert run_nih(archived) == 3
+    assert not (tmp_path / "outside.png").exists()
+    assert len(list((archived / "images").iterdir())) == N
+    aside = table(archived, "set_aside.csv")
+    assert aside["file"].tolist() == [
+        "images_001.tar.gz: ../outside.png",
+        "images_001.tar.gz: images/link.png",
+        "images_001.tar.gz: images/pipe.png",
+    ]
+    assert "would not stay in the folder" in aside["reason"][0]
+    before = contents(archived)
+    assert run_nih(archived) == 3  # reported again, unpacked only once
+    assert contents(archived) == before
+
+
+def test_a_zip_that_would_leave_the_folder_too(tmp_path):
+    root = tmp_path / "nih"
+    nih_tables(root)
+    with zipfile.ZipFile(root / "archive.zip", "w") as archive:
+        for k in range(N):
+            archive.writestr(f"images_001/images/{nih_name(k)}", png(k))
+        archive.writestr("../outside.png", png(0))
+        link = zipfile.ZipInfo("link.png")
+        link.external_attr = 0o120777 << 16
+        archive.writestr(link, "/etc/passwd")
+    assert run_nih(root, "--remove-archives") == 3
+    assert not (tmp_path / "outside.png").exists() and not (root / "archive.zip").exists()
+    aside = pd.read_csv(root / "packed" / "nih_tables" / "set_aside.csv")
+    assert aside["file"].tolist() == ["archive.zip: ../outside.png", "archive.zip: link.png"]
+    assert run_nih(root) == 3
+
+
+def test_a_disk_that_fills_up_while_unpacking_stops_there(archived, monkeypatch, capsys):
+    seen = []
+
+    def usage(_):
+        seen.append(1)
+        return Usage(10**9, 0, 10**9 if len(seen) < 4 else 1000)
+
+    monkeypatch.setattr(fetching.shutil, "disk_usage", usage)
+    assert run_nih(archived) == 1
+    assert "unpacking 00000002_000.png needs" in capsys.readouterr().err
+    assert len(list((archived / "images").iterdir())) == 2
+
+
+def test_a_cut_archive_is_reported_and_what_is_in_it_used(archived):
+    archive = archived / "images_001.tar.gz"
+    archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
+    assert run_nih(archived) == 3
+    aside = table(archived, "set_aside.csv")
+    assert aside["file"].tolist() == ["images_001.tar.gz"]
+    assert "download it again" in aside["reason"][0]
+    assert 0 < len(table(archived, "entries.csv")) < N
+    assert not [p for p in (archived / "images").iterdir() if p.name.startswith(".")]
+
+
+def test_unpacking_goes_on_where_it_was_killed(archived, monkeypatch):
+    one, count = fetching._unpack_one, []
+
+    def stop(opened, target, n_bytes):
+        if len(count) == 4:
+            target.with_name(f".{target.name}.part").write_bytes(b"half")
+            raise KeyboardInterrupt
+        count.append(target.name)
+        one(opened, target, n_bytes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fetching, "_unpack_one", stop)
+        assert run_nih(archived) == 130
+    first = (archived / "images" / nih_name(0)).stat().st_mtime_ns
+    assert run_nih(archived) == 3
+    assert (archived / "images" / nih_name(0)).stat().st_mtime_ns == first
+    for k in range(N):
+        assert (archived / "images" / nih_name(k)).read_bytes() == png(k)
+    assert len(list((archived / "images").iterdir())) == N
+
+
+# --- download -------------------------------------------------------------------------------------
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Sends `content`, or from where it is asked to; ends the first connection early."""
+
+    content, ranges, cut, kind = b"", [], 0, "application/gzip"
+
+    def do_GET(self):  # noqa: N802
+        wanted = self.headers.get("Range")
+        type(self).ranges.append(wanted)
+        if self.path == "/gone":
+            self.send_error(404)
+            return
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
+        body = self.content[start:]
+        self.send_response(206 if wanted else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Type", self.kind)
+        self.end_headers()
+        self.wfile.write(body[: self.cut] if self.cut and not wanted else body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(archived, monkeypatch):
+    """A server of the archive on this machine, and the root without it."""
+    path = archived / "images_001.tar.gz"
+    handler = type("Handler", (Server,), {"content": path.read_bytes(), "ranges": []})
+    path.unlink()
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(fetching.time, "sleep", lambda _: None)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, args=(0.02,), daemon=True).start()
+        handler.url = f"http://127.0.0.1:{httpd.server_port}"
+        yield handler
+        httpd.shutdown()
+
+
+def links(root, server, md5="", path="/file"):
+    (root / "links.txt").write_text(f"# comment\n{server.url}{path} images_001.tar.gz {md5}\n")
+    return ["--download", "nih", "--links", str(root / "links.txt")]
+
+
+def test_a_download_goes_on_where_the_connection_ended(archived, server):
+    server.cut = 1000
+    md5 = hashlib.md5(server.content).hexdigest()
+    assert run_nih(archived, *links(archived, server, md5)) == 3
+    assert server.ranges == [None, "bytes=1000-"]
+    assert (archived / "images_001.tar.gz").read_bytes() == server.content
+    assert run_nih(archived, *links(archived, server, md5)) == 3
+    assert len(server.ranges) == 2  # nothing is downloaded twice
+    assert json.loads((archived / ".unpacked" / "images_001.tar.gz.json").read_text())["refused"]
+
+
+@pytest.mark.parametrize(
+    "change, path, words",
+    [
+        ({}, "/file", "arrived damaged (MD5"),
+        ({"kind": "text/html"}, "/file", "is a web page"),
+        ({}, "/gone", "did not arrive (HTTP Error 404"),
+    ],
+)
+def test_what_arrives_is_checked(archived, server, capsys, change, path, words):
+    for name, value in change.items():
+        setattr(server, name, value)
+    assert run_nih(archived, *links(archived, server, "0" * 32, path)) == 1
+    assert words in capsys.readouterr().err
+    assert not list(archived.glob("images_001*"))
+
+
+def test_bad_lists_of_links_are_refused(tmp_path):
+    for text in (
+        "",
+        "https://a.b/c",
+        "ftp://a.b/c name",
+        "https://a.b/c ../name",
+        "https://a b c d",
+    ):
+        (tmp_path / "links.txt").write_text(text)
+        with pytest.raises(fetching.PrepareError, match="links.txt"):
+            fetching.read_links(tmp_path / "links.txt")
+
+
+def test_the_list_of_archives_is_whole():
+    assert len({a.url for a in prepare_nih.ARCHIVES}) == 12
+    assert len({a.md5 for a in prepare_nih.ARCHIVES}) == 12
+    assert sum(images for *_, images in prepare_nih._BOX) == 112_120
+    assert [len(prepare_nih._enough(n)) for n in (1, 4999, 5000, 112_120)] == [1, 1, 2, 12]
+
+
+def test_kaggle_needs_its_package_and_physionet_a_person(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "kagglehub", None)
+    assert run_vindr(tmp_path / "new", "--download", "kaggle") == 1
+    assert "pip install 'kagglehub>=1'" in capsys.readouterr().err
+    assert run_vindr(tmp_path / "new", "--download", "physionet") == 0
+    assert "https://physionet.org/content/vindr-cxr/1.0.0/" in capsys.readouterr().out
+    assert not (tmp_path / "new").exists()
+
+
+def test_kaggle_delivers_into_the_root(vindr_root, tmp_path, monkeypatch):
+    class Kagglehub:
+        @staticmethod
+        def competition_download(handle, *, output_dir):
+            assert handle == "vinbigdata-chest-xray-abnormalities-detection"
+            shutil.copytree(vindr_root, output_dir)
+
+    monkeypatch.setitem(sys.modules, "kagglehub", Kagglehub)
+    assert run_vindr(tmp_path / "new", "--download", "kaggle") == 3
+    assert (tmp_path / "new" / "packed" / "vindr_16" / "pixels.npy").is_file()
