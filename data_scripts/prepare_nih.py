@@ -173,8 +173,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--download",
         choices=["nih", *KAGGLE],
-        help="first download into ROOT: the NIH's own archives (46 GB with their images unpacked "
-        "beside), or Kaggle's copy or its sample of 5%% with your account",
+        help="first download into ROOT: the NIH's own archives (45 GB, and as much again "
+        "unpacked), or Kaggle's copy or its sample of 5%% with your account",
     )
     parser.add_argument(
         "--links", type=Path, help="with --download nih: other links, lines of ADDRESS NAME [MD5]"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import http.client
+import importlib
 import json
 import os
 import shutil
@@ -200,7 +201,7 @@ def fetch_from_kaggle(handle: str, root: Path, *, competition: bool = False) -> 
         PrepareError: the package is absent or too old, or Kaggle refused.
     """
     try:
-        import kagglehub
+        kagglehub = importlib.import_module("kagglehub")  # optional, so not among the imports
     except ImportError as error:
         raise PrepareError(
             "downloads from Kaggle need the package kagglehub: `pip install 'kagglehub>=1'`, then "
