@@ -75,18 +75,22 @@ def draw_boxes(axis: Axes, boxes: pd.DataFrame, *, names: bool = True) -> None:
     Args:
         axis: shows the image.
         boxes: x_min, y_min, x_max, y_max in pixels of the image, and `label`.
-        names: write the label above each box.
+        names: write the label above each box, once where boxes of one label lie together.
     """
     labels = sorted(boxes["label"].unique())
-    middle = sum(axis.get_xlim()) / 2
-    for row in boxes.itertuples():
+    width = max(axis.get_xlim())
+    named: list[tuple[str, float, float]] = []
+    for row in boxes.sort_values("y_min").itertuples():
         color = COLORS[labels.index(row.label) % (len(COLORS) - 1)]
-        right = row.x_min > middle  # there the text ends where the box does, inside the image
+        right = row.x_min > 0.65 * width  # there the text ends where the box does, in the image
+        corner = (row.label, row.x_max if right else row.x_min, row.y_min)
         size = (row.x_max - row.x_min, row.y_max - row.y_min)
         axis.add_patch(Rectangle((row.x_min, row.y_min), *size, fill=False, color=color, lw=1.5))
-        if names:
+        near = [np.hypot(corner[1] - x, corner[2] - y) for n, x, y in named if n == row.label]
+        if names and min(near, default=width) > 0.2 * width:  # one name for boxes side by side
+            named.append(corner)
             axis.text(
-                row.x_max if right else row.x_min,
+                corner[1],
                 row.y_min,
                 row.label,
                 color="white",

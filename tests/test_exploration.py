@@ -6,7 +6,7 @@ import pydicom
 import pytest
 from pydicom.dataset import FileMetaDataset
 
-from cxr_helpers import nih, vindr
+from cxr_helpers import nih, phantom, vindr
 from cxr_helpers.course import exploration
 from cxr_helpers.course.tables import packaged_table
 
@@ -98,6 +98,13 @@ def test_most_fused_prefers_joined_and_large():
     assert exploration.most_fused(boxes, fused) == "b"
     assert exploration.most_fused(boxes, fused[fused["image_id"] == "a"]) == "a"
     assert exploration.most_fused(boxes.head(1), fused) == "a"  # nothing was joined anywhere
+
+
+def test_phantom_boxes_leave_out_what_left_no_trace():
+    box = phantom.Box("Nodule/Mass", (1.0, 2.0, 3.0, 4.0), 0.1)
+    table = exploration.phantom_boxes(phantom.Radiograph(np.zeros((9, 9)), (None, box)))
+    assert table.to_numpy().tolist() == [["Nodule/Mass", 1, 2, 3, 4]]
+    assert exploration.phantom_boxes(phantom.Radiograph(np.zeros((9, 9)), ())).empty
 
 
 def write_header(path, photometric, *, window):

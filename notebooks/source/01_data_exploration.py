@@ -61,7 +61,7 @@ by_hand
 
 # %%
 made = nih.label_matrix(three, ["Edema", "Effusion"])
-(made == by_hand).all().all()
+bool((made == by_hand).all(axis=None))
 
 # %% [markdown]
 # The table times itself counts the pairs: on the diagonal each finding alone, beside it the images
@@ -101,7 +101,7 @@ print(f"{len(real_nih):,} images of {real_nih['patient_id'].nunique():,} patient
 # %% [markdown]
 # ### How often does each finding occur?
 #
-# The scale of the next figure is logarithmic: each line to the right is ten times as often.
+# The scale of the next figure is logarithmic: from 1 to 10 is as far as from 10 to 100.
 
 # %%
 labels = nih.label_matrix(real_nih)
@@ -236,8 +236,7 @@ print(f"{missed:.0%} of those carry at least one of the four findings.")
 
 # %% [markdown]
 # 'No Finding' does not mean healthy. It means that the program found none of its words. The images
-# that were looked at again are no random sample, so the shares may differ elsewhere. The order of
-# magnitude will not.
+# that were looked at again are no random sample, so the shares may differ elsewhere.
 
 # %%
 found = [*noise.loc["Pneumothorax", ["ppv", "sensitivity"]]]
@@ -348,7 +347,7 @@ lost = 100 * pd.DataFrame(at).groupby(real_vindr.boxes["label"]).mean()
 show(data_plots.plot_dots(lost, xlabel="boxes with a short side under 8 px (%)"))
 
 # %% [markdown]
-# At 224 pixels most nodules shrink to a few dots, and much of the calcification and the pleural
+# At 224 pixels more than half of the nodules shrink to a few dots, and much of the calcification and the pleural
 # thickening with them. At 640 pixels little is lost. How much does the assumed size matter? Let it
 # be a tenth smaller or larger:
 
@@ -357,6 +356,9 @@ nodules = real_vindr.boxes.query("label == 'Nodule/Mass'")
 for factor in (0.9, 1.0, 1.1):
     side = exploration.short_sides_at(nodules, long_side=factor * long_side, size=224)
     print(f"images of {factor * long_side:.0f} px: {(side < 8).mean():.1%} of the nodules")
+
+# %% [markdown]
+# So the exact share depends on the assumption, and that it is about half does not.
 
 # %%
 lost_nodules = lost.loc["Nodule/Mass", "224 px"]
@@ -421,7 +423,7 @@ claim(
 )
 
 # %% [markdown]
-# That beats many a network. A reader's name must never be an input of a model. And 'normal' and
+# And that without a single pixel. A reader's name must never be an input of a model. And 'normal' and
 # 'abnormal' were mostly judged by different eyes.
 
 # %% [markdown]
@@ -592,7 +594,7 @@ if inverted:
 # %%
 if inverted:
     steps = {"stored": stored, "modality": values, "window": shown, "inverted": by_steps}
-show(data_plots.plot_steps(steps)) if inverted else None
+show(data_plots.plot_steps(steps), colors=96) if inverted else None
 
 # %% [markdown]
 # The first three look like negatives: the lungs are bright. Only the last step makes them dark, as
@@ -637,7 +639,8 @@ show(plots.show_images(ways, titles, width=1.55)) if inverted else None
 # %% [markdown]
 # By the range of the bits, the gray depends on how many bits the machine happened to store. By
 # smallest and largest, one burnt-in marker or one dead pixel sets the scale. Percentiles pass over
-# both, and `read_dicom` names them in its steps, so that you can count such files.
+# both, and `read_dicom` names them in its steps, so that you can count such files. How far the
+# pictures differ depends on the file, and that is the trouble: no two files err alike.
 
 # %% [markdown]
 # ### Three readers on one image
@@ -656,7 +659,7 @@ if vindr_data is not None:
 if vindr_data is not None:
     titles = ["boxes of three readers", "fused boxes"]
     figure = plots.show_images([pixels, pixels], titles, columns=2, width=2.8, boxes=of_both)
-show(figure) if vindr_data is not None else None
+show(figure, colors=96) if vindr_data is not None else None
 
 # %% [markdown]
 # Where several frames lie close together on the left, there is one on the right: their mean.
@@ -737,7 +740,8 @@ views = {"NIH, healthy": (taken, ()), "NIH, effusion": (taken, (effusion,))}
 views |= {"VinDr, healthy": (other, ()), "VinDr, effusion": (other, (effusion,))}
 made = [phantom.render(patient, how, what) for how, what in views.values()]
 boxes = [exploration.phantom_boxes(radiograph) for radiograph in made]
-show(plots.show_images([m.pixels for m in made], list(views), width=1.7, boxes=boxes))
+figure = plots.show_images([m.pixels for m in made], list(views), width=1.7, boxes=boxes)
+show(figure, colors=96)
 
 # %% [markdown]
 # The program knows where the fluid is, because it put it there: the box is measured on what the
@@ -776,7 +780,8 @@ pd.DataFrame(both_sets, index=["NIH", "VinDr"]).T
 
 # %% [markdown]
 # - The **labels** mean different things: words in a report there, boxes by radiologists here.
-# - The **findings** are others, and the common ones there are rare here.
+# - The **findings** are others: few names are shared, and what leads one list is rare or missing in
+#   the other.
 # - The **patients** differ: how many are ill, how many lie in bed.
 # - The **gray values** differ, so much that they name the site.
 #
