@@ -49,13 +49,23 @@ class Anchors:
     """Shapes that the region proposal network starts from.
 
     Attributes:
-        sizes: square root of the area in pixels of the network's input, one for each of the five
-            pyramid levels, ascending.
+        sizes: square root of the area in pixels of the network's input, ascending.
         ratios: height / width, used at every level.
+        every_level: use every size at each of the five pyramid levels; otherwise there are five
+            sizes, one for each level. With small images all boxes are small, and a size of 18
+            pixels on the grid of level 4, whose points lie 16 pixels apart, misses most of them.
     """
 
     sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0)
     ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    every_level: bool = False
+
+    @property
+    def level_sizes(self) -> tuple[tuple[float, ...], ...]:
+        """Sizes of each of the five levels."""
+        if self.every_level:
+            return (self.sizes,) * PYRAMID_LEVELS
+        return tuple((size,) for size in self.sizes)
 
 
 @dataclass(frozen=True)
@@ -107,10 +117,10 @@ class DetectorSettings:
             raise DetectorError(f"batch_norm {self.batch_norm!r} is none of {BATCH_NORMS}")
         if self.frozen_stages not in range(len(STAGES) + 1):
             raise DetectorError(f"frozen_stages {self.frozen_stages!r} is not in 0 to 4")
-        if len(self.anchors.sizes) != PYRAMID_LEVELS:
+        if len(self.anchors.level_sizes) != PYRAMID_LEVELS:
             raise DetectorError(
                 f"{len(self.anchors.sizes)} anchor sizes given; the pyramid has "
-                f"{PYRAMID_LEVELS} levels, so give {PYRAMID_LEVELS}"
+                f"{PYRAMID_LEVELS} levels, so give {PYRAMID_LEVELS}, or use every_level"
             )
 
 
@@ -150,8 +160,8 @@ class Detector(FasterRCNN):
         pooled = MultiScaleRoIAlign(
             ["0", "1", "2", "3"], 7, s.roi_sampling, canonical_scale=s.roi_canonical_size
         )
-        sizes = tuple((float(size),) for size in s.anchors.sizes)
-        generator = AnchorGenerator(sizes, (s.anchors.ratios,) * PYRAMID_LEVELS)
+        sizes, ratios = s.anchors.level_sizes, (s.anchors.ratios,) * PYRAMID_LEVELS
+        generator = AnchorGenerator(sizes, ratios)
         super().__init__(
             _build_backbone_with_pyramid(s.arch, s.fpn_channels),
             min_size=s.image_size,
@@ -159,7 +169,7 @@ class Detector(FasterRCNN):
             image_mean=list(s.image_mean),
             image_std=list(s.image_std),
             rpn_anchor_generator=generator,
-            rpn_head=_Float32RPNHead(s.fpn_channels, len(s.anchors.ratios)),
+            rpn_head=_Float32RPNHead(s.fpn_channels, generator.num_anchors_per_location()[0]),
             rpn_pre_nms_top_n_train=s.proposals[0],
             rpn_post_nms_top_n_train=s.proposals[0],
             rpn_pre_nms_top_n_test=s.proposals[1],
@@ -260,7 +270,11 @@ def place_backbone(detector: Detector, state: Mapping[str, Tensor]) -> tuple[str
 
 
 def derive_anchors(
-    boxes_xyxy: np.ndarray, *, levels: int = PYRAMID_LEVELS, ratios: int = 3
+    boxes_xyxy: np.ndarray,
+    *,
+    sizes: int = PYRAMID_LEVELS,
+    ratios: int = 3,
+    every_level: bool = False,
 ) -> Anchors:
     """Anchors that follow the training boxes instead of COCO's everyday objects.
 
@@ -269,23 +283,26 @@ def derive_anchors(
 
     Args:
         boxes_xyxy: (N, 4) float, pixels at the size the network works at.
-        levels: how many sizes.
+        sizes: how many sizes.
         ratios: how many height / width ratios.
+        every_level: see `Anchors`.
 
     Raises:
         DetectorError: the shape is not (N, 4), there are fewer boxes than anchors, or a box has
             no area.
 
-    >>> derive_anchors([[0, 0, 8, 8], [0, 0, 16, 16], [0, 0, 32, 32]], levels=3, ratios=1)
-    Anchors(sizes=(8.0, 16.0, 32.0), ratios=(1.0,))
+    >>> derive_anchors([[0, 0, 8, 8], [0, 0, 16, 16], [0, 0, 32, 32]], sizes=3, ratios=1).sizes
+    (8.0, 16.0, 32.0)
     """
     width, height = _sides(boxes_xyxy)
-    if len(width) < max(levels, ratios):
-        raise DetectorError(f"{len(width)} boxes are too few for {levels} sizes, {ratios} ratios")
-    sizes = _kmeans_1d(np.log2(width * height) / 2, levels)
+    if len(width) < max(sizes, ratios):
+        raise DetectorError(f"{len(width)} boxes are too few for {sizes} sizes, {ratios} ratios")
+    centers = _kmeans_1d(np.log2(width * height) / 2, sizes)
     shapes = _kmeans_1d(np.log2(height / width), ratios)
     return Anchors(
-        tuple(round(float(2**s), 1) for s in sizes), tuple(round(float(2**r), 2) for r in shapes)
+        tuple(round(float(2**c), 1) for c in centers),
+        tuple(round(float(2**r), 2) for r in shapes),
+        every_level,
     )
 
 
@@ -536,7 +553,8 @@ def read_detector_settings(path: Path) -> tuple[DetectorSettings, dict]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         plain = json.loads(metadata["settings"])
-        anchors = Anchors(**{k: tuple(v) for k, v in plain.pop("anchors").items()})
+        shapes = plain.pop("anchors")
+        anchors = Anchors(tuple(shapes["sizes"]), tuple(shapes["ratios"]), shapes["every_level"])
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
         return DetectorSettings(anchors=anchors, **values), json.loads(metadata["notes"])
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:

@@ -279,6 +279,13 @@ def test_derived_anchors_cover_the_boxes_better_than_those_for_everyday_objects(
     assert d.anchor_coverage(boxes, derived) > 0.9 > d.anchor_coverage(boxes, d.Anchors())
 
 
+def test_every_size_can_be_used_at_every_level():
+    anchors = d.Anchors((4, 8, 16), (1.0,), every_level=True)
+    built = d.build_detector(replace(TINY, anchors=anchors), seed=0)
+    assert built.rpn.anchor_generator.num_anchors_per_location() == [3] * 5
+    assert len(d.predict(built, images(1))) == 1
+
+
 def test_anchors_grow_with_the_image():
     rng = np.random.default_rng(1)
     corners = rng.uniform(0, 80, (50, 2))

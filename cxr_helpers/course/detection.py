@@ -45,7 +45,9 @@ def detector_settings(settings: Settings, data: VindrData, arm: str) -> det.Dete
         classes=vindr.CLASSES,
         arch=settings.pretrain.arch,
         image_size=preset.image_size,
-        anchors=det.derive_anchors(np.concatenate(boxes)),
+        anchors=det.derive_anchors(
+            np.concatenate(boxes), every_level=preset.anchors_at_every_level
+        ),
         fpn_channels=preset.fpn_channels,
         head_width=preset.head_width,
         roi_samples=preset.rois_per_image,
@@ -113,6 +115,7 @@ def train_detector(
     state: Mapping[str, torch.Tensor],
     *,
     seed: int,
+    log: Path,
     rows: np.ndarray | None = None,
     progress: bool = True,
 ) -> det.Detector:
@@ -124,12 +127,12 @@ def train_detector(
         arm: name that decides the normalization.
         state: the backbone's weights.
         seed: of new weights, order and augmentation.
+        log: folder for the CSV file of the losses.
         rows: other training rows than all of the abnormal ones.
         progress: show Lightning's progress bar.
 
     Returns:
         The detector after the last epoch, or the epoch best on validation, as the preset says.
-        Its log is in the CSV file beside `detector_path`.
     """
     preset = settings.detect
     rows = data.rows("train", abnormal_only=True) if rows is None else rows
@@ -147,7 +150,6 @@ def train_detector(
     callbacks: list[Callback] = [_KeepBest(settings, data)] if preset.keep == "best" else []
     if progress:
         callbacks.append(TQDMProgressBar())
-    log = detector_path(settings, data, arm, seed=seed).with_suffix("")
     pl.seed_everything(seed, verbose=False)
     loader = DataLoader(
         dataset, preset.batch_size, shuffle=True, drop_last=True, collate_fn=det.collate_detection
@@ -184,7 +186,8 @@ def train_or_load_detector(
     state, sentence = pretraining.arm_state(settings, arm, seed=settings.seed)
     if state is None:
         return None, sentence
-    detector = train_detector(settings, data, arm, state, seed=seed, progress=progress)
+    log = path.with_suffix("")
+    detector = train_detector(settings, data, arm, state, seed=seed, log=log, progress=progress)
     det.save_detector(detector, path, notes={"arm": arm, "seed": seed, "data": settings.data})
     return detector, path
 

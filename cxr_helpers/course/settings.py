@@ -75,6 +75,7 @@ class DetectPreset:
     roi_sampling: int = 1
     roi_canonical_size: int = 64
     proposals: tuple[int, int] = (200, 100)
+    anchors_at_every_level: bool = True
     pipeline: str = "demo"
     norm: str = "train"
     frozen_stages: int = 0
@@ -130,6 +131,7 @@ PRESETS = {
             roi_sampling=2,
             roi_canonical_size=224,
             proposals=(2000, 1000),
+            anchors_at_every_level=False,
             pipeline="paper",
             norm="frozen",
             frozen_stages=1,
