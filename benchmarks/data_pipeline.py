@@ -70,20 +70,24 @@ def bare(paths: list[Path], size: int, folder: Path, cores: int) -> None:
         list(pool.map(bare_loop, shares, [size] * cores, outs))
 
 
-def seconds(run: Callable[[], object]) -> float:
-    """Wall time of a call."""
-    start = time.perf_counter()
+def seconds(run: Callable[[], object]) -> tuple[float, float]:
+    """Wall time of a call, and processor time of it and the processes it started and ended."""
+    start, before = time.perf_counter(), os.times()
     run()
-    return time.perf_counter() - start
+    wall, after = time.perf_counter() - start, os.times()
+    return wall, sum(after[:4]) - sum(before[:4])
 
 
-def best(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Least wall time of each, the rounds interleaved so that noise meets all alike."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
+def best(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:
+    """Least wall and processor time of each, rounds interleaved so that noise meets all alike."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
             times[name].append(seconds(run))
-    return {name: min(found) for name, found in times.items()}
+    return {
+        name: {"wall": min(w for w, _ in found), "processor": min(p for _, p in found)}
+        for name, found in times.items()
+    }
 
 
 def measure_packing(settings: Settings, n_files: int, rounds: int, folder: Path) -> dict:
@@ -106,13 +110,18 @@ def measure_packing(settings: Settings, n_files: int, rounds: int, folder: Path)
         },
         rounds,
     )
+    wall = {name: found["wall"] for name, found in times.items()}
+    processor = {name: found["processor"] for name, found in times.items()}
     return {
         "files": len(files),
         "seconds": times,
-        "overhead_1_core": times["pack_1"] / times["bare_1"],
-        "overhead_2_cores": times["pack_2"] / times["bare_2"],
-        "scaling": times["pack_1"] / times["pack_2"],
-        "scaling_bare": times["bare_1"] / times["bare_2"],
+        "overhead_1_core": wall["pack_1"] / wall["bare_1"],
+        "overhead_2_cores": wall["pack_2"] / wall["bare_2"],
+        "overhead_processor": processor["pack_1"] / processor["bare_1"],
+        "scaling": wall["pack_1"] / wall["pack_2"],
+        "scaling_bare": wall["bare_1"] / wall["bare_2"],
+        # What two idle cores would give if the work were spread evenly.
+        "scaling_processor": 2 * processor["pack_1"] / processor["pack_2"],
     }
 
 
@@ -134,8 +143,8 @@ def measure_batch(settings: Settings, rounds: int, folder: Path) -> dict:
     times = best({"decode": decode, "packed": read}, 5 * rounds)
     return {
         "images": BATCH,
-        "milliseconds": {name: 1000 * value for name, value in times.items()},
-        "batch_speedup": times["decode"] / times["packed"],
+        "milliseconds": {name: 1000 * found["wall"] for name, found in times.items()},
+        "batch_speedup": times["decode"]["wall"] / times["packed"]["wall"],
     }
 
 
@@ -167,8 +176,12 @@ def main(arguments: list[str] | None = None) -> int:
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     results.add(packing=packing, batch=batch, load_average=load)
     results.save()
-    for name, value in packing["seconds"].items():
-        print(f"{name:22} {value:7.2f} s for {packing['files']} files")
+    for name, found in packing["seconds"].items():
+        print(f"{name:22} {found['wall']:7.2f} s, {found['processor']:.2f} s of processor time")
+    print(f"for {packing['files']} files; load of the machine at the end {load}")
+    print(f"overhead, processor    {packing['overhead_processor']:7.2f}")
+    print(f"scaling of bare loop   {packing['scaling_bare']:7.2f}")
+    print(f"scaling, processor     {packing['scaling_processor']:7.2f}")
     lines = list(verdicts(packing, batch))
     print("\n".join(lines))
     return int(any("NOT" in line for line in lines))

@@ -7,6 +7,7 @@ memory-mapped array of bytes. An epoch then costs no decoding.
 Needs: numpy, pillow, torch, tqdm.
 """
 
+import gc
 import io
 import json
 import multiprocessing
@@ -322,6 +323,7 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 
 def _end_with_parent() -> None:
     """Make this worker end when its parent was killed, which it would not notice otherwise."""
+    gc.freeze()  # a collection would touch, and so copy, all that is shared with the parent
 
     def wait() -> None:
         multiprocessing.parent_process().join()
