@@ -297,7 +297,9 @@ def randomized_copy(detector: nn.Module, parts: Sequence[str], *, seed: int) -> 
         torch.manual_seed(seed)
         for part in parts:
             for module in (m for root in modules[part] for m in root.modules()):
-                if hasattr(module, "reset_parameters"):
+                if isinstance(module, nn.Conv2d):  # torchvision's start of a ResNet
+                    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                elif hasattr(module, "reset_parameters"):
                     module.reset_parameters()
     return changed
 
