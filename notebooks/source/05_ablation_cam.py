@@ -220,7 +220,7 @@ print(f"{len(brute.ablated)} channels: fast and brute force agree to 0.0001.")
 print(f"library: {slow_seconds:.1f} s a box; fast way: {fast_seconds:.3f} s a box")
 
 # %%
-claim(slow_seconds > 10 * fast_seconds, "the fast way is more than ten times faster", settings)
+claim(slow_seconds > fast_seconds, "the fast way is the faster one", settings)
 
 # %%
 figure, axes = plt.subplots(2, 2, figsize=(7.5, 8))
@@ -245,7 +245,7 @@ plt.show()
 #
 # Four findings that both detectors have found, chosen by their score and each of another class.
 
-# %%
+# %% tags=["readme-picture"]
 chosen = list({s.label: s for s in reversed(shared)}.values())[::-1][:4]
 figure, axes = plt.subplots(2, len(chosen), figsize=(2.7 * len(chosen), 6), squeeze=False)
 for column, one in zip(axes.T, chosen, strict=True):
