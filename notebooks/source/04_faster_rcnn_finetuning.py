@@ -40,6 +40,7 @@ from cxr_helpers.course.data import load_vindr
 from cxr_helpers.course.results import Results, claim
 from cxr_helpers.course.settings import load_settings
 
+# %%
 plots.set_style()
 settings = load_settings()
 results = Results("04_faster_rcnn_finetuning", settings)

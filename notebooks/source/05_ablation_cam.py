@@ -38,6 +38,7 @@ from pytorch_grad_cam import AblationCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
+# %%
 from cxr_helpers import cam, detection_plots, heatmaps, plots, vindr
 from cxr_helpers import detector as det
 from cxr_helpers.course import detection
@@ -45,6 +46,7 @@ from cxr_helpers.course.data import load_vindr
 from cxr_helpers.course.results import Results, claim
 from cxr_helpers.course.settings import load_settings
 
+# %%
 plots.set_style()
 settings = load_settings()
 results = Results("05_ablation_cam", settings)
@@ -298,10 +300,13 @@ plt.show()
 
 # %% [markdown]
 # In the pointing game both arms beat the bell. In energy and IoU look for yourself: the map is
-# coarse and spreads over more than the box, so it may be no better than the bell there. Now look at
-# the last line. The detected box itself, without any explanation, may well score higher than the
-# map: the detector was trained to put boxes where the readers do. So a good score of a map does not prove that the map adds anything to the box. What it
-# can add is *inside* the box, and *around* it.
+# coarse and spreads over more than the box, so it may be no better than the bell there. One measure
+# alone would have told a nicer story.
+#
+# Now look at the last line. The detected box itself, without any explanation, may well score higher
+# than the map: the detector was trained to put boxes where the readers do. So a good score of a map
+# does not prove that the map adds anything to the box. What it can add is *inside* the box, and
+# *around* it.
 #
 # The arms explain different boxes, since each found its own. So this table compares maps with
 # baselines; it does not say which arm looks at better places.
@@ -313,13 +318,11 @@ plt.show()
 # same shows the image, not what was learned. The number is the correlation with the first map.
 
 # %%
-steps = {
-    "as trained": (),
-    "+ head": ("head",),
-    "+ pyramid": ("head", "pyramid"),
-    "+ layer4": ("head", "pyramid", "layer4"),
-    "+ layer3": ("head", "pyramid", "layer4", "layer3"),
-}
+steps = {"as trained": (), "+ head": ("head",), "+ pyramid": ("head", "pyramid")}
+steps["+ layer4"] = (*steps["+ pyramid"], "layer4")
+steps["+ layer3"] = (*steps["+ layer4"], "layer3")
+
+# %%
 item = next(b for b in explained["pretrained"] if (b.row, b.label) == (row, label))
 cascade = {
     name: detection.heatmap_of(
