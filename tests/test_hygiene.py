@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 IGNORE = "nbval-ignore-output"
 MAX_IGNORED = 8
+IMPORTS = ("import ", "from ")
 MAX_LINES, MAX_MEDIAN_LINES = 15, 6
 MAX_BYTES = 1_000_000
 
@@ -130,7 +131,12 @@ def headings_are_in_order(notebook):
 
 
 def cells_are_short(notebook):
-    lines = [len(cell.source.splitlines()) for cell in code_cells(notebook)]
+    """Lines of code a cell; imports and blank lines do not count."""
+    code = [
+        [line for line in cell.source.splitlines() if line and not line.startswith(IMPORTS)]
+        for cell in code_cells(notebook)
+    ]
+    lines = [len(of_cell) for of_cell in code]
     found = [f"code cell {i} has {n} lines" for i, n in enumerate(lines, 1) if n > MAX_LINES]
     median = statistics.median(lines) if lines else 0
     return found + ([f"the median cell has {median} lines"] if median > MAX_MEDIAN_LINES else [])

@@ -11,7 +11,9 @@ on the moment: a rebuild without a change changes only what was trained.
 from __future__ import annotations
 
 import argparse
+import base64
 import hashlib
+import io
 import os
 import re
 import sys
@@ -29,12 +31,14 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
+from PIL import Image
 
 from cxr_helpers.course.ticker import Ticker
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 
+PNG = "image/png"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
@@ -214,6 +218,8 @@ def tidy(notebook: NotebookNode) -> NotebookNode:
         for output in cell.outputs:
             if WIDGET_VIEW in output.get("data", {}):
                 continue
+            if PNG in output.get("data", {}):
+                output.data[PNG] = shrink_png(output.data[PNG])
             last = kept[-1] if kept else {}
             if output.output_type == "stream" and last.get("name") == output.name:
                 last["text"] += output.text
@@ -221,6 +227,23 @@ def tidy(notebook: NotebookNode) -> NotebookNode:
                 kept.append(output)
         cell.outputs = kept
     return notebook
+
+
+def shrink_png(encoded: str) -> str:
+    """A picture with at most 256 colors, which takes a fraction of the room.
+
+    Args:
+        encoded: a PNG in base64.
+
+    Returns:
+        A PNG in base64; the same where it would not become smaller.
+    """
+    picture = Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB")
+    few = picture.quantize(256, dither=Image.Dither.NONE)
+    buffer = io.BytesIO()
+    few.save(buffer, "PNG", optimize=True)
+    smaller = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return smaller if len(smaller) < len(encoded) else encoded
 
 
 def write(notebook: NotebookNode, path: Path) -> None:

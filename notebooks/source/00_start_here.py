@@ -138,7 +138,7 @@ plt.show()
 from cxr_helpers.course.results import results_table
 
 table = results_table(settings.runs / "results")
-table.round(3).fillna("") if len(table) else "No results yet."
+table.round(3).astype(object).fillna("") if len(table) else "No results yet."
 
 # %%
 assert set(table.columns) >= {"notebook", "metric", "value", "low", "high"}
