@@ -1,6 +1,6 @@
 """Augmentation for detection: albumentations pipelines that move image and boxes together.
 
-Needs: albumentations, numpy, opencv-python-headless.
+Needs: albumentations, opencv-python-headless.
 """
 
 import os
