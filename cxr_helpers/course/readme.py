@@ -52,7 +52,7 @@ def measured_table(results: dict[str, dict], *, machine: str, day: str) -> str:
         minutes = f"{cost['seconds'] / 60:.1f}" if cost else ""
         memory = f"{cost['peak_memory_mb'] / 1024:.1f}" if cost else ""
         lines.append(f"| [{name}](notebooks/{name}.ipynb) | {question} | {minutes} | {memory} |")
-    lines += ["", f"Measured by `make course` on {machine}, {day}."]
+    lines += ["", f"Measured on {machine}, {day}, from an empty `runs` folder."]
     return "\n".join(lines)
 
 
