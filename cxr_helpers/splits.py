@@ -2,7 +2,7 @@
 
 Several radiographs of one patient look alike. A split by image puts some of them in training and
 others in the test set, and the score then measures memory of the patient as well. Everything here
-moves whole patients.
+moves whole patients; what would not raises, unless `leak=True` asks for it by name.
 
 Needs: numpy.
 """
@@ -53,6 +53,79 @@ def split_by_patient(
     return names[np.searchsorted(ends, rank, side="right")][inverse]
 
 
+def split_by_image(
+    patient_ids: Sequence,
+    *,
+    parts: Mapping[str, float] = DEFAULT_PARTS,
+    seed: int,
+    leak: bool = False,
+) -> np.ndarray:
+    """Assign every image to a part, whoever's it is: right only for one image a patient.
+
+    Args:
+        patient_ids: (N,) the patient of each image.
+        parts: share of the images in each part, in order; they sum to 1.
+        seed: of the permutation of images.
+        leak: let patients be in several parts, to measure what that does to a score.
+
+    Returns:
+        (N,) array of part names.
+
+    Raises:
+        SplitError: a patient is in two parts and `leak` is not set; or as `split_by_patient`.
+
+    >>> split_by_image([7, 7, 7, 7], parts={"train": 0.5, "test": 0.5}, seed=0, leak=True).tolist()
+    ['train', 'test', 'train', 'test']
+    """
+    split = split_by_patient(np.arange(len(patient_ids)), parts=parts, seed=seed)
+    if not leak:
+        check_split(split, patient_ids)
+    return split
+
+
+def split_by_lists(
+    image_ids: Sequence[str],
+    patient_ids: Sequence,
+    lists: Mapping[str, Sequence[str]],
+    *,
+    leak: bool = False,
+) -> np.ndarray:
+    """Assign every image to the part whose list names it, such as NIH's official lists.
+
+    Args:
+        image_ids: (N,) the images at hand.
+        patient_ids: (N,) the patient of each.
+        lists: part to the ids of its images; they may name images that are not at hand.
+        leak: let patients be in several parts.
+
+    Returns:
+        (N,) array of part names.
+
+    Raises:
+        SplitError: an image is in no list or in two, or a patient is in two parts and `leak` is
+            not set.
+
+    >>> split_by_lists(["a", "b"], [1, 2], {"train": ["b", "c"], "test": ["a"]}).tolist()
+    ['test', 'train']
+    """
+    part_of: dict[str, str] = {}
+    for part, names in lists.items():
+        both = next((name for name in names if part_of.get(name, part) != part), None)
+        if both is not None:
+            raise SplitError(f"{both!r} is in the lists {part_of[both]!r} and {part!r}")
+        part_of |= dict.fromkeys(names, part)
+    absent = [name for name in image_ids if name not in part_of]
+    if absent:
+        raise SplitError(
+            f"{len(absent)} images are in none of the lists {list(lists)}, such as {absent[0]!r}; "
+            "leave them out, or take the lists of this data set"
+        )
+    split = np.array([part_of[name] for name in image_ids], dtype=str)
+    if not leak:
+        check_split(split, patient_ids)
+    return split
+
+
 def patient_overlap(train_patients: Sequence, eval_patients: Sequence) -> float:
     """Share of the evaluation images whose patient also has a training image.
 
@@ -88,14 +161,39 @@ def check_no_overlap(train_patients: Sequence, eval_patients: Sequence) -> None:
         )
 
 
+def check_split(split: Sequence[str], patient_ids: Sequence) -> None:
+    """Raise if a patient has images in two parts.
+
+    Args:
+        split: (N,) the part of each image.
+        patient_ids: (N,) the patient of each image.
+
+    Raises:
+        SplitError: names how many patients are in several parts, and some of them; or the lengths
+            differ.
+    """
+    split, patient_ids = np.asarray(split), np.asarray(patient_ids)
+    if len(split) != len(patient_ids):
+        raise SplitError(f"{len(split)} parts but {len(patient_ids)} patient ids; give one each")
+    patients, inverse = np.unique(patient_ids, return_inverse=True)
+    _, part = np.unique(split, return_inverse=True)
+    pairs = np.unique(np.column_stack([inverse, part]), axis=0)
+    leaking = patients[np.bincount(pairs[:, 0], minlength=len(patients)) > 1]
+    if len(leaking):
+        raise SplitError(
+            f"{len(leaking)} of {len(patients)} patients are in several parts, for example "
+            f"{leaking[:3].tolist()}; split by patient, or pass leak=True to measure what it does"
+        )
+
+
 def nested_fractions(
     labels: np.ndarray, patient_ids: Sequence, *, fractions: Sequence[float], seed: int
 ) -> dict[float, np.ndarray]:
     """Draw ever larger shares of the images, patient by patient, each containing the last.
 
-    Patients come in random order, with one exception: up to half of the smallest share goes first
-    to patients who carry a label that no earlier patient carried, rarest label first. So every
-    label is present as soon as there is room for it.
+    The smallest share first takes a patient for each label, rarest label first, as long as there
+    is room. Then iterative stratification gives each share its part of every label's images, the
+    rarest label first; patients without a label fill up what is left. Sizes go by images.
 
     Args:
         labels: (N, K) of 0 and 1.
@@ -104,11 +202,15 @@ def nested_fractions(
         seed: of the draw.
 
     Returns:
-        For each fraction the sorted row numbers, of whole patients, at least one; as many images
-        as come nearest to the share from below, but for a single patient who exceeds it.
+        For each fraction the sorted row numbers, of whole patients: never more images than the
+        share, but for one patient who alone exceeds it. A label that fewer images carry than the
+        smallest share would need is over-represented there.
 
     Raises:
         SplitError: a fraction outside (0, 1], or labels and patients of different length.
+
+    Source: Sechidis, Tsoumakas and Vlahavas, On the stratification of multi-label data, ECML PKDD
+    2011, https://doi.org/10.1007/978-3-642-23808-6_10.
 
     >>> labels = np.array([[0], [0], [1], [0]])
     >>> draw = nested_fractions(labels, [1, 2, 3, 4], fractions=[0.5, 1.0], seed=0)
@@ -124,30 +226,50 @@ def nested_fractions(
             f"labels of shape {labels.shape} do not fit {len(patient_ids)} patient ids; give "
             "one row of labels an image"
         )
-    _, inverse, counts = np.unique(patient_ids, return_inverse=True, return_counts=True)
-    room = 0.5 * min(fractions) * len(labels)
-    order = _label_first_order(labels, inverse, counts, room, np.random.default_rng(seed))
-    ends = counts[order].cumsum()
-    draws = {}
-    for fraction in fractions:
-        target = round(fraction * len(labels))
-        n_patients = max(1, int(np.searchsorted(ends, target, side="right")))
-        draws[fraction] = np.flatnonzero(np.isin(inverse, order[:n_patients]))
-    return draws
+    _, inverse, sizes = np.unique(patient_ids, return_inverse=True, return_counts=True)
+    carried = np.zeros((len(sizes), labels.shape[1]), dtype=np.int64)  # images with each label
+    np.add.at(carried, inverse, labels.astype(np.int64))
+    steps = sorted(set(fractions))
+    rest = [1.0] if steps[-1] < 1 else []  # a last step for the patients whom no share takes
+    ends = np.array([round(fraction * len(labels)) for fraction in (*steps, *rest)])
+    step_of = _stratify(carried, sizes, ends, np.random.default_rng(seed))[inverse]
+    return {f: np.flatnonzero(step_of <= steps.index(f)) for f in fractions}
 
 
-def _label_first_order(labels, inverse, counts, room, rng) -> np.ndarray:
-    """Order of patients: random, but carriers of a label not yet seen first, within `room`."""
-    order = rng.permutation(len(counts))
-    carries = np.zeros((len(counts), labels.shape[1]), dtype=bool)
-    np.logical_or.at(carries, inverse, labels.astype(bool))
-    first, seen, used = [], np.zeros(labels.shape[1], dtype=bool), 0
-    for label in np.argsort(labels.sum(axis=0), kind="stable"):
-        carriers = order[carries[order, label]]
-        if seen[label] or not len(carriers) or used + counts[carriers[0]] > room:
-            continue
-        first.append(carriers[0])
-        seen |= carries[carriers[0]]
-        used += counts[carriers[0]]
-    rest = order[~np.isin(order, first)]
-    return np.concatenate([np.array(first, dtype=int), rest])
+def _stratify(carried, sizes, ends, rng) -> np.ndarray:
+    """Deal patients to steps whose images add up to `ends`; (P,) the step of each patient.
+
+    `carried` is (P, K) images of each patient with each label, `sizes` (P,) images, and `ends`
+    (S,) how many images the steps hold together, up to each.
+    """
+    room = np.diff(ends, prepend=0).astype(float)  # (S,) images that each step may still take
+    wanted = carried.sum(axis=0)[:, None] * room / max(ends[-1], 1)  # (K, S)
+    step_of = np.full(len(sizes), -1)
+    order = rng.permutation(len(sizes))
+
+    def deal(patient: int, step: int) -> None:
+        step_of[patient] = step
+        room[step] -= sizes[patient]
+        wanted[:, step] -= carried[patient]
+
+    rarest_first = np.argsort(carried.sum(axis=0), kind="stable")
+    for label in rarest_first:  # one patient for each label, where there is room
+        if not carried[step_of == 0, label].any():
+            fitting = order[(carried[order, label] > 0) & (sizes[order] <= room[0])]
+            for patient in fitting[:1]:
+                deal(patient, 0)
+    if not (step_of == 0).any():  # no label, or no room: one patient in any case
+        fitting = order[sizes[order] <= room[0]]
+        deal(fitting[0] if len(fitting) else order[0], 0)
+    for label in rarest_first:
+        for patient in order[(carried[order, label] > 0) & (step_of[order] < 0)]:
+            deal(patient, _neediest(wanted[label], room, sizes[patient]))
+    for patient in order[step_of[order] < 0]:
+        deal(patient, _neediest(room, room, sizes[patient]))
+    return step_of
+
+
+def _neediest(need: np.ndarray, room: np.ndarray, size: int) -> int:
+    """The step with the greatest need among those with room; the last one where none has."""
+    fits = room >= size
+    return int(np.argmax(np.where(fits, need, -np.inf))) if fits.any() else len(room) - 1

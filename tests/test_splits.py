@@ -52,6 +52,46 @@ def test_overlap_counts_images_and_a_leak_is_named():
         splits.patient_overlap([1], [])
 
 
+LEAKS = {
+    "split_by_image": lambda **more: splits.split_by_image([5] * 9 + [6], seed=0, **more),
+    "split_by_lists": lambda **more: splits.split_by_lists(
+        ["a", "b", "c"], [5, 6, 5], {"train": ["a", "b"], "test": ["c"]}, **more
+    ),
+}
+
+
+@pytest.mark.parametrize("make", LEAKS.values(), ids=LEAKS)
+def test_a_split_that_leaks_raises_unless_asked_for_by_name(make):
+    with pytest.raises(splits.SplitError, match=r"1 of 2 patients .*\[5\].*leak=True"):
+        make()
+    assert make(leak=True)[0] != make(leak=True)[2]  # both of patient 5
+
+
+def test_one_image_a_patient_may_be_split_by_image():
+    patients = np.arange(30)
+    split = splits.split_by_image(patients, seed=1)
+    assert (split == splits.split_by_patient(patients, seed=1)).all()
+    with pytest.raises(splits.SplitError, match="2 parts but 1 patient ids"):
+        splits.check_split(["train", "test"], [1])
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        ({"train": ["a"], "test": []}, "1 images are in none of the lists.*'b'"),
+        ({"train": ["a", "b"], "test": ["b"]}, "'b' is in the lists 'train' and 'test'"),
+    ],
+)
+def test_lists_that_do_not_divide_the_images_are_refused(lists, message):
+    with pytest.raises(splits.SplitError, match=message):
+        splits.split_by_lists(["a", "b"], [1, 2], lists)
+
+
+def test_lists_may_name_images_that_are_not_at_hand():
+    lists = {"train": ["c", "a"], "val": ["d"], "test": ["b", "e"]}
+    assert splits.split_by_lists(["a", "b"], [1, 2], lists).tolist() == ["train", "test"]
+
+
 def test_fractions_are_nested_patient_wise_and_near_their_share():
     fractions = [0.05, 0.2, 0.5, 1.0]
     drawn = splits.nested_fractions(LABELS, PATIENTS, fractions=fractions, seed=0)
@@ -60,14 +100,53 @@ def test_fractions_are_nested_patient_wise_and_near_their_share():
     for fraction, rows in drawn.items():
         inside = set(PATIENTS[rows])
         assert {i for i, p in enumerate(PATIENTS) if p in inside} == set(rows)
-        assert abs(len(rows) - fraction * len(PATIENTS)) <= 5
+        assert 0 <= round(fraction * len(PATIENTS)) - len(rows) <= 4
     assert len(drawn[1.0]) == len(PATIENTS)
 
 
-def test_every_label_with_room_for_it_is_drawn():
+@pytest.mark.parametrize("fraction", [0.08, 0.2])
+def test_every_label_with_room_for_it_is_drawn(fraction):
     for seed in range(20):
-        drawn = splits.nested_fractions(LABELS, PATIENTS, fractions=[0.2, 1.0], seed=seed)
-        assert (LABELS[drawn[0.2]].sum(axis=0) > 0).all()
+        drawn = splits.nested_fractions(LABELS, PATIENTS, fractions=[fraction, 1.0], seed=seed)
+        assert (LABELS[drawn[fraction]].sum(axis=0) > 0).all()
+
+
+def test_every_share_holds_its_part_of_every_label():
+    rng = np.random.default_rng(5)
+    patients = np.repeat(np.arange(2000), rng.integers(1, 6, 2000))
+    labels = (rng.random((len(patients), 5)) < [0.3, 0.1, 0.05, 0.02, 0.004]).astype(np.uint8)
+    fractions = [0.02, 0.1, 0.5]
+    far = []
+    for seed in range(5):
+        drawn = splits.nested_fractions(labels, patients, fractions=fractions, seed=seed)
+        for fraction, rows in drawn.items():
+            part, whole = labels[rows].sum(axis=0), fraction * labels.sum(axis=0)
+            far.append(np.abs(part - np.maximum(whole, 1)))
+            assert (part >= 1).all()
+    # By chance alone the counts would be off by their square roots: up to 20 images here.
+    assert np.max(far) <= 3
+
+
+def test_a_patient_too_large_for_the_share_is_left_to_a_larger_one():
+    patients, labels = [1] * 9 + [2], np.array([[1]] * 9 + [[0]])
+    drawn = splits.nested_fractions(labels, patients, fractions=[0.2, 1.0], seed=0)
+    assert drawn[0.2].tolist() == [9] and len(drawn[1.0]) == 10
+    alone = splits.nested_fractions(labels[:9], patients[:9], fractions=[0.2], seed=0)
+    assert len(alone[0.2]) == 9  # a share is never empty
+
+
+def test_without_labels_the_shares_are_filled():
+    drawn = splits.nested_fractions(np.zeros((50, 3)), range(50), fractions=[0.1, 0.5], seed=0)
+    assert [len(rows) for rows in drawn.values()] == [5, 25]
+
+
+def test_shares_of_a_table_as_large_as_the_nihs_are_met():
+    rng = np.random.default_rng(0)
+    patients = rng.integers(0, 25_000, 86_524)
+    labels = rng.random((len(patients), 14)) < np.geomspace(0.002, 0.18, 14)
+    drawn = splits.nested_fractions(labels, patients, fractions=[0.01, 0.1, 1.0], seed=0)
+    sizes = np.array([len(rows) for rows in drawn.values()])
+    assert (np.abs(sizes - [865, 8652, 86_524]) <= 3).all()
 
 
 def test_draws_differ_by_seed_and_repeat_by_seed():

@@ -126,8 +126,11 @@ def leakage_trial(
         Share of the test images whose patient is in training, and the macro AUROC of a k-NN
         probe on the test images, over the labels with enough positives.
     """
-    units = data.patients if by_patient else np.arange(len(data.patients))
-    parts = splits.split_by_patient(units, parts={"train": 0.8, "test": 0.2}, seed=seed)
+    shares = {"train": 0.8, "test": 0.2}
+    if by_patient:
+        parts = splits.split_by_patient(data.patients, parts=shares, seed=seed)
+    else:
+        parts = splits.split_by_image(data.patients, parts=shares, seed=seed, leak=True)
     train, test = np.flatnonzero(parts == "train"), np.flatnonzero(parts == "test")
     columns = scorable_labels(data)
     labels = data.labels[:, columns]
