@@ -1,10 +1,11 @@
-"""A packed cache of radiographs and torch data sets that read from it.
+"""Torch data sets over a table and a reader function, and a packed cache to read from.
 
-Decoding a PNG or DICOM file costs far more than a training step needs of it. So each image is
-decoded once, scaled to fit a square (ratio kept, the rest black) and written into one
-memory-mapped array of bytes. An epoch then costs no decoding.
+The data sets take a table with a column `image_id` and a function from an id to its image. Any
+function does; `PackedImages.read` is the fast one. Decoding a PNG or DICOM file costs far more than
+a training step needs of it, so each image is decoded once, scaled to fit a square (ratio kept, the
+rest black) and written into one memory-mapped array of bytes. An epoch then costs no decoding.
 
-Needs: numpy, pillow, torch, tqdm.
+Needs: numpy, pandas, pillow, torch, tqdm.
 """
 
 import gc
@@ -22,17 +23,19 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import IO
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 Reader = Callable[[Path], np.ndarray]
+ReadImage = Callable[[str], np.ndarray]
 
 JOURNAL = "journal.jsonl"  # what of an unfinished cache is done
 SECONDS_AT_RISK = 2.0  # work that a kill may cost
@@ -75,11 +78,26 @@ class PackedImages:
         Raises:
             KeyError: an image is not in the cache; the text names it and how many more.
         """
-        row = {image_id: i for i, image_id in enumerate(self.image_ids)}
-        absent = [i for i in image_ids if i not in row]
+        absent = [i for i in image_ids if i not in self._row]
         if absent:
             raise KeyError(f"{len(absent)} images are not in the cache, such as {absent[0]!r}")
-        return np.array([row[i] for i in image_ids], dtype=int)
+        return np.array([self._row[i] for i in image_ids], dtype=int)
+
+    def read(self, image_id: str) -> np.ndarray:
+        """One image, (size, size) uint8: the reader function of the data sets below.
+
+        Raises:
+            KeyError: it is not in the cache; the text says why, where that is known.
+        """
+        row = self._row.get(image_id)
+        if row is None:
+            why = self.unreadable.get(image_id, "no file of that name was packed")
+            raise KeyError(f"image {image_id!r} is not in the cache: {why}")
+        return np.array(self.pixels[row])
+
+    @cached_property
+    def _row(self) -> dict[str, int]:
+        return {image_id: row for row, image_id in enumerate(self.image_ids)}
 
     @classmethod
     def load(cls, folder: Path) -> "PackedImages":
@@ -380,52 +398,107 @@ def fit_square(image: np.ndarray, size: int) -> np.ndarray:
 
 
 class ImageDataset(Dataset):
-    """Images of a packed cache, each through a transform (for instance two views of it).
+    """One image for each row of a table, through a transform (for instance two views of it).
 
     Args:
-        packed: the cache.
-        rows: row numbers to use, in order.
-        transform: (size, size) uint8 array to whatever training takes.
+        table: with a column `image_id`.
+        read: image id to an (H, W) array, such as `PackedImages.read`.
+        transform: what `read` returns to whatever training takes; None leaves it as it is.
+
+    Raises:
+        ValueError: the table has no column `image_id`, or a row without one.
+
+    >>> dataset = ImageDataset(pd.DataFrame({"image_id": ["a"]}), lambda name: np.eye(2))
+    >>> len(dataset), dataset[0].shape
+    (1, (2, 2))
     """
 
-    def __init__(self, packed: PackedImages, rows: Sequence[int], transform: Callable):
-        self.packed, self.rows, self.transform = packed, np.asarray(rows), transform
+    def __init__(self, table: pd.DataFrame, read: ReadImage, transform: Callable | None = None):
+        self.image_ids = _image_ids(table)
+        self.read, self.transform = read, transform
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.image_ids)
 
     def __getitem__(self, index: int):
-        return self.transform(np.array(self.packed.pixels[self.rows[index]]))
+        image = self.read(self.image_ids[index])
+        return image if self.transform is None else self.transform(image)
+
+
+class LabeledImageDataset(ImageDataset):
+    """The same with the row's labels: (what the transform returns, float32 (K,) of 0 and 1).
+
+    Args:
+        table: with a column `image_id` and one of 0 and 1 for each label.
+        read: image id to an (H, W) array.
+        labels: the K columns, in order.
+        transform: as for `ImageDataset`.
+
+    Raises:
+        ValueError: a column is missing, or holds something else than 0 and 1.
+    """
+
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        read: ReadImage,
+        transform: Callable | None = None,
+        *,
+        labels: Sequence[str],
+    ):
+        super().__init__(table, read, transform)
+        absent = [name for name in labels if name not in table]
+        if absent or not len(labels):
+            raise ValueError(f"the table has no column {', '.join(absent) or 'named'}; give labels")
+        values = table[list(labels)].to_numpy()
+        if not np.isin(values, [0, 1]).all():
+            row, column = np.argwhere(~np.isin(values, [0, 1]))[0]
+            raise ValueError(
+                f"{labels[column]} of {self.image_ids[row]!r} is {values[row, column]}; "
+                "expected 0 or 1"
+            )
+        self.labels = torch.from_numpy(values.astype(np.float32))
+
+    def __getitem__(self, index: int) -> tuple:
+        return super().__getitem__(index), self.labels[index]
 
 
 class DetectionDataset(Dataset):
     """Images with boxes, in the form that torchvision's detectors take.
 
     Args:
-        packed: the cache.
-        rows: row numbers to use, in order.
-        boxes: for each row an (n, 4) array, xyxy in packed pixels.
-        labels: for each row an (n,) array of classes from 1; 0 is background.
+        table: with a column `image_id`; an image without a box is a normal one.
+        read: image id to an (H, W) uint8 array.
+        boxes: `image_id`, `label` and `x_min`, `y_min`, `x_max`, `y_max` in pixels of what `read`
+            returns; those of other images are left out.
+        classes: the labels, numbered from 1; 0 is background.
         transform: called as `transform(image=..., bboxes=..., labels=...)` with a uint8 image and
             returning a dict of the same (the form of an albumentations pipeline), or None.
+
+    Raises:
+        ValueError: a column is missing, or a box has a label that is none of the classes.
     """
 
-    def __init__(self, packed, rows, boxes, labels, transform: Callable | None = None):
-        if not len(rows) == len(boxes) == len(labels):
-            raise ValueError(
-                f"{len(rows)} rows, {len(boxes)} boxes and {len(labels)} labels differ"
-            )
-        self.packed, self.rows, self.transform = packed, np.asarray(rows), transform
-        self.boxes = [np.asarray(b, np.float32).reshape(-1, 4) for b in boxes]
-        self.labels = [np.asarray(c, np.int64).reshape(-1) for c in labels]
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        read: ReadImage,
+        transform: Callable | None = None,
+        *,
+        boxes: pd.DataFrame,
+        classes: Sequence[str],
+    ):
+        self.image_ids = _image_ids(table)
+        self.read, self.transform = read, transform
+        self.targets = boxes_by_image(boxes, self.image_ids, classes)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.image_ids)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Image (3, size, size) float32 in [0, 1], gray repeated, and its target."""
-        image = np.array(self.packed.pixels[self.rows[index]])
-        boxes, labels = self.boxes[index], self.labels[index]
+        """Image (3, H, W) float32 in [0, 1], gray repeated, and its target."""
+        image = self.read(self.image_ids[index])
+        boxes, labels = self.targets[index]
         if self.transform is not None:
             changed = self.transform(image=image, bboxes=boxes, labels=labels)
             image, boxes, labels = changed["image"], changed["bboxes"], changed["labels"]
@@ -436,3 +509,47 @@ class DetectionDataset(Dataset):
         }
         gray = torch.from_numpy(np.ascontiguousarray(image)).float() / 255
         return gray.expand(3, -1, -1), target
+
+
+def boxes_by_image(
+    boxes: pd.DataFrame, image_ids: Sequence[str], classes: Sequence[str]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each image its boxes, float32 (n, 4) xyxy, and their classes, int64 (n,) from 1.
+
+    Args:
+        boxes: `image_id`, `label`, `x_min`, `y_min`, `x_max`, `y_max`, in any one unit.
+        image_ids: the images, in order.
+        classes: the labels, in the order of their numbers.
+
+    Raises:
+        ValueError: a column is missing, or a label is none of the classes.
+
+    >>> corners = {"x_min": [1.0], "y_min": [2.0], "x_max": [3.0], "y_max": [4.0]}
+    >>> table = pd.DataFrame({"image_id": ["a"], "label": ["ILD"], **corners})
+    >>> [(b.tolist(), c.tolist()) for b, c in boxes_by_image(table, ["b", "a"], ["Edema", "ILD"])]
+    [([], []), ([[1.0, 2.0, 3.0, 4.0]], [2])]
+    """
+    corners = ["x_min", "y_min", "x_max", "y_max"]
+    absent = [name for name in ("image_id", "label", *corners) if name not in boxes]
+    if absent:
+        raise ValueError(f"the table of boxes has no column {', '.join(absent)}")
+    number = {name: k for k, name in enumerate(classes, start=1)}
+    unknown = set(boxes["label"]) - set(number)
+    if unknown:
+        raise ValueError(
+            f"label {min(unknown)!r} is none of the classes {', '.join(classes)}; a detector "
+            "would leave its boxes out"
+        )
+    labels = boxes["label"].map(number).to_numpy(np.int64)
+    xyxy = boxes[corners].to_numpy(np.float32)
+    rows_of = boxes.groupby("image_id").indices
+    none = np.zeros(0, dtype=np.int64)
+    return [(xyxy[rows], labels[rows]) for rows in (rows_of.get(i, none) for i in image_ids)]
+
+
+def _image_ids(table: pd.DataFrame) -> list[str]:
+    if "image_id" not in table or table["image_id"].isna().any():
+        raise ValueError(
+            f"expected a column image_id without gaps, among the columns {', '.join(table)}"
+        )
+    return table["image_id"].tolist()

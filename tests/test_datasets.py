@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -215,20 +216,84 @@ def test_images_of_the_wrong_kind_are_refused(image):
         datasets.fit_square(image, 4)
 
 
-def test_detection_samples_are_what_torchvision_takes(files, tmp_path):
-    packed = datasets.pack_images(files, read_png, size=16, out=tmp_path / "cache")
-    boxes = [np.array([[1, 2, 5, 6]]), np.zeros((0, 4))]
-    dataset = datasets.DetectionDataset(packed, [2, 0], boxes, [[3], []])
-    image, target = dataset[0]
-    assert image.shape == (3, 16, 16) and 0 <= image.min() and image.max() <= 1
-    assert target["boxes"].dtype == torch.float32 and target["labels"].tolist() == [3]
-    assert dataset[1][1]["boxes"].shape == (0, 4)
-    with pytest.raises(ValueError, match="differ"):
-        datasets.DetectionDataset(packed, [0], boxes, [[3]])
+# --- data sets ------------------------------------------------------------------------------------
+
+PIXELS = {name: np.full((4, 6), k, np.uint8) for k, name in enumerate("abc")}
+TABLE = pd.DataFrame({"image_id": ["c", "a"], "Mass": [1, 0], "Edema": [0, 0]})
+BOX = {"x_min": 1, "y_min": 2, "x_max": 5, "y_max": 6}
+BOXES = pd.DataFrame([{"image_id": "c", "label": "ILD", **BOX}, {"image_id": "b", "label": "x"}])
 
 
-def test_an_image_dataset_feeds_a_loader(files, tmp_path):
+def detection(table=TABLE, boxes=BOXES[:1], classes=("Edema", "ILD"), **more):
+    read = PIXELS.__getitem__
+    return datasets.DetectionDataset(table, read, boxes=boxes, classes=classes, **more)
+
+
+def test_any_reader_function_serves_a_table():
+    dataset = datasets.ImageDataset(TABLE, PIXELS.__getitem__, lambda image: image + 1)
+    assert len(dataset) == 2 and dataset[0].tolist() == [[3] * 6] * 4
+    assert datasets.ImageDataset(TABLE, PIXELS.__getitem__)[1] is PIXELS["a"]
+
+
+def test_labels_come_with_the_image():
+    dataset = datasets.LabeledImageDataset(TABLE, PIXELS.__getitem__, labels=["Edema", "Mass"])
+    image, labels = dataset[0]
+    assert image is PIXELS["c"] and labels.tolist() == [0, 1] and labels.dtype == torch.float32
+
+
+def test_boxes_come_in_the_form_that_torchvision_takes():
+    image, target = detection()[0]
+    assert image.shape == (3, 4, 6) and image.dtype == torch.float32
+    assert image.unique().tolist() == [pytest.approx(2 / 255)]
+    assert target["boxes"].tolist() == [[1, 2, 5, 6]] and target["labels"].tolist() == [2]
+    normal = detection()[1][1]
+    assert normal["boxes"].shape == (0, 4) and normal["labels"].shape == (0,)
+
+
+def test_a_transform_moves_image_and_boxes_alike():
+    def flip(*, image, bboxes, labels):
+        width = image.shape[1]
+        bboxes = np.column_stack(
+            [width - bboxes[:, 2], bboxes[:, 1], width - bboxes[:, 0], bboxes[:, 3]]
+        )
+        return {"image": image[:, ::-1], "bboxes": bboxes, "labels": labels}
+
+    assert detection(transform=flip)[0][1]["boxes"].tolist() == [[1, 2, 5, 6]]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: datasets.ImageDataset(TABLE[["Mass"]], print), "column image_id"),
+        (lambda: datasets.ImageDataset(TABLE.replace("a", None), print), "without gaps"),
+        (lambda: datasets.LabeledImageDataset(TABLE, print, labels=["Hernia"]), "column Hernia"),
+        (lambda: datasets.LabeledImageDataset(TABLE, print, labels=[]), "give labels"),
+        (
+            lambda: datasets.LabeledImageDataset(TABLE.replace(1, 2), print, labels=["Mass"]),
+            "Mass of 'c' is 2; expected 0 or 1",
+        ),
+        (lambda: detection(boxes=BOXES.drop(columns="x_max")), "no column x_max"),
+        (lambda: detection(classes=["Edema"]), "'ILD' is none of the classes Edema"),
+        (lambda: detection(boxes=BOXES), "'x' is none of the classes"),
+    ],
+)
+def test_tables_that_do_not_fit_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_no_image_is_an_empty_data_set():
+    assert len(datasets.ImageDataset(TABLE[:0], PIXELS.__getitem__)) == 0
+    assert len(detection(table=TABLE[:0])) == 0
+
+
+def test_the_packed_cache_is_a_reader_function(files, tmp_path):
     packed = datasets.pack_images(files, read_png, size=16, out=tmp_path / "cache")
-    dataset = datasets.ImageDataset(packed, [1, 3], torch.from_numpy)
+    table = pd.DataFrame({"image_id": ["b", "d"]})
+    dataset = datasets.ImageDataset(table, packed.read, torch.from_numpy)
     batch = next(iter(DataLoader(dataset, batch_size=2)))
     assert (batch.numpy() == packed.pixels[[1, 3]]).all()
+    with pytest.raises(KeyError, match="'broken' is not in the cache: cannot identify"):
+        packed.read("broken")
+    with pytest.raises(KeyError, match="'z' is not in the cache: no file"):
+        packed.read("z")

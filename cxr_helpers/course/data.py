@@ -24,7 +24,7 @@ from cxr_helpers.course.settings import (
     fingerprint,
 )
 from cxr_helpers.course.tables import packaged_table
-from cxr_helpers.datasets import CacheError, PackedImages, pack_images
+from cxr_helpers.datasets import CacheError, PackedImages, boxes_by_image, pack_images
 
 NIH_PARTS = {"train": 0.7, "val": 0.1, "test": 0.2}
 PREPARED = "packed"  # folder in a download in which the scripts leave what they prepared
@@ -88,22 +88,19 @@ class VindrData:
         keep = self.split == part
         return np.flatnonzero(keep & self.abnormal if abnormal_only else keep)
 
+    @cached_property
+    def packed_fused(self) -> pd.DataFrame:
+        """Fused boxes as in `fused`, in packed pixels."""
+        scale = dict(zip(self.images.image_ids, self.images.scale, strict=True))
+        factor = self.fused["image_id"].map(scale).to_numpy(np.float64)
+        corners = ["x_min", "y_min", "x_max", "y_max"]
+        return self.fused.assign(**{name: self.fused[name] * factor for name in corners})
+
     def packed_boxes(self, rows: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Fused boxes of these rows, xyxy in packed pixels, and their classes from 1."""
-        by_image = self._boxes_by_image
-        empty = (np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
-        found = [by_image.get(self.images.image_ids[row], empty) for row in rows]
-        boxes = [f[0] * s for f, s in zip(found, self.images.scale[rows], strict=True)]
-        return boxes, [f[1] for f in found]
-
-    @cached_property
-    def _boxes_by_image(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        number = {name: i + 1 for i, name in enumerate(vindr.CLASSES)}
-        groups = {}
-        for image_id, part in self.fused.groupby("image_id"):
-            boxes = part[["x_min", "y_min", "x_max", "y_max"]].to_numpy(np.float32)
-            groups[image_id] = (boxes, part["label"].map(number).to_numpy(np.int64))
-        return groups
+        names = [self.images.image_ids[row] for row in rows]
+        found = boxes_by_image(self.packed_fused, names, vindr.CLASSES)
+        return [boxes for boxes, _ in found], [labels for _, labels in found]
 
 
 def ensure_demo(settings: Settings) -> None:
@@ -152,12 +149,13 @@ def _nih_split(settings: Settings, entries: pd.DataFrame) -> tuple[np.ndarray, s
     if not official.is_file():
         split = splits.split_by_patient(patients, parts=NIH_PARTS, seed=settings.seed)
         return split, "No official list beside the images: split by patient, at random."
-    test = entries["image_id"].isin(nih.read_image_list(official)).to_numpy()
+    named = set(nih.read_image_list(official))
+    lists = {"test": named, "rest": set(entries["image_id"]) - named}
+    split = splits.split_by_lists(entries["image_id"], patients, lists).astype("<U5")
+    rest = split == "rest"
     share = NIH_PARTS["val"] / (NIH_PARTS["val"] + NIH_PARTS["train"])
-    split = np.full(len(entries), "test", dtype="<U5")
     parts = {"train": 1 - share, "val": share}
-    split[~test] = splits.split_by_patient(patients[~test], parts=parts, seed=settings.seed)
-    splits.check_no_overlap(patients[split != "test"], patients[split == "test"])
+    split[rest] = splits.split_by_patient(patients[rest], parts=parts, seed=settings.seed)
     return split, "Test part: the official test list. Validation: patients of the other list."
 
 

@@ -136,9 +136,11 @@ def train_detector(
     """
     preset = settings.detect
     rows = data.rows("train", abnormal_only=True) if rows is None else rows
-    boxes, labels = data.packed_boxes(rows)
+    table = pd.DataFrame({"image_id": [data.images.image_ids[row] for row in rows]})
     pipeline = detection_pipeline(preset.pipeline, seed=seed)
-    dataset = DetectionDataset(data.images, rows, boxes, labels, pipeline)
+    dataset = DetectionDataset(
+        table, data.images.read, pipeline, boxes=data.packed_fused, classes=vindr.CLASSES
+    )
     detector = det.build_detector(detector_settings(settings, data, arm), state, seed=seed)
     module = det.DetectorModule(
         detector.to(memory_format=torch.channels_last),

@@ -93,7 +93,8 @@ def pretrain(settings: Settings, data: NihData, *, seed: int, progress: bool = T
             f"{len(rows)} training images do not fill one batch of {preset.batch_size}; use more "
             "images or a smaller batch_size"
         )
-    dataset = ImageDataset(data.images, rows, views.TwoViews(preset.views, preset.image_size))
+    two_views = views.TwoViews(preset.views, preset.image_size)
+    dataset = ImageDataset(data.entries.iloc[rows], data.images.read, two_views)
     epochs = epoch_count(preset, len(rows))
     steps = epochs * (len(rows) // preset.batch_size)
     module = build_module(preset, seed=seed, total_steps=steps)
