@@ -195,6 +195,13 @@ def _alone(out: Path) -> Iterator[None]:
                 path.unlink()
 
 
+def drop_stale_lock(out: Path) -> None:
+    """Remove the empty file `.NAME.lock` that a run killed at its very end left beside a cache."""
+    if out.with_name(f".{out.name}.lock").exists():
+        with suppress(CacheError), _alone(out):  # taken and let go, unless it is in use
+            pass
+
+
 def _pack_into(folder, files, read, size, workers, progress, name) -> dict:
     """Append squares to pixels.npy and then, once these are on the disk, lines to the journal."""
     pixels, journal = folder / "pixels.npy", folder / JOURNAL

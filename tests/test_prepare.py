@@ -237,6 +237,69 @@ def _wait_until_gone(pid):
     raise AssertionError(f"process {pid} outlived its parent")
 
 
+TOUCHES = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
+
+
+def killed_at(moment, root, run):
+    """Run in a process that gets SIGKILL the n-th time it touches a file below the root.
+
+    Returns whether it came so far. Every opening, renaming, removing and flushing counts.
+    """
+    pid = os.fork()
+    if pid == 0:
+        seen = 0
+
+        def count():
+            nonlocal seen
+            seen += 1
+            if seen == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def watch(event, arguments):
+            if event in TOUCHES and str(arguments[0]).startswith(str(root)):
+                count()
+
+        def fsync(descriptor, flush=os.fsync):
+            count()
+            flush(descriptor)
+            count()
+
+        os.fsync = fsync
+        sys.addaudithook(watch)
+        try:
+            run()
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    return os.WIFSIGNALED(status)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
+@pytest.mark.parametrize("kind", ["nih", "vindr"])
+def test_killed_at_any_moment_it_ends_in_the_same_bytes(kind, request, tmp_path, monkeypatch):
+    """From the download (of the NIH's archive) to the last table, each moment in turn."""
+    monkeypatch.setattr(datasets, "SECONDS_AT_RISK", -1)
+    if kind == "nih":
+        start, server = (request.getfixturevalue(name) for name in ("archived", "server"))
+        more = links(start, server, hashlib.md5(server.content).hexdigest())
+    else:
+        start, more = request.getfixturevalue("vindr_root"), []
+        for path in sorted((start / "train").iterdir())[4:]:
+            path.unlink()
+    run = {"nih": run_nih, "vindr": run_vindr}[kind]
+    root = shutil.copytree(start, tmp_path / "copy")
+    status = run(root, *more)
+    whole, moment, killed = contents(root), 0, True
+    while killed:
+        moment += 1
+        shutil.rmtree(root)
+        shutil.copytree(start, root)
+        killed = killed_at(moment, root, lambda: run(root, *more))
+        assert run(root, *more) == status, moment
+        assert contents(root) == whole, moment
+    assert moment > 50  # so many moments there were
+
+
 def test_an_interrupt_is_status_130(vindr_root, monkeypatch, capsys):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
@@ -344,12 +407,12 @@ def add(tar, name, content=b"", **attributes):
 
 
 @pytest.fixture
-def archived(tmp_path):
+def archived(tmp_path, request):
     """A root with the images in an archive that also wants to write outside."""
     root = tmp_path / "nih"
     nih_tables(root)
     with tarfile.open(root / "images_001.tar.gz", "w:gz") as tar:
-        for k in range(N):
+        for k in range(4 if "any_moment" in request.node.name else N):
             add(tar, f"images/{nih_name(k)}", png(k))
         add(tar, "../outside.png", png(0))
         add(tar, "images/link.png", type=tarfile.SYMTYPE, linkname="/etc/passwd")

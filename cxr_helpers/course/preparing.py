@@ -27,7 +27,7 @@ from cxr_helpers.course.fetching import (
     waiting_archives,
     write_whole,
 )
-from cxr_helpers.datasets import CacheError, PackedImages, pack_images
+from cxr_helpers.datasets import CacheError, PackedImages, drop_stale_lock, pack_images
 
 DONE, FAILED, SOME_SET_ASIDE, INTERRUPTED = 0, 1, 3, 130  # 2 is argparse's, for wrong usage
 STATUSES = """exit status:
@@ -196,6 +196,7 @@ def _pack(source: Source, args, files: dict, size: int) -> PackedImages:
     folder = _cache(source, args, size)
     images = None if args.again else _whole(folder, files)
     if images is not None:
+        drop_stale_lock(folder)
         return images
     try:
         return pack_images(
