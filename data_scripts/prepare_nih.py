@@ -121,7 +121,8 @@ def download(args: argparse.Namespace) -> None:
         if args.dry_run:
             print(f"To download: {KAGGLE[args.download]} from Kaggle, with your account.")
             return
-        check_space(args.root, KAGGLE_BYTES[args.download], "the download")
+        needed = 2 * KAGGLE_BYTES[args.download]  # the archive, and what is in it
+        check_space(args.root, needed, "downloading and unpacking")
         fetch_from_kaggle(KAGGLE[args.download], args.root)
         return
     archives = read_links(args.links) if args.links else list(_enough(args.limit))

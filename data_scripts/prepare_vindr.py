@@ -22,7 +22,7 @@ import pandas as pd
 
 from cxr_helpers import consensus, vindr
 from cxr_helpers.course.data import listed, read_dicom_pixels, vindr_table
-from cxr_helpers.course.fetching import PrepareError, fetch_from_kaggle
+from cxr_helpers.course.fetching import PrepareError, check_space, fetch_from_kaggle
 from cxr_helpers.course.preparing import (
     DONE,
     STATUSES,
@@ -36,6 +36,9 @@ from cxr_helpers.course.settings import PRESETS
 from cxr_helpers.datasets import PackedImages
 
 KAGGLE = "vinbigdata-chest-xray-abnormalities-detection"
+# Kaggle's page tells the size. A floor: 15,000 files of the smallest size that occurs, 2 bytes a
+# pixel, once in the archive and once unpacked.
+AT_LEAST_BYTES = 2 * 15_000 * 927 * 823 * 2
 PHYSIONET = """PhysioNet gives the files to people, not to scripts:
   1. get credentialed access and sign the agreement at
      https://physionet.org/content/vindr-cxr/1.0.0/ (it forbids passing the images on);
@@ -111,6 +114,7 @@ def _run(args: argparse.Namespace) -> int:
         print(f"To download: the competition {KAGGLE} from Kaggle, with your account.")
         return DONE
     if args.download == "kaggle":
+        check_space(args.root, AT_LEAST_BYTES, "downloading and unpacking, at the very least,")
         fetch_from_kaggle(KAGGLE, args.root, competition=True)
     elif not args.root.is_dir():
         raise PrepareError(f"{args.root}: no such folder; name the download, or use --download")

@@ -453,6 +453,31 @@ def test_a_zip_that_would_leave_the_folder_too(tmp_path):
     assert run_nih(root) == 3
 
 
+def test_no_way_leads_out_of_the_folder(tmp_path):
+    """Absolute names, hard links, and a folder that is a link to elsewhere."""
+    root, outside = tmp_path / "nih", tmp_path / "outside"
+    nih_tables(root)
+    outside.mkdir()
+    (outside / "secret").write_text("s")
+    (root / "images_002").symlink_to(outside, target_is_directory=True)
+    with tarfile.open(root / "images_001.tar.gz", "w:gz") as tar:
+        add(tar, f"images/{nih_name(0)}", png(0))
+        add(tar, str(outside / "absolute.png"), png(0))
+        add(tar, "images_002/through.png", png(0))
+        add(tar, "images/a/../../../outside/up.png", png(0))
+        add(tar, "images/hard.png", type=tarfile.LNKTYPE, linkname="../outside/secret")
+    with zipfile.ZipFile(root / "more.zip", "w") as archive:
+        archive.writestr("images_002/through.png", png(0))
+        archive.writestr(str(outside / "absolute.png"), png(0))
+    for name in ("images_001.tar.gz", "more.zip"):
+        assert fetching.unpack(root / name, root, progress=False) is None
+    assert [path.name for path in outside.iterdir()] == ["secret"]
+    refused = [file for _, file, _ in fetching.refused_members(root)]
+    assert "images_001.tar.gz: images_002/through.png" in refused
+    assert len(refused) >= 5
+    assert not (root / "images" / "hard.png").exists()
+
+
 def test_a_disk_that_fills_up_while_unpacking_stops_there(archived, monkeypatch, capsys):
     seen = []
 
@@ -591,7 +616,7 @@ def test_the_list_of_archives_is_whole():
     assert [len(prepare_nih._enough(n)) for n in (1, 4999, 5000, 112_120)] == [1, 1, 2, 12]
 
 
-def test_kaggle_needs_its_package_and_physionet_a_person(tmp_path, monkeypatch, capsys):
+def test_kaggle_needs_its_package_and_physionet_a_person(tmp_path, monkeypatch, capsys, roomy):
     monkeypatch.setitem(sys.modules, "kagglehub", None)
     assert run_vindr(tmp_path / "new", "--download", "kaggle") == 1
     assert "pip install 'kagglehub>=1'" in capsys.readouterr().err
@@ -600,13 +625,64 @@ def test_kaggle_needs_its_package_and_physionet_a_person(tmp_path, monkeypatch, 
     assert not (tmp_path / "new").exists()
 
 
-def test_kaggle_delivers_into_the_root(vindr_root, tmp_path, monkeypatch):
-    class Kagglehub:
-        @staticmethod
-        def competition_download(handle, *, output_dir):
-            assert handle == "vinbigdata-chest-xray-abnormalities-detection"
-            shutil.copytree(vindr_root, output_dir)
+class Kagglehub:
+    """Stands for kagglehub: delivers a folder into its cache, at the second attempt."""
 
-    monkeypatch.setitem(sys.modules, "kagglehub", Kagglehub)
-    assert run_vindr(tmp_path / "new", "--download", "kaggle") == 3
-    assert (tmp_path / "new" / "packed" / "vindr_16" / "pixels.npy").is_file()
+    def __init__(self, source, interruptions=1):
+        self.source, self.interruptions, self.calls = source, interruptions, []
+
+    def competition_download(self, handle):
+        self.calls.append(handle)
+        cache = Path(os.environ["KAGGLEHUB_CACHE"]) / "competitions"
+        cache.mkdir(parents=True, exist_ok=True)
+        if len(self.calls) <= self.interruptions:
+            (cache / f"{handle}.archive").write_text("half")
+            raise ConnectionError("reset by peer")
+        assert not self.interruptions or (cache / f"{handle}.archive").exists()
+        shutil.copytree(self.source, cache / handle)
+        return str(cache / handle)
+
+    dataset_download = competition_download
+
+
+@pytest.fixture
+def roomy(monkeypatch):
+    monkeypatch.setattr(fetching.shutil, "disk_usage", lambda _: Usage(10**15, 0, 10**15))
+
+
+def test_kaggle_delivers_into_the_root_and_goes_on_where_it_stopped(
+    vindr_root, tmp_path, monkeypatch, capsys, roomy
+):
+    kagglehub = Kagglehub(vindr_root)
+    monkeypatch.setitem(sys.modules, "kagglehub", kagglehub)
+    new = tmp_path / "new"
+    assert run_vindr(new, "--download", "kaggle") == 1
+    assert "ConnectionError: reset by peer); log in" in capsys.readouterr().err
+    (new / "train").mkdir()  # as if killed while the files were moved
+    assert run_vindr(new, "--download", "kaggle") == 3
+    assert (new / "packed" / "vindr_16" / "pixels.npy").is_file()
+    assert len(list((new / "train").iterdir())) == N and not (new / ".kaggle").exists()
+    assert "KAGGLEHUB_CACHE" not in os.environ
+    assert run_vindr(new, "--download", "kaggle") == 3
+    assert kagglehub.calls == ["vinbigdata-chest-xray-abnormalities-detection"] * 2
+
+
+def test_kaggles_copy_of_the_nih(nih_root, tmp_path, monkeypatch, roomy):
+    kagglehub = Kagglehub(nih_root, interruptions=0)
+    monkeypatch.setitem(sys.modules, "kagglehub", kagglehub)
+    assert run_nih(tmp_path / "new", "--download", "kaggle-sample") == 3
+    assert len(table(tmp_path / "new", "entries.csv")) == 8
+
+
+@pytest.mark.parametrize(
+    ("run", "more"),
+    [(run_nih, ["--download", "nih"]), (run_nih, ["--download", "kaggle"])]
+    + [(run_vindr, ["--download", "kaggle"])],
+    ids=["nih", "kaggle's nih", "kaggle's vindr"],
+)
+def test_no_download_begins_without_room_for_it(tmp_path, monkeypatch, capsys, run, more):
+    monkeypatch.setitem(sys.modules, "kagglehub", Kagglehub(tmp_path))
+    monkeypatch.setattr(fetching.shutil, "disk_usage", lambda _: Usage(10**10, 0, 10**10))
+    assert run(tmp_path / "new", *more) == 1
+    assert "downloading and unpacking" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()

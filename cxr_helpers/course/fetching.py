@@ -18,6 +18,7 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -197,9 +198,20 @@ def _check_arrived(archive: Archive, part: Path) -> None:
 def fetch_from_kaggle(handle: str, root: Path, *, competition: bool = False) -> None:
     """Download with the package kagglehub and the user's own account.
 
+    kagglehub goes on with a download that was interrupted only in a cache of its own. So that
+    cache lies in the root, and what arrived is moved out of it; a note says when that is done.
+
+    Args:
+        handle: Kaggle's name of the data set or competition.
+        root: where the files go; what is there already under the same name is replaced.
+        competition: whether it is a competition, which has rules to accept.
+
     Raises:
         PrepareError: the package is absent or too old, or Kaggle refused.
     """
+    note = root / UNPACKED / f"kaggle {handle.replace('/', ' ')}.txt"
+    if note.is_file():
+        return
     try:
         kagglehub = importlib.import_module("kagglehub")  # optional, so not among the imports
     except ImportError as error:
@@ -208,14 +220,45 @@ def fetch_from_kaggle(handle: str, root: Path, *, competition: bool = False) -> 
             "log in as its page tells (https://github.com/Kaggle/kagglehub)"
         ) from error
     download = kagglehub.competition_download if competition else kagglehub.dataset_download
+    cache = root / ".kaggle"
     try:
-        download(handle, output_dir=str(root))
+        with _environment(KAGGLEHUB_CACHE=str(cache)):
+            arrived = Path(download(handle))
     except Exception as error:  # kagglehub's own, requests' and more
         rules = f" and accept the rules at https://www.kaggle.com/c/{handle}" if competition else ""
         raise PrepareError(
             f"Kaggle did not deliver {handle} ({type(error).__name__}: {error}); "
-            f"log in (https://github.com/Kaggle/kagglehub){rules}, then start again"
+            f"log in (https://github.com/Kaggle/kagglehub){rules}, then start again: what arrived "
+            "is kept"
         ) from error
+    _move_into(arrived, root)
+    note.parent.mkdir(exist_ok=True)
+    write_whole(note, "arrived\n")
+    shutil.rmtree(cache, ignore_errors=True)
+
+
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _move_into(source: Path, target: Path) -> None:
+    """Move what is in a folder into another on the same disk; folders of one name are merged."""
+    target.mkdir(parents=True, exist_ok=True)
+    for path in sorted(source.iterdir()):
+        if path.is_dir() and (target / path.name).is_dir():
+            _move_into(path, target / path.name)
+        else:
+            os.replace(path, target / path.name)
 
 
 # --- archives -------------------------------------------------------------------------------------
