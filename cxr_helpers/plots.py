@@ -19,6 +19,9 @@ ARM_STYLE = {
     "random": {"color": COLORS[1], "marker": "s", "linestyle": "--"},
     "pretrained": {"color": COLORS[0], "marker": "o", "linestyle": "-"},
     "imagenet": {"color": COLORS[2], "marker": "^", "linestyle": ":"},
+    "from scratch": {"color": COLORS[3], "marker": "D", "linestyle": "--"},
+    "fine-tuned": {"color": COLORS[4], "marker": "P", "linestyle": "-"},
+    "k-NN": {"color": COLORS[5], "marker": "v", "linestyle": ":"},
 }
 
 
@@ -137,26 +140,116 @@ def plot_training_log(log: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
     return figure
 
 
-def plot_label_curve(curve: pd.DataFrame, *, ylabel: str = "macro AUROC (test)") -> Figure:
+def plot_label_curve(
+    curve: pd.DataFrame,
+    *,
+    ylabel: str = "macro AUROC (test)",
+    chance: float | None = 0.5,
+    legend: str = "initialization",
+) -> Figure:
     """Score against label fraction, a line and an interval for each arm.
 
     Args:
         curve: columns arm, fraction, value, low, high.
         ylabel: of the vertical axis.
+        chance: where to draw the line of chance, or None.
+        legend: its title.
     """
-    figure, axis = plt.subplots(figsize=(6, 3.8))
+    figure, axis = plt.subplots(figsize=(6.4, 3.8))
+    _draw_curves(axis, curve)
+    axis.set(xlabel="labels used (% of the training images)", ylabel=ylabel)
+    if chance is not None:
+        axis.axhline(chance, color="0.6", lw=1)
+        axis.annotate("chance", (axis.get_xlim()[1], chance), ha="right", va="bottom", color="0.4")
+    axis.legend(title=legend, frameon=False, fontsize=9, title_fontsize=9)
+    sns.despine(figure)
+    return figure
+
+
+def _draw_curves(axis: Axes, curve: pd.DataFrame) -> None:
+    """A line with intervals for each arm, on a logarithmic axis of label shares in percent."""
     for i, (arm, part) in enumerate(curve.groupby("arm", sort=False)):
         part = part.sort_values("fraction")
         x = part["fraction"] * 100 * (1 + 0.04 * i)  # beside each other, not over each other
         errors = [part["value"] - part["low"], part["high"] - part["value"]]
-        axis.errorbar(x, part["value"], yerr=errors, capsize=3, label=arm, **ARM_STYLE.get(arm, {}))
+        style = {"color": COLORS[i % len(COLORS)], "marker": "v"} | ARM_STYLE.get(arm, {})
+        axis.errorbar(x, part["value"], yerr=errors, capsize=2.5, label=arm, **style)
     fractions = sorted(curve["fraction"].unique())
-    axis.set(xscale="log", xlabel="labels used (% of the training images)", ylabel=ylabel)
+    axis.set_xscale("log")
     axis.set_xticks([100 * f for f in fractions], [f"{100 * f:g}" for f in fractions])
     axis.minorticks_off()
-    axis.axhline(0.5, color="0.6", lw=1)
-    axis.annotate("chance", (axis.get_xlim()[1], 0.5), ha="right", va="bottom", color="0.4")
-    axis.legend(title="initialization", frameon=False)
+
+
+def plot_class_curves(curves: pd.DataFrame, *, columns: int = 4, ylabel: str = "AUROC") -> Figure:
+    """A small panel with each label's curves, on common axes.
+
+    Args:
+        curves: columns label, arm, fraction, value, low, high.
+        columns: panels a row.
+        ylabel: of the vertical axes.
+
+    Raises:
+        ValueError: there is no curve.
+    """
+    groups = list(curves.groupby("label", sort=False))
+    if not groups:
+        raise ValueError("there is no label with a curve to show")
+    rows = -(-len(groups) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(2.6 * columns, 1.9 * rows), sharex=True, sharey=True, squeeze=False
+    )
+    for axis, (label, part) in zip(axes.flat, groups, strict=False):
+        axis.axhline(0.5, color="0.6", lw=1)
+        _draw_curves(axis, part)
+        axis.set_title(label, fontsize=9)
+        axis.tick_params(labelsize=8)
+    for axis in axes.flat[len(groups) :]:
+        axis.set_axis_off()
+    figure.supxlabel("labels used (%)", fontsize=9)
+    figure.supylabel(ylabel, fontsize=9)
+    handles, names = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper right", ncols=len(names), fontsize=9)
+    sns.despine(figure)
+    return figure
+
+
+def plot_reliability(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Observed share against predicted probability; on the diagonal the two agree.
+
+    Args:
+        tables: name to a table with columns predicted and observed, both in [0, 1].
+    """
+    figure, axis = plt.subplots(figsize=(4.6, 4.2))
+    axis.plot([0, 1], [0, 1], color="0.6", lw=1)
+    for i, (name, table) in enumerate(tables.items()):
+        style = {"color": COLORS[i % len(COLORS)], "marker": "os^v"[i % 4]}
+        axis.plot(table["predicted"], table["observed"], label=name, **style)
+    top = max(max(table[["predicted", "observed"]].max()) for table in tables.values())
+    limits = (0, min(1.0, 1.1 * top))
+    axis.set(xlabel="predicted probability", ylabel="observed share", xlim=limits, ylim=limits)
+    axis.legend(frameon=False, fontsize=9)
+    sns.despine(figure)
+    return figure
+
+
+def plot_sites(table: pd.DataFrame, *, xlabel: str) -> Figure:
+    """Each label's score at each site, side by side with intervals.
+
+    Args:
+        table: columns label, site, value, low, high.
+        xlabel: of the scores.
+    """
+    labels = list(dict.fromkeys(table["label"]))
+    figure, axis = plt.subplots(figsize=(6.4, 0.42 * len(labels) + 1.2))
+    for i, (site, part) in enumerate(table.groupby("site", sort=False)):
+        y = [len(labels) - 1 - labels.index(label) + 0.12 - 0.24 * i for label in part["label"]]
+        errors = [part["value"] - part["low"], part["high"] - part["value"]]
+        style = {"color": COLORS[i % len(COLORS)], "marker": "os^v"[i % 4]}
+        axis.errorbar(part["value"], y, xerr=errors, ls="none", capsize=2.5, label=site, **style)
+    axis.axvline(0.5, color="0.6", lw=1)
+    axis.set_yticks(range(len(labels)), labels[::-1])
+    axis.set(xlabel=xlabel)
+    axis.legend(frameon=False, fontsize=9)
     sns.despine(figure)
     return figure
 
@@ -186,7 +279,8 @@ def plot_frequencies(values: Sequence[int], *, xlabel: str, ylabel: str) -> Figu
     """How often each whole number occurs, a point each, both axes logarithmic."""
     frequencies = pd.Series(values).value_counts()
     figure, axis = plt.subplots(figsize=(6, 3))
-    axis.scatter(frequencies.index, frequencies, s=18, color=COLORS[0])
+    x, y = frequencies.index.to_numpy(), frequencies.to_numpy()
+    sns.scatterplot(x=x, y=y, s=22, color=COLORS[0], ax=axis)
     axis.set(xlabel=xlabel, ylabel=ylabel, xscale="log", yscale="log")
     _small_text(axis)
     sns.despine(figure)
@@ -237,10 +331,12 @@ def plot_gray_values(images: Mapping[str, np.ndarray]) -> Figure:
         images: site name to pixels (N, H, W) uint8.
     """
     figure, axis = plt.subplots(figsize=(6, 3))
-    for (site, pixels), style in zip(images.items(), ("-", "--", ":"), strict=False):
+    styles = zip(images.items(), COLORS, ("-", "--", ":"), strict=False)
+    for (site, pixels), color, style in styles:
         share = np.bincount(np.asarray(pixels).ravel(), minlength=256) / pixels.size
         smooth = 100 * share.reshape(-1, 4).sum(axis=1)
-        axis.plot(np.arange(0, 256, 4), smooth, style, label=site)
+        look = {"color": color, "linestyle": style, "label": site, "ax": axis}
+        sns.lineplot(x=np.arange(0, 256, 4), y=smooth, **look)
     axis.set(xlabel="gray value (0 black, 255 white)", ylabel="share of pixels (%)")
     axis.set_ylim(bottom=0)
     axis.legend(frameon=False, fontsize=9)

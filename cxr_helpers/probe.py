@@ -1,24 +1,24 @@
-"""How good are frozen features? Linear and k-NN probes, AUROC, intervals over patients.
+"""How good are frozen features? Linear and k-NN probes, their scores, intervals over patients.
 
 A probe is a small classifier on features that stay as they are. It shows what the features hold,
-not what a network could still learn.
+not what a network could still learn. Classes that cannot be scored are named, never averaged in.
 
 Needs: numpy, scikit-learn, scipy, threadpoolctl, torch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
-from sklearn.linear_model import LogisticRegression
+from scipy.optimize import minimize
+from scipy.special import expit
 from sklearn.neighbors import NearestNeighbors
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-REGULARIZATION = (1e-4, 1e-3, 1e-2, 1e-1)
+REGULARIZATION = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+BLOCK = 4_000_000  # weights that are sorted at once, to bound memory
 
 
 class ProbeError(ValueError):
@@ -89,6 +89,26 @@ def auroc(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return weighted_auroc(labels, scores, np.ones((1, len(labels))))[0]
 
 
+def average_precision(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Average precision of each class: mean precision at the positives, from the highest score on.
+
+    Args:
+        labels: (N, K) of 0 and 1.
+        scores: (N, K); a column with NaN was not trained.
+
+    Returns:
+        (K,) in (0, 1]; NaN where a class has only positives, only negatives or no scores. Chance
+        is the share of positives, so values of classes of other prevalence do not compare.
+
+    Raises:
+        ProbeError: the shapes differ.
+
+    >>> average_precision(np.array([[1], [0], [1]]), np.array([[0.9], [0.5], [0.1]])).round(3)
+    array([0.833])
+    """
+    return weighted_average_precision(labels, scores, np.ones((1, len(labels))))[0]
+
+
 def weighted_auroc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """AUROC of each class for many weightings of the same images.
 
@@ -103,47 +123,78 @@ def weighted_auroc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) 
     Raises:
         ProbeError: the shapes differ.
     """
+    return _weighted(labels, scores, weights, _auroc_of_counts)
+
+
+def weighted_average_precision(
+    labels: np.ndarray, scores: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Average precision of each class for many weightings of the same images.
+
+    Arguments, result and errors are those of `weighted_auroc`.
+    """
+    return _weighted(labels, scores, weights, _average_precision_of_counts)
+
+
+def _weighted(labels, scores, weights, metric) -> np.ndarray:
     labels, scores = np.asarray(labels), np.asarray(scores, dtype=float)
     if labels.shape != scores.shape or labels.ndim != 2 or weights.shape[1] != len(labels):
         raise ProbeError(
             f"labels {labels.shape}, scores {scores.shape} and weights {weights.shape} do not fit"
         )
     result = np.full((len(weights), labels.shape[1]), np.nan)
-    for k in range(labels.shape[1]):
-        if np.isfinite(scores[:, k]).all():
-            result[:, k] = _weighted_auroc_one(labels[:, k] > 0, scores[:, k], weights)
+    step = max(1, BLOCK // max(1, len(labels)))
+    for k in np.flatnonzero(np.isfinite(scores).all(axis=0)):
+        order = np.argsort(scores[:, k], kind="stable")
+        ascending = scores[order, k]
+        starts = np.flatnonzero(np.r_[True, ascending[1:] > ascending[:-1]][: len(order)])
+        positive = labels[order, k] > 0
+        if not 0 < positive.sum() < len(positive):
+            continue
+        for first in range(0, len(weights), step):
+            part = weights[first : first + step, order]
+            positives = np.add.reduceat(part * positive, starts, axis=1)  # (R, ranks)
+            negatives = np.add.reduceat(part * ~positive, starts, axis=1)
+            result[first : first + step, k] = metric(negatives, positives)
     return result
 
 
-def _weighted_auroc_one(positive: np.ndarray, score: np.ndarray, weights: np.ndarray):
-    rank = rankdata(score, method="dense") - 1  # ties share a rank
-    n_ranks = rank.max() + 1
-    at_rank = np.zeros((2, len(weights), n_ranks))
-    for side, mask in enumerate((~positive, positive)):
-        np.add.at(at_rank[side].T, rank[mask], weights[:, mask].T)
-    negatives, positives = at_rank
+def _auroc_of_counts(negatives: np.ndarray, positives: np.ndarray) -> np.ndarray:
+    """(R, ranks) counts at each score, lowest first, to (R,) AUROC."""
     below = negatives.cumsum(axis=1) - negatives / 2  # half of the ties
-    pairs = positives.sum(axis=1) * negatives.sum(axis=1)
-    wins = (positives * below).sum(axis=1)
-    return np.divide(wins, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
+    return _divide((positives * below).sum(axis=1), positives.sum(axis=1) * negatives.sum(axis=1))
+
+
+def _average_precision_of_counts(negatives: np.ndarray, positives: np.ndarray) -> np.ndarray:
+    """(R, ranks) counts at each score, lowest first, to (R,) average precision."""
+    hits = positives[:, ::-1].cumsum(axis=1)
+    calls = hits + negatives[:, ::-1].cumsum(axis=1)
+    precision = _divide(hits, calls, otherwise=0.0)
+    both = (positives.sum(axis=1) > 0) & (negatives.sum(axis=1) > 0)
+    total = np.where(both, positives.sum(axis=1), 0)
+    return _divide((positives[:, ::-1] * precision).sum(axis=1), total)
+
+
+def _divide(a: np.ndarray, b: np.ndarray, *, otherwise: float = np.nan) -> np.ndarray:
+    return np.divide(a, b, out=np.full(np.shape(b), otherwise), where=b > 0)
 
 
 @dataclass(frozen=True)
-class MacroAuroc:
-    """Mean AUROC over the classes that can be scored.
+class MacroScore:
+    """Mean over the classes that can be scored.
 
     Attributes:
         value: the mean.
-        per_class: (K,) AUROC, NaN where left out.
-        left_out: names of the classes that could not be scored.
+        per_class: (K,), NaN where left out.
+        left_out: name of each class that could not be scored, and why.
     """
 
     value: float
     per_class: np.ndarray
-    left_out: list[str]
+    left_out: dict[str, str]
 
 
-def macro_auroc(labels: np.ndarray, scores: np.ndarray, names: Sequence[str]) -> MacroAuroc:
+def macro_auroc(labels: np.ndarray, scores: np.ndarray, names: Sequence[str]) -> MacroScore:
     """Mean AUROC over classes; one that cannot be scored is named, not averaged in.
 
     Args:
@@ -154,15 +205,45 @@ def macro_auroc(labels: np.ndarray, scores: np.ndarray, names: Sequence[str]) ->
     Raises:
         ProbeError: the shapes differ, or no class can be scored.
     """
-    per_class = auroc(labels, scores)
+    return _macro(labels, scores, names, auroc(labels, scores))
+
+
+def macro_average_precision(
+    labels: np.ndarray, scores: np.ndarray, names: Sequence[str]
+) -> MacroScore:
+    """Mean average precision over classes; arguments and errors are those of `macro_auroc`."""
+    return _macro(labels, scores, names, average_precision(labels, scores))
+
+
+def _macro(labels, scores, names, per_class) -> MacroScore:
     scored = np.isfinite(per_class)
+    left_out = {
+        names[k]: one_sided(labels[:, k], "scored") or "it has no scores: its probe was not trained"
+        for k in np.flatnonzero(~scored)
+    }
     if not scored.any():
         raise ProbeError(
-            "no class can be scored: each lacks positives, negatives or a trained probe; use more "
-            "images or a larger label fraction"
+            "no class can be scored: "
+            + "; ".join(f"{name}: {why}" for name, why in left_out.items())
+            + ". Use more images or a larger label fraction"
         )
-    left_out = [name for name, ok in zip(names, scored, strict=True) if not ok]
-    return MacroAuroc(float(per_class[scored].mean()), per_class, left_out)
+    return MacroScore(float(per_class[scored].mean()), per_class, left_out)
+
+
+def one_sided(labels: np.ndarray, part: str) -> str | None:
+    """Why one class cannot be trained or scored on these images; None where it can.
+
+    Args:
+        labels: (N,) of 0 and 1.
+        part: what the images are, for the text.
+
+    >>> one_sided(np.array([0, 0]), "training")
+    'no positive among 2 training images'
+    """
+    for value, word in ((1, "positive"), (0, "negative")):
+        if not (np.asarray(labels) == value).any():
+            return f"no {word} among {len(labels)} {part} images"
+    return None
 
 
 def knn_scores(
@@ -182,8 +263,8 @@ def knn_scores(
     Raises:
         ProbeError: features that are not finite, or of another width.
     """
-    _check(train_features, train_labels)
-    _check(features, None)
+    check_features(train_features, train_labels)
+    check_features(features, width=train_features.shape[1])
     search = NearestNeighbors(n_neighbors=min(neighbors, len(train_features)), metric="cosine")
     center = train_features.mean(axis=0)
     distance, index = search.fit(train_features - center).kneighbors(features - center)
@@ -199,6 +280,7 @@ def fit_probe(
     val_labels: np.ndarray,
     *,
     strengths: Sequence[float] = REGULARIZATION,
+    names: Sequence[str] | None = None,
 ) -> "LinearProbe":
     """Multi-label logistic regression; the regularization is chosen on validation images.
 
@@ -208,69 +290,176 @@ def fit_probe(
         val_features: (V, D), of other patients.
         val_labels: (V, K).
         strengths: scikit-learn's C, from strong to weak regularization; one for all classes, the
-            one with the best mean AUROC on validation (the strongest where none can be scored).
+            one with the best mean AUROC on validation, the strongest of equals. With a single
+            one, nothing is chosen.
+        names: K class names, for the messages.
 
     Raises:
-        ProbeError: features that are not finite or do not fit the labels, or no class with both
-            a positive and a negative in training.
+        ProbeError: features that are not finite or do not fit the labels; no class with both a
+            positive and a negative in training; or none of these with both in validation.
     """
-    _check(train_features, train_labels)
-    _check(val_features, val_labels)
-    trainable = np.flatnonzero((train_labels.min(axis=0) == 0) & (train_labels.max(axis=0) == 1))
-    if not len(trainable):
+    check_features(train_features, train_labels)
+    check_features(val_features, val_labels, width=train_features.shape[1])
+    names = names or [f"class {k}" for k in range(train_labels.shape[1])]
+    untrained = {n: one_sided(c, "training") for n, c in zip(names, train_labels.T, strict=True)}
+    untrained = {name: why for name, why in untrained.items() if why}
+    columns = np.flatnonzero([name not in untrained for name in names])
+    if not len(columns):
         raise ProbeError(
-            f"none of {train_labels.shape[1]} classes has both a positive and a negative among "
-            f"{len(train_labels)} training images; use a larger label fraction"
+            "no class can be trained: "
+            + "; ".join(f"{name}: {why}" for name, why in untrained.items())
+            + ". Use a larger label fraction or leave the class out"
         )
-    best, best_value = None, -np.inf
-    for strength in strengths:
-        probe = LinearProbe.fit(train_features, train_labels, trainable, strength)
-        per_class = auroc(val_labels, probe.scores(val_features))
-        value = np.nanmean(per_class) if np.isfinite(per_class).any() else 0.0
-        if value > best_value:
-            best, best_value = probe, value
-    return best
+    fitted = fit_path(train_features, train_labels[:, columns], strengths)
+    best = fitted[0] if len(fitted) == 1 else _best_on(fitted, val_features, val_labels, columns)
+    return best.spread(columns, untrained, len(names))
+
+
+def _best_on(fitted, features, labels, columns) -> "LinearProbe":
+    values = np.array([auroc(labels[:, columns], one.scores(features)) for one in fitted])
+    can = np.isfinite(values[0])
+    if not can.any():
+        raise ProbeError(
+            f"the regularization cannot be chosen: none of the {len(columns)} trained classes has "
+            f"a positive and a negative among {len(labels)} validation images; use more "
+            "validation images, or give a single strength"
+        )
+    return fitted[int(values[:, can].mean(axis=1).argmax())]
 
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """A fitted logistic regression for each class that had both labels in training."""
+    """Logistic regressions on the same features, one a class.
 
-    scaler: StandardScaler
-    models: dict[int, LogisticRegression]
-    n_classes: int
+    Attributes:
+        weights: (K, D) of the features as they come; NaN where a class was not trained.
+        bias: (K,).
+        strength: scikit-learn's C that all were fitted with.
+        untrained: name of each class without a probe, and why.
+    """
+
+    weights: np.ndarray
+    bias: np.ndarray
     strength: float
-
-    @classmethod
-    def fit(cls, features, labels, trainable, strength) -> "LinearProbe":
-        """Fit the trainable classes with one strength (scikit-learn's C)."""
-        scaler = StandardScaler().fit(features)
-        scaled = scaler.transform(features)
-        models = {}
-        with threadpool_limits(1):  # the products are small; waiting for threads would cost more
-            for k in trainable:
-                model = LogisticRegression(C=strength, max_iter=300, tol=1e-3)
-                models[int(k)] = model.fit(scaled, labels[:, k])
-        return cls(scaler, models, labels.shape[1], strength)
+    untrained: dict[str, str]
 
     def scores(self, features: np.ndarray) -> np.ndarray:
-        """(M, D) features to (M, K) log-odds; NaN in the columns of untrained classes."""
-        scores = np.full((len(features), self.n_classes), np.nan)
-        scaled = self.scaler.transform(features)
+        """(M, D) features to (M, K) log-odds; NaN in the columns of untrained classes.
+
+        Raises:
+            ProbeError: features that are not finite, or of another width.
+        """
+        check_features(features, width=self.weights.shape[1])
         with threadpool_limits(1):
-            for k, model in self.models.items():
-                scores[:, k] = model.decision_function(scaled)
-        return scores
+            return features @ self.weights.T + self.bias
+
+    def probabilities(self, features: np.ndarray) -> np.ndarray:
+        """(M, D) features to (M, K) probabilities; NaN in the columns of untrained classes."""
+        return expit(self.scores(features))
+
+    def spread(self, columns: np.ndarray, untrained: dict[str, str], n: int) -> "LinearProbe":
+        """This probe's classes in `columns` of `n`, the others not trained."""
+        weights = np.full((n, self.weights.shape[1]), np.nan, self.weights.dtype)
+        bias = np.full(n, np.nan)
+        weights[columns], bias[columns] = self.weights, self.bias
+        return LinearProbe(weights, bias, self.strength, untrained)
 
 
-def _check(features: np.ndarray, labels: np.ndarray | None) -> None:
+def fit_path(
+    features: np.ndarray, labels: np.ndarray, strengths: Sequence[float]
+) -> list[LinearProbe]:
+    """Fit all classes at once for each strength, each fit starting from the one before.
+
+    The features are standardized. All classes share the two matrix products of a step, so that a
+    large matrix is read twice a step and not twice a class. With fewer images than features the
+    fit runs in the space that the images span, which changes nothing: the best weights lie there.
+
+    Args:
+        features: (N, D) float32 or float64; the products are computed in this type.
+        labels: (N, K) of 0 and 1, each class with both.
+        strengths: scikit-learn's C: the loss is the sum over images of the logistic loss, plus
+            half of the squared weights divided by C. The bias is free.
+
+    Returns:
+        A probe for each strength.
+    """
+    mean = features.mean(axis=0, dtype=np.float64).astype(features.dtype)
+    x = features - mean  # (N, D), the only copy
+    std = np.sqrt(np.einsum("nd,nd->d", x, x, dtype=np.float64) / len(x)).astype(features.dtype)
+    std[std <= 1e-6 * np.abs(mean)] = 1  # a feature that is constant but for rounding
+    x /= std
+    with threadpool_limits(1):  # the products are small; waiting for threads would cost more
+        if len(x) < x.shape[1]:
+            u, s, back = np.linalg.svd(x, full_matrices=False)
+            x = u * s  # (N, N)
+        else:
+            back = None
+        share = labels.mean(axis=0)
+        start = np.zeros((labels.shape[1], x.shape[1] + 1))
+        start[:, -1] = np.log(share / (1 - share))
+        probes = []
+        for strength in strengths:
+            start = _minimize(x, labels.astype(x.dtype), strength, start)
+            weights = start[:, :-1] if back is None else start[:, :-1] @ back
+            weights = (weights / std).astype(features.dtype)
+            bias = start[:, -1] - weights @ mean.astype(np.float64)
+            probes.append(LinearProbe(weights, bias, strength, {}))
+    return probes
+
+
+def _minimize(x: np.ndarray, y: np.ndarray, strength: float, start: np.ndarray) -> np.ndarray:
+    """(K, D + 1) weights and biases of the least loss, by L-BFGS; sums are divided by N."""
+    decay = 1 / (strength * len(x))
+
+    def loss(flat):
+        w = flat.reshape(start.shape)
+        z = x @ w[:, :-1].T.astype(x.dtype) + w[:, -1].astype(x.dtype)  # (N, K)
+        value = (np.logaddexp(0, z) - y * z).sum(dtype=np.float64) / len(x)
+        error = (expit(z) - y) / len(x)
+        gradient = np.empty_like(w)
+        gradient[:, :-1] = (x.T @ error).T + decay * w[:, :-1]
+        gradient[:, -1] = error.sum(axis=0, dtype=np.float64)
+        return value + decay / 2 * (w[:, :-1] ** 2).sum(), gradient.ravel()
+
+    options = {"maxiter": 300, "gtol": 1e-5, "ftol": 1e-9}
+    found = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options=options)
+    return found.x.reshape(start.shape)
+
+
+def check_features(
+    features: np.ndarray, labels: np.ndarray | None = None, *, width: int | None = None
+) -> None:
+    """Refuse features that no probe can use.
+
+    Args:
+        features: (N, D).
+        labels: (N, K) of 0 and 1, where there are any.
+        width: D as it must be, where that is known.
+
+    Raises:
+        ProbeError: says which rows or shapes are wrong.
+    """
     if features.ndim != 2 or not len(features):
         raise ProbeError(f"expected features (N, D) with N > 0, got shape {features.shape}")
-    if not np.isfinite(features).all():
-        bad = int((~np.isfinite(features)).any(axis=1).sum())
-        raise ProbeError(f"the features of {bad} images are not finite; did pretraining diverge?")
-    if labels is not None and (labels.ndim != 2 or len(labels) != len(features)):
-        raise ProbeError(f"labels {labels.shape} do not fit features {features.shape}")
+    if width is not None and features.shape[1] != width:
+        raise ProbeError(
+            f"these images have {features.shape[1]} features and the others {width}; extract both "
+            "with the same backbone"
+        )
+    if not np.isfinite(features.sum(axis=0, dtype=np.float64)).all():
+        bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+        raise ProbeError(
+            f"the features of {len(bad)} images are not finite, in rows {bad[:5].tolist()}; did "
+            "pretraining diverge?"
+        )
+    if labels is None:
+        return
+    if labels.ndim != 2 or len(labels) != len(features):
+        raise ProbeError(
+            f"labels {labels.shape} do not fit features {features.shape}; give one row an image"
+        )
+    if not np.isin(labels, (0, 1)).all():
+        raise ProbeError("labels must be 0 or 1; leave out images of which a label is not known")
 
 
 @dataclass(frozen=True)
@@ -285,6 +474,9 @@ class Estimate:
         """The three numbers by name, as a results file holds them."""
         return {"value": self.value, "low": self.low, "high": self.high}
 
+    def __str__(self) -> str:
+        return f"{self.value:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
+
 
 def patient_weights(patient_ids: Sequence, *, resamples: int, seed: int) -> np.ndarray:
     """How often each image counts when whole patients are drawn with replacement.
@@ -296,11 +488,102 @@ def patient_weights(patient_ids: Sequence, *, resamples: int, seed: int) -> np.n
 
     Returns:
         (R, N) counts.
+
+    Raises:
+        ProbeError: fewer than two patients, so that nothing can vary.
     """
     patients, inverse = np.unique(np.asarray(patient_ids), return_inverse=True)
     n = len(patients)
+    if n < 2:
+        raise ProbeError(f"{n} patients cannot be resampled; an interval needs at least 2")
     draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
     return draws[:, inverse].astype(float)
+
+
+def resampled_scores(
+    labels: np.ndarray,
+    scores: Sequence[np.ndarray],
+    patient_ids: Sequence,
+    *,
+    minus: Sequence[np.ndarray] | None = None,
+    metric: Callable = weighted_auroc,
+    resamples: int,
+    seed: int,
+) -> np.ndarray:
+    """A metric of each class on the images as they are and on resampled patients.
+
+    Args:
+        labels: (N, K) of 0 and 1.
+        scores: for each draw of the training labels an (N, K) array of scores.
+        patient_ids: (N,) the patient of each image.
+        minus: scores of a second arm on the same draws; the values are then differences, NaN for
+            classes that one arm did not train.
+        metric: `weighted_auroc` or `weighted_average_precision`.
+        resamples: R bootstrap resamples of patients.
+        seed: of the resamples.
+
+    Returns:
+        (draws, 1 + R, K), the images as they are first.
+
+    Raises:
+        ProbeError: the shapes differ, the second arm has another number of draws, or there are
+            fewer than two patients.
+    """
+    if minus is not None and len(minus) != len(scores):
+        raise ProbeError(f"{len(scores)} draws cannot be paired with {len(minus)}; score both arms")
+    weights = patient_weights(patient_ids, resamples=resamples, seed=seed)
+    weights = np.concatenate([np.ones((1, len(labels))), weights])
+    values = np.stack([metric(labels, score, weights) for score in scores])
+    if minus is not None:
+        values = values - np.stack([metric(labels, score, weights) for score in minus])
+    return values
+
+
+def macro_interval(values: np.ndarray, *, seed: int) -> Estimate:
+    """Mean over classes and draws with its interval over patients and draws.
+
+    Args:
+        values: (draws, 1 + R, K) as `resampled_scores` gives them.
+        seed: of the resampling of the draws.
+
+    Returns:
+        The mean on the images as they are, with the 2.5th and 97.5th percentile over resamples,
+        each of which takes other patients and other draws. With one draw the interval covers the
+        choice of the test patients only.
+
+    Raises:
+        ProbeError: no class can be scored.
+    """
+    return _percentiles(_nan_mean(values, axis=2), seed)
+
+
+def class_intervals(values: np.ndarray, *, seed: int) -> list[Estimate | None]:
+    """An interval for each class, over patients and draws; None where it cannot be scored.
+
+    Args:
+        values: (draws, 1 + R, K) as `resampled_scores` gives them.
+        seed: of the resampling of the draws.
+    """
+    scored = np.isfinite(values[:, 0]).any(axis=0)
+    return [_percentiles(values[:, :, k], seed) if ok else None for k, ok in enumerate(scored)]
+
+
+def _percentiles(values: np.ndarray, seed: int) -> Estimate:
+    """(draws, 1 + R) to a mean and its interval."""
+    draws, columns = values.shape
+    base = _nan_mean(values[:, :1], axis=0)[0]
+    if not np.isfinite(base):
+        raise ProbeError("no class can be scored; use more images or a larger label fraction")
+    chosen = np.random.default_rng(seed).integers(draws, size=(draws, columns - 1))
+    means = _nan_mean(np.take_along_axis(values[:, 1:], chosen, axis=0), axis=0)
+    low, high = np.nanpercentile(means, [2.5, 97.5])
+    return Estimate(float(base), float(low), float(high))
+
+
+def _nan_mean(values: np.ndarray, *, axis: int) -> np.ndarray:
+    """Mean over the finite values along an axis; NaN where there is none."""
+    finite = np.isfinite(values)
+    return _divide(np.where(finite, values, 0).sum(axis=axis), finite.sum(axis=axis))
 
 
 def macro_auroc_interval(
@@ -312,58 +595,15 @@ def macro_auroc_interval(
     resamples: int,
     seed: int,
 ) -> Estimate:
-    """Macro AUROC, averaged over draws, with a bootstrap interval over patients.
+    """Macro AUROC, averaged over draws, with an interval over patients and draws.
 
-    Args:
-        labels: (N, K) of 0 and 1.
-        scores: for each draw of the training labels an (N, K) array of scores.
-        patient_ids: (N,) the patient of each image.
-        minus: scores of a second arm on the same draws; the estimate is then the difference,
-            over classes that both arms trained.
-        resamples: bootstrap resamples of patients.
-        seed: of the resamples.
-
-    Returns:
-        Mean over draws, with the 2.5th and 97.5th percentile over resamples. The interval covers
-        the choice of test patients; not the choice of training images beyond these draws.
+    Arguments are those of `resampled_scores`; with `minus`, the estimate is the paired difference
+    over classes that both arms trained.
 
     Raises:
-        ProbeError: shapes differ, or no class can be scored.
+        ProbeError: as `resampled_scores`, or no class can be scored.
     """
-    weights = patient_weights(patient_ids, resamples=resamples, seed=seed)
-    weights = np.concatenate([np.ones((1, len(labels))), weights])
-    values = []
-    for i, score in enumerate(scores):
-        per_class = weighted_auroc(labels, score, weights)  # (1 + R, K)
-        if minus is not None:
-            per_class = per_class - weighted_auroc(labels, minus[i], weights)
-        values.append(_nan_mean(per_class))
-    mean = np.nanmean(values, axis=0)
-    if not np.isfinite(mean[0]):
-        raise ProbeError("no class can be scored; use more images or a larger label fraction")
-    low, high = np.nanpercentile(mean[1:], [2.5, 97.5])
-    return Estimate(float(mean[0]), float(low), float(high))
-
-
-def _nan_mean(per_class: np.ndarray) -> np.ndarray:
-    """(R, K) to (R,): mean over the classes with a value; NaN where there is none."""
-    finite = np.isfinite(per_class)
-    total = np.where(finite, per_class, 0).sum(axis=1)
-    return np.divide(
-        total, finite.sum(axis=1), out=np.full(len(per_class), np.nan), where=finite.any(axis=1)
+    values = resampled_scores(
+        labels, scores, patient_ids, minus=minus, resamples=resamples, seed=seed
     )
-
-
-def mean_interval(values: Sequence[float], *, resamples: int, seed: int) -> Estimate:
-    """Mean of repeated measurements with a bootstrap interval over the repeats.
-
-    Raises:
-        ProbeError: fewer than two values.
-    """
-    values = np.asarray(values, dtype=float)
-    if len(values) < 2 or not np.isfinite(values).all():
-        raise ProbeError(f"an interval needs at least two finite values, got {values.tolist()}")
-    rng = np.random.default_rng(seed)
-    means = rng.choice(values, size=(resamples, len(values))).mean(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Estimate(float(values.mean()), float(low), float(high))
+    return macro_interval(values, seed=seed)

@@ -1,15 +1,39 @@
-"""Linear evaluation and the leakage lab as notebook 03 runs them."""
+"""Linear evaluation as notebook 03 runs it: arms, curves over label shares, another site."""
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
-from cxr_helpers import nih, probe, splits
-from cxr_helpers.course.data import NihData
+from cxr_helpers import barlow, finetune, nih, probe, splits
+from cxr_helpers.course import pretraining
+from cxr_helpers.course.data import NihData, VindrData
+from cxr_helpers.course.quiet import quiet_lightning
 from cxr_helpers.course.settings import Settings
+from cxr_helpers.datasets import PackedImages
+from cxr_helpers.feature_cache import FrozenFeatures, cached_features
 
 MIN_POSITIVES = 5
+MACRO = "macro"
+
+# What NIH's and VinDr-CXR's labels share; two NIH labels count as one where VinDr joins them.
+SHARED_LABELS = {
+    "Atelectasis": ("Atelectasis",),
+    "Cardiomegaly": ("Cardiomegaly",),
+    "Consolidation": ("Consolidation",),
+    "Infiltration": ("Infiltration",),
+    "Nodule/Mass": ("Nodule", "Mass"),
+    "Pleural effusion": ("Effusion",),
+    "Pleural thickening": ("Pleural_Thickening",),
+    "Pneumothorax": ("Pneumothorax",),
+    "Pulmonary fibrosis": ("Fibrosis",),
+}
+
+Scores = Mapping[float, list[np.ndarray]]  # label fraction to draws of (images, labels)
 
 
 def scorable_labels(data: NihData, *, minimum: int = MIN_POSITIVES) -> list[int]:
@@ -23,27 +47,121 @@ def label_names(columns: Sequence[int]) -> list[str]:
     return [nih.LABELS[k] for k in columns]
 
 
-def probe_scores(
-    settings: Settings, data: NihData, features: np.ndarray, columns: Sequence[int]
-) -> dict[float, list[np.ndarray]]:
-    """Test scores of linear probes for each label fraction, a list of draws each.
+@dataclass(frozen=True)
+class Arm:
+    """One way to start: a frozen backbone, how its input is normalized, where it came from."""
+
+    backbone: nn.Module
+    imagenet_input: bool
+    source: str
+
+
+def load_arms(
+    settings: Settings,
+    data: NihData,
+    *,
+    seed: int | None = None,
+    checkpoints: Mapping[str, Path] | None = None,
+) -> tuple[dict[str, Arm], list[str]]:
+    """The arms that can be had here.
+
+    Args:
+        settings: give architecture, preset and folder.
+        data: to pretrain on where that has not been done.
+        seed: of random weights and of pretraining; the settings' by default.
+        checkpoints: name to file of further backbones. Files that this course wrote take its
+            normalization; any other takes ImageNet's.
+
+    Returns:
+        Arm by name, and a sentence for each arm that is left out.
+
+    Raises:
+        barlow.WeightsError: a checkpoint cannot be read or does not fit the architecture.
+        ValueError: a checkpoint has the name of one of the course's arms.
+    """
+    seed = settings.seed if seed is None else seed
+    arms, left_out = {}, []
+    for name in pretraining.ARMS:
+        backbone, sentence = pretraining.arm_backbone(settings, name, seed=seed, data=data)
+        if backbone is None:
+            left_out.append(f"{name}: {sentence}")
+        else:
+            arms[name] = Arm(backbone, name == "imagenet", sentence)
+    for name, path in (checkpoints or {}).items():
+        if name in pretraining.ARMS:
+            raise ValueError(f"the checkpoint {path} needs another name than {name!r}")
+        arms[name] = _checkpoint_arm(settings, Path(path))
+    return arms, left_out
+
+
+def _checkpoint_arm(settings: Settings, path: Path) -> Arm:
+    state, made_with = barlow.read_weights(path)
+    backbone = barlow.build_backbone(settings.pretrain.arch, seed=settings.seed)
+    barlow.load_weights(backbone, state)
+    norm = "this course's" if made_with else "ImageNet's"
+    return Arm(backbone, not made_with, f"Checkpoint {path.name}, {norm} normalization.")
+
+
+def frozen_features(settings: Settings, arm: Arm, images: PackedImages) -> FrozenFeatures:
+    """Features of all images, from the cache in runs/<data>/features where they are there."""
+    norm = "imagenet" if arm.imagenet_input else "course"
+    return cached_features(
+        arm.backbone,
+        images.pixels,
+        images.image_ids,
+        extract=lambda backbone, pixels: pretraining.features(settings, backbone, pixels, norm),
+        recipe={"image_size": settings.pretrain.image_size, "normalization": norm},
+        folder=settings.runs / "features",
+    )
+
+
+@dataclass(frozen=True)
+class LabelDraws:
+    """Which training images have their labels used.
+
+    Attributes:
+        rows: for each fraction a list of draws, each an array of row numbers in the data. At
+            fraction 1 there is one, since all would be the same.
+        left_out: a sentence for each draw that no probe can be trained and chosen on.
+    """
+
+    rows: dict[float, list[np.ndarray]]
+    left_out: list[str]
+
+    def table(self, data: NihData, columns: Sequence[int]) -> pd.DataFrame:
+        """Mean images, patients and labels with a positive for each fraction (the index)."""
+        found = {
+            f"{100 * fraction:g}%": {
+                "draws": len(draws),
+                "images": np.mean([len(rows) for rows in draws]),
+                "patients": np.mean([len(set(data.patients[rows])) for rows in draws]),
+                "labels with a positive": np.mean(
+                    [data.labels[rows][:, columns].any(axis=0).sum() for rows in draws]
+                ),
+            }
+            for fraction, draws in self.rows.items()
+        }
+        return pd.DataFrame.from_dict(found, orient="index").round(1)
+
+
+def draw_labels(settings: Settings, data: NihData, columns: Sequence[int]) -> LabelDraws:
+    """Draw nested shares of the training images, patient by patient.
 
     Args:
         settings: fractions, draws and seed.
         data: gives labels, patients and the split.
-        features: (N, D) of all images, in the order of `data`.
-        columns: label columns to probe.
+        columns: label columns that are probed.
 
-    Returns:
-        For each fraction, for each draw of the training images, (test images, columns) scores.
-        At fraction 1 there is one draw, since all would be the same.
+    Raises:
+        splits.SplitError: a fraction outside (0, 1].
+        probe.ProbeError: no draw of any fraction can be used.
     """
-    labels = data.labels[:, columns]
-    train, val, test = (data.rows(part) for part in ("train", "val", "test"))
-    scores: dict[float, list[np.ndarray]] = {f: [] for f in settings.probe.fractions}
+    train, val = data.rows("train"), data.rows("val")
+    rows: dict[float, list[np.ndarray]] = {f: [] for f in settings.probe.fractions}
+    left_out = []
     for draw in range(settings.probe.draws):
         chosen = splits.nested_fractions(
-            labels[train],
+            data.labels[train][:, columns],
             data.patients[train],
             fractions=settings.probe.fractions,
             seed=settings.seed + draw,
@@ -51,110 +169,245 @@ def probe_scores(
         for fraction, index in chosen.items():
             if fraction == 1 and draw:
                 continue
-            rows = train[index]
-            fitted = probe.fit_probe(features[rows], labels[rows], features[val], labels[val])
-            scores[fraction].append(fitted.scores(features[test]))
-    return scores
+            if _usable(data.labels[train[index]][:, columns], data.labels[val][:, columns]):
+                rows[fraction].append(train[index])
+            else:
+                left_out.append(
+                    f"{100 * fraction:g}%, draw {draw}: no label has both values among these "
+                    f"{len(index)} training images and in validation"
+                )
+    rows = {fraction: draws for fraction, draws in rows.items() if draws}
+    if not rows:
+        raise probe.ProbeError("no draw can be used: " + left_out[0] + "; use larger fractions")
+    return LabelDraws(rows, left_out)
 
 
-def label_curve(
-    settings: Settings,
+def _usable(train: np.ndarray, val: np.ndarray) -> bool:
+    both = [(part.min(axis=0) == 0) & (part.max(axis=0) == 1) for part in (train, val)]
+    return bool((both[0] & both[1]).any())
+
+
+def fit_probes(
     data: NihData,
-    scores: Mapping[str, Mapping[float, list[np.ndarray]]],
-    columns: Sequence[int],
-) -> pd.DataFrame:
-    """Macro AUROC on the test part for each arm and fraction.
-
-    Returns:
-        Columns arm, fraction, value, low, high; intervals by bootstrap over test patients.
-    """
-    rows = [
-        {"arm": arm, "fraction": fraction, **_interval(settings, data, columns, draws).as_dict()}
-        for arm, by_fraction in scores.items()
-        for fraction, draws in by_fraction.items()
-    ]
-    return pd.DataFrame(rows)
-
-
-def differences(
-    settings: Settings,
-    data: NihData,
-    scores: Mapping[float, list[np.ndarray]],
-    baseline: Mapping[float, list[np.ndarray]],
-    columns: Sequence[int],
-) -> pd.DataFrame:
-    """Paired difference of two arms at each fraction: same draws, same resampled patients.
-
-    Returns:
-        Columns fraction, value, low, high.
-    """
-    rows = [
-        {
-            "fraction": fraction,
-            **_interval(settings, data, columns, draws, minus=baseline[fraction]).as_dict(),
-        }
-        for fraction, draws in scores.items()
-    ]
-    return pd.DataFrame(rows)
-
-
-def _interval(settings, data, columns, draws, minus=None) -> probe.Estimate:
-    test = data.rows("test")
-    return probe.macro_auroc_interval(
-        data.labels[test][:, columns],
-        draws,
-        data.patients[test],
-        minus=minus,
-        resamples=settings.probe.resamples,
-        seed=settings.seed,
-    )
-
-
-def leakage_trial(
-    settings: Settings, data: NihData, features: np.ndarray, *, by_patient: bool, seed: int
-) -> tuple[float, float]:
-    """One random split of all images, by patient or by image, and the AUROC it reports.
+    features: FrozenFeatures,
+    labels: np.ndarray,
+    names: Sequence[str],
+    draws: LabelDraws,
+) -> dict[float, list[probe.LinearProbe]]:
+    """A linear probe for each draw; its regularization is chosen on the validation part.
 
     Args:
-        settings: the number of neighbors of the probe.
-        data: labels and patients.
-        features: (N, D) of all images.
-        by_patient: keep each patient's images together (right), or not (the leak).
-        seed: of the split.
-
-    Returns:
-        Share of the test images whose patient is in training, and the macro AUROC of a k-NN
-        probe on the test images, over the labels with enough positives.
+        data: gives images and the split.
+        features: of all images of `data`.
+        labels: (N, K) of all images of `data`.
+        names: of the K labels.
+        draws: as `draw_labels` gives them.
     """
-    shares = {"train": 0.8, "test": 0.2}
-    if by_patient:
-        parts = splits.split_by_patient(data.patients, parts=shares, seed=seed)
-    else:
-        parts = splits.split_by_image(data.patients, parts=shares, seed=seed, leak=True)
-    train, test = np.flatnonzero(parts == "train"), np.flatnonzero(parts == "test")
-    columns = scorable_labels(data)
+    values, val = features.of(data.entries["image_id"].tolist()), data.rows("val")
+    return {
+        fraction: [
+            probe.fit_probe(values[r], labels[r], values[val], labels[val], names=names)
+            for r in rows
+        ]
+        for fraction, rows in draws.rows.items()
+    }
+
+
+def probe_scores(
+    probes: Mapping[float, list[probe.LinearProbe]],
+    features: FrozenFeatures,
+    image_ids: Sequence[str],
+) -> dict[float, list[np.ndarray]]:
+    """Log-odds of these images by each probe."""
+    values = features.of(image_ids)
+    return {f: [one.scores(values) for one in fitted] for f, fitted in probes.items()}
+
+
+def knn_scores(
+    settings: Settings,
+    data: NihData,
+    features: FrozenFeatures,
+    columns: Sequence[int],
+    draws: LabelDraws,
+) -> dict[float, list[np.ndarray]]:
+    """Scores of the test images by the nearest of the drawn training images, for each draw.
+
+    Labels without a positive in a draw get NaN, as in a linear probe.
+    """
+    values, test = features.of(data.entries["image_id"].tolist()), data.rows("test")
     labels = data.labels[:, columns]
-    scores = probe.knn_scores(
-        features[train], labels[train], features[test], neighbors=settings.probe.neighbors
+    neighbors = settings.probe.neighbors
+    return {
+        fraction: [
+            _untrained_to_nan(
+                probe.knn_scores(values[r], labels[r], values[test], neighbors=neighbors),
+                labels[r],
+            )
+            for r in rows
+        ]
+        for fraction, rows in draws.rows.items()
+    }
+
+
+def _untrained_to_nan(scores: np.ndarray, train_labels: np.ndarray) -> np.ndarray:
+    trained = (train_labels.min(axis=0) == 0) & (train_labels.max(axis=0) == 1)
+    return np.where(trained, scores, np.nan)
+
+
+@dataclass(frozen=True)
+class EndToEnd:
+    """What a network that was trained end to end said at each check.
+
+    Attributes:
+        val: (checks, V, K) log-odds of the validation images.
+        test: (checks, M, K) log-odds of the test images.
+        chosen: the check with the best macro AUROC on validation.
+    """
+
+    val: np.ndarray
+    test: np.ndarray
+    chosen: int
+
+
+def train_end_to_end(
+    settings: Settings, data: NihData, arm: Arm, columns: Sequence[int], rows: np.ndarray
+) -> EndToEnd:
+    """Train a copy of an arm's backbone and a new head; the check is chosen on validation.
+
+    Args:
+        settings: give the recipe and the seed.
+        data: gives pixels, labels and the split.
+        arm: `random` weights make this training from scratch, others fine-tuning.
+        columns: label columns to train.
+        rows: training images whose labels are used.
+
+    Raises:
+        probe.ProbeError: no label can be scored on validation.
+    """
+    labels = data.labels[:, columns]
+    recipe = finetune_recipe(settings, imagenet_input=arm.imagenet_input)
+    watched = {part: data.images.pixels[data.rows(part)] for part in ("val", "test")}
+    with quiet_lightning():
+        _, checks = finetune.train(
+            copy.deepcopy(arm.backbone),
+            data.images.pixels[rows],
+            labels[rows],
+            watched=watched,
+            n_features=barlow.feature_count(arm.backbone),
+            recipe=recipe,
+            precision=pretraining.training_precision(),
+            seed=settings.seed,
+        )
+    said = {
+        part: np.stack([_untrained_to_nan(check[part], labels[rows]) for check in checks])
+        for part in watched
+    }
+    val_labels = labels[data.rows("val")]
+    values = [
+        probe.macro_auroc(val_labels, scores, label_names(columns)).value for scores in said["val"]
+    ]
+    return EndToEnd(said["val"], said["test"], int(np.argmax(values)))
+
+
+def finetune_recipe(settings: Settings, *, imagenet_input: bool) -> finetune.Recipe:
+    """The preset as a recipe; the input is normalized as the weights were trained."""
+    preset = settings.probe
+    norm = {}
+    if imagenet_input:
+        norm = {"mean": pretraining.IMAGENET_MEAN, "std": pretraining.IMAGENET_STD}
+    return finetune.Recipe(
+        image_size=settings.pretrain.image_size,
+        epochs=preset.finetune_epochs,
+        min_steps=preset.finetune_min_steps,
+        batch_size=preset.finetune_batch_size,
+        learning_rate=preset.finetune_learning_rate,
+        **norm,
     )
-    value = probe.macro_auroc(labels[test], scores, label_names(columns)).value
-    return splits.patient_overlap(data.patients[train], data.patients[test]), value
 
 
-def leakage_lab(
-    settings: Settings, data: NihData, features: np.ndarray, *, repeats: int = 20
+def few_draws(settings: Settings, draws: LabelDraws) -> LabelDraws:
+    """The shares and the first draws that networks are trained end to end on."""
+    preset = settings.probe
+    rows = {f: r[: preset.finetune_draws] for f, r in draws.rows.items()}
+    return LabelDraws({f: r for f, r in rows.items() if f in preset.finetune_fractions}, [])
+
+
+def curves(
+    settings: Settings,
+    labels: np.ndarray,
+    patients: Sequence,
+    scores: Mapping[str, Scores],
+    names: Sequence[str],
+    *,
+    minus: Scores | None = None,
+    metric: Callable = probe.weighted_auroc,
 ) -> pd.DataFrame:
-    """Repeat both kinds of split.
+    """Each arm's score at each share of the labels, for the mean over labels and for each label.
+
+    Args:
+        settings: resamples and seed.
+        labels: (M, K) of the scored images.
+        patients: (M,) their patients.
+        scores: for each arm and fraction the draws of (M, K) scores.
+        names: of the K labels.
+        minus: scores of an arm on the same draws, to get paired differences from it: same draws,
+            same resampled patients.
+        metric: `probe.weighted_auroc` or `probe.weighted_average_precision`.
 
     Returns:
-        A row a repeat: overlap_by_patient, auroc_by_patient, overlap_by_image, auroc_by_image and
-        the inflation, which is the difference of the two AUROCs.
+        Columns arm, fraction, label (`macro` for the mean), value, low, high: 95% intervals by
+        bootstrap over patients and over draws. Labels that cannot be scored have no row.
     """
     rows = []
-    for repeat in range(repeats):
-        seed = settings.seed + repeat
-        right = leakage_trial(settings, data, features, by_patient=True, seed=seed)
-        leaky = leakage_trial(settings, data, features, by_patient=False, seed=seed)
-        rows.append([*right, *leaky, leaky[1] - right[1]])
-    columns = ["overlap_by_patient", "auroc_by_patient", "overlap_by_image", "auroc_by_image"]
-    return pd.DataFrame(rows, columns=[*columns, "inflation"])
+    for arm, by_fraction in scores.items():
+        for fraction, draws in by_fraction.items():
+            values = probe.resampled_scores(
+                labels,
+                draws,
+                patients,
+                minus=None if minus is None else minus[fraction],
+                metric=metric,
+                resamples=settings.probe.resamples,
+                seed=settings.seed,
+            )
+            found = {MACRO: probe.macro_interval(values, seed=settings.seed)}
+            found |= dict(
+                zip(names, probe.class_intervals(values, seed=settings.seed), strict=True)
+            )
+            at = {"arm": arm, "fraction": fraction}
+            rows += [at | {"label": k} | v.as_dict() for k, v in found.items() if v is not None]
+    return pd.DataFrame(rows)
+
+
+def macro_of(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the mean over labels, without the column that says so."""
+    return table[table["label"] == MACRO].drop(columns="label").reset_index(drop=True)
+
+
+def shared_labels(data: NihData) -> np.ndarray:
+    """(N, 9) of 0 and 1: NIH's labels as far as VinDr-CXR has them, columns as SHARED_LABELS."""
+    columns = [[nih.LABELS.index(name) for name in names] for names in SHARED_LABELS.values()]
+    return np.stack([data.labels[:, own].max(axis=1) for own in columns], axis=1)
+
+
+def vindr_labels(data: VindrData) -> np.ndarray:
+    """(N, 9) of 0 and 1: whether a reader drew a box of the class, columns as SHARED_LABELS."""
+    drawn = set(zip(data.fused["image_id"], data.fused["label"], strict=True))
+    return np.array(
+        [
+            [(image_id, name) in drawn for name in SHARED_LABELS]
+            for image_id in data.images.image_ids
+        ],
+        dtype=np.uint8,
+    )
+
+
+def verdict(estimate: Mapping[str, float]) -> str:
+    """What an interval says about a difference, in one word.
+
+    >>> verdict({"value": 0.02, "low": -0.01, "high": 0.05})
+    'open'
+    """
+    if estimate["low"] > 0:
+        return "better"
+    return "worse" if estimate["high"] < 0 else "open"

@@ -1,0 +1,324 @@
+"""The leakage lab of notebook 03: five ways to flatter a score, each switched on and off.
+
+Each trap scores the same test images twice, once wrongly and once rightly. What it adds is the
+difference, with an interval over resampled patients.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from cxr_helpers import nih, probe, splits
+from cxr_helpers.course.data import NihData
+from cxr_helpers.course.evaluation import EndToEnd, label_names
+from cxr_helpers.course.settings import Settings
+
+PUBLISHED_DUPLICATES = 0.055  # middle of the 5-6% of the published halves
+
+
+@dataclass(frozen=True)
+class Trap:
+    """A trap's score when switched on and off.
+
+    Attributes:
+        name: of the trap.
+        wrong: the score it reports.
+        right: the score without it.
+        flatters: the difference with its interval.
+    """
+
+    name: str
+    wrong: float
+    right: float
+    flatters: probe.Estimate
+
+
+def image_overlap(patients: Sequence, *, test_share: float, seed: int) -> float:
+    """Share of a random image-wise test split whose patient is in training too.
+
+    Args:
+        patients: (N,) the patient of each image.
+        test_share: share of the images that are tested on.
+        seed: of the split.
+    """
+    parts = {"train": 1 - test_share, "test": test_share}
+    split = splits.split_by_image(patients, parts=parts, seed=seed, leak=True)
+    patients = np.asarray(patients)
+    return splits.patient_overlap(patients[split == "train"], patients[split == "test"])
+
+
+def out_of_fold(
+    settings: Settings,
+    data: NihData,
+    values: np.ndarray,
+    columns: Sequence[int],
+    *,
+    by_patient: bool,
+    seed: int,
+    folds: int = 5,
+) -> tuple[np.ndarray, float]:
+    """Score every image with k-NN on the other folds.
+
+    Args:
+        settings: number of neighbors.
+        data: labels and patients.
+        values: (N, D) features of all images.
+        columns: label columns to score.
+        by_patient: keep each patient's images in one fold (right), or deal images (the leak).
+        seed: of the folds.
+        folds: how many.
+
+    Returns:
+        (N, K) scores, and the share of images whose patient is in another fold.
+
+    Raises:
+        splits.SplitError: fewer patients than folds.
+    """
+    parts = {f"fold {i}": 1 / folds for i in range(folds)}
+    if by_patient:
+        fold = splits.split_by_patient(data.patients, parts=parts, seed=seed)
+    else:
+        fold = splits.split_by_image(data.patients, parts=parts, seed=seed, leak=True)
+    labels = data.labels[:, columns]
+    scores, shared = np.empty(labels.shape), 0
+    for part in parts:
+        test, train = fold == part, fold != part
+        scores[test] = probe.knn_scores(
+            values[train], labels[train], values[test], neighbors=settings.probe.neighbors
+        )
+        shared += np.isin(data.patients[test], data.patients[train]).sum()
+    return scores, shared / len(labels)
+
+
+def leak(
+    settings: Settings,
+    data: NihData,
+    values: np.ndarray,
+    columns: Sequence[int],
+    *,
+    repeats: int = 5,
+) -> tuple[Trap, dict[str, float]]:
+    """Trap 1: deal images to folds instead of patients.
+
+    Every image is scored once by folds of either kind, with as many training images, and all
+    patients are resampled for the interval.
+
+    Returns:
+        The trap, and for each kind of folds the share of images whose patient is in training.
+    """
+    scored: dict[bool, list[np.ndarray]] = {True: [], False: []}
+    overlap = {True: 0.0, False: 0.0}
+    for repeat in range(repeats):
+        for by_patient in (True, False):
+            scores, share = out_of_fold(
+                settings,
+                data,
+                values,
+                columns,
+                by_patient=by_patient,
+                seed=settings.seed + repeat,
+            )
+            scored[by_patient].append(scores)
+            overlap[by_patient] += share / repeats
+    trap = _compare(
+        settings,
+        "split by image, not by patient",
+        data.labels[:, columns],
+        data.patients,
+        wrong=scored[False],
+        right=scored[True],
+    )
+    return trap, {"by patient": overlap[True], "by image": overlap[False]}
+
+
+def duplicates(
+    settings: Settings,
+    data: NihData,
+    values: np.ndarray,
+    columns: Sequence[int],
+    *,
+    share: float = PUBLISHED_DUPLICATES,
+    repeats: int = 10,
+) -> Trap:
+    """Trap 2: a share of the test images is in the training part too, as two draws make it."""
+    labels, test = data.labels[:, columns], data.rows("test")
+    copies = max(1, round(share * len(test)))
+    right = _linear_scores(data, values, columns, data.rows("train"))
+    wrong = [
+        _linear_scores(
+            data,
+            values,
+            columns,
+            np.r_[data.rows("train"), np.random.default_rng(seed).choice(test, copies, False)],
+        )
+        for seed in range(settings.seed, settings.seed + repeats)
+    ]
+    return _compare(
+        settings,
+        f"{100 * share:g}% of the test images in training too",
+        labels[test],
+        data.patients[test],
+        wrong=wrong,
+        right=[right] * repeats,
+    )
+
+
+def no_finding(
+    settings: Settings, data: NihData, values: np.ndarray, columns: Sequence[int]
+) -> Trap:
+    """Trap 3: 'No Finding' counts as one more class in the mean."""
+    labels = np.c_[data.labels[:, columns], ~data.labels.any(axis=1)].astype(np.uint8)
+    train, val, test = (data.rows(part) for part in ("train", "val", "test"))
+    names = [*label_names(columns), nih.NO_FINDING]
+    fitted = probe.fit_probe(values[train], labels[train], values[val], labels[val], names=names)
+    per_class = probe.resampled_scores(
+        labels[test],
+        [fitted.scores(values[test])],
+        data.patients[test],
+        resamples=settings.probe.resamples,
+        seed=settings.seed,
+    )
+    both = np.stack([_mean(per_class), _mean(per_class[..., :-1])])
+    return _trap("'No Finding' in the macro mean", both)
+
+
+def best_epoch(
+    settings: Settings, data: NihData, columns: Sequence[int], runs: Sequence[EndToEnd]
+) -> Trap:
+    """Trap 4: of all checks of a training run, report the one that is best on the test set.
+
+    The best is chosen anew on each resample of the patients, as whoever has other patients would.
+    It cannot flatter by less than zero.
+
+    Args:
+        settings: resamples and seed.
+        data: labels and patients of the test part.
+        columns: label columns that were trained.
+        runs: trained end to end, each with its checks.
+    """
+    test = data.rows("test")
+    both = np.zeros((2, settings.probe.resamples + 1))
+    for run in runs:
+        values = probe.resampled_scores(
+            data.labels[test][:, columns],
+            list(run.test),
+            data.patients[test],
+            resamples=settings.probe.resamples,
+            seed=settings.seed,
+        )
+        macro = _mean(values, over_draws=False)  # (checks, 1 + R)
+        both += np.stack([macro.max(axis=0), macro[run.chosen]]) / len(runs)
+    return _trap("best epoch chosen on the test set", both)
+
+
+def few_patients(
+    settings: Settings,
+    data: NihData,
+    values: np.ndarray,
+    columns: Sequence[int],
+    *,
+    n_images: int,
+    repeats: int = 20,
+) -> tuple[Trap, pd.DataFrame]:
+    """Trap 5: as many labeled images, from as few patients as hold them.
+
+    Args:
+        settings: resamples and seed.
+        data: labels, patients and the split.
+        values: (N, D) features of all images.
+        columns: label columns to probe.
+        n_images: how many labels are paid for.
+        repeats: draws of either kind.
+
+    Returns:
+        The trap (wrong: few patients; right: an image of each of many), and for both kinds the
+        mean number of patients, the mean score and its standard deviation over the draws.
+
+    Raises:
+        probe.ProbeError: fewer training patients than images asked for.
+    """
+    test = data.rows("test")
+    scores: dict[str, list[np.ndarray]] = {"few patients": [], "many patients": []}
+    patients: dict[str, list[int]] = {"few patients": [], "many patients": []}
+    for seed in range(settings.seed, settings.seed + repeats):
+        for kind in scores:
+            rows = _images_of(data, n_images, few=kind == "few patients", seed=seed)
+            scores[kind].append(_linear_scores(data, values, columns, rows))
+            patients[kind].append(len(set(data.patients[rows])))
+    trap = _compare(
+        settings,
+        "as many labels from few patients",
+        data.labels[test][:, columns],
+        data.patients[test],
+        wrong=scores["few patients"],
+        right=scores["many patients"],
+    )
+    names = label_names(columns)
+    macro = {
+        kind: [probe.macro_auroc(data.labels[test][:, columns], s, names).value for s in drawn]
+        for kind, drawn in scores.items()
+    }
+    table = pd.DataFrame(
+        {
+            "patients": {kind: np.mean(n) for kind, n in patients.items()},
+            "mean macro AUROC": {kind: np.mean(m) for kind, m in macro.items()},
+            "spread over draws": {kind: np.std(m, ddof=1) for kind, m in macro.items()},
+        }
+    )
+    return trap, table
+
+
+def _images_of(data: NihData, n_images: int, *, few: bool, seed: int) -> np.ndarray:
+    """`n_images` training rows: patients with most images first, or one image a patient."""
+    train = np.random.default_rng(seed).permutation(data.rows("train"))
+    patients, first, inverse, counts = np.unique(
+        data.patients[train], return_index=True, return_inverse=True, return_counts=True
+    )
+    if len(patients) < n_images:
+        raise probe.ProbeError(
+            f"{n_images} images of as many patients were asked for, and training has "
+            f"{len(patients)} patients; ask for fewer images"
+        )
+    if not few:
+        return train[np.sort(first)[:n_images]]
+    # Only of the larger half, so that the draws differ.
+    large = np.flatnonzero(counts >= np.median(counts[counts > 1]))
+    order = np.random.default_rng(seed).permutation(large)
+    order = np.r_[order, np.setdiff1d(np.arange(len(patients)), large)]
+    rank = np.argsort(order)[inverse]
+    return train[np.argsort(rank, kind="stable")[:n_images]]
+
+
+def _linear_scores(data, values, columns, rows) -> np.ndarray:
+    labels, val = data.labels[:, columns], data.rows("val")
+    fitted = probe.fit_probe(
+        values[rows], labels[rows], values[val], labels[val], names=label_names(columns)
+    )
+    return fitted.scores(values[data.rows("test")])
+
+
+def _compare(settings, name, labels, patients, *, wrong, right) -> Trap:
+    pairs = [
+        probe.resampled_scores(
+            labels, scores, patients, resamples=settings.probe.resamples, seed=settings.seed
+        )
+        for scores in (wrong, right)
+    ]
+    both_trained = np.isfinite(pairs[0]) & np.isfinite(pairs[1])
+    return _trap(name, np.stack([_mean(np.where(both_trained, p, np.nan)) for p in pairs]))
+
+
+def _mean(values: np.ndarray, *, over_draws: bool = True) -> np.ndarray:
+    """(draws, 1 + R, K) to the mean over labels, and over draws to (1 + R,)."""
+    macro = np.nanmean(values, axis=2)
+    return np.nanmean(macro, axis=0) if over_draws else macro
+
+
+def _trap(name: str, both: np.ndarray) -> Trap:
+    """(2, 1 + R) of the wrong and the right score, the images as they are first."""
+    difference = both[0] - both[1]
+    low, high = np.percentile(difference[1:], [2.5, 97.5])
+    flatters = probe.Estimate(float(difference[0]), float(low), float(high))
+    return Trap(name, float(both[0, 0]), float(both[1, 0]), flatters)
