@@ -1,19 +1,24 @@
 """Two random views of a radiograph for Barlow Twins, on lightly's transform classes.
 
 Two recipes are named. `paper` is the recipe of the published code, the original Barlow Twins
-augmentations at 224 px. `demo` keeps larger crops, so that a finding stays in view, drops what
-does nothing on gray images (saturation, hue and grayscale) and blurs less, since the images are
-small.
+augmentations at 224 px. `demo` keeps larger crops, so that a finding stays in view, leaves out what
+does nothing on gray images (saturation, hue and grayscale), and is milder where a change of gray
+values would hide what a finding changes.
+
+In both the two views differ in kind: the first is blurred more often, the second alone is
+solarized (bright values inverted).
 
 Source: Zbontar et al. 2021, appendix A (arXiv 2103.03230), for the recipe called `paper`.
 
-Needs: lightly, numpy, pillow, torch.
+Needs: lightly, matplotlib, numpy, pillow, torch.
 """
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from lightly.transforms import BYOLTransform
 from lightly.transforms.byol_transform import BYOLView1Transform, BYOLView2Transform
+from matplotlib.figure import Figure
 from PIL import Image
 
 GRAY_MEAN, GRAY_STD = 0.5, 0.25
@@ -21,14 +26,27 @@ GRAY_MEAN, GRAY_STD = 0.5, 0.25
 # Keyword arguments of lightly's BYOLView1Transform and BYOLView2Transform.
 PRESETS: dict[str, dict] = {
     "paper": {
-        "both": {"min_scale": 0.08, "cj_prob": 0.8, "random_gray_scale": 0.2},
+        "both": {
+            "min_scale": 0.08,
+            "hf_prob": 0.5,
+            "cj_prob": 0.8,
+            "cj_bright": 0.4,
+            "cj_contrast": 0.4,
+            "cj_sat": 0.2,
+            "cj_hue": 0.1,
+            "random_gray_scale": 0.2,
+            "sigmas": (0.1, 2.0),
+        },
         "first": {"gaussian_blur": 1.0, "solarization_prob": 0.0},
         "second": {"gaussian_blur": 0.1, "solarization_prob": 0.2},
     },
     "demo": {
         "both": {
             "min_scale": 0.5,
+            "hf_prob": 0.5,
             "cj_prob": 0.8,
+            "cj_bright": 0.4,
+            "cj_contrast": 0.4,
             "cj_sat": 0.0,
             "cj_hue": 0.0,
             "random_gray_scale": 0.0,
@@ -38,6 +56,50 @@ PRESETS: dict[str, dict] = {
         "second": {"gaussian_blur": 0.1, "solarization_prob": 0.1},
     },
 }
+
+# What each augmentation changes in the settings above when it acts alone.
+NOTHING = {
+    "min_scale": 1.0,
+    "hf_prob": 0.0,
+    "cj_prob": 0.0,
+    "cj_bright": 0.0,
+    "cj_contrast": 0.0,
+    "cj_sat": 0.0,
+    "cj_hue": 0.0,
+    "random_gray_scale": 0.0,
+    "gaussian_blur": 0.0,
+    "solarization_prob": 0.0,
+}
+ALONE: dict[str, tuple[str, ...]] = {
+    "crop": ("min_scale",),
+    "flip": ("hf_prob",),
+    "brightness": ("cj_prob", "cj_bright"),
+    "contrast": ("cj_prob", "cj_contrast"),
+    "saturation": ("cj_prob", "cj_sat"),
+    "hue": ("cj_prob", "cj_hue"),
+    "grayscale": ("random_gray_scale",),
+    "blur": ("gaussian_blur",),
+    "solarization": ("solarization_prob",),
+}
+
+
+def recipe(preset: str) -> tuple[dict, dict]:
+    """Settings of the first and of the second view, as keyword arguments of lightly's classes.
+
+    Args:
+        preset: `demo` or `paper`.
+
+    Raises:
+        ValueError: there is no such preset.
+
+    >>> first, second = recipe("paper")
+    >>> first["gaussian_blur"], second["gaussian_blur"], second["solarization_prob"]
+    (1.0, 0.1, 0.2)
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"no views preset {preset!r}; there are {sorted(PRESETS)}")
+    parts = PRESETS[preset]
+    return parts["both"] | parts["first"], parts["both"] | parts["second"]
 
 
 class TwoViews:
@@ -52,19 +114,15 @@ class TwoViews:
     """
 
     def __init__(self, preset: str, image_size: int):
-        if preset not in PRESETS:
-            raise ValueError(f"no views preset {preset!r}; there are {sorted(PRESETS)}")
+        first, second = recipe(preset)
         if image_size < 1:
             raise ValueError(f"image_size is {image_size}; give the side of a view in pixels")
-        recipe = PRESETS[preset]
-        both = {
+        common = {
             "input_size": image_size,
             "normalize": {"mean": [GRAY_MEAN], "std": [GRAY_STD]},
-            **recipe["both"],
         }
         self.transform = BYOLTransform(
-            BYOLView1Transform(**both, **recipe["first"]),
-            BYOLView2Transform(**both, **recipe["second"]),
+            BYOLView1Transform(**common, **first), BYOLView2Transform(**common, **second)
         )
 
     def __call__(self, image: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
@@ -95,17 +153,105 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
     >>> to_uint8(np.array([[0.0, 1.0]])).tolist(), to_uint8(np.array([[65535]], np.uint16)).tolist()
     ([[0, 255]], [[255]])
     """
-    if image.ndim != 2:
+    if image.ndim != 2 or 0 in image.shape:
         raise ValueError(f"expected one gray image (height, width), got shape {image.shape}")
     if image.dtype == np.uint8:
         return image
     if image.dtype == np.uint16:
         return (image >> 8).astype(np.uint8)
-    if image.dtype.kind != "f" or not (image.min() >= 0 and image.max() <= 1):
+    if image.dtype.kind != "f":
         raise ValueError(f"expected uint8, uint16 or float in [0, 1], got {image.dtype}")
+    if not (image.min() >= 0 and image.max() <= 1):
+        raise ValueError(
+            f"expected floats in [0, 1], got {image.min()} to {image.max()}; scale them first"
+        )
     return np.round(image * 255).astype(np.uint8)
 
 
 def view_to_image(view: torch.Tensor) -> np.ndarray:
     """A view as an image to look at: (1, H, W) normalized to (H, W) float in [0, 1]."""
     return (view[0] * GRAY_STD + GRAY_MEAN).clamp(0, 1).numpy()
+
+
+def each_augmentation(
+    image: np.ndarray, preset: str, image_size: int, *, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """One image under each augmentation of a recipe alone; the blur at its strongest.
+
+    Args:
+        image: (H, W), uint8, or uint16 of the full range, or float in [0, 1].
+        preset: `demo` or `paper`.
+        image_size: side of a view in pixels.
+        seed: of the draws; the global random states are put back afterwards.
+
+    Returns:
+        Name to (image_size, image_size) float in [0, 1]. `none` is the image only resized. An
+        augmentation that the recipe leaves out gives the same picture as `none`.
+
+    Raises:
+        ValueError: no such preset, or an image of another shape, type or range.
+    """
+    settings, picture = recipe(preset)[1], Image.fromarray(to_uint8(image))
+    state = np.random.get_state()  # lightly's blur and solarization draw from numpy
+    pictures = {}
+    with torch.random.fork_rng(devices=[]):
+        for name, keys in {"none": (), **ALONE}.items():
+            torch.manual_seed(seed)
+            np.random.seed(seed)
+            alone = {k: _forced(k, settings[k]) for k in keys}
+            make = BYOLView2Transform(
+                image_size, **NOTHING | alone, sigmas=2 * settings["sigmas"][1:], normalize=None
+            )
+            pictures[name] = make(picture)[0].numpy()
+    np.random.set_state(state)
+    return pictures
+
+
+def _forced(key: str, value: float) -> float:
+    """A probability that the recipe uses at all becomes 1; a strength stays as it is."""
+    is_chance = key.endswith("_prob") or key in ("random_gray_scale", "gaussian_blur")
+    return float(value > 0) if is_chance else value
+
+
+def no_effect_on_gray(image: np.ndarray, preset: str, image_size: int) -> list[str]:
+    """Names of the augmentations of a recipe that leave this gray image as it is.
+
+    Args:
+        image: (H, W), uint8, or uint16 of the full range, or float in [0, 1].
+        preset: `demo` or `paper`.
+        image_size: side of a view in pixels.
+
+    >>> gradient = np.linspace(0, 1, 64).reshape(1, -1).repeat(64, axis=0)
+    >>> no_effect_on_gray(gradient, "paper", 64)
+    ['saturation', 'hue', 'grayscale']
+    """
+    pictures = each_augmentation(image, preset, image_size)
+    whole = pictures.pop("none")
+    return [name for name, picture in pictures.items() if np.array_equal(picture, whole)]
+
+
+def show_each_augmentation(
+    image: np.ndarray, preset: str, image_size: int, *, seed: int = 0, columns: int = 5
+) -> Figure:
+    """A figure of one image under each augmentation alone; what changes nothing says so.
+
+    Args:
+        image: (H, W), uint8, or uint16 of the full range, or float in [0, 1].
+        preset: `demo` or `paper`.
+        image_size: side of a view in pixels.
+        seed: of the draws.
+        columns: pictures a row.
+    """
+    pictures = each_augmentation(image, preset, image_size, seed=seed)
+    whole = pictures["none"]
+    rows = -(-len(pictures) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(1.9 * columns, 2.2 * rows), layout="constrained", squeeze=False
+    )
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, (name, picture) in zip(axes.flat, pictures.items(), strict=False):
+        axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
+        idle = name != "none" and np.array_equal(picture, whole)
+        axis.set_title(f"{name}\n(changes nothing)" if idle else name, fontsize=9)
+    return figure

@@ -55,3 +55,30 @@ def test_wrong_arguments_are_named(preset, size):
 def test_images_of_the_wrong_kind_are_refused(image):
     with pytest.raises(ValueError, match="expected"):
         views.to_uint8(image)
+
+
+def test_each_augmentation_shows_what_does_nothing_on_gray():
+    state = np.random.get_state()[1].copy()
+    assert views.no_effect_on_gray(GRADIENT, "paper", 64) == ["saturation", "hue", "grayscale"]
+    texture = np.random.default_rng(0).integers(0, 255, (96, 96), dtype=np.uint8)
+    assert views.no_effect_on_gray(texture, "demo", 64) == ["saturation", "hue", "grayscale"]
+    assert (np.random.get_state()[1] == state).all()
+    colored = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    with pytest.raises(ValueError, match="one gray image"):
+        views.each_augmentation(colored, "paper", 64)
+
+
+def test_the_figure_has_one_picture_for_each_augmentation():
+    import matplotlib.pyplot as plt
+
+    figure = views.show_each_augmentation(GRADIENT.astype(np.uint16) << 8, "paper", 32)
+    titles = [axis.get_title() for axis in figure.axes]
+    assert [t.split("\n")[0] for t in titles] == ["none", *views.ALONE]
+    assert sum("changes nothing" in t for t in titles) == 3
+    plt.close(figure)
+
+
+def test_blur_and_solarization_differ_between_the_two_views():
+    first, second = views.recipe("paper")
+    assert (first["gaussian_blur"], second["gaussian_blur"]) == (1.0, 0.1)
+    assert (first["solarization_prob"], second["solarization_prob"]) == (0.0, 0.2)
