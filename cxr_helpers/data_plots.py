@@ -69,7 +69,14 @@ def show(figure: Figure, *, colors: int = 256) -> Picture:
     return Picture(small.getvalue(), image.size)
 
 
-def plot_dots(table: pd.DataFrame, *, xlabel: str, log: bool = False, width: float = 6) -> Figure:
+def plot_dots(
+    table: pd.DataFrame,
+    *,
+    xlabel: str,
+    log: bool = False,
+    width: float = 6,
+    reference: tuple[float, str] | None = None,
+) -> Figure:
     """One line for each row of the table, one dot for each column; a thin bar joins the dots.
 
     Args:
@@ -78,6 +85,7 @@ def plot_dots(table: pd.DataFrame, *, xlabel: str, log: bool = False, width: flo
         xlabel: with the unit.
         log: whether the axis is logarithmic.
         width: of the figure in inches.
+        reference: where to draw a dashed line to compare with, and what it is.
 
     Raises:
         ValueError: the table is empty, or has more columns than there are markers.
@@ -85,38 +93,35 @@ def plot_dots(table: pd.DataFrame, *, xlabel: str, log: bool = False, width: flo
     if table.empty or table.shape[1] > len(MARKERS):
         raise ValueError(f"need 1 to {len(MARKERS)} columns and some rows, not {table.shape}")
     table = table.sort_values(table.columns[0])
-    y = np.arange(len(table))
+    y, several = np.arange(len(table)), table.shape[1] > 1
     figure, axis = plt.subplots(figsize=(width, 0.23 * len(table) + 0.8))
-    if table.shape[1] > 1:
-        low = table.min(axis=1)
-    else:
-        low = np.full(len(table), 0.65 * float(table.min(axis=None)) if log else 0.0)
-    axis.hlines(y, low, table.max(axis=1), color="0.8", lw=1.5, zorder=1)
+    low, high = _limits(table, log)
+    axis.hlines(y, table.min(axis=1) if several else low, table.max(axis=1), color="0.8", zorder=1)
     for column, color, marker in zip(table, COLORS, MARKERS, strict=False):
-        sns.scatterplot(
-            x=table[column].to_numpy(),
-            y=y,
-            color=color,
-            marker=marker,
-            s=45,
-            ax=axis,
-            label=str(column) if table.shape[1] > 1 else None,
-            zorder=2,
-        )
+        look = {"color": color, "marker": marker, "s": 45, "zorder": 2}
+        label = str(column) if several else None
+        sns.scatterplot(x=table[column].to_numpy(), y=y, label=label, ax=axis, **look)
     axis.set_yticks(y, table.index.astype(str), fontsize=9)
     axis.tick_params(axis="x", labelsize=9)
     axis.set(ylabel="", ylim=(-0.7, len(table) - 0.3), xscale="log" if log else "linear")
     axis.set_xlabel(xlabel, fontsize=10)
+    axis.set_xlim(low, high)
     if log:
         axis.xaxis.set_major_formatter("{x:g}")
-        axis.set_xlim(0.65 * float(table.min(axis=None)), 1.25 * float(table.max(axis=None)))
-    else:
-        high = float(table.max(axis=None))
-        axis.set_xlim(min(-0.02 * high, float(table.min(axis=None))), 1.05 * high or 1)
-    if table.shape[1] > 1:
-        _legend_above(axis, table.shape[1])
+    if reference is not None:
+        axis.axvline(reference[0], color="0.4", ls="--", lw=1, zorder=0, label=reference[1])
+    if several or reference is not None:
+        _legend_above(axis, table.shape[1] + 1)
     sns.despine(figure)
     return figure
+
+
+def _limits(table: pd.DataFrame, log: bool) -> tuple[float, float]:
+    """Ends of an axis that leave room beside the outermost dots."""
+    low, high = float(table.min(axis=None)), float(table.max(axis=None))
+    if log:
+        return 0.65 * low, 1.25 * high
+    return min(-0.02 * high, low), 1.05 * high or 1.0
 
 
 def plot_heatmap(
@@ -254,17 +259,25 @@ def coverage_map(boxes_xyxy: np.ndarray, *, bins: int = 40) -> np.ndarray:
 def plot_places(
     boxes: pd.DataFrame, *, frame_xy: tuple[float, float], columns: int = 5, width: float = 1.3
 ) -> Figure:
-    """One map for each label: where its boxes lie. Each map has its own scale of color.
+    """One map for each label: where its boxes lie.
+
+    Each map has its own scale of color, from 0 to the share that its title names; the bar for all
+    of them stands in the place after the last map.
 
     Args:
         boxes: `label` and x_min, y_min, x_max, y_max in pixels.
         frame_xy: width and height in pixels that all images are taken to have.
         columns: maps a row.
         width: of one map in inches.
+
+    Raises:
+        ValueError: there is no box.
     """
     names = sorted(boxes["label"].unique())
-    rows = -(-len(names) // columns)
-    height = width * frame_xy[1] / frame_xy[0] + 0.25
+    if not names:
+        raise ValueError("there is no box to show")
+    rows = -(-(len(names) + 1) // columns)
+    height = width * frame_xy[1] / frame_xy[0] + 0.35
     figure, axes = plt.subplots(
         rows, columns, figsize=(columns * width, rows * height), squeeze=False
     )
@@ -273,17 +286,26 @@ def plot_places(
         axis.set_axis_off()
     for axis, name in zip(axes.flat, names, strict=False):
         part = boxes.loc[boxes["label"] == name, ["x_min", "y_min", "x_max", "y_max"]]
-        image = coverage_map(part.to_numpy() / scale)
-        axis.imshow(image, cmap=MAP, vmin=0, aspect=frame_xy[1] / frame_xy[0])
-        axis.set_title(name, fontsize=8, pad=3)
+        share = 100 * coverage_map(part.to_numpy() / scale)
+        image = axis.imshow(share / share.max(), MAP, vmin=0, aspect=frame_xy[1] / frame_xy[0])
+        axis.set_title(f"{name}\nup to {share.max():.0f}%", fontsize=8, pad=3)
+    place = axes.flat[len(names)].inset_axes([0.55, 0.05, 0.12, 0.9])
+    bar = figure.colorbar(image, cax=place)
+    place.yaxis.set_ticks_position("left")
+    place.yaxis.set_label_position("left")
+    bar.set_ticks([0, 1], labels=["0%", "most"], fontsize=8)
+    bar.set_label("boxes that cover\nthe place", fontsize=8, labelpad=-8)
     return figure
 
 
-def plot_steps(steps: Mapping[str, np.ndarray], *, width: float = 1.65) -> Figure:
+def plot_steps(
+    steps: Mapping[str, np.ndarray], *, units: Mapping[str, str], width: float = 1.65
+) -> Figure:
     """Pictures on their way from stored values to the display; below each, its histogram.
 
     Args:
         steps: title to (H, W) values; each is drawn from its own smallest to its largest value.
+        units: title to what the values are.
         width: of one picture in inches.
 
     Raises:
@@ -303,14 +325,16 @@ def plot_steps(steps: Mapping[str, np.ndarray], *, width: float = 1.65) -> Figur
         top.imshow(values, cmap="gray")
         top.set_axis_off()
         top.set_title(title, fontsize=9)
-        counts, edges = np.histogram(values, bins=60)
-        bottom.stairs(counts, edges, fill=True, color=COLORS[0])
-        bottom.set(yticks=[])
+        pixels = np.ravel(values)[:: max(1, values.size // 200_000)]  # of a large image enough
+        look = {"element": "step", "color": COLORS[0], "alpha": 1, "linewidth": 0}
+        sns.histplot(x=pixels, stat="percent", bins=60, ax=bottom, **look)
+        bottom.set(ylabel="")
         bottom.tick_params(labelsize=8)
         bottom.locator_params(axis="x", nbins=3)
-        bottom.set_xlabel("value", fontsize=9)
-    axes[1, 0].set_ylabel("pixels", fontsize=9)
-    sns.despine(figure, left=True)
+        bottom.locator_params(axis="y", nbins=3)
+        bottom.set_xlabel(units[title], fontsize=9)
+    axes[1, 0].set_ylabel("pixels (%)", fontsize=9)
+    sns.despine(figure)
     return figure
 
 
@@ -359,6 +383,6 @@ def _legend_above(axis: plt.Axes, columns: int) -> None:
         ncols=columns,
         frameon=False,
         fontsize=9,
-        handletextpad=0.2,
+        handletextpad=0.4,
         borderaxespad=0.1,
     )

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager, suppress
@@ -208,15 +208,7 @@ def _pack_into(folder, files, read, size, workers, progress, name) -> dict:
     done, journal_bytes = _finished(pixels, journal, files, size)
     todo = list(files.items())[len(done) :]
     results = _read_all([p for _, p in todo], partial(_read_square, read=read, size=size), workers)
-    bar = tqdm(
-        results,
-        total=len(files),
-        initial=len(done),
-        desc=f"packing {name}",
-        unit="image",
-        mininterval=0.3 if sys.stderr.isatty() else 15.0,  # seconds; a log gets few lines
-        disable=not progress,
-    )
+    bar = _bar(results, len(files), len(done), name, progress)
     with (
         closing(results),
         pixels.open("r+b" if done else "wb") as stream,
@@ -227,16 +219,7 @@ def _pack_into(folder, files, read, size, workers, progress, name) -> dict:
         lines.truncate(lines.seek(journal_bytes))
         if not done:
             lines.write(json.dumps({"size": size}).encode() + b"\n")
-        fresh, saved = [], time.monotonic()
-        for (image_id, _), (square, stamp, hw, reason) in zip(todo, bar, strict=True):
-            if square is not None:
-                stream.write(square.tobytes())
-            fresh.append((image_id, stamp, hw, reason))
-            if time.monotonic() - saved > SECONDS_AT_RISK:
-                _save(stream, lines, fresh)
-                done, fresh, saved = done + fresh, [], time.monotonic()
-        _save(stream, lines, fresh)
-        done = done + fresh
+        done += _append(stream, lines, zip(todo, bar, strict=True))
         stream.seek(0)
         stream.write(_npy_header(_n_read(done), size))
     return {
@@ -244,6 +227,32 @@ def _pack_into(folder, files, read, size, workers, progress, name) -> dict:
         "original_hw": [hw for _, _, hw, _ in done if hw],
         "unreadable": {image_id: reason for image_id, _, hw, reason in done if not hw},
     }
+
+
+def _append(stream: IO[bytes], lines: IO[bytes], results: Iterable) -> list:
+    """Write every result, saving from time to time; return the journal's entries."""
+    written, fresh, saved = [], [], time.monotonic()
+    for (image_id, _), (square, stamp, hw, reason) in results:
+        if square is not None:
+            stream.write(square.tobytes())
+        fresh.append((image_id, stamp, hw, reason))
+        if time.monotonic() - saved > SECONDS_AT_RISK:
+            _save(stream, lines, fresh)
+            written, fresh, saved = written + fresh, [], time.monotonic()
+    _save(stream, lines, fresh)
+    return written + fresh
+
+
+def _bar(results: Iterable, total: int, initial: int, name: str, progress: bool) -> Iterable:
+    return tqdm(
+        results,
+        total=total,
+        initial=initial,
+        desc=f"packing {name}",
+        unit="image",
+        mininterval=0.3 if sys.stderr.isatty() else 15.0,  # seconds; a log gets few lines
+        disable=not progress,
+    )
 
 
 def _save(stream: IO[bytes], lines: IO[bytes], entries: list) -> None:
@@ -350,7 +359,7 @@ def _end_with_parent() -> None:
     """Make this worker end when its parent was killed, which it would not notice otherwise."""
     gc.freeze()  # a collection would touch, and so copy, all that is shared with the parent
 
-    def wait() -> None:
+    def wait() -> None:  # for the parent's end
         multiprocessing.parent_process().join()
         os._exit(1)
 

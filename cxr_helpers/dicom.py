@@ -32,6 +32,7 @@ from pydicom.pixels import (
     as_pixel_options,
     get_decoder,
 )
+from pydicom.pixels.decoders.base import Decoder
 
 Source = str | os.PathLike[str] | bytes | BinaryIO | Dataset
 Voi = Literal["auto", "lut", "window", "percentiles"]
@@ -311,20 +312,12 @@ def _picture(
     stored, syntax, note = _decode(dataset, header)
     steps = [f"decoded {syntax.name}{note}"]
     if stored.ndim == 3:
-        bits = 8 * stored.dtype.itemsize if _is_palette(header) else int(header["BitsStored"])
-        pixels = np.clip(stored @ _LUMA / (2**bits - 1), 0, 1).astype(np.float32)
-        kind, window, padding = "color", None, 0.0
-        steps.append("color to gray by luma")
+        pixels, kind, window, padding = _luma(stored, header, steps), "color", None, 0.0
     else:
         options = {"voi": voi, "index": index, "percentiles": percentiles}
         pixels, kind, window, padding = _monochrome(stored, header, steps, options)
     spacing, aspect = _spacing(header)
-    scale_xy = (1.0, 1.0)
-    if abs(aspect - 1) > 0.01:
-        steps.append(f"pixels {aspect:.3g} times as high as wide")
-        if square_pixels:
-            pixels, scale_xy = _squared(pixels, aspect)
-            steps[-1] += ", resampled to squares"
+    pixels, scale_xy = _maybe_squared(pixels, aspect, square_pixels, steps)
     return DicomImage(
         pixels=pixels,
         steps=tuple(steps),
@@ -338,6 +331,13 @@ def _picture(
         scale_xy=scale_xy,
         padding=padding,
     )
+
+
+def _luma(stored: np.ndarray, header: Header, steps: list[str]) -> np.ndarray:
+    """From RGB to gray (PS3.3 C.7.6.3.1.2); adds to `steps`."""
+    bits = 8 * stored.dtype.itemsize if _is_palette(header) else int(header["BitsStored"])
+    steps.append("color to gray by luma")
+    return np.clip(stored @ _LUMA / (2**bits - 1), 0, 1).astype(np.float32)
 
 
 def _monochrome(
@@ -452,45 +452,64 @@ def _decode(dataset: Dataset, header: Header) -> tuple[np.ndarray, uid.UID, str]
     stored = _whole(header, "BitsStored")
     shift = _whole(header, "HighBit", stored - 1) + 1 - stored
     in_place = shift == 0 or syntax.is_encapsulated and syntax != uid.RLELossless
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError:
-        raise DicomError(
-            f"transfer syntax {syntax.name} holds no still picture that can be decoded; "
-            "convert it, e.g. with gdcmconv --raw"
-        ) from None
-    element = dataset["PixelData"]
-    data = element.value
-    if syntax.is_encapsulated:
-        frame = _whole_frame(dataset)
-        if syntax != uid.RLELossless:
-            _check_codestream(frame, header)
-    else:
-        length, expected = len(data), _expected_length(header)
-        if length < expected:
-            raise DicomError(f"cut: {length} bytes of pixels, expected {expected}; {_AGAIN}")
-        if length > expected + 1 and not header["PhotometricInterpretation"].startswith("YBR"):
-            data = data[: expected + expected % 2]
-            note += f"; {length - expected} bytes beyond the picture left out"
-    options = as_pixel_options(dataset, allow_excess_frames=False, correct_unused_bits=in_place)
-    options |= {"number_of_frames": 1, "pixel_keyword": "PixelData", "pixel_vr": element.VR}
-    try:
-        values, properties = decoder.as_array(data, **options)
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":  # pylibjpeg-rle's, no subclass of Exception
-            raise
-        raise DicomError(f"the compressed pixel data are damaged; {_AGAIN}") from error
-    photometric = properties["photometric_interpretation"]
+    decoder = _decoder(syntax)
+    data, cut = _pixel_bytes(dataset, header, syntax)
+    values, photometric = _run(decoder, dataset, data, correct_unused_bits=in_place)
     if values.ndim == 2 and _is_palette(header):
         values = apply_color_lut(values, dataset)
     elif values.ndim == 3 and photometric != "RGB":
         raise DicomError(f"color stored as {photometric}; convert it to RGB or gray")
     elif values.ndim == 2 and photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise DicomError(f"one sample per pixel, but {photometric}; expected MONOCHROME1 or 2")
-    if not in_place:
-        values = _shifted(values, shift, stored, signed=header["PixelRepresentation"] == 1)
-        note += f"; high bit {stored - 1 + shift}"
-    return values, syntax, note
+    if in_place:
+        return values, syntax, note + cut
+    values = _shifted(values, shift, stored, signed=header["PixelRepresentation"] == 1)
+    return values, syntax, f"{note}{cut}; high bit {stored - 1 + shift}"
+
+
+def _pixel_bytes(dataset: Dataset, header: Header, syntax: uid.UID) -> tuple[bytes, str]:
+    """Return Pixel Data of the length that the header promises, and what was left out of it."""
+    data = dataset["PixelData"].value
+    if syntax.is_encapsulated:
+        frame = _whole_frame(dataset)
+        if syntax != uid.RLELossless:
+            _check_codestream(frame, header)
+        return data, ""
+    length, expected = len(data), _expected_length(header)
+    if length < expected:
+        raise DicomError(f"cut: {length} bytes of pixels, expected {expected}; {_AGAIN}")
+    if length <= expected + 1 or header["PhotometricInterpretation"].startswith("YBR"):
+        return data, ""
+    note = f"; {length - expected} bytes beyond the picture left out"
+    return data[: expected + expected % 2], note
+
+
+def _decoder(syntax: uid.UID) -> Decoder:
+    try:
+        return get_decoder(syntax)
+    except NotImplementedError:
+        raise DicomError(
+            f"transfer syntax {syntax.name} holds no still picture that can be decoded; "
+            "convert it, e.g. with gdcmconv --raw"
+        ) from None
+
+
+def _run(
+    decoder: Decoder, dataset: Dataset, data: bytes, *, correct_unused_bits: bool
+) -> tuple[np.ndarray, str]:
+    """Let pydicom's decoder do its work; return values and Photometric Interpretation."""
+    options = as_pixel_options(
+        dataset, allow_excess_frames=False, correct_unused_bits=correct_unused_bits
+    )
+    vr = dataset["PixelData"].VR
+    options |= {"number_of_frames": 1, "pixel_keyword": "PixelData", "pixel_vr": vr}
+    try:
+        values, properties = decoder.as_array(data, **options)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # pylibjpeg-rle's, no subclass of Exception
+            raise
+        raise DicomError(f"the compressed pixel data are damaged; {_AGAIN}") from error
+    return values, properties["photometric_interpretation"]
 
 
 def _shifted(values: np.ndarray, shift: int, bits: int, *, signed: bool) -> np.ndarray:
@@ -515,24 +534,33 @@ def _transfer_syntax(dataset: Dataset, header: Header) -> tuple[uid.UID, str]:
     if native and not (encapsulated and element.is_undefined_length):
         return declared, ""
     if encapsulated:
-        family = _family(_whole_frame(dataset), header)
-        if declared in family:
-            return declared, ""
-        if not family:
-            if declared is not None and not native:
-                return declared, ""
-            raise DicomError("no transfer syntax in the header, and the pixel data tell none")
-        return family[0], f" (the header says {declared.name if declared else 'nothing'})"
-    if declared is not None and len(element.value) < _expected_length(header):
+        found = _encapsulated_syntax(dataset, header, declared, native)
+    elif declared is not None and len(element.value) < _expected_length(header):
         raise DicomError(f"declared {declared.name}, but the pixel data are not encapsulated")
-    # `original_encoding` is what pydicom found when it parsed the elements (PS3.5 A.1 to A.3).
+    else:
+        found = _native_syntax(dataset)
+    told = f" (the header says {declared.name if declared else 'nothing'})"
+    return found, "" if found == declared else told
+
+
+def _encapsulated_syntax(
+    dataset: Dataset, header: Header, declared: uid.UID | None, native: bool
+) -> uid.UID:
+    """Keep the declared syntax if the codestream can be of it, else take what it looks like."""
+    family = _family(_whole_frame(dataset), header)
+    if declared in family or not family and declared is not None and not native:
+        return declared
+    if not family:
+        raise DicomError("no transfer syntax in the header, and the pixel data tell none")
+    return family[0]
+
+
+def _native_syntax(dataset: Dataset) -> uid.UID:
+    """Tell by what pydicom found when it parsed the elements (PS3.5 A.1 to A.3)."""
     implicit, little = getattr(dataset, "original_encoding", (None, None))
-    guess = uid.ExplicitVRLittleEndian
     if implicit:
-        guess = uid.ImplicitVRLittleEndian
-    elif little is False:
-        guess = uid.ExplicitVRBigEndian
-    return guess, f" (the header says {declared.name if declared else 'nothing'})"
+        return uid.ImplicitVRLittleEndian
+    return uid.ExplicitVRBigEndian if little is False else uid.ExplicitVRLittleEndian
 
 
 def _whole_frame(dataset: Dataset) -> bytes:
@@ -743,6 +771,19 @@ def _spacing(header: Header) -> tuple[tuple[float, float] | None, float]:
             height, width = numbers
             return (None if keyword == "PixelAspectRatio" else (height, width)), height / width
     return None, 1.0
+
+
+def _maybe_squared(
+    pixels: np.ndarray, aspect: float, wanted: bool, steps: list[str]
+) -> tuple[np.ndarray, tuple[float, float]]:
+    """Say that pixels are not square, and mend it if wanted; adds to `steps`."""
+    if abs(aspect - 1) <= 0.01:
+        return pixels, (1.0, 1.0)
+    steps.append(f"pixels {aspect:.3g} times as high as wide")
+    if not wanted:
+        return pixels, (1.0, 1.0)
+    steps[-1] += ", resampled to squares"
+    return _squared(pixels, aspect)
 
 
 def _squared(pixels: np.ndarray, aspect: float) -> tuple[np.ndarray, tuple[float, float]]:

@@ -126,39 +126,21 @@ def read_readings(
         raise ValueError(f"rare must be 'fold' or 'keep', not {rare!r}")
     table, has_reader = _annotations(path)
     _check_class_ids(path, table)
-    names = table["class_name"].str.casefold().map(_KNOWN)
-    if names.isna().any():
-        row = np.flatnonzero(names.isna())[0]
-        name = table["class_name"].iloc[row]
-        raise ValueError(
-            f"{path}, line {table.index[row]}: class {name!r} is not known{_suggest(name)}"
-        )
-    if rare == "fold":
-        names = names.where(~names.isin(RARE_CLASSES), "Other lesion")
-    table["label"] = names
-    coordinates, reasons = _box_reasons(path, table)
-    table[_BOX] = coordinates
+    table["label"] = _class_names(path, table, fold=rare == "fold")
+    table[_BOX], reasons = _box_reasons(path, table)
     _name_repeats(table, reasons)
     if image_hw is not None:
         _clip(table, reasons, image_hw)
-
     drawn = (table["label"] != NO_FINDING).to_numpy()
     _name_contradictions(table, drawn, reasons)
     keep = reasons == ""
-    identified = ~np.isin(reasons, ["no image_id", "no reader", "a box without a finding"])
-    reading = table.loc[identified, ["image_id", "reader_id"]].assign(normal=~drawn[identified])
-    readings = reading.groupby(["image_id", "reader_id"], sort=False)["normal"].all().reset_index()
+    readings = _verdicts(table, drawn, reasons)
     if image_labels is not None:
         readings = _add_readings(readings, read_image_labels(image_labels), has_reader)
     boxes = table.loc[keep & drawn, ["image_id", "reader_id", "label", *_BOX]]
-    dropped = pd.DataFrame(
-        {
-            "row": table.index[~keep].to_numpy(np.int64),
-            "image_id": table["image_id"].to_numpy()[~keep],
-            "reason": reasons[~keep],
-        }
-    )
-    return Readings(boxes.reset_index(drop=True), readings, dropped)
+    dropped = {"row": table.index[~keep].to_numpy(np.int64)}
+    dropped |= {"image_id": table["image_id"].to_numpy()[~keep], "reason": reasons[~keep]}
+    return Readings(boxes.reset_index(drop=True), readings, pd.DataFrame(dropped))
 
 
 def read_image_labels(path: str | os.PathLike[str]) -> pd.DataFrame:
@@ -274,6 +256,25 @@ def _check_class_ids(path: str | os.PathLike[str], table: pd.DataFrame) -> None:
                 f"{path}, line {line}: class_id {number!r} does not fit {name!r}, "
                 f"which is {expected}; the table was edited, take the original"
             )
+
+
+def _class_names(path: str | os.PathLike[str], table: pd.DataFrame, *, fold: bool) -> pd.Series:
+    """Give each class the spelling of CLASSES; `fold` calls the rare ones 'Other lesion'."""
+    names = table["class_name"].str.casefold().map(_KNOWN)
+    if names.isna().any():
+        row = np.flatnonzero(names.isna())[0]
+        name = table["class_name"].iloc[row]
+        raise ValueError(
+            f"{path}, line {table.index[row]}: class {name!r} is not known{_suggest(name)}"
+        )
+    return names.where(~names.isin(RARE_CLASSES), "Other lesion") if fold else names
+
+
+def _verdicts(table: pd.DataFrame, drawn: np.ndarray, reasons: np.ndarray) -> pd.DataFrame:
+    """One row per image and reader: normal where every usable row of theirs is 'No finding'."""
+    usable = ~np.isin(reasons, ["no image_id", "no reader", "a box without a finding"])
+    rows = table.loc[usable, ["image_id", "reader_id"]].assign(normal=~drawn[usable])
+    return rows.groupby(["image_id", "reader_id"], sort=False)["normal"].all().reset_index()
 
 
 def _box_reasons(

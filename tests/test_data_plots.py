@@ -95,12 +95,25 @@ def test_places_has_a_map_for_each_label():
     corners = {"x_min": [0, 1], "y_min": [0, 1], "x_max": [5, 6], "y_max": [5, 6]}
     boxes = pd.DataFrame({"label": ["b", "a"], **corners})
     figure = data_plots.plot_places(boxes, frame_xy=(10, 20))
-    assert [axis.get_title() for axis in figure.axes if axis.images] == ["a", "b"]
+    titles = [axis.get_title() for axis in figure.axes if axis.images]
+    assert titles == ["a\nup to 100%", "b\nup to 100%"]
+    assert any("cover" in child.get_ylabel() for axis in figure.axes for child in axis.child_axes)
+    with pytest.raises(ValueError, match="no box"):
+        data_plots.plot_places(boxes[:0], frame_xy=(10, 20))
+
+
+def test_a_reference_line_is_named():
+    table = pd.DataFrame({"x": [10.0, 40.0]}, index=["a", "b"])
+    axis = data_plots.plot_dots(table, xlabel="%", reference=(30, "all")).axes[0]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["all"]
+    assert axis.lines[-1].get_xdata() == [30, 30]
 
 
 def test_steps_and_maps():
     ramp = np.linspace(0, 100, 64).reshape(8, 8)
-    figure = data_plots.plot_steps({"stored": ramp, "shown": ramp / 100})
+    units = {"stored": "number", "shown": "gray"}
+    figure = data_plots.plot_steps({"stored": ramp, "shown": ramp / 100}, units=units)
+    assert [a.get_xlabel() for a in figure.axes if not a.images] == ["number", "gray"]
     assert [axis.get_title() for axis in figure.axes if axis.images] == ["stored", "shown"]
     figure = data_plots.plot_maps({"bone": ramp, "picture": ramp / 100}, units={"bone": "cm"})
     bars = [axis.get_xlabel() for axis in figure.axes if axis.get_xlabel()]
@@ -110,7 +123,7 @@ def test_steps_and_maps():
 @pytest.mark.parametrize("plot", [data_plots.plot_steps, data_plots.plot_maps])
 def test_nothing_to_show(plot):
     with pytest.raises(ValueError, match="no "):
-        plot({}) if plot is data_plots.plot_steps else plot({}, units={})
+        plot({}, units={})
 
 
 def test_show_keeps_grays_and_closes():

@@ -145,3 +145,51 @@ def test_site_accuracy_tells_difference_from_none(shift, low, high):
     shares = {"A": rng.normal(size=(60, 4)), "B": rng.normal(size=(60, 4)) + shift}
     groups = {"A": np.arange(60) // 2, "B": np.arange(60)}
     assert low <= exploration.site_accuracy(shares, groups) <= high
+
+
+def test_dicom_kinds_counts_every_combination(tmp_path):
+    files = {
+        name: write_header(tmp_path / name, photometric, window=window)
+        for name, photometric, window in [
+            ("a", "MONOCHROME1", True),
+            ("b", "MONOCHROME2", False),
+            ("c", "MONOCHROME2", False),
+        ]
+    }
+    table = exploration.dicom_kinds(files)
+    assert table.loc["MONOCHROME1"].tolist() == [1, 0]
+    assert table.loc["MONOCHROME2"].tolist() == [0, 2]
+    assert exploration.dicom_kinds(files, at_most=1).to_numpy().sum() == 1
+    assert exploration.dicom_kinds({}).shape == (0, 2)
+
+
+def fused(*rows):
+    return pd.DataFrame(
+        rows, columns=["image_id", "label", "x_min", "y_min", "x_max", "y_max", "readers"]
+    )
+
+
+def test_typical_box_is_the_median_of_those_agreed_on():
+    boxes = fused(
+        ("a", "ILD", 0, 0, 90, 90, 1),
+        ("b", "ILD", 0, 0, 50, 5, 2),
+        ("c", "ILD", 0, 0, 9, 30, 3),
+        ("d", "ILD", 0, 0, 20, 20, 2),
+        ("e", "Edema", 0, 0, 8, 8, 3),
+    )
+    assert exploration.typical_box(boxes, label="ILD")["image_id"] == "c"
+    assert exploration.typical_box(boxes[:1], label="ILD")["image_id"] == "a"
+    with pytest.raises(ValueError, match="no box of 'Mass'"):
+        exploration.typical_box(boxes, label="Mass")
+
+
+def test_close_ups_show_the_same_place_at_every_size():
+    image = np.zeros((100, 80), np.uint8)
+    image[40:60, 20:40] = 255
+    box = fused(("a", "ILD", 20, 40, 40, 60, 1)).iloc[0]
+    large, small = exploration.close_ups(image, box, sizes=[100, 50], context=2)
+    assert large.shape == (40, 40) and small.shape == (20, 20)
+    assert (large == np.pad(np.full((20, 20), 255), 10)).all()
+    assert small[5:15, 5:15].min() > 120 and small[:4].max() == 0
+    corner = fused(("a", "ILD", 0, 0, 10, 10, 1)).iloc[0]
+    assert exploration.close_ups(image, corner, sizes=[100])[0].shape == (30, 30)

@@ -1,6 +1,6 @@
 """Tables that notebook 01 shows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cxr_helpers import nih
+from cxr_helpers.datasets import fit_square
 from cxr_helpers.phantom import Radiograph
 from cxr_helpers.vindr import Readings
 
@@ -179,6 +180,75 @@ def find_dicom(files: Mapping[str, Path], *, photometric: str, at_most: int = 50
         if header.get("PhotometricInterpretation") == photometric and header.get("WindowWidth"):
             return path
     return None
+
+
+def dicom_kinds(files: Mapping[str, Path], *, at_most: int = 2000) -> pd.DataFrame:
+    """How many files store the picture in which way.
+
+    Args:
+        files: image id to path.
+        at_most: look into so many files, taken evenly.
+
+    Returns:
+        Files, counted: a row for each Photometric Interpretation, a column for those with and
+        without a window.
+    """
+    paths = list(files.values())
+    rows = []
+    for path in paths[:: max(1, len(paths) // at_most)]:
+        header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+        window = "with a window" if header.get("WindowWidth") else "without a window"
+        rows.append((str(header.get("PhotometricInterpretation", "missing")), window))
+    table = pd.DataFrame(rows, columns=["kind", "window"])
+    counted = pd.crosstab(table["kind"], table["window"])
+    columns = ["with a window", "without a window"]
+    return counted.reindex(columns=columns, fill_value=0).rename_axis(index=None, columns=None)
+
+
+def typical_box(fused: pd.DataFrame, *, label: str, readers: int = 2) -> pd.Series:
+    """The box of median size among those of one label that several readers drew.
+
+    Args:
+        fused: `image_id`, `label`, the corners and `readers`.
+        label: wanted.
+        readers: so many at least, where there are such boxes.
+
+    Raises:
+        ValueError: there is no box of that label.
+    """
+    boxes = fused[fused["label"] == label]
+    if boxes.empty:
+        raise ValueError(f"there is no box of {label!r}")
+    agreed = boxes[boxes["readers"] >= readers]
+    boxes = boxes if agreed.empty else agreed
+    width, height = boxes["x_max"] - boxes["x_min"], boxes["y_max"] - boxes["y_min"]
+    order = np.minimum(width, height).sort_values(kind="stable").index
+    return boxes.loc[order[len(order) // 2]]
+
+
+def close_ups(
+    image: np.ndarray, box: pd.Series, *, sizes: Sequence[int], context: float = 3
+) -> list[np.ndarray]:
+    """The surroundings of a box, cut out of the image scaled to several sizes.
+
+    Args:
+        image: (H, W), uint8 or float in [0, 1].
+        box: x_min, y_min, x_max, y_max in its pixels.
+        sizes: of the longer side of the image in pixels.
+        context: side of what is shown, in longer sides of the box.
+
+    Returns:
+        One uint8 picture a size; the smaller the size, the fewer pixels it has.
+    """
+    center_xy = np.array([box["x_min"] + box["x_max"], box["y_min"] + box["y_max"]]) / 2
+    half = context / 2 * max(box["x_max"] - box["x_min"], box["y_max"] - box["y_min"])
+    found = []
+    for size in sizes:
+        scale = size / max(image.shape)
+        x0, y0 = np.maximum(0, np.round((center_xy - half) * scale)).astype(int)
+        side = max(1, round(2 * half * scale))
+        found.append(fit_square(image, size)[y0 : y0 + side, x0 : x0 + side])
+    return found
 
 
 def center(pixels: np.ndarray, *, share: float = 0.6) -> np.ndarray:

@@ -126,16 +126,8 @@ def prepare(source: Source, args: argparse.Namespace) -> int:
     _check_cache_space(_missing_sizes(source, args, files), files, args)
     packed = [_pack(source, args, files, size) for size in args.size]
 
-    aside = [*broken, *refused_members(root)]
-    if not args.limit:
-        reason = "no row of the table names it"
-        aside += [(i, _within(path, root), reason) for i, path in survey.unlisted.items()]
-    unreadable = {i: why for images in packed for i, why in images.unreadable.items()}
-    aside += [
-        (i, _within(files[i], root), unreadable[i].replace(f"{files[i]}: ", ""))
-        for i in files
-        if i in unreadable
-    ]
+    aside = [*broken, *refused_members(root), *_unlisted(survey, args)]
+    aside += _unreadable(packed, files, root)
     tables = source.tables(root, survey, packed[0])
     tables["set_aside.csv"] = pd.DataFrame(aside, columns=["image_id", "file", "reason"])
     tables["no_file.csv"] = pd.DataFrame({"image_id": survey.no_file})
@@ -145,6 +137,22 @@ def prepare(source: Source, args: argparse.Namespace) -> int:
         write_whole(folder / name, table.to_csv(index=False, lineterminator="\n"))
     _report(source, args, packed, tables, folder)
     return SOME_SET_ASIDE if aside else DONE
+
+
+def _unlisted(survey: Survey, args) -> list[tuple[str, str, str]]:
+    """Files of which the table tells nothing; in a trial most files are not looked at."""
+    unlisted = {} if args.limit else survey.unlisted
+    reason = "no row of the table names it"
+    return [(i, _within(path, args.root), reason) for i, path in unlisted.items()]
+
+
+def _unreadable(packed, files: dict, root: Path) -> list[tuple[str, str, str]]:
+    reasons = {i: why for images in packed for i, why in images.unreadable.items()}
+    return [
+        (i, _within(files[i], root), reasons[i].replace(f"{files[i]}: ", ""))
+        for i in files
+        if i in reasons
+    ]
 
 
 def _unpack_all(waiting: list[Path], root: Path, args) -> list[tuple[str, str, str]]:
