@@ -14,14 +14,17 @@ import math
 import os
 import pickle
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlparse
 
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 import torchvision
 from lightly.loss import BarlowTwinsLoss
 from lightly.models.modules import BarlowTwinsProjectionHead
+from lightly.utils.dist import gather
 from lightly.utils.lars import LARS
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -32,33 +35,63 @@ IMAGENET = {
     "resnet50": torchvision.models.ResNet50_Weights.IMAGENET1K_V2,
 }
 PREFIXES = ("module.", "backbone.", "state_dict.")
+HEADS = ("fc.", "projector.", "bn.")  # what may stand beside a backbone and is left out
+FIRST = "conv1.weight"  # (64, channels, 7, 7), the only weight that depends on the channels
 
 
 class WeightsError(ValueError):
     """Weights cannot be read, or do not fit the network."""
 
 
-def build_backbone(arch: str, *, seed: int) -> nn.Module:
+def build_backbone(arch: str, *, seed: int, channels: int = 3) -> nn.Module:
     """A torchvision ResNet without its classifier, with random weights.
 
     Args:
         arch: `resnet18` (512 features) or `resnet50` (2048 features).
         seed: of the initialization; the global random state is left as it was.
+        channels: 3, where gray is repeated, or 1, where the first convolution takes gray itself.
 
     Returns:
-        A module from (B, 3, H, W) to (B, features); gray is repeated three times, so that the
-        weights fit every network that takes torchvision's.
+        A module from (B, channels, H, W) to (B, features). For the same seed, one channel gives
+        the same features as three repeated ones.
 
     Raises:
-        ValueError: there is no such architecture here.
+        ValueError: there is no such architecture here, or another number of channels.
     """
     if arch not in IMAGENET:
         raise ValueError(f"no backbone {arch!r}; there are {sorted(IMAGENET)}")
+    if channels not in (1, 3):
+        raise ValueError(f"channels is {channels}; give 1 (gray) or 3 (gray repeated)")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone = torchvision.models.get_model(arch, weights=None)
     backbone.fc = nn.Identity()
+    if channels == 1:
+        weight = with_channels({FIRST: backbone.conv1.weight.detach()}, 1)[FIRST]
+        backbone.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
+        backbone.conv1.weight = nn.Parameter(weight)
     return backbone
+
+
+def with_channels(state: dict[str, Tensor], channels: int) -> dict[str, Tensor]:
+    """Weights for another number of gray input channels that give the same features.
+
+    Repeated gray meets the sum of the three kernels, so one channel takes that sum, and three
+    channels take a third of it each.
+
+    Args:
+        state: torchvision names; the first convolution is (64, 1 or 3, 7, 7).
+        channels: 1 or 3.
+
+    >>> state = {"conv1.weight": torch.ones(1, 3, 1, 1)}
+    >>> with_channels(state, 1)["conv1.weight"].flatten().tolist()
+    [3.0]
+    """
+    weight = state.get(FIRST)
+    if weight is None or weight.ndim != 4 or {weight.shape[1], channels} != {1, 3}:
+        return dict(state)
+    total = weight.sum(dim=1, keepdim=True)
+    return {**state, FIRST: (total / channels).repeat(1, channels, 1, 1)}
 
 
 def feature_count(backbone: nn.Module) -> int:
@@ -106,16 +139,24 @@ def _reachable(host: str, timeout: float) -> bool:
 
 
 def strip_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names as torchvision's: without `module.`, `backbone.` and without the classifier `fc.`.
+    """The backbone's weights under torchvision's names.
 
-    >>> strip_prefixes({"module.backbone.conv1.weight": 1, "fc.weight": 2})
+    Without the prefixes `module.` and `backbone.`, and without the classifier `fc.`. Where some
+    names start with `backbone.`, the checkpoint holds a whole model, and its projector is left out
+    too.
+
+    >>> strip_prefixes({"module.backbone.conv1.weight": 1, "module.projector.0.weight": 2})
+    {'conv1.weight': 1}
+    >>> strip_prefixes({"conv1.weight": 1, "fc.weight": 2})
     {'conv1.weight': 1}
     """
+    whole_model = any("backbone." in key for key in state)
+    left_out = HEADS if whole_model else ("fc.",)
     clean = {}
     for key, value in state.items():
         while key.startswith(PREFIXES):
             key = key.split(".", 1)[1]
-        if not key.startswith("fc."):
+        if not key.startswith(left_out):
             clean[key] = value
     return clean
 
@@ -125,13 +166,14 @@ def load_weights(backbone: nn.Module, state: dict[str, Tensor]) -> None:
 
     Args:
         backbone: as `build_backbone` makes it; changed in place.
-        state: torchvision names, with or without the prefixes that `strip_prefixes` removes.
+        state: torchvision names, with or without the prefixes that `strip_prefixes` removes, for
+            one or three channels whatever the backbone takes.
 
     Raises:
-        WeightsError: names the keys that are missing, left over or of another shape.
+        WeightsError: names every key that is missing, left over or of another shape.
     """
-    state = strip_prefixes(state)
     own = backbone.state_dict()
+    state = with_channels(strip_prefixes(state), own[FIRST].shape[1])
     optional = {key for key in own if key.endswith("num_batches_tracked")}
     missing = sorted(own.keys() - state.keys() - optional)
     extra = sorted(state.keys() - own.keys())
@@ -141,11 +183,11 @@ def load_weights(backbone: nn.Module, state: dict[str, Tensor]) -> None:
         if own[key].shape != state[key].shape
     ]
     problems = {"missing": missing, "not known here": extra, "of another shape": sorted(shapes)}
-    told = [f"{len(keys)} {what}: {', '.join(keys[:4])}" for what, keys in problems.items() if keys]
+    told = [f"{len(keys)} {what}: {', '.join(keys)}" for what, keys in problems.items() if keys]
     if told:
         raise WeightsError(
-            "the weights do not fit this backbone; " + "; ".join(told) + ". Was the checkpoint "
-            "made by another architecture?"
+            "the weights do not fit this backbone. Was the checkpoint made by another "
+            "architecture? " + "; ".join(told)
         )
     backbone.load_state_dict(state, strict=False)
 
@@ -154,19 +196,42 @@ def save_backbone(backbone: nn.Module, path: Path, *, settings: dict) -> None:
     """Write the weights under torchvision's names, with their settings, as safetensors.
 
     Args:
-        backbone: as `build_backbone` makes it.
+        backbone: as `build_backbone` makes it; one with one channel is written with three, so
+            that torchvision's ResNet takes it.
         path: ends in `.safetensors`; written under a temporary name and renamed.
         settings: JSON values that say how the weights were made.
 
     Raises:
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be written; the text names it.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    state = {k: v.detach().cpu().contiguous() for k, v in backbone.state_dict().items()}
+    check_writable(path.parent)
+    state = with_channels(backbone.state_dict(), 3)
+    state = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(state, temporary, metadata={"settings": json.dumps(settings, sort_keys=True)})
-    os.replace(temporary, path)
+    try:
+        save_file(state, temporary, metadata={"settings": json.dumps(settings, sort_keys=True)})
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder and try to write into it, which tells before hours of training, not after.
+
+    Raises:
+        OSError: it cannot be made or written; the text names it.
+    """
+    proof = Path(folder) / f".writable.{os.getpid()}"
+    try:
+        proof.parent.mkdir(parents=True, exist_ok=True)
+        proof.write_bytes(b"")
+        proof.unlink()
+    except OSError as error:
+        raise OSError(
+            f"{folder} cannot be written ({error.strerror}); choose a folder of yours, or mend "
+            "its permissions or the disk"
+        ) from error
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict]:
@@ -316,11 +381,89 @@ def effective_rank(features: Tensor) -> float:
     return torch.exp(-(share * share.log()).sum()).item()
 
 
+class ProcessBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm over the images of all processes, on any device.
+
+    torch's SyncBatchNorm does the same on a GPU only. In evaluation, or with one process, this is
+    torch's batch norm.
+    """
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        if x.ndim not in (2, 4):
+            raise ValueError(f"expected (B, C) or (B, C, H, W), got {tuple(x.shape)}")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C) or (B, C, H, W) to the same shape."""
+        if not self.training or process_count() == 1:
+            return super().forward(x)
+        self._check_input_dim(x)
+        values, dims = x.float(), [d for d in range(x.ndim) if d != 1]
+        shape = (1, -1) + (1,) * (x.ndim - 2)
+        count = values.numel() / values.shape[1] * process_count()
+        mean = _sum_over_processes(values.sum(dims)) / count  # (C,)
+        centered = values - mean.view(shape)
+        variance = _sum_over_processes(centered.pow(2).sum(dims)) / count  # (C,)
+        self._track(mean.detach(), variance.detach() * count / (count - 1))
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centered * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
+
+    def _track(self, mean: Tensor, variance: Tensor) -> None:
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance, self.momentum)
+
+
+def synchronize_batch_norm(module: nn.Module) -> nn.Module:
+    """Replace every batch norm of a module, in place, by one over the images of all processes.
+
+    Args:
+        module: its BatchNorm1d and BatchNorm2d have weights and running statistics.
+
+    Returns:
+        The same module; names and weights stay.
+    """
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
+            synced = ProcessBatchNorm(child.num_features, eps=child.eps, momentum=child.momentum)
+            synced.load_state_dict(child.state_dict())
+            setattr(module, name, synced)
+        else:
+            synchronize_batch_norm(child)
+    return module
+
+
+def process_count() -> int:
+    """Number of processes that train together; 1 where none were started."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def _sum_over_processes(x: Tensor) -> Tensor:
+    return torch.stack(gather(x)).sum(dim=0)
+
+
+def gather_outputs(z: Tensor) -> Tensor:
+    """Outputs of all processes, in their order; gradients flow back to each.
+
+    Args:
+        z: (B, D) of this process.
+
+    Returns:
+        (B * processes, D).
+    """
+    return torch.cat(gather(z.contiguous())) if process_count() > 1 else z
+
+
 class BarlowTwins(pl.LightningModule):
     """Backbone and projector with the Barlow Twins loss; trains and logs, nothing else.
 
+    With several processes the outputs of all are gathered before lightly's loss, so that loss and
+    gradients are those of one process with the whole batch. (lightly's own `gather_distributed`
+    averages correlations that each process standardized by its own images.) For this batch norm
+    must be synchronized too: `Trainer(sync_batchnorm=True)` on GPUs, `synchronize_batch_norm` on
+    any device.
+
     Args:
-        backbone: (B, 3, H, W) to (B, features), as `build_backbone` makes it.
+        backbone: (B, 1 or 3, H, W) to (B, features), as `build_backbone` makes it.
         projector: widths of the hidden layers and the output, (hidden, hidden, output).
         redundancy_weight: lambda of the paper.
         optimizer: `adamw`, or `lars` (the paper's), whose learning rate is scaled by batch / 256.
@@ -329,7 +472,8 @@ class BarlowTwins(pl.LightningModule):
         batch_size: images a step over all processes.
         total_steps: optimizer steps of the whole run, for warm-up and cosine.
         warmup_fraction: share of the steps that warm up.
-        gather_distributed: sum the correlation over processes.
+        gather_distributed: take the correlation over the images of all processes.
+        criterion: called with z_a and z_b; lightly's loss where None.
 
     Raises:
         ValueError: a width, the batch or the number of steps is too small.
@@ -347,7 +491,8 @@ class BarlowTwins(pl.LightningModule):
         batch_size: int = 128,
         total_steps: int = 1000,
         warmup_fraction: float = 0.1,
-        gather_distributed: bool = False,
+        gather_distributed: bool = True,
+        criterion: Callable[[Tensor, Tensor], Tensor] | None = None,
     ):
         super().__init__()
         if len(projector) != 3 or min(projector) < 1 or projector[0] != projector[1]:
@@ -362,28 +507,39 @@ class BarlowTwins(pl.LightningModule):
             )
         if optimizer not in ("adamw", "lars"):
             raise ValueError(f"optimizer is {optimizer!r}; give `adamw` or `lars`")
-        self.save_hyperparameters(ignore=["backbone"])
+        self.save_hyperparameters(ignore=["backbone", "criterion"])
         self.backbone = backbone
         width = feature_count(backbone)
         self.projector = BarlowTwinsProjectionHead(width, projector[0], projector[2])
-        self.criterion = BarlowTwinsLoss(redundancy_weight, gather_distributed=gather_distributed)
+        self.criterion = criterion or BarlowTwinsLoss(redundancy_weight)
 
     def forward(self, views: Tensor) -> Tensor:
         """(B, 1, H, W) normalized gray to (B, D) outputs; the projector runs in float32."""
-        images = views.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+        channels = self.backbone.conv1.in_channels
+        images = views.expand(-1, channels, -1, -1).contiguous(memory_format=torch.channels_last)
         features = self.backbone(images)  # (B, features)
         with torch.autocast(features.device.type, enabled=False):
             return self.projector(features.float())
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Loss of one batch of view pairs; logs loss, its two terms and the correlations."""
+        """Loss of one batch of view pairs; logs loss, its two terms and the correlations.
+
+        Raises:
+            ValueError: there is only one image in the batch.
+            FloatingPointError: the loss is not finite.
+        """
+        if len(batch[0]) < 2:
+            raise ValueError("a batch of 1 image has no correlation; set batch_size to 2 or more")
         z_a, z_b = self(batch[0]), self(batch[1])  # (B, D) float32
+        if self.hparams.gather_distributed:
+            z_a, z_b = gather_outputs(z_a), gather_outputs(z_b)
         with torch.autocast(z_a.device.type, enabled=False):
             loss, logged = self._loss_and_log(z_a, z_b)
         if not torch.isfinite(loss):
             raise FloatingPointError(
-                f"the loss is {loss.item()} at step {self.global_step}; lower the learning rate, "
-                "lengthen the warm-up, or train in float32"
+                f"the loss is {loss.item()} at step {self.global_step}; lower the learning rate "
+                f"(now {self.hparams.learning_rate:g}), lengthen the warm-up (now "
+                f"{self.hparams.warmup_fraction:g} of the steps), or train in float32"
             )
         self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(z_a))
         return loss
@@ -411,7 +567,7 @@ class BarlowTwins(pl.LightningModule):
             {"params": others, "weight_decay": 0.0},
         ]
         if h.optimizer == "adamw":
-            optimizer = torch.optim.AdamW(groups, lr=h.learning_rate)
+            optimizer = torch.optim.AdamW(groups, lr=h.learning_rate, fused=True)
         else:
             rate = h.learning_rate * h.batch_size / 256
             groups[1]["lr"] = 0.024 * rate

@@ -1,6 +1,9 @@
 """Pretraining as notebook 02 runs it, and the backbones of all arms for those that follow."""
 
 import math
+import os
+import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -8,19 +11,17 @@ import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import TQDMProgressBar
-from pytorch_lightning.loggers import CSVLogger
-from torch import nn
-from torch.utils.data import DataLoader
+from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+from torch import Tensor, nn
 
-from cxr_helpers import barlow, probe, views
+from cxr_helpers import barlow, probe, view_pairs, views
 from cxr_helpers.course.data import NihData
 from cxr_helpers.course.quiet import quiet_lightning
 from cxr_helpers.course.settings import PretrainPreset, Settings, fingerprint
-from cxr_helpers.datasets import ImageDataset
 
 ARMS = ("random", "pretrained", "imagenet")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
 def cpu_has_bf16() -> bool:
@@ -49,78 +50,287 @@ def epoch_count(preset: PretrainPreset, n_images: int) -> int:
 
 
 def build_module(preset: PretrainPreset, *, seed: int, total_steps: int) -> barlow.BarlowTwins:
-    """Backbone, projector and loss of a preset, ready to train."""
+    """Backbone, projector and loss of a preset, ready to train.
+
+    Raises:
+        WeightsError: the preset starts from weights that are not to be had or do not fit.
+    """
     backbone = barlow.build_backbone(preset.arch, seed=seed)
     if preset.initial_weights == "imagenet":
         state, sentence = barlow.imagenet_state(preset.arch)
         if state is None:
             raise barlow.WeightsError(f"{sentence} The preset starts from them.")
         barlow.load_weights(backbone, state)
-    pl.seed_everything(seed, verbose=False)
-    return barlow.BarlowTwins(
-        backbone.to(memory_format=torch.channels_last),
-        projector=preset.projector,
-        redundancy_weight=preset.redundancy_weight,
-        optimizer=preset.optimizer,
-        learning_rate=preset.learning_rate,
-        weight_decay=preset.weight_decay,
-        batch_size=preset.batch_size,
-        total_steps=total_steps,
-        warmup_fraction=preset.warmup_fraction,
-        gather_distributed=True,
+    elif preset.initial_weights != "random":
+        barlow.load_weights(backbone, barlow.read_weights(Path(preset.initial_weights))[0])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return barlow.BarlowTwins(
+            backbone.to(memory_format=torch.channels_last),
+            projector=preset.projector,
+            redundancy_weight=preset.redundancy_weight,
+            optimizer=preset.optimizer,
+            learning_rate=preset.learning_rate,
+            weight_decay=preset.weight_decay,
+            batch_size=preset.batch_size,
+            total_steps=total_steps,
+            warmup_fraction=preset.warmup_fraction,
+        )
+
+
+def batch_views(preset: PretrainPreset) -> view_pairs.BatchViews:
+    """The preset's recipe for two views, for whole batches."""
+    return view_pairs.BatchViews(
+        *views.recipe(preset.views), preset.image_size, mean=views.GRAY_MEAN, std=views.GRAY_STD
     )
 
 
-def pretrain(settings: Settings, data: NihData, *, seed: int, progress: bool = True) -> Path:
+class EpochLog(pl.Callback):
+    """Keeps a row for each epoch in `log.csv`, and in the checkpoint, so that no kill loses one.
+
+    The row of epoch 0 is measured before training. Correlation matrices of the outputs are saved
+    beside the log, before, halfway and at the end.
+
+    Args:
+        folder: for `log.csv` and `correlation_<epoch>.npy`.
+        measure: called with the module; gives figures by name, and the correlation matrix.
+        every: epochs between two measurements.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        measure: Callable[[barlow.BarlowTwins], tuple[dict[str, float], Tensor]],
+        *,
+        every: int,
+    ):
+        self.folder, self.measure, self.every = folder, measure, every
+        self.rows: list[dict[str, float]] = []
+
+    def state_dict(self) -> dict:
+        """What the checkpoint keeps."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from a checkpoint."""
+        self.rows = list(state["rows"])
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure before the first step, unless this run goes on from a checkpoint."""
+        if not self.rows:
+            self._add(trainer, pl_module, 0, {})
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add the row of the epoch that ended."""
+        trained = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self._add(trainer, pl_module, trainer.current_epoch + 1, trained)
+
+    def _add(self, trainer, module, epoch: int, trained: dict[str, float]) -> None:
+        row = {"epoch": epoch, **trained}
+        last = trainer.max_epochs
+        if trainer.is_global_zero and (epoch % self.every == 0 or epoch in (last // 2, last)):
+            figures, correlation = self.measure(module)
+            row |= figures
+            if epoch in (0, last // 2, last):
+                np.save(self.folder / f"correlation_{epoch}.npy", correlation.numpy())
+        self.rows.append(row)
+        if trainer.is_global_zero:
+            temporary = self.folder / f".log.{os.getpid()}"
+            pd.DataFrame(self.rows).to_csv(temporary, index=False)
+            os.replace(temporary, self.folder / "log.csv")
+
+
+def watch(settings: Settings, data: NihData) -> Callable:
+    """What the log measures on validation patients, whom pretraining never sees.
+
+    Returns:
+        A function of the module. Its figures: `knn_findings` and `knn_view`, macro AUROC of a
+        k-NN probe for findings and AUROC for AP against PA; `spread` and `effective_rank` of the
+        features; `heldout_diagonal` and `heldout_offdiagonal` of the outputs for two views. And
+        the matrix of the last two.
+    """
+    train, val = data.rows("train"), data.rows("val")
+    pixels = np.concatenate([data.images.pixels[train], data.images.pixels[val]])
+    is_ap = (data.entries["view"] == "AP").to_numpy(int)[:, None]
+    targets = {"knn_findings": data.labels, "knn_view": is_ap}
+
+    def measure(module: barlow.BarlowTwins) -> tuple[dict[str, float], Tensor]:
+        with _autocast():
+            found = features(settings, module.backbone, pixels, "pretrained")
+        near, here = found[: len(train)], found[len(train) :]
+        row = {
+            "spread": barlow.feature_spread(torch.from_numpy(here)),
+            "effective_rank": barlow.effective_rank(torch.from_numpy(here)),
+        }
+        for name, labels in targets.items():
+            votes = probe.knn_scores(near, labels[train], here, neighbors=settings.probe.neighbors)
+            row[name] = float(np.nanmean(probe.auroc(labels[val], votes)))
+        correlation = output_correlation(settings, module, pixels[len(train) :])
+        row["heldout_diagonal"] = barlow.diagonal_mean(correlation)
+        row["heldout_offdiagonal"] = barlow.offdiagonal_abs_mean(correlation)
+        return row, correlation
+
+    return measure
+
+
+@torch.inference_mode()
+def output_correlation(
+    settings: Settings, module: barlow.BarlowTwins, pixels: np.ndarray, *, seed: int = 0
+) -> Tensor:
+    """Cross-correlation of a module's outputs between two views of many images at once.
+
+    Args:
+        settings: give the views.
+        module: in evaluation mode here; its mode is put back.
+        pixels: (N, H, W) uint8. The more images, the less noise: independent outputs still show
+            a mean |c| of sqrt(2 / (pi N)) off the diagonal.
+        seed: of the views.
+
+    Returns:
+        (D, D), entries in [-1, 1].
+    """
+    make_views, generator = batch_views(settings.pretrain), torch.Generator().manual_seed(seed)
+    was_training = module.training
+    module.eval()
+    outputs = [[], []]
+    for start in range(0, len(pixels), settings.pretrain.batch_size):
+        batch = torch.from_numpy(np.array(pixels[start : start + settings.pretrain.batch_size]))
+        for side, view in zip(outputs, make_views(batch.to(module.device), generator), strict=True):
+            with _autocast():
+                side.append(module(view).float().cpu())
+    module.train(was_training)
+    return barlow.cross_correlation(torch.cat(outputs[0]), torch.cat(outputs[1]))
+
+
+def _autocast() -> torch.autocast:
+    """Bfloat16 where the processor or the GPU has it."""
+    precision = training_precision()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16-mixed")
+
+
+def pretrain(
+    settings: Settings,
+    data: NihData,
+    *,
+    seed: int,
+    progress: bool = True,
+    devices: int | str = 1,
+    strategy: str = "auto",
+) -> Path:
     """Pretrain on the training part (its pixels only) and save the backbone.
+
+    A run that was killed goes on from its last checkpoint and ends as an unbroken one would.
 
     Args:
         settings: give the preset.
         data: images of the `train` part are used, no label of theirs.
         seed: of weights, order and augmentations.
         progress: show Lightning's progress bar.
+        devices: processes that train together, as Lightning's Trainer takes it.
+        strategy: how they work together, as Lightning's Trainer takes it.
 
     Returns:
-        Path of the backbone; `training_log` reads its log.
+        Path of the backbone; `training_log` and `correlations` read what lies beside it.
 
     Raises:
         ValueError: fewer training images than one batch.
+        OSError: the folder of the results cannot be written.
+        FloatingPointError: the loss is not finite; the text says at which step and what to try.
+        MemoryError: memory ran out; the text says what to halve.
+        WeightsError: the checkpoint to go on from, or the preset's weights, cannot be used.
     """
     preset, path = settings.pretrain, backbone_path(settings, seed=seed)
-    rows = data.rows("train")
-    if len(rows) < preset.batch_size:
-        raise ValueError(
-            f"{len(rows)} training images do not fill one batch of {preset.batch_size}; use more "
-            "images or a smaller batch_size"
-        )
-    two_views = views.TwoViews(preset.views, preset.image_size)
-    dataset = ImageDataset(data.entries.iloc[rows], data.images.read, two_views)
+    folder, rows = path.with_suffix(""), data.rows("train")
+    barlow.check_writable(path.parent)
+    pairs = view_pairs.ViewPairs(
+        data.images.pixels, rows, batch_views(preset), batch_size=preset.batch_size, seed=seed
+    )
     epochs = epoch_count(preset, len(rows))
     steps = epochs * (len(rows) // preset.batch_size)
     module = build_module(preset, seed=seed, total_steps=steps)
-    loader = DataLoader(dataset, preset.batch_size, shuffle=True, drop_last=True)
+    if devices != 1:
+        barlow.synchronize_batch_norm(module)
+    checkpoint = _checkpoint_to_resume(folder)
+    callbacks = [
+        EpochLog(folder, watch(settings, data), every=preset.measure_every),
+        ModelCheckpoint(
+            folder,
+            filename="last",
+            every_n_epochs=preset.checkpoint_every,
+            enable_version_counter=False,
+        ),
+    ]
     with quiet_lightning():
         trainer = pl.Trainer(
             max_epochs=epochs,
             precision=training_precision(),
             accelerator="auto",
-            devices=1,
-            logger=CSVLogger(path.with_suffix(""), name="", version=""),
-            callbacks=[TQDMProgressBar()] if progress else None,
+            devices=devices,
+            strategy=strategy,
+            use_distributed_sampler=False,
+            logger=False,
+            callbacks=[*callbacks, TQDMProgressBar()] if progress else callbacks,
             enable_progress_bar=progress,
-            enable_checkpointing=False,
             enable_model_summary=False,
-            log_every_n_steps=1,
         )
-        trainer.fit(module, loader)
+        _fit(trainer, module, pairs, checkpoint, preset)
     told = {"preset": asdict(preset), "data": settings.data, "seed": seed, "images": len(rows)}
-    barlow.save_backbone(module.backbone, path, settings=told)
+    if trainer.is_global_zero:
+        barlow.save_backbone(module.backbone, path, settings=told)
+        (folder / "last.ckpt").unlink(missing_ok=True)
     return path
 
 
+def _checkpoint_to_resume(folder: Path) -> Path | None:
+    """The checkpoint that a killed run left; without one the folder is made anew."""
+    checkpoint = folder / "last.ckpt"
+    if checkpoint.is_file():
+        return checkpoint
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return None
+
+
+def _fit(trainer, module, pairs, checkpoint: Path | None, preset: PretrainPreset) -> None:
+    """Train; what goes wrong is said in words that help."""
+    if checkpoint is not None:
+        try:
+            torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:  # a damaged file can break the reader anywhere
+            raise barlow.WeightsError(
+                f"{checkpoint} cannot be read ({error}); delete it to start this run anew"
+            ) from error
+    try:
+        trainer.fit(module, pairs, ckpt_path=checkpoint, weights_only=True)
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and not _is_out_of_memory(error):
+            raise
+        raise MemoryError(
+            f"memory ran out; halve batch_size (now {preset.batch_size}), or image_size (now "
+            f"{preset.image_size}), which takes a quarter"
+        ) from error
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return any(words in str(error).lower() for words in OUT_OF_MEMORY)
+
+
 def training_log(path: Path) -> pd.DataFrame:
-    """The log beside a backbone: a row an epoch with the loss, its terms and correlations."""
-    return pd.read_csv(path.with_suffix("") / "metrics.csv")
+    """The log beside a backbone: a row an epoch, from 0 (before training).
+
+    Returns:
+        Columns epoch, loss, invariance, redundancy, diagonal_mean, offdiagonal_abs_mean (means
+        over the epoch's batches), and what `watch` measures, NaN in epochs between.
+    """
+    return pd.read_csv(path.with_suffix("") / "log.csv").sort_values("epoch", ignore_index=True)
+
+
+def correlations(path: Path) -> dict[int, np.ndarray]:
+    """Cross-correlation matrices of the outputs beside a backbone, by epoch, in order."""
+    files = path.with_suffix("").glob("correlation_*.npy")
+    found = {int(file.stem.split("_")[1]): np.load(file) for file in files}
+    return dict(sorted(found.items()))
 
 
 def arm_state(settings: Settings, arm: str, *, seed: int, data: NihData | None = None):
@@ -170,29 +380,3 @@ def features(settings: Settings, backbone: nn.Module, pixels: np.ndarray, arm: s
     """Frozen features of packed images, normalized as the arm's weights were trained."""
     norm = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD} if arm == "imagenet" else {}
     return probe.extract_features(backbone, pixels, image_size=settings.pretrain.image_size, **norm)
-
-
-@torch.inference_mode()
-def feature_correlation(
-    settings: Settings, backbone: nn.Module, data: NihData, *, images: int = 256
-) -> torch.Tensor:
-    """Cross-correlation of backbone features between two views of training images.
-
-    Args:
-        settings: give the views and the seed.
-        backbone: as `arm_backbone` gives it.
-        data: its training part is used.
-        images: how many of its images, from the first on.
-
-    Returns:
-        (D, D), entries in [-1, 1].
-    """
-    preset = settings.pretrain
-    pl.seed_everything(settings.seed, verbose=False)
-    two_views = views.TwoViews(preset.views, preset.image_size)
-    pairs = [two_views(np.array(data.images.pixels[row])) for row in data.rows("train")[:images]]
-    backbone.eval()
-    z_a, z_b = (
-        backbone(torch.stack(side).expand(-1, 3, -1, -1)) for side in zip(*pairs, strict=True)
-    )
-    return barlow.cross_correlation(z_a, z_b)

@@ -26,6 +26,8 @@ class PretrainPreset:
     """Barlow Twins pretraining; sizes in pixels.
 
     A small data set trains for more than `epochs`, until it has had `min_steps` steps.
+    `initial_weights` is `random`, `imagenet`, or the path of a checkpoint. Figures on validation
+    patients are measured every `measure_every` epochs.
     """
 
     arch: str = "resnet18"
@@ -42,16 +44,28 @@ class PretrainPreset:
     weight_decay: float = 1e-4
     warmup_fraction: float = 0.1
     initial_weights: str = "random"
+    measure_every: int = 5
+    checkpoint_every: int = 5
 
 
 @dataclass(frozen=True)
 class ProbePreset:
-    """Linear evaluation: which shares of the labels, how many draws, how many resamples."""
+    """Linear evaluation: which shares of the labels, how many draws, how many resamples.
 
-    fractions: tuple[float, ...] = (0.01, 0.1, 1.0)
-    draws: int = 5
+    What begins with `finetune` is about networks that are trained end to end, which costs more:
+    they get fewer shares and draws.
+    """
+
+    fractions: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0)
+    draws: int = 10
     resamples: int = 500
     neighbors: int = 20
+    finetune_fractions: tuple[float, ...] = (0.01, 0.1, 1.0)
+    finetune_draws: int = 2
+    finetune_epochs: int = 8
+    finetune_min_steps: int = 60
+    finetune_batch_size: int = 64
+    finetune_learning_rate: float = 1e-3
 
 
 @dataclass(frozen=True)
@@ -116,8 +130,10 @@ PRESETS = {
             weight_decay=1e-6,
             warmup_fraction=10 / 600,
             initial_weights="imagenet",
+            measure_every=10,
+            checkpoint_every=1,
         ),
-        "probe": ProbePreset(resamples=1000),
+        "probe": ProbePreset(resamples=1000, finetune_epochs=20, finetune_batch_size=128),
         "detect": DetectPreset(
             image_size=640,
             batch_size=32,

@@ -1,0 +1,170 @@
+"""Pretraining as a whole: log, kill and resume, several processes, and what can go wrong."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_pretraining import PRESET, run, tiny_data, tiny_settings
+
+from cxr_helpers import barlow
+from cxr_helpers.course import pretraining
+
+SCRIPT = Path(__file__).with_name("tiny_pretraining.py")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def start(folder, *more):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), str(folder), *more],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process):
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken")
+    finish(start(folder))
+    return pretraining.backbone_path(tiny_settings(folder), seed=0)
+
+
+def test_the_log_has_a_row_for_each_epoch_and_one_before(unbroken):
+    log = pretraining.training_log(unbroken)
+    assert log["epoch"].tolist() == list(range(PRESET.epochs + 1))
+    assert log.loc[1:, "loss"].notna().all() and np.isnan(log.loc[0, "loss"])
+    measured = log["knn_view"].notna()
+    assert log.loc[measured, "epoch"].tolist() == [0, 2, 3, 4, 6]
+    terms = log["invariance"] + PRESET.redundancy_weight * log["redundancy"]
+    assert (terms - log["loss"]).abs().max() < 1e-3
+
+
+def test_matrices_are_kept_before_halfway_and_after(unbroken):
+    matrices = pretraining.correlations(unbroken)
+    assert list(matrices) == [0, 3, 6]
+    assert all(m.shape == (16, 16) and np.abs(m).max() < 1.001 for m in matrices.values())
+    log = pretraining.training_log(unbroken).set_index("epoch")
+    assert np.diag(matrices[6]).mean() == pytest.approx(log.loc[6, "heldout_diagonal"], abs=1e-5)
+
+
+def test_nothing_but_results_is_left(unbroken):
+    names = sorted(p.name for p in unbroken.with_suffix("").iterdir())
+    assert names == [*(f"correlation_{e}.npy" for e in (0, 3, 6)), "log.csv"]
+    assert [p.name for p in unbroken.parent.iterdir() if p.is_file()] == [unbroken.name]
+
+
+def test_a_killed_run_goes_on_and_ends_as_an_unbroken_one(unbroken, tmp_path):
+    path = pretraining.backbone_path(tiny_settings(tmp_path), seed=0)
+    checkpoint = path.with_suffix("") / "last.ckpt"
+    process = start(tmp_path)
+    deadline = time.monotonic() + 240
+    while not checkpoint.is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL and not path.exists()
+    killed_at = torch.load(checkpoint, weights_only=True, mmap=True)["epoch"] + 1
+    assert killed_at < PRESET.epochs
+    finish(start(tmp_path))
+    expected, got = barlow.read_weights(unbroken)[0], barlow.read_weights(path)[0]
+    assert all(torch.equal(expected[k], got[k]) for k in expected)
+    assert pretraining.training_log(path).equals(pretraining.training_log(unbroken))
+    for epoch, matrix in pretraining.correlations(unbroken).items():
+        assert np.array_equal(matrix, pretraining.correlations(path)[epoch])
+
+
+def test_two_processes_train_by_the_trainers_strategy(tmp_path):
+    finish(start(tmp_path, "2"))
+    path = pretraining.backbone_path(tiny_settings(tmp_path), seed=0)
+    log = pretraining.training_log(path)
+    assert log["epoch"].tolist() == list(range(PRESET.epochs + 1))
+    assert log["loss"].iloc[-1] < log["loss"].iloc[1]
+    barlow.load_weights(barlow.build_backbone("resnet18", seed=1), barlow.read_weights(path)[0])
+
+
+def test_the_saved_settings_say_how_the_weights_were_made(unbroken):
+    settings = barlow.read_weights(unbroken)[1]
+    assert settings["seed"] == 0 and settings["images"] == 24
+    assert settings["preset"]["batch_size"] == PRESET.batch_size
+
+
+@pytest.mark.parametrize(
+    "changes, error, message",
+    [
+        ({"batch_size": 1}, ValueError, "batch_size 1 does not fit 24 images"),
+        ({"batch_size": 25}, ValueError, "batch_size 25 does not fit 24 images"),
+        ({"projector": (0, 0, 0)}, ValueError, "projector is"),
+        ({"views": "none"}, ValueError, "no views preset 'none'"),
+        ({"initial_weights": "absent.pth"}, barlow.WeightsError, "absent.pth does not exist"),
+    ],
+)
+def test_wrong_settings_are_named_before_training(tmp_path, changes, error, message):
+    with pytest.raises(error, match=message):
+        pretraining.pretrain(
+            tiny_settings(tmp_path, **changes), tiny_data(), seed=0, progress=False
+        )
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path):
+    other = tmp_path / "other.safetensors"
+    barlow.save_backbone(barlow.build_backbone("resnet50", seed=0), other, settings={})
+    settings = tiny_settings(tmp_path, initial_weights=str(other))
+    with pytest.raises(barlow.WeightsError, match="another architecture"):
+        pretraining.pretrain(settings, tiny_data(), seed=0, progress=False)
+
+
+def test_a_run_that_diverges_says_the_step_and_what_to_try(tmp_path):
+    settings = tiny_settings(tmp_path, learning_rate=1e30, warmup_fraction=0.0)
+    with pytest.raises(FloatingPointError, match=r"at step \d+; lower the learning rate"):
+        pretraining.pretrain(settings, tiny_data(), seed=0, progress=False)
+
+
+def test_out_of_memory_says_what_to_halve(tmp_path, monkeypatch):
+    def too_much(self, batch, batch_idx):
+        torch.empty(2**58)  # a real failure of torch's own allocator
+
+    monkeypatch.setattr(barlow.BarlowTwins, "training_step", too_much)
+    with pytest.raises(MemoryError, match=r"halve batch_size \(now 8\)"):
+        run(tmp_path)
+
+
+def test_another_runtime_error_passes_as_it_is(tmp_path, monkeypatch):
+    def broken(self, batch, batch_idx):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(barlow.BarlowTwins, "training_step", broken)
+    with pytest.raises(RuntimeError, match="something else"):
+        run(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_training(tmp_path):
+    (tmp_path / "runs").write_text("a file where the folder should be")
+    with pytest.raises(OSError, match="runs.* cannot be written"):
+        run(tmp_path)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    path = pretraining.backbone_path(tiny_settings(tmp_path), seed=0)
+    path.with_suffix("").mkdir(parents=True)
+    (path.with_suffix("") / "last.ckpt").write_bytes(b"cut off")
+    with pytest.raises(barlow.WeightsError, match=r"last\.ckpt cannot be read.*delete it"):
+        run(tmp_path)
+
+
+def test_small_data_trains_for_more_epochs():
+    settings = tiny_settings(".", epochs=2, min_steps=10)
+    assert pretraining.epoch_count(settings.pretrain, 24) == 4
+    assert pretraining.epoch_count(settings.pretrain, 800) == 2

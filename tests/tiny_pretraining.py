@@ -1,0 +1,65 @@
+"""A pretraining run small enough for a unit test; as a script it runs in a process of its own.
+
+python tests/tiny_pretraining.py FOLDER [DEVICES]
+"""
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from cxr_helpers.course import pretraining
+from cxr_helpers.course.settings import PretrainPreset, ProbePreset, Settings
+
+PRESET = PretrainPreset(
+    image_size=32,
+    batch_size=8,
+    epochs=6,
+    min_steps=0,
+    projector=(32, 32, 16),
+    redundancy_weight=0.02,
+    measure_every=2,
+    checkpoint_every=2,
+)
+
+
+@dataclass(frozen=True)
+class TinyData:
+    """What pretraining takes of NihData: 24 training and 12 validation images of noise."""
+
+    images: SimpleNamespace
+    entries: pd.DataFrame
+    labels: np.ndarray
+
+    def rows(self, part):
+        return {"train": np.arange(24), "val": np.arange(24, 36)}[part]
+
+
+def tiny_data():
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (36, 8, 8), dtype=np.uint8).repeat(6, axis=1).repeat(6, axis=2)
+    views = np.resize(["AP", "PA"], 36)
+    labels = rng.integers(0, 2, (36, 14))
+    return TinyData(SimpleNamespace(pixels=pixels), pd.DataFrame({"view": views}), labels)
+
+
+def tiny_settings(folder, **changes):
+    preset = replace(PRESET, **changes)
+    probe = ProbePreset(neighbors=5)
+    return Settings("tiny", "demo", Path(folder), None, None, pretrain=preset, probe=probe)
+
+
+def run(folder, **options):
+    return pretraining.pretrain(
+        tiny_settings(folder), tiny_data(), seed=0, progress=False, **options
+    )
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    devices = int(sys.argv[2]) if len(sys.argv) > 2 else 1
+    run(sys.argv[1], devices=devices, strategy="ddp" if devices > 1 else "auto")
