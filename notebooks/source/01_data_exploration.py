@@ -168,13 +168,15 @@ print(f"mean {per_patient.mean():.2f}, median {per_patient.median():.0f}, most {
 # ### The view goes with the illness
 #
 # A patient who can stand is X-rayed from behind (PA). One who lies in bed is X-rayed from the
-# front (AP). Watch how the share of AP views differs between labels.
+# front (AP). Watch how far the share of AP views strays from that of all images, the dashed line.
 
 # %%
 is_ap = (real_nih["view"] == "AP").to_numpy()
 ap_share = labels.apply(lambda column: 100 * is_ap[column.to_numpy() == 1].mean())
 ap_share = pd.DataFrame({"AP": ap_share})
-show(data_plots.plot_dots(ap_share, xlabel="AP views among the images with the label (%)"))
+average = (100 * is_ap.mean(), "all images")
+xlabel = "AP views among the images with the label (%)"
+show(data_plots.plot_dots(ap_share, xlabel=xlabel, reference=average))
 
 # %% [markdown]
 # Edema is seen almost only on AP views. A network can score well on edema by recognizing the bed.
@@ -375,15 +377,17 @@ claim(
 # %% [markdown]
 # ### Where does each finding sit?
 #
-# Each map shows the share of the boxes of one finding that cover a place: yellow the largest, blue
-# none. The patient faces you, so the left of the map is the patient's right.
+# Each map shows how many boxes of one finding cover a place: none where it is dark blue, most where
+# it is yellow. The title says how many percent 'most' is. The patient faces you, so the left of the
+# map is the patient's right. Compare the sharp spots with the wide ones.
 
 # %%
-show(data_plots.plot_places(real_vindr.boxes, frame_xy=frame_xy))
+show(data_plots.plot_places(real_vindr.boxes, frame_xy=frame_xy), colors=96)
 
 # %% [markdown]
-# The heart and the aorta have one place each, pleural effusions lie at the bases, fibrosis and
-# thickening at the apices, nodules anywhere in the lungs. A detector may lean on these places. At
+# The heart and the aorta have one place each: no other finding has so small a spot that so many of
+# its boxes cover. Pleural effusions lie at the bases, fibrosis and thickening at the apices, nodules
+# anywhere in the lungs, so that no place is covered by many of them. A detector may lean on these places. At
 # another hospital, where images are cropped otherwise, they shift.
 
 # %% [markdown]
@@ -558,15 +562,22 @@ else:
 # %% [markdown]
 # ### From stored values to a picture, step by step
 #
-# A DICOM file stores whole numbers and says what they mean. We take a file whose **Photometric
-# Interpretation** is MONOCHROME1: there a large number means dark.
+# A DICOM file stores whole numbers and says what they mean. Its **Photometric Interpretation** tells
+# the direction: with MONOCHROME2 a large number means bright, with MONOCHROME1 it means dark. Its
+# **window** tells which numbers to show. Files differ in both. How many are of which kind here?
 
 # %%
-inverted = None
-if vindr_data is not None:
-    vindr_files = vindr.find_images(settings.vindr)
-    inverted = exploration.find_dicom(vindr_files, photometric="MONOCHROME1")
-    print("a MONOCHROME1 file was found" if inverted else "no MONOCHROME1 file here")
+vindr_files = vindr.find_images(settings.vindr) if settings.vindr else {}
+kinds = exploration.dicom_kinds(vindr_files)
+kinds
+
+# %% [markdown]
+# Whoever forgets the smaller groups gets most pictures right, and notices nothing. We take a
+# MONOCHROME1 file with a window through all steps.
+
+# %%
+inverted = exploration.find_dicom(vindr_files, photometric="MONOCHROME1")
+print("a MONOCHROME1 file was found" if inverted else "no MONOCHROME1 file here")
 
 # %%
 if inverted:
@@ -594,7 +605,10 @@ if inverted:
 # %%
 if inverted:
     steps = {"stored": stored, "modality": values, "window": shown, "inverted": by_steps}
-show(data_plots.plot_steps(steps), colors=96) if inverted else None
+    units = {"stored": "stored number", "modality": "modality value"}
+    units |= {"window": "gray, 0 to 1", "inverted": "gray, 0 to 1"}
+    figure = data_plots.plot_steps(steps, units=units)
+show(figure, colors=96) if inverted else None
 
 # %% [markdown]
 # The first three look like negatives: the lungs are bright. Only the last step makes them dark, as
@@ -614,12 +628,27 @@ if inverted:
 # %% [markdown]
 # ### Two ways to get it wrong
 #
-# First, to overlook MONOCHROME1: that gives the third picture above. If it happens to some of the
-# files, a network sees negatives among positives and nothing tells you.
+# First, to overlook MONOCHROME1. Both pictures below are 'a chest radiograph' to a program.
+
+# %%
+pair = [shown, by_steps] if inverted else []
+titles = ["MONOCHROME1 overlooked", "as meant"]
+show(plots.show_images(pair, titles, columns=2, width=1.9)) if inverted else None
+
+# %% [markdown]
+# On the left, air is bright and bone is dark. If that happens to some of the files, a network sees
+# negatives among positives, and nothing tells you.
 #
 # Second, a file without a window. We take the window out of the same file, and try three ways to do
 # without: the full range of the bits, the smallest to the largest value, and the percentiles that
-# `read_dicom` falls back on.
+# `read_dicom` falls back on. Its steps say so.
+
+
+# %%
+def stretch(numbers):
+    """Smallest to largest, and turned around as MONOCHROME1 asks for."""
+    return (numbers.max() - numbers) / (numbers.max() - numbers.min())
+
 
 # %%
 if inverted:
@@ -627,20 +656,36 @@ if inverted:
         delattr(dataset, name)
     bare = dicom.read_dicom(dataset)
     full = 1 - stored / (2**dataset.BitsStored - 1)
-    spread = (stored.max() - stored) / (stored.max() - stored.min())
+    spread = stretch(stored)
     print(*bare.steps, sep="\n")
 
 # %%
 if inverted:
-    ways = [full, spread, bare.pixels, example.pixels]
-    titles = ["range of the bits", "smallest to largest", "percentiles", "with its window"]
-show(plots.show_images(ways, titles, width=1.55)) if inverted else None
+    ways = {"range of the bits": full, "smallest to largest": spread}
+    ways |= {"percentiles": bare.pixels, "with its window": example.pixels}
+    figure = plots.show_images(list(ways.values()), list(ways), width=1.55)
+show(figure) if inverted else None
 
 # %% [markdown]
-# By the range of the bits, the gray depends on how many bits the machine happened to store. By
-# smallest and largest, one burnt-in marker or one dead pixel sets the scale. Percentiles pass over
-# both, and `read_dicom` names them in its steps, so that you can count such files. How far the
-# pictures differ depends on the file, and that is the trouble: no two files err alike.
+# The same file, four pictures. By the range of the bits, the gray depends on how many bits the
+# machine happened to store. The next two look alike here. Now two of the pixels break: one is stuck
+# at 0, the other at the largest number that the bits allow. The contrast (the standard deviation of
+# the gray values) before and after:
+
+# %%
+contrast = {}
+if inverted:
+    broken = stored.copy()
+    broken[0, :2] = 0, 2**dataset.BitsStored - 1
+    robust = [1 - dicom.display_values(numbers, dataset)[0] for numbers in (stored, broken)]
+    contrast["smallest to largest"] = [stretch(stored).std(), stretch(broken).std()]
+    contrast["percentiles"] = [robust[0].std(), robust[1].std()]
+pd.DataFrame(contrast, index=["before", "two pixels broken"]).T.round(2)
+
+# %% [markdown]
+# Where the smallest and the largest value set the scale, two pixels of many thousands change the
+# whole picture. A burnt-in marker does the same. The percentiles pass over them, and `read_dicom`
+# names them in its steps, so that you can count such files.
 
 # %% [markdown]
 # ### Three readers on one image
@@ -650,7 +695,7 @@ show(plots.show_images(ways, titles, width=1.55)) if inverted else None
 # %%
 if vindr_data is not None:
     example_id = exploration.most_fused(vindr_data.readings.boxes, vindr_data.fused)
-    pixels = dicom.read_dicom(vindr.find_images(settings.vindr)[example_id]).pixels
+    pixels = dicom.read_dicom(vindr_files[example_id]).pixels
     tables = [vindr_data.readings.boxes, vindr_data.fused]
     of_both = [table[table["image_id"] == example_id] for table in tables]
     print(f"{len(of_both[0])} boxes of the readers, {len(of_both[1])} fused boxes")
@@ -663,6 +708,33 @@ show(figure, colors=96) if vindr_data is not None else None
 
 # %% [markdown]
 # Where several frames lie close together on the left, there is one on the right: their mean.
+
+# %% [markdown]
+# ### A nodule at 640 and at 224 pixels
+#
+# The table told how many nodules shrink to a few dots. What does that look like? We take a nodule of
+# median size, of those that two readers agree on, and cut out its surroundings after the image was
+# scaled. An image smaller than 640 pixels, as in the demo, is left as it is, and shrunk in the ratio
+# of 224 to 640.
+
+# %%
+if vindr_data is not None:
+    nodule = exploration.typical_box(vindr_data.fused, label="Nodule/Mass")
+    pixels = dicom.read_dicom(vindr_files[nodule["image_id"]]).pixels
+    large = min(640, max(pixels.shape))
+    sizes = [large, round(large * 224 / 640)]
+    short = min(nodule["x_max"] - nodule["x_min"], nodule["y_max"] - nodule["y_min"])
+
+# %%
+if vindr_data is not None:
+    crops = exploration.close_ups(pixels, nodule, sizes=sizes)
+    side = [f"{n} px: nodule {short * n / max(pixels.shape):.0f} px" for n in sizes]
+    figure = plots.show_images(crops, side, columns=2, width=2.2)
+show(figure) if vindr_data is not None else None
+
+# %% [markdown]
+# On the right the nodule is a handful of dots, hardly to be told from a rib's edge or a vessel. No
+# network gets back what is not in its input.
 
 # %% [markdown]
 # ## Two sites, two looks
