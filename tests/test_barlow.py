@@ -72,6 +72,46 @@ def test_the_seed_fixes_the_weights_and_leaves_the_global_state():
         barlow.build_backbone("vgg", seed=0)
 
 
+def test_one_channel_gives_the_features_of_three(tmp_path):
+    one = barlow.build_backbone("resnet18", seed=0, channels=1).eval()
+    three = barlow.build_backbone("resnet18", seed=0).eval()
+    gray = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(one(gray), three(gray.expand(-1, 3, -1, -1)), atol=1e-4)
+    barlow.save_backbone(one, tmp_path / "one.safetensors", settings={})
+    state = barlow.read_weights(tmp_path / "one.safetensors")[0]
+    torchvision.models.resnet18().load_state_dict(state, strict=False)  # raises on wrong shapes
+    for channels in (1, 3):
+        loaded = barlow.build_backbone("resnet18", seed=9, channels=channels).eval()
+        barlow.load_weights(loaded, state)
+        shown = gray.expand(-1, channels, -1, -1)
+        assert torch.allclose(loaded(shown), one(gray), atol=1e-4)
+    with pytest.raises(ValueError, match="channels is 2"):
+        barlow.build_backbone("resnet18", seed=0, channels=2)
+
+
+def test_one_channel_trains_like_three():
+    images = torch.randn(2, 8, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    losses = []
+    for channels in (1, 3):
+        backbone = barlow.build_backbone("resnet18", seed=0, channels=channels)
+        torch.manual_seed(0)
+        made = barlow.BarlowTwins(backbone, projector=(32, 32, 16))
+        losses.append(made.criterion(made(images[0]), made(images[1])).item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(OSError, match=r"file/new cannot be written .*; choose a folder"):
+        barlow.save_backbone(
+            barlow.build_backbone("resnet18", seed=0),
+            tmp_path / "file" / "new" / "b.safetensors",
+            settings={},
+        )
+    barlow.check_writable(tmp_path / "fresh")
+    assert os.listdir(tmp_path / "fresh") == []
+
+
 def test_saving_and_reading_back_is_exact(tmp_path):
     backbone = barlow.build_backbone("resnet18", seed=0)
     path = tmp_path / "new" / "backbone.safetensors"
@@ -93,11 +133,49 @@ def test_torch_files_load_with_any_prefix_and_classifier(tmp_path, prefix):
     assert torch.equal(backbone.layer4[1].conv2.weight, source.layer4[1].conv2.weight)
 
 
-def test_weights_that_do_not_fit_are_named():
+def original_state(prefix=""):
+    """The names of the original Barlow Twins: its released ResNet-50, or its whole model."""
+    state = {k: v for k, v in torchvision.models.resnet50().state_dict().items() if k[:3] != "fc."}
+    if not prefix:
+        return state
+    heads = {
+        "module.projector.0.weight": torch.zeros(4, 4),
+        "module.bn.running_mean": torch.ones(4),
+    }
+    return {f"{prefix}{k}": v for k, v in state.items()} | heads
+
+
+@pytest.mark.parametrize("prefix", ["", "module.backbone."], ids=["released", "whole model"])
+def test_the_original_resnet50_loads(tmp_path, prefix):
+    path, state = tmp_path / "resnet50.pth", original_state(prefix)
+    torch.save({"epoch": 1000, "model": state} if prefix else state, path)
+    backbone = barlow.build_backbone("resnet50", seed=5)
+    barlow.load_weights(backbone, barlow.read_weights(path)[0])
+    expected = state[f"{prefix}layer4.2.conv3.weight"]
+    assert torch.equal(backbone.layer4[2].conv3.weight, expected)
+
+
+def test_our_own_training_checkpoint_loads_as_a_backbone(tmp_path):
+    made = module()
+    torch.save({"state_dict": made.state_dict(), "epoch": 2}, tmp_path / "last.ckpt")
+    backbone = barlow.build_backbone("resnet18", seed=5)
+    barlow.load_weights(backbone, barlow.read_weights(tmp_path / "last.ckpt")[0])
+    assert torch.equal(backbone.conv1.weight, made.backbone.conv1.weight)
+
+
+def test_weights_of_another_architecture_name_every_key():
     backbone = barlow.build_backbone("resnet18", seed=0)
     other = barlow.build_backbone("resnet50", seed=0).state_dict()
-    with pytest.raises(barlow.WeightsError, match="another architecture"):
+    with pytest.raises(barlow.WeightsError, match="another architecture") as caught:
         barlow.load_weights(backbone, other)
+    own = backbone.state_dict()
+    wrong = {k for k in own.keys() | other.keys() if k not in own or k not in other}
+    wrong |= {k for k in own.keys() & other.keys() if own[k].shape != other[k].shape}
+    assert len(wrong) > 200 and all(key in str(caught.value) for key in wrong)
+
+
+def test_weights_that_do_not_fit_are_named():
+    backbone = barlow.build_backbone("resnet18", seed=0)
     state = dict(backbone.state_dict())
     del state["layer1.0.conv1.weight"]
     with pytest.raises(barlow.WeightsError, match=r"1 missing: layer1\.0\.conv1\.weight"):
@@ -199,6 +277,21 @@ def test_training_lowers_the_loss(tmp_path):
     assert log["loss"].iloc[-1] < 0.8 * log["loss"].iloc[0]
     terms = log["invariance"] + 5e-3 * log["redundancy"]
     assert (terms - log["loss"]).abs().max() < 1e-3
+
+
+def test_a_batch_of_one_is_refused():
+    view = torch.zeros(1, 1, 32, 32)
+    with pytest.raises(ValueError, match="batch of 1 image"):
+        module().training_step((view, view), 0)
+
+
+def test_another_criterion_can_be_given():
+    def redundancy_only(z_a, z_b):
+        return barlow.loss_terms(barlow.cross_correlation(z_a, z_b))[1]
+
+    made = module(criterion=redundancy_only)
+    assert made.criterion is redundancy_only
+    assert "criterion" not in made.hparams and "backbone" not in made.hparams
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_step():
