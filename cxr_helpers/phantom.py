@@ -90,6 +90,8 @@ _SHAPE = (
     / 1000
 )
 
+_DOME_MEAN = _SHAPE[0, :, 23:].mean(0)
+
 # 5 x 7 letters for burnt-in marks, one number per row, most significant bit on the left.
 _GLYPHS = {
     "A": (14, 17, 17, 31, 17, 17, 17),
@@ -211,10 +213,10 @@ def draw_patient(seed: int, number: int, *, sex: str, age: float) -> Patient:
         raise ValueError(f"age is {age!r}; expected years from 0 to 120")
     rng = _rng(seed, 1, number)
     grown = min(1.0, 0.42 + 0.58 * age / 16)
-    height = grown * (25.2 if sex == "M" else 22.6) * rng.normal(1, 0.07)
+    height = grown * (27.0 if sex == "M" else 24.4) * rng.normal(1, 0.07)
     modes = np.clip(rng.normal(size=6) * 1.15, -2.5, 2.5)
     shape = _SHAPE[0] + np.tensordot(modes, _SHAPE[1:], 1)
-    wide = rng.normal(0.95, 0.05)
+    wide = rng.normal(0.86, 0.05)
     outline = shape * height
     outline[:, 2:23] *= wide
     outline[:, 23:] = shape[:, 23:]  # domes stay fractions of the lung's height
@@ -243,10 +245,13 @@ def draw_patient(seed: int, number: int, *, sex: str, age: float) -> Patient:
         "vertebra": height * rng.normal(0.098, 0.004),
         "spine": grown * rng.normal(1.75, 0.12),
         "breast": float(sex == "F" and age > 12) * rng.gamma(4.0, 0.9) * (0.7 + 0.2 * fat),
-        "breast_f": rng.normal(0.80, 0.08),
+        "breast_f": rng.normal(0.66, 0.08),
         "breast_x": rng.normal(0.60, 0.05),
-        "dome_right": min(rng.normal(-0.01, 0.022), 0.04),
-        "dome_left": min(rng.normal(0.0, 0.022), 0.04),
+        "dome": float(np.clip(rng.normal(0.20, 0.045), 0.09, 0.32)),
+        "dome_peak": rng.uniform(0.30, 0.52),
+        "dome_round": rng.uniform(1.8, 2.8),
+        "dome_right": rng.normal(-0.005, 0.015),
+        "dome_left": rng.normal(0.02, 0.02),
         "texture": rng.gamma(6.0, 1 / 6),
         "bubble": rng.uniform(),
         "bowel": rng.uniform(),
@@ -271,7 +276,7 @@ def _draw_tree(rng: np.random.Generator, outline: np.ndarray, height: float) -> 
         radius = rng.uniform(0.26, 0.44, n) * height / 24
         length = (0.30 * reach + 0.09 * height * np.abs(np.sin(angle))) * rng.uniform(0.7, 1.2, n)
         for generation in range(6):
-            n = 24 - 3 * generation
+            n = max(5, round(36 * 0.68**generation))  # points along a branch; twigs are short
             t = np.linspace(0, 1, n)[None, :]
             bend = rng.normal(0, 0.6, len(angle))
             heading = angle[:, None] + bend[:, None] * (t - 0.5)
@@ -339,33 +344,36 @@ def draw_acquisition(
         "zoom": (rng.normal(1.10, 0.075) if ap else rng.normal(1.03, 0.045)),
         "tilt": rng.normal(0, 0.055 if ap else 0.02),
         "shift_x": rng.normal(0, 2.0 if ap else 1.0),
-        "shift_y": rng.normal(0.6, 2.2 if ap else 1.6),
+        "shift_y": rng.normal(1.8, 2.2 if ap else 1.6),
         "rotation": rng.normal(0, 1.8 if ap else 0.7),
         "lordosis": rng.normal(0.035 if ap else 0.0, 0.02),
         "inspiration": float(np.clip(rng.normal(0.87 if ap else 0.97, 0.05), 0.68, 1.06)),
         "heart": 1.09 if ap else 1.0,
         "scapula": rng.uniform(0.0, 0.35) if not ap else rng.uniform(0.35, 1.0),
         "arms": rng.normal(2.2, 1.2) if ap else rng.normal(4.0, 1.8),
-        "shrug": rng.uniform(0.0, 2.5) if ap else rng.uniform(-0.5, 1.2),
+        "shrug": rng.uniform(-2.2, 0.6) if ap else rng.uniform(-0.5, 1.2),
         "supine": float(ap and rng.uniform() < 0.6),
         "haze": rng.gamma(1.2, 1.0) if ap else rng.gamma(0.8, 0.3),
         "haze_side": rng.normal(0, 0.6),
-        "gradient_x": rng.normal(0, 0.30 if ap else 0.08),
+        "gradient_x": rng.normal(0, 0.20 if ap else 0.08),
         "gradient_y": rng.normal(0, 0.30 if ap else 0.12),
-        "dose": float(np.exp(np.clip(rng.normal(12.0 if ap else 12.8, 0.6), 11.0, 14.5))),
-        "scatter": rng.uniform(0.5, 1.7) if ap else rng.uniform(0.2, 0.8),
+        "dose": float(np.exp(np.clip(rng.normal(12.0 if ap else 12.6, 0.5), 10.8, 14.0))),
+        "scatter": rng.uniform(0.8, 2.2) if ap else rng.uniform(0.4, 1.2),
         "grain": rng.uniform(0.4, 1.0),
-        "local": rng.uniform(0.0, 0.45) if nih else rng.uniform(0.15, 0.6),
-        "sharpen": rng.uniform(0.0, 0.8) if nih else rng.uniform(0.2, 1.2),
-        "lung_gray": rng.uniform(0.24, 0.50) if nih else rng.uniform(0.12, 0.34),
-        "bright_gray": rng.uniform(0.70, 0.93) if nih else rng.uniform(0.80, 0.99),
+        "local": rng.uniform(0.1, 0.4) if nih else rng.uniform(0.2, 0.5),
+        "sharpen": rng.uniform(0.0, 0.4) if ap else rng.uniform(0.1, 0.9),
+        "lung_gray": float(np.clip(rng.normal(0.44 if ap else 0.40, 0.10), 0.18, 0.62)),
+        "contrast": float(np.clip(rng.normal(0.29 if ap else 0.43, 0.05), 0.12, 0.62)),
+        "blur": rng.uniform(0.65, 1.05) if ap else rng.uniform(0.45, 0.7),
+        "top_gray": rng.uniform(0.80, 0.96) if ap else rng.uniform(0.86, 1.02),
         "toe": rng.uniform(0.5, 1.4),
         "outer": rng.uniform(),
         "border": rng.uniform(),
         "chin": rng.uniform() * (1.0 if ap else 4.0),
     }
-    if ap:
-        traits["lung_gray"] = min(0.62, traits["lung_gray"] + rng.uniform(0.0, 0.12))
+    if not nih:
+        traits["lung_gray"] -= 0.12
+        traits["contrast"] += 0.12
     return Acquisition(site, view, tuple(image_hw), tuple(field_cm), int(image), traits)
 
 
@@ -376,8 +384,13 @@ def _smooth(x: np.ndarray) -> np.ndarray:
     """A soft step: 0 below -1, 1 above 1."""
     t = 0.5 * x
     t += 0.5
-    np.clip(t, 0, 1, out=t)
-    return t * t * (3 - 2 * t)
+    np.maximum(t, 0, out=t)
+    np.minimum(t, 1, out=t)
+    step = -2 * t
+    step += 3
+    step *= t
+    step *= t
+    return step
 
 
 def _fourth(x: np.ndarray) -> np.ndarray:
@@ -423,6 +436,30 @@ def _fractal(rng: np.random.Generator, hw: tuple[int, int], first: int, octaves:
     return out / np.float32(np.sqrt(total) * 0.75)
 
 
+def _fine(table: np.ndarray) -> np.ndarray:
+    """The table at so many entries that its values can be looked up without interpolation."""
+    at = np.linspace(0, len(table) - 1, _FINE)
+    return np.interp(at, np.arange(len(table)), table).astype(np.float32)
+
+
+def _places(at: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Entries of a fine table that runs evenly from `low` to `high`."""
+    places = at * ((_FINE - 1) / (high - low))
+    places += 0.5 - low * ((_FINE - 1) / (high - low))
+    np.maximum(places, 0, out=places)
+    np.minimum(places, _FINE - 1, out=places)
+    return places.astype(np.int32)
+
+
+def _look(table: np.ndarray, at: np.ndarray, low: float, high: float) -> np.ndarray:
+    """The table's value at `at`; its entries lie evenly from `low` to `high`."""
+    return np.take(_fine(table), _places(at, low, high))
+
+
+_FINE = 4096  # entries of a table without interpolation between them
+Window = tuple[slice, slice]
+
+
 class _Scene:
     """Pixel coordinates of one image, and the thickness maps (cm) that are being filled."""
 
@@ -457,13 +494,14 @@ class _Scene:
         x0, y0 = c * x - s * yc, c * yc + s * x + self.pivot_y
         return (x0 + self.center[0]) / self.px[0] - 0.5, (y0 + self.center[1]) / self.px[1] - 0.5
 
-    def look(self, table: np.ndarray, at: np.ndarray, low: float, high: float) -> np.ndarray:
-        """Linear look-up in a table whose entries lie evenly from `low` to `high`."""
-        pos = np.clip((at - low) * ((len(table) - 1) / (high - low)), 0, len(table) - 1.001)
-        index = pos.astype(np.int32)
-        frac = (pos - index).astype(np.float32)
-        table = table.astype(np.float32)
-        return table[index] + (table[index + 1] - table[index]) * frac
+    def window(self, x0: float, x1: float, y0: float, y1: float) -> Window:
+        """Rows and columns that hold a rectangle given in cm, whatever the tilt."""
+        col, row = self.to_pixels(np.array([x0, x1, x0, x1]), np.array([y0, y0, y1, y1]))
+        rows, cols = (
+            slice(int(np.clip(np.floor(at.min()), 0, n)), int(np.clip(np.ceil(at.max()) + 1, 0, n)))
+            for at, n in zip((row, col), self.hw, strict=True)
+        )
+        return rows, cols
 
     def _lungs(self) -> None:
         """Coordinates (u, f) of the lung on the pixel's side, and the lungs' thickness."""
@@ -481,11 +519,8 @@ class _Scene:
             lat.append(_curve(knots, [apex, apex, *row[2:14], tail, tail], grid))
             knots = [-0.4, 0.0, *_MEDIAL_AT, 1.5]
             med.append(_curve(knots, [apex, apex, *row[14:23], row[22] + 0.2], grid))
-            knots = [0, *_DOME_AT, 1.0, 1.3]
-            near = np.minimum(row[23:27], row[27] + 0.01)
-            flat = [near[0], *near, *row[27:32], 1.0, 1.05]
             lift = self.t["dome_right" if len(dome) == 0 else "dome_left"]
-            dome.append(_curve(knots, flat, np.linspace(0, 1.3, 100)) + lift)
+            dome.append(self._dome_line(row[23:]) + lift)
             top.append(row[0])
             high.append(row[1])
         pick = lambda pair: np.where(right, np.float32(pair[0]), np.float32(pair[1]))  # noqa: E731
@@ -494,14 +529,12 @@ class _Scene:
         widen = 1 + 0.25 * (1 - self.insp)
         scale = widen * (1 + 0.03 * self.q["rotation"] * self.side)
 
-        def both(tables, at, low, hi):
-            joined = np.concatenate(tables).astype(np.float32)
-            n = len(tables[0])
-            pos = np.clip((at - low) * ((n - 1) / (hi - low)), 0, n - 1.001)
-            index = pos.astype(np.int32)
-            frac = (pos - index).astype(np.float32)
-            index = index + np.where(right, 0, n).astype(np.int32)
-            return joined[index] * (1 - frac) + joined[index + 1] * frac
+        offset = np.where(right, np.int32(0), np.int32(_FINE))
+
+        def both(tables, at, low, high):
+            """Each pixel's value in the table of its side."""
+            fine = np.concatenate([_fine(table) for table in tables])
+            return np.take(fine, _places(at, low, high) + offset)
 
         self.lat = both(lat, self.f, -0.4, 1.5) * scale
         self.med = both(med, self.f, -0.4, 1.5)
@@ -510,7 +543,7 @@ class _Scene:
         widest = pick([o[2:14].max() for o in self.p.outline])
         column = (self.ax - pick([o[14:23].min() for o in self.p.outline])) / widest * 1.15
         flat_dome = self.t.get("flat_dome", 0.0)
-        dome = self.domes = [1 - 1.25 * (1 - table) for table in dome]
+        self.domes = dome
         dome_f = both(dome, column, 0, 1.3)
         dome_f = dome_f + flat_dome * (0.97 - dome_f)
         self.below = (self.f - dome_f) * self.high  # cm below the diaphragm's dome
@@ -528,259 +561,329 @@ class _Scene:
         self.field = self.inside * _smooth(-self.below / 0.5)  # what is seen as lung
         self.lung = depth * self.inside * round_off * apex * np.maximum(front, recess)
 
+    def _dome_line(self, own: np.ndarray) -> np.ndarray:
+        """Height (in f) of the diaphragm from the medial (0) to beyond the lateral border (1.3).
+
+        A dome that falls steeply to the costophrenic angle and gently to the heart, plus what
+        sets the patient's outline `own` (9,) apart from the mean outline.
+        """
+        t = self.t
+        c = np.linspace(0, 1.3, 100)
+        peak, drop = t["dome_peak"], t["dome"]
+        lateral = np.clip((c - peak) / (1.04 - peak), 0, 1) ** t["dome_round"]
+        medial = np.clip((peak - c) / peak, 0, 1) ** 2
+        line = 1.0 - drop * np.sqrt(1 - lateral) + 0.3 * drop * medial
+        shift = _curve([0, *_DOME_AT, 1.3], [0, 0, *(own - _DOME_MEAN)[1:], 0], c)
+        return line + 0.6 * shift
+
     # --- the parts of the body ---
 
     def body(self) -> None:
         """Torso, neck, shoulders and arms, breasts and skin folds."""
         p, t = self.p, self.t
-        h = p.lung_height * self.insp
         grown = t["grown"]
         chest = float(p.outline[:, 2:14].max()) + 2.6 * grown + 0.9 * p.fat
         shoulder = t["shoulder"] + 5.5 * grown + 0.5 * p.fat
         neck = t["neck"]
         ys = np.array([-14, -6.5, -4.5, -2.5, -0.5, 2.5, 6.0, 11.0, 16.0, 24.0, 34.0]) * grown
-        rise = self.q["arms"] * 0.15 + self.q["shrug"]
+        rise = self.q["arms"] * 0.15 + self.q["shrug"] - 2.0
         half = [neck, neck * 1.05, neck * 1.5, 0.74 * shoulder, 0.96 * shoulder, shoulder + 1.0]
-        half += [0.97 * chest + 1.5]
-        half += [chest, chest, chest * 0.98, chest * 0.97 + 0.3 * p.fat]
+        half += [max(chest + 2.0, 0.94 * shoulder), chest + 3.0, chest + 0.8]
+        half += [chest * 0.95, chest * 0.91 + 0.3 * p.fat]
         deep = (
-            np.array([0.66, 0.66, 0.68, 0.74, 0.84, 0.93, 0.97, 0.99, 1.05, 1.18, 1.25]) * p.depth
+            np.array([0.95, 0.95, 0.92, 0.88, 0.90, 0.92, 0.94, 0.96, 1.05, 1.15, 1.20]) * p.depth
         )
         grid = np.linspace(-14, 34, 300)
-        width = self.look(_curve(ys - rise, half, grid, 21), self.y, -14, 34)
-        depth = self.look(_curve(ys, deep, grid, 21), self.y, -14, 34)
-        xc = np.abs(self.x - 0.4 * self.mid)
-        edge = np.minimum(xc / width, 1)
-        torso = depth * _dome(_fourth(edge) * edge * edge)
-        self.torso_width = width
-        out = self.q["arms"]
-        start_x, start_y = t["shoulder"] + 1.2 * grown, 2.4 * grown
-        lean = float(np.clip(out / 16, -0.05, 0.7))
-        self.arm_axis = xc - start_x - lean * np.maximum(self.y - start_y, 0)
-        self.arm_from = start_y
-        radius = (4.2 + 0.45 * p.fat) * grown
-        arm = 1.8 * radius * _dome((self.arm_axis / radius) ** 2) * _smooth((self.y + 1.5) / 3.0)
-        self.soft = np.maximum(torso, arm)
-        self.soft = self.soft + 0.10 * (torso + arm - self.soft)
-        if self.q["chin"] < 0.3:  # the jaw at the upper border
-            up = (self.y + 13.5 + 9 * self.q["chin"]) / 4.5
-            self.soft = self.soft + 9.0 * _dome((xc / 6.5) ** 2 + up * up)
-            jaw = np.abs(np.sqrt((xc / 5.5) ** 2 + up * up) - 0.95)
-            self.bone = self.bone + 0.8 * _smooth((0.13 - jaw) / 0.1)
+        width = _look(_curve(ys - rise, half, grid, 21), self.y, -14, 34)
+        depth = _look(_curve(ys, deep, grid, 21), self.y, -14, 34)
+        off = np.abs(self.x - 0.4 * self.mid)
+        edge = np.minimum(off / width, 1)
+        self.soft = depth * _dome(_fourth(edge) * edge * edge)
+        self._arms()
+        if self.q["chin"] < 0.3:
+            self._jaw()
         if t["breast"] > 0.3:
-            size = t["breast"]
-            reach = 5.0 + 0.9 * size
-            bx = t["breast_x"] * float(p.outline[:, 2:14].max())
-            droop = self.y - (t["breast_f"] * h - (0.25 * h if self.q["supine"] else 0.0))
-            r2 = ((self.ax - bx) / reach) ** 2
-            up = np.where(droop > 0, (droop / (0.35 * reach)) ** 2, (droop / (1.25 * reach)) ** 2)
-            flat = 0.55 if self.a.view == "AP" else 1.0
-            self.soft = self.soft + flat * 0.95 * size * np.maximum(1 - r2 - up, 0) * (
-                xc < width + 1.5
-            )
-        elif t["grown"] > 0.9:
-            r2 = ((self.ax - 0.55 * chest) / 8.5) ** 2 + ((self.y - 0.33 * h) / 7.5) ** 2
-            self.soft = self.soft + 1.4 * _dome(r2)
+            self._breasts(width)
+        elif grown > 0.9:  # pectoral muscles
+            h = p.lung_height * self.insp
+            side = 0.55 * chest + 9
+            w = self.window(-side, side, 0.33 * h - 8, 0.33 * h + 8)
+            r2 = ((self.ax[w] - 0.55 * chest) / 8.5) ** 2 + ((self.y[w] - 0.33 * h) / 7.5) ** 2
+            self.soft[w] += 1.4 * _dome(r2)
+
+    def _arms(self) -> None:
+        """Upper arms beside the chest, with their bones."""
+        t, grown = self.t, self.t["grown"]
+        start_x, start_y = t["shoulder"] + 1.2 * grown, 2.4 * grown
+        lean = float(np.clip(self.q["arms"] / 16, -0.05, 0.7))
+        radius = (4.2 + 0.45 * self.p.fat) * grown
+        thick = 1.15 * grown
+        for side in (-1, 1):
+            w = self.window(side * (start_x - radius - 2), side * 60, -5, 60)
+            x, y = side * (self.x[w] - 0.4 * self.mid[w]), self.y[w]
+            axis = x - start_x - lean * np.maximum(y - start_y, 0)
+            arm = 1.8 * radius * _dome((axis / radius) ** 2) * _smooth((y + 1.5) / 3.0)
+            self.soft[w] = np.maximum(self.soft[w], arm) + 0.10 * np.minimum(self.soft[w], arm)
+            d = np.abs(axis)
+            shaft = 0.6 * _smooth((thick - d) / 0.3)
+            shaft += 0.35 * np.exp(-(((d - 0.75 * thick) / 0.25) ** 2))
+            shaft *= _smooth((y - start_y - 1.0) / 0.8)
+            head = (x - start_x) ** 2 + (y - start_y) ** 2
+            head = 0.55 * np.sqrt(_dome(head / (2.35 * grown) ** 2))
+            self.bone[w] += t["bone"] * np.maximum(shaft, head)
+
+    def _jaw(self) -> None:
+        """The jaw at the upper border."""
+        w = self.window(-8, 8, -24, -6)
+        off = self.x[w] - 0.4 * self.mid[w]
+        up = (self.y[w] + 13.5 + 9 * self.q["chin"]) / 4.5
+        self.soft[w] += 9.0 * _dome((off / 6.5) ** 2 + up * up)
+        rim = np.abs(np.sqrt((off / 5.5) ** 2 + up * up) - 0.95)
+        self.bone[w] += 0.8 * _smooth((0.13 - rim) / 0.1)
+
+    def _breasts(self, width: np.ndarray) -> None:
+        """Breasts, whose lower folds show; `width` is the torso's half width."""
+        p, t = self.p, self.t
+        h = p.lung_height * self.insp
+        reach = 5.0 + 0.9 * t["breast"]
+        at_x = t["breast_x"] * float(p.outline[:, 2:14].max())
+        at_y = (t["breast_f"] - (0.25 if self.q["supine"] else 0.0)) * h
+        side = at_x + reach + 1
+        w = self.window(-side, side, at_y - 1.3 * reach, at_y + 0.6 * reach)
+        droop = (self.y[w] - at_y) / reach
+        r2 = ((self.ax[w] - at_x) / reach) ** 2
+        up = np.where(droop > 0, droop / 0.55, droop / 1.25) ** 2
+        thick = (0.30 if self.a.view == "AP" else 0.55) * t["breast"]
+        inside = np.abs(self.x[w] - 0.4 * self.mid[w]) < width[w] + 1.5
+        self.soft[w] += thick * np.maximum(1 - r2 - up, 0) * inside
 
     def mediastinum(self) -> None:
-        """Heart, great vessels, hila and trachea, as soft tissue that takes the lung's place."""
+        """Heart, great vessels and hila take the lung's place; trachea and bronchi hold air."""
         p, t = self.p, self.t
         h = p.lung_height * self.insp
         thorax = float(sum(o[2:14].max() for o in p.outline)) * (1 + 0.25 * (1 - self.insp))
         width = t["heart"] * self.q["heart"] * t.get("cardiomegaly", 1.0) * thorax
-        shift = -0.4 * self.q["rotation"]
-        x, y = self.x - self.curve * 0.5 - shift, self.y
-        depth = 0.62 * p.depth
-        tip, spread = t["heart_tilt"], 0.64 * width
+        w = self.window(-0.45 * width - 5, 0.72 * width + 5, -5, 1.1 * h)
+        x = self.x[w] - self.curve[w] * 0.5 + 0.4 * self.q["rotation"]
+        y = self.y[w]
+        self.heart, self.arch = np.zeros(self.hw, np.float32), np.zeros(self.hw, np.float32)
+        self.heart[w] = self._heart(x, y, width)
+        fluid = np.maximum(self.heart[w], self._great_vessels(x, y, w))
+        fluid += self._hila(w)
+        self.lung[w] -= np.minimum(fluid, 0.93 * self.lung[w])
+        self.fluid = np.zeros(self.hw, np.float32)
+        self._airways()
+
+    def _heart(self, x: np.ndarray, y: np.ndarray, width: float) -> np.ndarray:
+        """Thickness of the heart (cm), which is `width` cm wide."""
+        h = self.p.lung_height * self.insp
+        tip, spread = self.t["heart_tilt"], 0.64 * width
         rows = np.array([0.22, 0.30, 0.36, 0.43, 0.52, 0.62, 0.72, 0.81, 0.88, 0.95, 1.02]) * h
-        waist = 2.2 * t["grown"] + 0.10 * width
+        waist = 2.2 * self.t["grown"] + 0.10 * width
         grow = np.array([0.0, 0.0, 0.06, 0.16, 0.36, 0.62, 0.85, 0.98, 0.97, 0.78, 0.30])
         left = waist + (spread - waist) * grow ** (0.6 + 0.8 * tip)
         bulge = np.array([0.0, 0.0, 0.1, 0.30, 0.62, 0.88, 1.0, 0.98, 0.85, 0.6, 0.2])
         right = 0.5 * waist + (0.36 * width - 0.5 * waist) * bulge
         deep = np.array([0.0, 0.25, 0.5, 0.65, 0.8, 0.95, 1.0, 1.0, 0.95, 0.7, 0.3])
-        grid = np.linspace(0.2 * h, 1.05 * h, 160)
+        low, high = 0.2 * h, 1.05 * h
+        grid = np.linspace(low, high, 160)
         left, right, deep = (
-            self.look(_curve(rows, c, grid), y, 0.2 * h, 1.05 * h) for c in (left, right, deep)
+            _look(_curve(rows, c, grid), y, low, high) for c in (left, right, deep)
         )
         middle, half = 0.5 * (left - right), 0.5 * (left + right)
-        heart = depth * deep * _dome(((x - middle) / half) ** 2)
-        heart *= _smooth((y - 0.28 * h) / (0.07 * h)) * _smooth((1.0 * h - y) / 1.5)
-        self.heart = heart
+        heart = 0.62 * self.p.depth * deep * _dome(((x - middle) / half) ** 2)
+        heart *= _smooth((y - 0.28 * h) / (0.07 * h))
+        heart *= _smooth((h - y) / 1.5)
+        return heart
+
+    def _great_vessels(self, x: np.ndarray, y: np.ndarray, w: Window) -> np.ndarray:
+        """Thickness of the aorta and of the upper mediastinum; keeps the arch for its box."""
+        p, t = self.p, self.t
+        h = p.lung_height * self.insp
         knob = t["knob"] * t.get("aorta", 1.0)
         self.knob_at = (0.7 + 0.78 * knob + 0.2 * t["unfold"], 0.255 * h)
-        arch = ((x - self.knob_at[0]) / (1.12 * knob)) ** 2 + (
-            (y - self.knob_at[1]) / (1.25 * knob)
-        ) ** 2
-        self.arch = 4.2 * knob * _dome(arch)
-        down = _smooth((y - 0.22 * h) / 1.5) * _smooth((1.0 * h - y) / 2.0)
-        axis = 0.55 * knob + 0.55 + t["unfold"] * np.sin(np.clip((y / h - 0.2) / 0.8, 0, 1) * 3.14)
+        arch = ((x - self.knob_at[0]) / (1.12 * knob)) ** 2
+        arch += ((y - self.knob_at[1]) / (1.25 * knob)) ** 2
+        self.arch[w] = 4.2 * knob * _dome(arch)
+        down = _smooth((y - 0.22 * h) / 1.5) * _smooth((h - y) / 2.0)
+        axis = t["unfold"] * np.sin(np.clip((y / h - 0.2) / 0.8, 0, 1) * np.float32(np.pi))
+        axis += 0.55 * knob + 0.55
         descending = 1.9 * knob * _dome(((x - axis) / (0.82 * knob)) ** 2) * down
         rise = _smooth((y - 0.17 * h) / 1.2) * _smooth((0.6 * h - y) / 2.0)
         ascending = 3.0 * _dome(((x + 1.15 + 0.3 * t["unfold"]) / (1.35 * knob)) ** 2) * rise
         half = t["mediastinum"] * (1 + 0.12 * (self.a.view == "AP")) * t["grown"] ** 0.7
         half = half + 0.35 - 0.5 * _smooth((0.12 * h - y) / 2.0)
-        upper = 0.5 * p.depth * _dome((np.abs(x) / (half * (1 - 0.1 * np.cos(y * 0.3)))) ** 2)
-        upper = upper * _smooth((y + 1.0) / 3.0) * _smooth((0.75 * h - y) / 3.0)
-        fluid = np.maximum.reduce([heart, self.arch, ascending, upper]) + descending
-        hilum = 0.0
+        upper = 0.60 * p.depth * _dome((x / (half * (1 - 0.1 * np.cos(y * 0.3)))) ** 2)
+        upper *= _smooth((y + 1.0) / 3.0)
+        upper *= _smooth((0.75 * h - y) / 3.0)
+        return np.maximum.reduce([self.arch[w], ascending, upper]) + descending
+
+    def _hila(self, w: Window) -> np.ndarray:
+        """Thickness of the roots of both lungs, the left one higher."""
+        t, h = self.t, self.p.lung_height * self.insp
+        hilum = np.zeros_like(self.x[w])
         for side, at in ((-1, 0.43), (1, 0.39)):
-            hx, hy = side * (3.7 + 0.1 * p.fat) * t["grown"], at * h
-            dx, dy = self.x - hx, self.y - hy
+            dx = self.x[w] - side * (3.7 + 0.1 * self.p.fat) * t["grown"]
+            dy = self.y[w] - at * h
             turn = dx * (0.878 * side) + dy * 0.479
             other = dy * 0.878 - dx * (0.479 * side)
-            hilum = hilum + 2.0 * _dome((turn / 1.3) ** 2 + (other / 2.9) ** 2)
-        fluid = fluid + 1.1 * hilum * t["markings"] * t.get("hila", 1.0)
-        self.lung = self.lung - np.minimum(fluid, 0.93 * self.lung)
-        self.fluid = np.zeros(self.hw, np.float32)
-        # trachea and main bronchi
-        carina = 0.27 * h
+            hilum += 2.2 * _dome((turn / 1.3) ** 2 + (other / 2.9) ** 2)
+        return hilum * t["markings"] * t.get("hila", 1.0)
+
+    def _airways(self) -> None:
+        """Trachea and main bronchi."""
+        t, grown = self.t, self.t["grown"]
+        carina = 0.27 * self.p.lung_height * self.insp
         pull = t.get("trachea", 0.0) + 0.15 * self.q["rotation"]
-        air = 1.0 * _dome(((self.x - self.curve - pull) / (0.85 * t["grown"])) ** 2)
-        air *= _smooth((carina - self.y) / 0.8) * (0.35 + 0.65 * _smooth((self.y + 4) / 5))
+        w = self.window(-5, 5, -16, carina + 5)
+        x, y = self.x[w] - self.curve[w] - pull, self.y[w]
+        air = _dome((x / (0.85 * grown)) ** 2)
+        air *= _smooth((carina - y) / 0.8) * (0.35 + 0.65 * _smooth((y + 4) / 5))
         for side in (-1, 1):
-            slope = 1.3 if side < 0 else 0.75
-            line = (self.y - carina + 0.6) - slope * side * (self.x - self.curve - pull)
-            air = np.maximum(
-                air,
-                0.8
-                * _dome((line / (1.1 * t["grown"])) ** 2)
-                * _smooth((side * (self.x - pull) + 0.1) / 0.3)
-                * _smooth((3.6 - side * self.x) / 0.8),
-            )
-        self.gas = self.gas + air * t["grown"]
+            line = (y - carina + 0.6) - (1.3 if side < 0 else 0.75) * side * x
+            bronchus = 0.8 * _dome((line / (1.1 * grown)) ** 2)
+            bronchus *= _smooth((side * x + 0.1) / 0.3)
+            bronchus *= _smooth((3.6 - side * x) / 0.8)
+            air = np.maximum(air, bronchus)
+        self.gas[w] += air * grown
 
     def abdomen(self) -> None:
         """Gastric bubble and bowel gas below the left dome."""
         t = self.t
-        p = self.p
-        lateral = float(p.outline[1, 2:14].max())
-        if t["bubble"] < 0.42:
+        lateral = float(self.p.outline[1, 2:14].max())
+        w = self.window(-1, 1.3 * lateral + 2, 0.6 * self.p.lung_height, 60)
+        x, below = self.x[w], self.below[w]
+        left = self.side[w] > 0
+        if t["bubble"] < 0.36:
             size = 1.6 + 4.0 * t["bubble"]
-            dx = (self.x - 0.50 * lateral) / (1.25 * size)
-            top = self.below - 0.9
-            dy = (top - size * 0.75) / (0.85 * size)
-            level = (
-                1.0 if self.q["supine"] or t["bowel"] > 0.5 else _smooth((0.75 * size - top) / 0.25)
-            )
-            bubble = 3.4 * np.maximum(1 - dx**2 - dy**2, 0) ** 0.5 * level
-            self.gas = self.gas + bubble * (self.below > 0.2) * (self.side > 0)
+            top = below - 0.9
+            d2 = ((x - 0.50 * lateral) / (1.25 * size)) ** 2
+            d2 += ((top - 0.75 * size) / (0.85 * size)) ** 2
+            bubble = 2.4 * _dome(d2) * (below > 0.2) * left
+            if not self.q["supine"] and t["bowel"] <= 0.5:  # a fluid level
+                bubble *= _smooth((0.75 * size - top) / 0.25)
+            self.gas[w] += bubble
         if t["bowel"] < 0.35:
-            rng = self.rng
-            blobs = np.zeros(self.hw, np.float32)
+            blobs = np.zeros_like(x)
             for _ in range(5):
-                cx, cy = rng.uniform(0.1, 0.9) * lateral, rng.uniform(4, 11)
-                r = rng.uniform(0.8, 2.2)
-                d = ((self.x - cx) / (1.3 * r)) ** 2 + ((self.below - cy) / r) ** 2
-                blobs = np.maximum(blobs, 0.9 * r * np.maximum(1 - d, 0))
-            self.gas = self.gas + blobs * (self.below > 0.5)
+                at_x, at_y = self.rng.uniform(0.1, 0.9) * lateral, self.rng.uniform(4, 11)
+                r = self.rng.uniform(0.8, 2.2)
+                d2 = ((x - at_x) / (1.3 * r)) ** 2 + ((below - at_y) / r) ** 2
+                blobs = np.maximum(blobs, 0.9 * r * np.maximum(1 - d2, 0))
+            self.gas[w] += blobs * (below > 0.5)
 
     def skeleton(self) -> None:
-        """Ribs front and back, spine, clavicles, scapulae and humeri."""
+        """Ribs front and back, spine, clavicles and scapulae."""
+        self._ribs()
+        self._spine()
+        self._clavicles()
+        self._scapulae()
+
+    def _ribs(self) -> None:
+        """Twelve ribs behind, arching down to the side, and the front ends of nine."""
         p, t = self.p, self.t
         h = p.lung_height
-        lift = self.q["lordosis"] * h
+        reach = float(p.outline[:, 2:14].max()) * 1.3 + 2
+        w = self.window(-reach, reach, -4, 1.5 * h)
+        y, ax, f = self.y[w], self.ax[w], np.clip(self.f[w], 0, 1)
+        wall = self.wall[w]
+        s = np.clip(ax / (wall + 0.5), 0, 1.08)
         gap = t["rib_space"] * h * (0.72 + 0.28 * self.insp)
-        s = np.clip(self.ax / (self.wall + 0.5), 0, 1.08)
-        size = t["rib_size"]
-        px = self.step
-        wave = 0.12 * np.sin(3.1 * self.ax / 4 + self.p.number % 7)
-        drop = t["rib_drop"] * h * (0.75 + 0.45 * np.clip(self.f, 0, 1))
-
+        wave = 0.12 * np.sin(3.1 * ax / 4 + p.number % 7)
+        drop = t["rib_drop"] * h * (0.75 + 0.45 * f)
         rng = _rng(p.number, 8)
         shifts = rng.normal(0, 0.05, 20).astype(np.float32)
         strength = rng.uniform(0.65, 1.25, 20).astype(np.float32)
 
-        def ribs(y0, slope, r):
-            phase = (self.y - y0) / gap
+        def band(center, slope, r):
+            """Index of the nearest rib, and its thickness: a body with a denser cortex."""
+            phase = (y - center) / gap
             index = np.round(phase)
             each = np.clip(index + 3, 0, 19).astype(np.int32)
             d = (phase - index + shifts[each]) * gap / np.sqrt(1 + slope**2)
-            shell = np.abs(np.abs(d) - 0.82 * r)
-            width = max(0.13, 0.8 * px)
-            body = _smooth((r - np.abs(d)) / (0.9 * px))
-            cortex = np.maximum(1 - shell / width, 0)
+            off = np.abs(d)
+            body = _smooth((r - off) / (0.9 * self.step))
+            cortex = np.maximum(1 - np.abs(off - 0.82 * r) / max(0.13, 0.8 * self.step), 0)
             low = np.where(d > 0, np.float32(1.5), np.float32(1))
-            return index, (0.26 * body + 0.13 * cortex * low * body) * strength[each]
+            return index, (0.28 + 0.11 * cortex * low) * body * strength[each]
 
-        s3 = s * s * s
-        y0 = t["rib_first"] * h + drop * (1.3 * s * s - 0.42 * s) + wave
-        slope = drop * (2.6 * s - 0.42) / self.wall
-        index, back = ribs(y0, slope, size)
-        tangent = 1 + 0.5 * s3 * s3
-        back = back * tangent * ((index >= 0) & (index <= 11)) * (s < 1.06) * (self.ax > 1.6)
-        front_drop = t["rib_front"] * h
-        y1 = (
-            t["rib_first"] * h
-            + 0.82 * drop
-            + front_drop * (1 - s) * (1.25 - 0.35 * s)
-            - 2 * lift
-            + wave
-        )
-        slope = front_drop * (1.6 - 0.7 * s) / self.wall
-        index, front = ribs(y1, slope, 1.12 * size)
+        first = t["rib_first"] * h + wave
+        slope = drop * (2.6 * s - 0.42) / self.wall[w]
+        index, back = band(first + drop * (1.3 * s * s - 0.42 * s), slope, t["rib_size"])
+        back *= (1 + 0.5 * _fourth(s) * s * s) * ((index >= 0) & (index <= 11))
+        back *= (s < 1.06) & (ax > 1.6)
+        fall = t["rib_front"] * h
+        lift = self.q["lordosis"] * h
+        center = first + 0.82 * drop + fall * (1 - s) * (1.25 - 0.35 * s) - 2 * lift
+        slope = fall * (1.6 - 0.7 * s) / wall
+        index, front = band(center, slope, 1.12 * t["rib_size"])
         ends = np.clip(0.30 + 0.035 * index, 0.3, 0.75)
-        front = front * _smooth((s - ends) / 0.06) * ((index >= 0) & (index <= 8)) * (s < 1.05)
-        hidden = 1 - 0.6 * _smooth((self.below - 2.0) / 2.5)
-        self.bone = self.bone + t["bone"] * hidden * (back + 0.5 * front)
-        # spine
-        dx = self.x - self.mid
-        half = t["spine"] * (0.72 + 0.014 * self.y)
-        period = t["vertebra"]
-        phase = self.y / period + 0.35
-        disc = _smooth((np.abs(phase - np.round(phase)) * period - 0.17) / 0.14)
-        column = 0.55 * _dome(_fourth(dx / half)) * (0.6 + 0.4 * disc)
-        rim = np.exp(-(((np.abs(dx) - 0.92 * half) / 0.16) ** 2)) * disc
-        mid_phase = phase + 0.5
-        dy = (mid_phase - np.round(mid_phase)) * period
-        pedicle = np.exp(
-            -((((np.abs(dx) - 0.62 * half) / 0.33) ** 2 + (dy / 0.5) ** 2 - 1) ** 2) * 3
-        )
-        spinous = np.exp(
-            -(((dx + 0.3 * self.q["rotation"]) / 0.28) ** 2) - ((dy - 0.5) / 0.55) ** 2
-        )
-        process = _dome(_fourth(dx / (half + 1.7))) * np.exp(-(((dy + 0.2) / 0.4) ** 2))
-        fade = 0.35 + 0.4 * _smooth((self.y - 2) / 4)
-        spine = column + 0.12 * rim + 0.18 * pedicle + 0.30 * spinous + 0.15 * process
-        self.bone = self.bone + t["bone"] * spine * fade
-        self._shoulders(h, px, lift)
+        front *= _smooth((s - ends) / 0.06) * ((index >= 0) & (index <= 8) & (s < 1.05))
+        # scatter from thick parts hides them below the diaphragm and behind the heart
+        hidden = 1 - 0.85 * _smooth((self.below[w] - 2.0) / 2.5)
+        hidden *= 0.4 + 0.6 * self.lung[w] / (self.lung[w] + 2.0)
+        self.bone[w] += t["bone"] * hidden * (back + 0.5 * front)
 
-    def _shoulders(self, h: float, px: float, lift: float) -> None:
+    def _spine(self) -> None:
+        """Vertebrae with rims, pedicles and processes, and the discs between them."""
         t = self.t
-        grown = t["grown"]
+        w = self.window(-7, 7, -60, 60)
+        x, y = self.x[w] - self.mid[w], self.y[w]
+        off = np.abs(x)
+        half = t["spine"] * (0.72 + 0.014 * y)
+        period = t["vertebra"]
+        phase = y / period + 0.35
+        disc = _smooth((np.abs(phase - np.round(phase)) * period - 0.17) / 0.14)
+        spine = 0.55 * _dome(_fourth(x / half)) * (0.6 + 0.4 * disc)
+        spine += 0.12 * np.exp(-(((off - 0.92 * half) / 0.16) ** 2)) * disc
+        dy = (phase + 0.5 - np.round(phase + 0.5)) * period
+        ring = ((off - 0.62 * half) / 0.33) ** 2 + (dy / 0.5) ** 2 - 1
+        spine += 0.18 * np.exp(-3 * ring**2)  # pedicles
+        turn = 0.3 * self.q["rotation"]
+        spine += 0.30 * np.exp(-(((x + turn) / 0.28) ** 2) - ((dy - 0.5) / 0.55) ** 2)
+        spine += 0.15 * _dome(_fourth(x / (half + 1.7))) * np.exp(-(((dy + 0.2) / 0.4) ** 2))
+        self.bone[w] += t["bone"] * spine * (0.55 + 0.2 * _smooth((y - 2) / 4))
+
+    def _clavicles(self) -> None:
+        """From the sternum to the shoulder, rising; a slender S."""
+        t, grown = self.t, self.t["grown"]
+        h, lift = self.p.lung_height, self.q["lordosis"] * self.p.lung_height
         end = t["shoulder"] - 0.5
-        v = np.clip((self.ax - 1.6) / (end - 1.6), 0, 1)
-        tip = 0.6 * self.q["arms"] * 0.15 + t["clavicle_slope"] * end * 0.8
-        y = t["clavicle_y"] * h + 1.2 - lift * 1.5 - tip * v + 0.75 * np.sin(v * 6.0) * grown
-        y = y + 0.3 * self.q["rotation"] * self.side * (1 - v)
-        r = grown * (0.68 + 0.35 * _fourth(1 - v) + 0.12 * v)
-        d = np.abs(self.y - y)
-        shell = np.maximum(1 - np.abs(d - 0.8 * r) / max(0.16, px), 0)
-        along = _smooth((self.ax - 1.5) / 0.3) * _smooth((end - self.ax) / 0.4)
-        clavicle = (0.46 * _smooth((r - d) / (0.9 * px)) + 0.24 * shell * (d < r)) * along
-        # scapula: a thin plate with a thick lateral border, its spine and the glenoid
+        tip = 0.09 * self.q["arms"] + t["clavicle_slope"] * end * 0.8
+        low = t["clavicle_y"] * h + 1.2 - lift * 1.5
+        w = self.window(-end - 1, end + 1, low - max(tip, 0) - 3, low + max(-tip, 0) + 3)
+        ax = self.ax[w]
+        v = np.clip((ax - 1.6) / (end - 1.6), 0, 1)
+        y = low - tip * v + 0.75 * np.sin(v * 6.0) * grown
+        y += 0.3 * self.q["rotation"] * self.side[w] * (1 - v)
+        r = grown * (0.50 + 0.35 * _fourth(1 - v) + 0.15 * v)
+        d = np.abs(self.y[w] - y)
+        shell = np.maximum(1 - np.abs(d - 0.8 * r) / max(0.16, self.step), 0)
+        clavicle = 0.27 * _smooth((r - d) / (0.9 * self.step)) + 0.17 * shell * (d < r)
+        clavicle *= _smooth((ax - 1.5) / 0.3) * _smooth((end - ax) / 0.4)
+        self.bone[w] += t["bone"] * clavicle
+
+    def _scapulae(self) -> None:
+        """A thin plate with a thicker lateral border, and its spine."""
+        t, grown = self.t, self.t["grown"]
         into = self.q["scapula"]
         edge = t["shoulder"] + 0.3 - 2.2 * into
-        lower = 0.62 * h
-        tall = np.clip((self.y - 1.0) / (lower - 1.0), 0, 1)
-        lateral = edge - (1.6 + 2.2 * into) * tall
-        medial = lateral - (5.8 * grown) * (1 - tall) * (0.55 + 0.45 * into)
-        within = _smooth((self.y - 1.0) / 0.5) * _smooth((lower - self.y) / 0.5)
-        plate = _smooth((lateral - self.ax) / 0.3) * _smooth((self.ax - medial) / 0.3) * within
-        border = np.exp(-(((self.ax - lateral) / 0.42) ** 2)) * within * (1 - 0.5 * tall)
-        inner = np.exp(-(((self.ax - medial) / 0.16) ** 2)) * within
-        spine_y = 1.6 + 0.28 * (edge - self.ax) * -0.6
-        crest = np.exp(-(((self.y - spine_y) / 0.4) ** 2)) * _smooth((self.ax - medial) / 0.5)
-        crest *= _smooth((t["shoulder"] + 1.2 - self.ax) / 0.5)
-        scapula = 0.38 * plate + 1.1 * border + 0.4 * inner + 0.75 * crest
-        # humerus
-        r = 1.15 * grown
-        d = np.abs(self.arm_axis)
-        shaft = 0.6 * _smooth((r - d) / 0.3) + 0.35 * np.exp(-(((d - 0.75 * r) / 0.25) ** 2))
-        shaft = shaft * _smooth((self.y - self.arm_from - 1.0) / 0.8)
-        head2 = (self.ax - t["shoulder"] - 1.2) ** 2 + (self.y - self.arm_from) ** 2
-        head = 0.85 * np.sqrt(_dome(head2 / (2.35 * grown) ** 2))
-        self.bone = self.bone + t["bone"] * (clavicle + scapula + np.maximum(shaft, head))
+        lower = 0.62 * self.p.lung_height
+        inner = edge - 3.8 - 5.8 * grown
+        for side in (-1, 1):
+            w = self.window(side * inner, side * (t["shoulder"] + 2.5), -2, lower + 1)
+            ax, y = side * (self.x[w] - self.mid[w]), self.y[w]
+            tall = np.clip((y - 1.0) / (lower - 1.0), 0, 1)
+            lateral = edge - (1.6 + 2.2 * into) * tall
+            medial = lateral - (5.8 * grown) * (1 - tall) * (0.55 + 0.45 * into)
+            within = _smooth((y - 1.0) / 0.5) * _smooth((lower - y) / 0.5)
+            past = _smooth((ax - medial) / 0.4)
+            scapula = 0.18 * _smooth((lateral - ax) / 0.3) * past * within
+            border = np.exp(-(((ax - lateral) / 0.42) ** 2)) * (1 - 0.5 * tall)
+            scapula += (0.30 * border + 0.08 * np.exp(-(((ax - medial) / 0.16) ** 2))) * within
+            crest = np.exp(-(((y - 1.6 + 0.17 * (edge - ax)) / 0.4) ** 2)) * past
+            scapula += 0.30 * crest * _smooth((t["shoulder"] + 1.2 - ax) / 0.5)
+            self.bone[w] += t["bone"] * scapula
 
     def vessels(self) -> None:
         """Pulmonary vessels, fine texture, and haze at the bases, mostly on AP images."""
@@ -790,17 +893,19 @@ class _Scene:
         col, row = self.to_pixels(x + 0.25 * self.q["rotation"], y)
         amount = np.pi * r * r * length / (self.px[0] * self.px[1])
         tree = np.zeros(self.hw, np.float32)
-        blur = 0
-        for low, high in ((0.0, 0.07), (0.07, 0.14), (0.14, 0.26), (0.26, 9.0)):
+        for low, high, soft, gain in (
+            (0.0, 0.14, 0.0, 1.0),
+            (0.14, 0.26, 0.5, 1.0),
+            (0.26, 9, 0.65, 0.7),
+        ):
             pick = (r > low) & (r <= high)
             if pick.any():
-                level = self.splat(col[pick], row[pick], amount[pick])
-                blur = (0.65 if low > 0.2 else 0.5) * float(np.mean(r[pick])) / self.step
-                level *= 0.7 if low > 0.2 else 1.0
+                level = self.splat(col[pick], row[pick], gain * amount[pick])
+                blur = soft * float(np.mean(r[pick])) / self.step
                 tree += ndimage.gaussian_filter(level, blur, truncate=2.5) if blur > 0.3 else level
         share = np.minimum(self.lung / 5.0, 1.0)
-        tree = tree * share * t["markings"] * t.get("vessels", 1.0) * 1.25
-        grain = _fractal(_rng(self.p.number, 5), self.hw, 28, 3, 0.9) * 0.17 * t["texture"] * share
+        tree = tree * share * t["markings"] * t.get("vessels", 1.0) * 2.0
+        grain = _fractal(_rng(self.p.number, 5), self.hw, 28, 3, 0.9) * 0.22 * t["texture"] * share
         rough = _fractal(_rng(self.p.number, 9, self.a.seed), self.hw, 4, 3)
         basal = _smooth((self.f - 0.6) / 0.5) * np.clip(1 + 0.5 * rough, 0, 2)
         haze = self.q["haze"] * basal * np.maximum(1 + self.q["haze_side"] * self.side, 0)
@@ -927,154 +1032,268 @@ class _Scene:
         behind = 0.42 if lesion.side > 0 and f > 0.45 else 0.15
         return f, behind + (1 - behind) * lesion.u
 
+    def _spot(self, lesion: Lesion) -> _Spot:
+        """Coordinates around a lesion."""
+        row = self.p.outline[int(lesion.side > 0)]
+        f, u = self._visible(lesion)
+        lateral = float(np.interp(f, _LATERAL_AT, row[2:14]))
+        medial = float(np.interp(f, _MEDIAL_AT, row[14:23]))
+        x = lesion.side * (medial + u * (lateral - medial)) + float(np.mean(self.mid))
+        y = float(row[0] + f * row[1]) * self.insp
+        half_w, half_h = lesion.width / 2, lesion.height / 2
+        w = slice(None), slice(None)
+        if lesion.name in _LOCAL:
+            reach = 1.5 * max(half_w, half_h) + 0.5
+            w = self.window(x - reach, x + reach, y - reach, y + reach)
+        dx, dy = self.x[w] - x, self.y[w] - y
+        return _Spot(
+            w=w,
+            rng=_rng(lesion.seed),
+            dx=dx,
+            dy=dy,
+            half=(half_w, half_h),
+            shape=(dx / half_w) ** 2 + (dy / half_h) ** 2,
+            own=self.side[w] == lesion.side,
+            seen=self.field[w] * (self.side[w] == lesion.side),
+            lung_width=max(lateral - medial, 1.0),
+            strength=0.25 + 1.05 * lesion.severity,
+        )
+
+    def noise(self, spot: _Spot, first: int, octaves: int) -> np.ndarray:
+        """Smooth noise over the spot's window, with `first` nodes across the whole image."""
+        h, w = spot.dx.shape
+        share = max(h / self.hw[0], w / self.hw[1])
+        return _fractal(spot.rng, (h, w), max(2, round(first * share)), octaves)
+
     def find(self, lesion: Lesion) -> np.ndarray:
         """Draw one finding; return its map: the change in cm of soft tissue, for the box."""
-        rng = _rng(lesion.seed)
-        h = self.p.lung_height * self.insp
-        i = int(lesion.side > 0)
-        own = self.side == lesion.side
-        row = self.p.outline[i]
-        f_at, u_at = self._visible(lesion)
-        lat = float(np.interp(f_at, _LATERAL_AT, row[2:14]))
-        med = float(np.interp(f_at, _MEDIAL_AT, row[14:23]))
-        cx = lesion.side * (med + u_at * (lat - med)) + float(np.mean(self.mid))
-        cy = float(row[0] + f_at * row[1]) * self.insp
-        dx, dy = self.x - cx, self.y - cy
-        w, g = lesion.width / 2, lesion.height / 2
-        s = 0.25 + 1.05 * lesion.severity
-        shape = (dx / w) ** 2 + (dy / g) ** 2
-        name = lesion.name
-        seen = self.field * own
-        zero = np.zeros(self.hw, np.float32)
-        if name in ("Consolidation", "Pneumonia", "Infiltration", "Lung Opacity", "Atelectasis"):
-            scale = max(3, int(1.6 * self.a.field_cm[0] / max(lesion.height, 2.0)))
-            rough = _fractal(rng, self.hw, min(scale, 24), 3)
-            amount = {"Consolidation": 4.8, "Pneumonia": 3.6, "Atelectasis": 3.8}.get(name, 2.6)
-            fluff = {"Consolidation": 0.25, "Infiltration": 0.65}.get(name, 0.45)
-            edge = 0.28 if name == "Consolidation" else 0.5
-            if name == "Atelectasis":
-                turn = rng.normal(0.1, 0.3) * lesion.side
-                c, sn = float(np.cos(turn)), float(np.sin(turn))
-                dy2, dx2 = dy * c + dx * sn, dx * c - dy * sn
-                shape = _fourth(dx2 / w) + _fourth(dy2 / g)
-                fluff, edge = 0.2, 0.22
-            blob = _smooth((1 - shape + fluff * 0.6 * rough) / edge)
-            if name in ("Infiltration", "Pneumonia", "Lung Opacity"):
-                blob = blob * np.clip(0.75 + 0.45 * rough, 0.05, 1.6)
-            change = amount * s * blob * np.exp(-0.5 * shape) * 1.2 * seen
-            change = np.minimum(change, 0.85 * self.lung)
-            self.fluid = self.fluid + change
-            return change
-        if name == "Edema":
-            hilar = np.exp(-(((self.u - 0.25) / 0.38) ** 2) - ((self.f - 0.55) / 0.30) ** 2)
-            rough = _fractal(rng, self.hw, 14, 3)
-            lines = np.maximum(0, 1 - np.abs(_fractal(rng, self.hw, 40, 2)) / 0.35)
-            change = (
-                s * (3.6 * hilar * np.clip(0.9 + 0.3 * rough, 0.2, 2) + 0.35 * lines) * self.field
-            )
-            change = np.minimum(change, 0.8 * self.lung)
-            self.fluid = self.fluid + change
-            return change
-        if name in ("ILD", "Pulmonary fibrosis"):
-            fine = 34 if name == "ILD" else 24
-            net = np.maximum(0, 1 - np.abs(_fractal(rng, self.hw, fine, 2)) / 0.45)
-            rough = _fractal(rng, self.hw, 9, 2)
-            window = _smooth((1 - shape + 0.25 * rough) / 0.4)
-            haze = 0.25 if name == "ILD" else 0.5
-            change = s * (1.0 * net + haze) * window * seen * (1.25 if name == "ILD" else 1.5)
-            change = np.minimum(change, 0.8 * self.lung + 0.2)
-            self.fluid = self.fluid + change
-            return change
-        if name == "Nodule/Mass":
-            rough = _fractal(rng, self.hw, 14, 2) if lesion.width > 2 else zero
-            body = 2 * w * _dome(shape * (1 + 0.18 * rough))
-            thick = np.minimum(body * (0.45 + 0.75 * lesion.severity), 7.0)
-            change = thick * seen
-            self.fluid = self.fluid + change
-            return change
-        if name == "Calcification":
-            if lesion.u < 0.12:  # the rim of the aortic arch
-                ring = np.hypot(self.x - self.knob_at[0], self.y - self.knob_at[1])
-                rim = np.exp(-(((ring - 0.9 * self.t["knob"]) / 0.12) ** 2))
-                change = 0.5 * s * rim * (self.x > self.knob_at[0] - 0.3)
-            else:
-                grains = np.maximum(_fractal(rng, self.hw, 60, 1) - 0.3, 0)
-                change = 0.8 * s * grains * _smooth((1 - shape) / 0.3) * self.inside
-                change = change + 0.45 * s * _dome(shape * 1.5) * self.inside
-            self.bone = self.bone + change
-            return change * 2.0
-        if name == "Pleural effusion":
-            lateral = np.clip(self.u, 0, 1)
-            if self.q["supine"] and lesion.height > 6:
-                top = 1.0 - 1.25 * lesion.height / h
-                veil = _smooth((self.f - top) / 0.35) * own * self.inside
-                change = np.minimum((1.2 + 3.8 * s) * veil, 0.85 * self.lung)
-            else:
-                # the meniscus: highest at the wall, from which the level falls
-                reach = float(np.clip(lesion.width / max(lat - med, 1), 0.12, 1.6))
-                rise = np.clip((lateral - (1 - reach)) / reach, 0, 1) ** 2
-                if lesion.height > 7:
-                    rise = 0.55 + 0.45 * rise
-                level = cy + g - lesion.height * rise
-                inside = _smooth((self.y - level) / 0.55) * (rise > 0)
-                change = inside * own * self.inside * np.minimum(self.lung, 2.0 + 7.0 * s)
-            self.fluid = self.fluid + change
-            return change * _smooth(-(self.below - 2.5) / 0.5)
-        if name == "Pleural thickening":
-            thick = float(np.clip(0.5 * min(lesion.width, lesion.height), 0.25, 1.6))
-            rough = 1 + 0.3 * _fractal(rng, self.hw, 20, 1)
-            near = np.minimum(self.lat - self.ax, self.f * self.high * 0.9)
-            rim = _smooth((thick * rough - near) / 0.25) * self.inside * own
-            window = _smooth((1 - np.abs(dx / w)) / 0.25) * _smooth((1 - np.abs(dy / g)) / 0.25)
-            change = (0.6 + 2.4 * s) * rim * window
-            self.fluid = self.fluid + change
-            return change
-        if name == "Pneumothorax":
-            depth = float(np.clip(lesion.width / max(lat - med, 1), 0.06, 0.9))
-            reach = lesion.f + lesion.height / h
-            edge = 1 - depth * np.clip((reach - self.f) / max(reach, 0.1), 0, 1) ** 0.5
-            top = 0.5 * depth
-            fold = np.minimum(edge - self.u, (self.f - 0.5 * top) * 0.8)
-            outside = _smooth(-fold / 0.02) * seen * (self.f < reach)
-            self.fluid = self.fluid * (1 - outside)
-            self.gas = self.gas + outside * self.lung * 0.22 * (0.4 + 0.6 * s)
-            self.fluid = self.fluid + 0.5 * np.exp(-((fold / 0.012) ** 2)) * seen * (self.f < reach)
-            collapse = 0.10 * (1 - outside) * seen * self.lung * depth
-            self.fluid = self.fluid + collapse
-            return outside * 2.0
-        if name == "Hernia":
-            cx, cy = 0.8 + rng.normal(0, 0.8), 0.80 * h
-            r = 0.5 * lesion.width
-            d = ((self.x - cx) / r) ** 2 + ((self.y - cy) / (0.85 * r)) ** 2
-            change = 3.2 * s * _dome(d)
-            air = 3.0 * _dome(1.8 * d) * (self.y < cy)
-            self.soft = self.soft + change
-            self.gas = self.gas + air
-            return change
-        if name == "Other lesion":
-            kind = rng.integers(3)
-            if kind == 0:  # bulla or cavity: a thin wall around air
-                ring = np.exp(-(((np.sqrt(shape) - 0.92) / 0.10) ** 2)) * seen
-                self.gas = self.gas + 1.6 * s * _dome(shape) * seen
-                self.fluid = self.fluid + 1.0 * s * ring
-                return _smooth((1 - shape) / 0.2) * seen
-            if kind == 1:  # a band
-                turn = rng.uniform(-1.2, 1.2)
-                across = dx * float(np.sin(turn)) + dy * float(np.cos(turn))
-                change = 1.6 * s * np.exp(-((across / (0.12 * g + 0.12)) ** 2)) * (shape < 1) * seen
-                self.fluid = self.fluid + change
-                return change
-            change = 2.6 * s * np.sqrt(_dome(shape)) * np.ones_like(seen)
-            self.soft = self.soft + change
-            return change
-        if name == "Aortic enlargement":
-            return self.arch * (self.x > -0.4 * self.t["knob"])
-        if name == "Cardiomegaly":
-            reach = self.heart.max(1)
-            return self.heart * (reach > 0)[:, None] * (self.below < 1.2)
-        if name == "Emphysema":
-            return self.field * 1.0
-        raise ValueError(f"lesion is {name!r}; expected one of {', '.join(FINDINGS)}")
+        if lesion.name not in _DRAW:
+            raise ValueError(f"lesion is {lesion.name!r}; expected one of {', '.join(FINDINGS)}")
+        spot = self._spot(lesion)
+        change = np.zeros(self.hw, np.float32)
+        if spot.dx.size:
+            change[spot.w] = _DRAW[lesion.name](self, lesion, spot)
+        return change
+
+
+@dataclass(frozen=True)
+class _Spot:
+    """Where a lesion lies: a window of the image and coordinates (cm) from the lesion's center."""
+
+    w: Window
+    rng: np.random.Generator
+    dx: np.ndarray
+    dy: np.ndarray
+    half: tuple[float, float]
+    shape: np.ndarray  # 1 on the ellipse of the lesion's size
+    own: np.ndarray  # the lesion's side
+    seen: np.ndarray  # its lung, as far as it is seen
+    lung_width: float
+    strength: float
+
+
+# cm of fluid, unevenness of the edge, softness of the edge
+_OPACITIES = {
+    "Atelectasis": (3.8, 0.2, 0.22),
+    "Consolidation": (4.8, 0.25, 0.28),
+    "Infiltration": (2.6, 0.65, 0.5),
+    "Lung Opacity": (2.6, 0.45, 0.5),
+    "Pneumonia": (3.6, 0.45, 0.5),
+}
+
+
+def _opacity(scene: _Scene, lesion: Lesion, spot: _Spot) -> np.ndarray:
+    """Airspace filled with fluid: patchy, or a band where a lobe has collapsed."""
+    rough = scene.noise(spot, min(24, max(3, int(70 / max(lesion.height, 2.0)))), 3)
+    amount, fluff, edge = _OPACITIES[lesion.name]
+    shape = spot.shape
+    if lesion.name == "Atelectasis":
+        turn = spot.rng.normal(0.1, 0.3) * lesion.side
+        c, s = float(np.cos(turn)), float(np.sin(turn))
+        shape = _fourth((spot.dx * c - spot.dy * s) / spot.half[0])
+        shape += _fourth((spot.dy * c + spot.dx * s) / spot.half[1])
+    blob = _smooth((1 - shape + fluff * 0.6 * rough) / edge)
+    if lesion.name in ("Infiltration", "Pneumonia", "Lung Opacity"):
+        blob *= np.clip(0.75 + 0.45 * rough, 0.05, 1.6)
+    change = 1.2 * amount * spot.strength * blob * np.exp(-0.5 * shape) * spot.seen
+    change = np.minimum(change, 0.85 * scene.lung[spot.w])
+    scene.fluid[spot.w] += change
+    return change
+
+
+def _edema(scene: _Scene, lesion: Lesion, spot: _Spot) -> np.ndarray:
+    """Fluid around the hila of both lungs, and septal lines."""
+    hilar = np.exp(-(((scene.u - 0.25) / 0.38) ** 2) - ((scene.f - 0.55) / 0.30) ** 2)
+    rough = scene.noise(spot, 14, 3)
+    lines = np.maximum(0, 1 - np.abs(scene.noise(spot, 40, 2)) / 0.35)
+    change = 3.6 * hilar * np.clip(0.9 + 0.3 * rough, 0.2, 2) + 0.35 * lines
+    change = np.minimum(spot.strength * change * scene.field, 0.8 * scene.lung)
+    scene.fluid += change
+    return change
+
+
+def _reticular(scene: _Scene, lesion: Lesion, spot: _Spot) -> np.ndarray:
+    """A net of thickened tissue; coarser, with more haze, in fibrosis."""
+    ild = lesion.name == "ILD"
+    net = np.maximum(0, 1 - np.abs(scene.noise(spot, 34 if ild else 24, 2)) / 0.45)
+    window = _smooth((1 - spot.shape + 0.25 * scene.noise(spot, 9, 2)) / 0.4)
+    change = spot.strength * (net + (0.25 if ild else 0.5)) * (1.25 if ild else 1.5)
+    change = np.minimum(change * window * spot.seen, 0.8 * scene.lung[spot.w] + 0.2)
+    scene.fluid[spot.w] += change
+    return change
+
+
+def _nodule(scene: _Scene, lesion: Lesion, spot: _Spot) -> np.ndarray:
+    """A ball of soft tissue, uneven where it is large."""
+    rough = scene.noise(spot, 14, 2) if lesion.width > 2 else 0
+    body = lesion.width * _dome(spot.shape * (1 + 0.18 * rough))
+    change = np.minimum(body * (0.45 + 0.75 * lesion.severity), 7.0) * spot.seen
+    scene.fluid[spot.w] += change
+    return change
+
+
+def _calcification(scene: _Scene, lesion: Lesion, spot: _Spot) -> np.ndarray:
+    """Grains in the lung, or the rim of the aortic arch."""
+    if lesion.u < 0.12:
+        ring = np.hypot(scene.x - scene.knob_at[0], scene.y - scene.knob_at[1])
+        rim = np.exp(-(((ring - 0.9 * scene.t["knob"]) / 0.12) ** 2))
+        change = 0.5 * spot.strength * rim * (scene.x > scene.knob_at[0] - 0.3)
+    else:
+        grains = np.maximum(scene.noise(spot, 60, 1) - 0.3, 0)
+        change = 0.8 * grains * _smooth((1 - spot.shape) / 0.3) + 0.45 * _dome(spot.shape * 1.5)
+        change *= spot.strength * scene.inside[spot.w]
+    scene.bone[spot.w] += change
+    return change * 2.0
+
+
+def _effusion(scene: _Scene, lesion: Lesion, spot: _Spot) -> np.ndarray:
+    """Fluid at the base with a meniscus; a veil where the patient lies."""
+    h = scene.p.lung_height * scene.insp
+    s = spot.strength
+    if scene.q["supine"] and lesion.height > 6:
+        top = 1.0 - 1.25 * lesion.height / h
+        veil = _smooth((scene.f - top) / 0.35) * spot.own * scene.inside
+        change = np.minimum((1.2 + 3.8 * s) * veil, 0.85 * scene.lung)
+    else:
+        reach = float(np.clip(lesion.width / spot.lung_width, 0.12, 1.6))
+        rise = np.clip((np.clip(scene.u, 0, 1) - (1 - reach)) / reach, 0, 1) ** 2
+        if lesion.height > 7:
+            rise = 0.55 + 0.45 * rise
+        # from the wall, where it is highest, the level falls
+        under = spot.dy - spot.half[1] + lesion.height * rise
+        inside = _smooth(under / 0.55) * (rise > 0)
+        change = inside * spot.own * scene.inside * np.minimum(scene.lung, 2.0 + 7.0 * s)
+    scene.fluid += change
+    return change * _smooth((2.5 - scene.below) / 0.5)
+
+
+def _thickening(scene: _Scene, lesion: Lesion, spot: _Spot) -> np.ndarray:
+    """A rim of soft tissue along the chest wall or over the apex."""
+    thick = float(np.clip(0.5 * min(lesion.width, lesion.height), 0.25, 1.6))
+    rough = 1 + 0.3 * scene.noise(spot, 20, 1)
+    w = spot.w
+    near = np.minimum(scene.lat[w] - scene.ax[w], scene.f[w] * scene.high[w] * 0.9)
+    rim = _smooth((thick * rough - near) / 0.25) * scene.inside[w] * spot.own
+    rim *= _smooth((1 - np.abs(spot.dx / spot.half[0])) / 0.25)
+    rim *= _smooth((1 - np.abs(spot.dy / spot.half[1])) / 0.25)
+    change = (0.6 + 2.4 * spot.strength) * rim
+    scene.fluid[w] += change
+    return change
+
+
+def _pneumothorax(scene: _Scene, lesion: Lesion, spot: _Spot) -> np.ndarray:
+    """Air between wall and lung: no vessels outside a thin line, a denser lung inside."""
+    depth = float(np.clip(lesion.width / spot.lung_width, 0.06, 0.9))
+    reach = lesion.f + lesion.height / (scene.p.lung_height * scene.insp)
+    fall = np.clip((reach - scene.f) / max(reach, 0.1), 0, 1)
+    bulge = 1 + 0.25 * scene.noise(spot, 5, 1)
+    edge = 1 - depth * bulge * np.sqrt(fall * (2 - fall))
+    fold = np.minimum(edge - scene.u, (scene.f - 0.4 * depth) * 0.8)
+    high = spot.seen * (scene.f < reach)
+    outside = _smooth(-fold / 0.02) * high
+    scene.fluid *= 1 - outside
+    scene.gas += outside * scene.lung * 0.14 * (0.4 + 0.6 * spot.strength)
+    scene.fluid += 0.5 * np.exp(-((fold / 0.012) ** 2)) * high
+    scene.fluid += 0.10 * (1 - outside) * spot.seen * scene.lung * depth
+    return outside * 2.0
+
+
+def _hernia(scene: _Scene, lesion: Lesion, spot: _Spot) -> np.ndarray:
+    """A stomach with air in it, behind the heart."""
+    h = scene.p.lung_height * scene.insp
+    x, y = 0.8 + spot.rng.normal(0, 0.8), 0.80 * h
+    r = spot.half[0]
+    d2 = ((scene.x - x) / r) ** 2 + ((scene.y - y) / (0.85 * r)) ** 2
+    change = 3.2 * spot.strength * _dome(d2)
+    scene.soft = scene.soft + change
+    scene.gas += 3.0 * _dome(1.8 * d2) * (scene.y < y)
+    return change
+
+
+def _other(scene: _Scene, lesion: Lesion, spot: _Spot) -> np.ndarray:
+    """A bulla or cavity, a band, or a shadow of the chest wall."""
+    w, s = spot.w, spot.strength
+    kind = spot.rng.integers(3)
+    if kind == 0:
+        ring = np.exp(-(((np.sqrt(spot.shape) - 0.92) / 0.10) ** 2))
+        scene.gas[w] += 1.6 * s * _dome(spot.shape) * spot.seen
+        scene.fluid[w] += s * ring * spot.seen
+        return _smooth((1 - spot.shape) / 0.2) * spot.seen
+    if kind == 1:
+        turn = spot.rng.uniform(-1.2, 1.2)
+        across = spot.dx * float(np.sin(turn)) + spot.dy * float(np.cos(turn))
+        band = np.exp(-((across / (0.12 * spot.half[1] + 0.12)) ** 2)) * (spot.shape < 1)
+        change = 1.6 * s * band * spot.seen
+        scene.fluid[w] += change
+        return change
+    change = 2.6 * s * np.sqrt(_dome(spot.shape))
+    scene.soft[w] += change
+    return change
+
+
+def _aorta(scene: _Scene, lesion: Lesion, spot: _Spot) -> np.ndarray:
+    """The enlarged arch, drawn with the anatomy."""
+    return scene.arch * (scene.x > -0.4 * scene.t["knob"])
+
+
+def _large_heart(scene: _Scene, lesion: Lesion, spot: _Spot) -> np.ndarray:
+    """The enlarged heart, drawn with the anatomy."""
+    return scene.heart * (scene.below < 1.2)
+
+
+def _emphysema(scene: _Scene, lesion: Lesion, spot: _Spot) -> np.ndarray:
+    """Both lungs, drawn with the anatomy."""
+    return scene.field
+
+
+_DRAW = {
+    "Aortic enlargement": _aorta,
+    "Atelectasis": _opacity,
+    "Calcification": _calcification,
+    "Cardiomegaly": _large_heart,
+    "Consolidation": _opacity,
+    "Edema": _edema,
+    "Emphysema": _emphysema,
+    "Hernia": _hernia,
+    "ILD": _reticular,
+    "Infiltration": _opacity,
+    "Lung Opacity": _opacity,
+    "Nodule/Mass": _nodule,
+    "Other lesion": _other,
+    "Pleural effusion": _effusion,
+    "Pleural thickening": _thickening,
+    "Pneumonia": _opacity,
+    "Pneumothorax": _pneumothorax,
+    "Pulmonary fibrosis": _reticular,
+}
+# Findings that lie within a window of 1.5 times their size.
+_LOCAL = frozenset(_OPACITIES) | {
+    "ILD",
+    "Nodule/Mass",
+    "Other lesion",
+    "Pleural thickening",
+    "Pulmonary fibrosis",
+}
 
 
 def _box(name: str, change: np.ndarray, site: str) -> Box | None:
@@ -1242,7 +1461,7 @@ def _expose(scene: _Scene) -> np.ndarray:
     path = path / (1 + 0.02 * path)  # the beam hardens on its way
     primary = np.exp(-path)
     small = ndimage.zoom(primary * np.minimum(scene.soft / 20, 1), 0.125, order=1)
-    veil = _upsample(ndimage.gaussian_filter(small, 3.0 / 8 / scene.step), scene.hw)
+    veil = _upsample(ndimage.gaussian_filter(small, 4.0 / 8 / scene.step), scene.hw)
     signal = primary + scene.q["scatter"] * veil
     rng = _rng(scene.a.seed, 4, scene.p.number, int(scene.q["dose"] * 1e3))
     noise = rng.standard_normal(scene.hw, dtype=np.float32)
@@ -1255,7 +1474,7 @@ def _process(scene: _Scene, signal: np.ndarray) -> np.ndarray:
     """A site's processing: logarithm, local contrast, sharpening, window, borders and marks."""
     q = scene.q
     log = -np.log(signal)
-    log = ndimage.gaussian_filter(log, 0.45, truncate=2.5)
+    log = ndimage.gaussian_filter(log, q["blur"] * scene.hw[0] / 256, truncate=2.5)
     # an oblique grid and the anode's heel darken one side
     log += q["gradient_x"] / 20 * scene.x + q["gradient_y"] / 20 * (scene.y - scene.pivot_y)
     small = ndimage.zoom(log, 0.125, order=1)
@@ -1265,14 +1484,15 @@ def _process(scene: _Scene, signal: np.ndarray) -> np.ndarray:
         flat = flat + q["sharpen"] * (log - ndimage.gaussian_filter(log, 0.28 / scene.step))
     sample = (slice(None, None, 3), slice(None, None, 3))
     in_lung = scene.field[sample] > 0.8
-    in_heart = (scene.heart[sample] > 2) | ((scene.below[sample] > 1) & (scene.ax[sample] < 9))
-    low = float(np.quantile(flat[sample][in_lung], 0.4)) if in_lung.any() else 1.0
+    in_heart = scene.heart[sample] > 3
+    low = float(np.quantile(flat[sample][in_lung], 0.3)) if in_lung.any() else 1.0
     high = float(np.quantile(flat[sample][in_heart], 0.6)) if in_heart.any() else low + 1.0
-    x = (flat - low) / max(high - low, 0.25)
-    gray = q["lung_gray"] + (q["bright_gray"] - q["lung_gray"]) * x
+    x = (flat - low) / max(high - low, 0.5)
+    gray = q["lung_gray"] + q["contrast"] * x
     toe = 0.09 * q["toe"]
     gray = toe * np.logaddexp(0, gray / toe)  # soft toe
-    gray = 1 - 0.09 * np.logaddexp(0, (1 - gray) / 0.09)  # soft shoulder
+    top = q["top_gray"]
+    gray = top - 0.12 * np.logaddexp(0, (top - gray) / 0.12)  # soft shoulder
     gray = _frame(scene, gray.astype(np.float32))
     return np.clip(gray, 0, 1)
 
@@ -1282,12 +1502,12 @@ def _frame(scene: _Scene, gray: np.ndarray) -> np.ndarray:
     rng = _rng(scene.a.seed, 7, scene.p.number, int(scene.q["border"] * 1e9))
     h, w = scene.hw
     border = scene.q["border"]
-    share = 0.38 if scene.a.site == "nih" else 0.18
+    share = 0.20 if scene.a.site == "nih" else 0.12
     if border < share:
         rows = np.arange(h, dtype=np.float32)[:, None] / h
         cols = np.arange(w, dtype=np.float32)[None, :] / w
         lean = rng.normal(0, 0.012)
-        left, right, top, bottom = map(float, np.maximum(rng.normal(0.0, 0.06, 4), 0))
+        left, right, top, bottom = map(float, np.maximum(rng.normal(0.0, 0.05, 4), 0))
         a, b = cols + lean * rows, rows - lean * cols
         inside = np.minimum.reduce(
             [
@@ -1297,7 +1517,7 @@ def _frame(scene: _Scene, gray: np.ndarray) -> np.ndarray:
         )
         soft = float(rng.choice((0.002, 0.006, 0.03)))
         window = _smooth(inside / soft)
-        value = float(rng.choice((0.0, 0.02, 0.92, 1.0), p=(0.45, 0.15, 0.2, 0.2)))
+        value = float(rng.choice((0.0, 0.04, 0.92, 1.0), p=(0.6, 0.3, 0.05, 0.05)))
         gray = gray * window + np.float32(value) * (1 - window)
     if rng.uniform() < 0.85:
         _mark(gray, rng, scene.a)
