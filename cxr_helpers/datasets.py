@@ -39,7 +39,7 @@ ReadImage = Callable[[str], np.ndarray]
 
 JOURNAL = "journal.jsonl"  # what of an unfinished cache is done
 SECONDS_AT_RISK = 2.0  # work that a kill may cost
-CHUNK = 16  # files that a worker takes at once
+CHUNK = 8  # files that a worker takes at once
 
 
 class CacheError(ValueError):

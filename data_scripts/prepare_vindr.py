@@ -45,14 +45,15 @@ PHYSIONET = """PhysioNet gives the files to people, not to scripts:
   2. download, as that page says (this command can be stopped and started again):
      wget -r -N -c -np -nH --cut-dirs=3 -P {root} --user YOUR_NAME --ask-password \\
        https://physionet.org/files/vindr-cxr/1.0.0/
-  3. put annotations_train.csv (it comes with the download) into {root}, beside train/;
+  3. put annotations_train.csv and image_labels_train.csv (they come with the download) into
+     {root}, beside train/;
   4. run this script again without --download."""
 
 
 def survey(root: Path) -> Survey:
     """What of the table is there, by name."""
     found = vindr.find_images(root)
-    readings = vindr.read_readings(vindr_table(root))
+    readings = _readings(root)
     named = sorted(set(readings.readings["image_id"]))
     files = listed(found, named)
     if not files:
@@ -63,11 +64,16 @@ def survey(root: Path) -> Survey:
 
 
 def tables(root: Path, survey: Survey, images: PackedImages) -> dict[str, pd.DataFrame]:
-    """Sizes, readings and boxes of the packed images, and the rows left out."""
-    kept = set(images.image_ids)
+    """Sizes, readings and boxes of the packed images, and the rows left out.
+
+    The sizes of the images are known only now, so the table is read again with them: boxes are
+    clipped to their image, and those wholly outside are named among the rows left out.
+    """
+    hw = {i: tuple(size) for i, size in zip(images.image_ids, images.original_hw, strict=True)}
+    found = _readings(root, image_hw=hw)
     readings, boxes = (
-        table[table["image_id"].isin(kept)].reset_index(drop=True)
-        for table in (survey.table.readings, survey.table.boxes)
+        table[table["image_id"].isin(hw.keys())].reset_index(drop=True)
+        for table in (found.readings, found.boxes)
     )
     sizes = {"height": images.original_hw[:, 0], "width": images.original_hw[:, 1]}
     return {
@@ -75,8 +81,17 @@ def tables(root: Path, survey: Survey, images: PackedImages) -> dict[str, pd.Dat
         "readings.csv": readings,
         "boxes.csv": boxes,
         "fused.csv": consensus.fuse_readings(boxes),
-        "dropped_rows.csv": survey.table.dropped,
+        "dropped_rows.csv": found.dropped,
     }
+
+
+def _readings(root: Path, **more) -> vindr.Readings:
+    """Read the table of boxes, and PhysioNet's image labels if they lie beside its boxes."""
+    path = vindr_table(root)
+    labels = path.with_name(path.name.replace("annotations", "image_labels"))
+    if labels != path and labels.is_file():
+        more["image_labels"] = labels
+    return vindr.read_readings(path, **more)
 
 
 SOURCE = Source(

@@ -5,6 +5,7 @@ import http.server
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -85,7 +86,8 @@ def vindr_root(tmp_path):
         (root / "train" / f"image{k}.dicom").write_bytes(b"no picture" if k == 2 else dicom)
         rows += [f"image{k},Cardiomegaly,3,R{r},{10 + r},10,30,30\n" for r in (8, 9)]
         rows += [f"image{k},No finding,14,R10,,,,\n"]
-    rows += ["image1,Cardiomegaly,3,R8,30,10,20,30\n"]
+    rows += ["image1,Cardiomegaly,3,R8,30,10,20,30\n"]  # inverted
+    rows += ["image1,ILD,5,R8,41,10,60,30\n", "image1,ILD,5,R8,30,10,60,30\n"]  # 40 pixels wide
     (root / "train.csv").write_text(READINGS + "".join(rows))
     return root
 
@@ -135,12 +137,34 @@ def test_vindr_every_file_and_row_is_accounted_for(vindr_root):
     assert run_vindr(vindr_root) == 3
     names = [f"image{k}" for k in range(N) if k != 2]
     assert table(vindr_root, "images.csv", "image_id") == names
-    assert table(vindr_root, "fused.csv", "readers") == [2] * 9
+    assert table(vindr_root, "fused.csv", "readers") == [2, 2, 1] + [2] * 7
+    assert table(vindr_root, "fused.csv", "x_max")[2] == 40  # clipped
     assert len(table(vindr_root, "readings.csv")) == 27
-    assert table(vindr_root, "dropped_rows.csv", "reason") == ["x_max is not above x_min"]
+    reasons = ["x_max is not above x_min", "a box outside the image"]
+    assert table(vindr_root, "dropped_rows.csv", "reason") == reasons
     aside = table(vindr_root, "set_aside.csv")
     assert aside["file"].tolist() == ["train/image2.dicom"]
     assert "no DICOM file" in aside["reason"][0]
+
+
+def test_physionets_image_labels_add_the_readings_without_a_box(vindr_root):
+    (vindr_root / "train.csv").unlink()
+    boxes = "image_id,rad_id,class_name,x_min,y_min,x_max,y_max\nimage0,R8,ILD,1,2,30,30\n"
+    (vindr_root / "annotations_train.csv").write_text(boxes)
+    labels = "image_id,rad_id,ILD,No finding\nimage0,R8,1,0\nimage0,R9,0,1\nimage1,R9,0,1\n"
+    (vindr_root / "image_labels_train.csv").write_text(labels)
+    assert run_vindr(vindr_root) == 3  # of the other images no row tells
+    readings = table(vindr_root, "readings.csv").to_numpy().tolist()
+    assert readings == [["image0", "R8", False], ["image0", "R9", True], ["image1", "R9", True]]
+    assert table(vindr_root, "images.csv", "image_id") == ["image0", "image1"]
+
+
+def test_progress_tells_rate_and_time_left(nih_root, capfd):
+    arguments = [str(nih_root), "--size", "16", "--workers", "1"]
+    assert prepare_nih.main(arguments) == 3
+    assert re.search(
+        r"packing nih_16: 100%.* 9/9 \[\d+:\d+<\d+:\d+.*image/s\]", capfd.readouterr().err
+    )
 
 
 def test_all_read_is_status_0_and_a_second_run_changes_nothing(vindr_root):

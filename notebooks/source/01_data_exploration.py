@@ -659,6 +659,9 @@ if inverted:
     spread = stretch(stored)
     print(*bare.steps, sep="\n")
 
+# %% [markdown]
+# Side by side. Compare the gray of the lungs, and how far heart and spine stand out.
+
 # %%
 if inverted:
     ways = {"range of the bits": full, "smallest to largest": spread}
