@@ -1,61 +1,256 @@
-"""Linear evaluation and the leakage lab, on made-up features."""
+"""Linear evaluation, on made-up features."""
 
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from course_data import made_up_nih, person_features
+from sklearn.metrics import roc_auc_score
 
-from cxr_helpers import nih
-from cxr_helpers.course import evaluation
-from cxr_helpers.course.data import NihData
+from cxr_helpers import barlow, nih, probe, splits, vindr
+from cxr_helpers.course import evaluation, pretraining
+from cxr_helpers.course.data import VindrData
 from cxr_helpers.course.settings import ProbePreset, load_settings
-from cxr_helpers.splits import split_by_patient
+from cxr_helpers.datasets import PackedImages
+from cxr_helpers.feature_cache import FeatureError, FrozenFeatures
 
-SETTINGS = replace(
-    load_settings({}), probe=ProbePreset(fractions=(0.2, 1.0), draws=2, resamples=50, neighbors=3)
+PRESET = ProbePreset(
+    fractions=(0.2, 1.0),
+    draws=2,
+    resamples=50,
+    neighbors=3,
+    finetune_fractions=(1.0,),
+    finetune_draws=1,
+    finetune_epochs=1,
+    finetune_min_steps=2,
+    finetune_batch_size=32,
 )
+
+
+@pytest.fixture
+def settings(tmp_path):
+    """The course's settings with small numbers; what is written goes to a temporary folder."""
+    found = load_settings({})
+    small = replace(found.pretrain, image_size=16)
+    return replace(found, probe=PRESET, pretrain=small, project=tmp_path)
 
 
 @pytest.fixture(scope="module")
 def data():
-    """120 patients with 3 images; two labels that belong to the patient, one very rare."""
-    rng = np.random.default_rng(0)
-    patients = np.repeat(np.arange(120), 3)
-    sick = rng.random((120, 2)) < 0.4
-    findings = ["|".join(np.array(nih.LABELS[:2])[s]) or "No Finding" for s in sick[patients]]
-    findings[0] = "Hernia"
-    ids = [f"{p:08d}_{i % 3:03d}.png" for i, p in enumerate(patients)]
-    entries = pd.DataFrame({"image_id": ids, "patient_id": patients, "findings": findings})
-    return NihData(entries, None, split_by_patient(patients, seed=0), "made up")
-
-
-def person_features(data, informative):
-    """Features that know the person, and the labels if `informative`."""
-    rng = np.random.default_rng(1)
-    person = rng.normal(size=(120, 16))[data.patients]
-    noise = 0.2 * rng.normal(size=person.shape)
-    return person + noise + informative * 3 * np.pad(data.labels[:, :2], ((0, 0), (0, 14)))
+    return made_up_nih()
 
 
 def test_rare_labels_are_not_scored(data):
     assert evaluation.label_names(evaluation.scorable_labels(data)) == list(nih.LABELS[:2])
 
 
-def test_informative_features_win_and_the_difference_says_so(data):
-    columns = evaluation.scorable_labels(data)
+def test_draws_are_nested_training_patients_and_full_is_drawn_once(settings, data):
+    draws = evaluation.draw_labels(settings, data, [0, 1])
+    assert [len(rows) for rows in draws.rows.values()] == [2, 1] and draws.left_out == []
+    train = set(data.rows("train"))
+    for rows in draws.rows[0.2]:
+        assert set(rows) < train
+        outside = sorted(train - set(rows))
+        splits.check_no_overlap(data.patients[rows], data.patients[outside])
+    assert draws.rows[0.2][0].tolist() != draws.rows[0.2][1].tolist()
+    table = draws.table(data, [0, 1])
+    assert table.loc["100%", "images"] == len(train)
+    assert table.loc["20%", "patients"] == pytest.approx(table.loc["20%", "images"] / 3, abs=0.1)
+
+
+def test_draws_without_any_positive_are_named_or_refused(settings, data):
+    hernia = [nih.LABELS.index("Hernia")]
+    with pytest.raises(probe.ProbeError, match="no draw can be used: 20%, draw 0.*larger"):
+        evaluation.draw_labels(settings, data, hernia)
+    tiny = replace(settings, probe=replace(PRESET, fractions=(0.001, 1.0)))
+    draws = evaluation.draw_labels(tiny, data, [0, 1])
+    assert list(draws.rows) in ([1.0], [0.001, 1.0])
+    assert len(draws.left_out) + sum(map(len, draws.rows.values())) == 3
+
+
+@pytest.mark.parametrize("fraction", [0, 2, -1])
+def test_impossible_fractions_are_refused(settings, data, fraction):
+    wrong = replace(settings, probe=replace(PRESET, fractions=(fraction,)))
+    with pytest.raises(splits.SplitError, match=r"must lie in \(0, 1\]"):
+        evaluation.draw_labels(wrong, data, [0, 1])
+
+
+def scores_of(settings, data, *, informative):
+    features = person_features(data, informative=informative)
+    draws = evaluation.draw_labels(settings, data, [0, 1])
+    probes = evaluation.fit_probes(data, features, data.labels[:, :2], ["a", "b"], draws)
+    test = data.rows("test")
+    return evaluation.probe_scores(probes, features, data.entries["image_id"].iloc[test].tolist())
+
+
+@pytest.mark.parametrize("metric", [probe.weighted_auroc, probe.weighted_average_precision])
+def test_informative_features_win_and_the_difference_says_so(settings, data, metric):
+    test = data.rows("test")
     scores = {
-        arm: evaluation.probe_scores(SETTINGS, data, person_features(data, know), columns)
+        arm: scores_of(settings, data, informative=know)
         for arm, know in {"pretrained": True, "random": False}.items()
     }
-    assert [len(draws) for draws in scores["random"].values()] == [2, 1]
-    curve = evaluation.label_curve(SETTINGS, data, scores, columns)
-    assert len(curve) == 4 and (curve["low"] <= curve["value"]).all()
-    gains = evaluation.differences(SETTINGS, data, scores["pretrained"], scores["random"], columns)
-    assert (gains["low"] > 0).all()
+    truth = data.labels[test][:, :2], data.patients[test]
+    curve = evaluation.curves(settings, *truth, scores, ["a", "b"], metric=metric)
+    assert len(curve) == 2 * 2 * 3 and (curve["low"] <= curve["value"]).all()
+    assert len(evaluation.macro_of(curve)) == 4
+    gains = evaluation.curves(
+        settings,
+        *truth,
+        {"gain": scores["pretrained"]},
+        ["a", "b"],
+        minus=scores["random"],
+        metric=metric,
+    )
+    assert (evaluation.macro_of(gains)["low"] > 0).all()
+    assert evaluation.verdict(evaluation.macro_of(gains).iloc[0]) == "better"
 
 
-def test_only_the_split_by_image_leaks(data):
-    lab = evaluation.leakage_lab(SETTINGS, data, person_features(data, False), repeats=4)
-    assert (lab["overlap_by_patient"] == 0).all() and (lab["overlap_by_image"] > 0.8).all()
-    assert (lab["inflation"] > 0.2).all()
+def test_the_macro_mean_is_scikit_learns(settings, data):
+    scores, test = scores_of(settings, data, informative=True), data.rows("test")
+    labels = data.labels[test][:, :2]
+    curve = evaluation.curves(settings, labels, data.patients[test], {"arm": scores}, ["a", "b"])
+    expected = np.mean([roc_auc_score(labels, s) for s in scores[0.2]])
+    assert evaluation.macro_of(curve).set_index("fraction").loc[0.2, "value"] == expected
+
+
+def test_features_of_other_images_are_refused(settings, data):
+    draws = evaluation.draw_labels(settings, data, [0, 1])
+    found = person_features(data, informative=True)
+    other = FrozenFeatures(found.values, [f"x{i}" for i in found.image_ids])
+    with pytest.raises(FeatureError, match="360 of 360 images have no features.*00000000_000.png"):
+        evaluation.fit_probes(data, other, data.labels[:, :2], ["a", "b"], draws)
+
+
+def test_neighbors_score_the_same_draws(settings, data):
+    draws = evaluation.draw_labels(settings, data, [0, 1])
+    features = person_features(data, informative=True)
+    found = evaluation.knn_scores(settings, data, features, [0, 1], draws)
+    labels = data.labels[data.rows("test")][:, :2]
+    assert [len(s) for s in found.values()] == [2, 1]
+    assert probe.auroc(labels, found[1.0][0]).min() > 0.75
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"), [(0.01, 0.1, "better"), (-0.2, -0.1, "worse"), (-0.1, 0.1, "open")]
+)
+def test_a_verdict_looks_at_the_interval(low, high, word):
+    assert evaluation.verdict({"low": low, "high": high}) == word
+
+
+def test_arms_are_frozen_features_cached_by_content(settings, data, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        pretraining,
+        "features",
+        lambda settings, backbone, pixels, arm: (
+            asked.append(arm) or pixels.mean((1, 2))[:, None].astype(np.float32)
+        ),
+    )
+    arm = evaluation.Arm(barlow.build_backbone("resnet18", seed=0), False, "")
+    twin = evaluation.Arm(barlow.build_backbone("resnet18", seed=0), False, "")
+    other = evaluation.Arm(barlow.build_backbone("resnet18", seed=1), False, "")
+    named = evaluation.Arm(barlow.build_backbone("resnet18", seed=0), True, "")
+    for each in (arm, twin, other, named):
+        evaluation.frozen_features(settings, each, data.images)
+    assert asked == ["course", "course", "imagenet"]
+
+
+def test_arms_come_with_checkpoints_and_say_what_is_left_out(settings, monkeypatch, tmp_path):
+    def arm_backbone(settings, name, *, seed, data):
+        if name == "imagenet":
+            return None, "not to be had"
+        return barlow.build_backbone("resnet18", seed=seed), name
+
+    monkeypatch.setattr(pretraining, "arm_backbone", arm_backbone)
+    backbone = barlow.build_backbone("resnet18", seed=7)
+    barlow.save_backbone(backbone, tmp_path / "ours.safetensors", settings={"seed": 7})
+    torch.save(backbone.state_dict(), tmp_path / "theirs.pth")
+    files = {"ours": tmp_path / "ours.safetensors", "theirs": tmp_path / "theirs.pth"}
+    arms, left_out = evaluation.load_arms(settings, None, checkpoints=files)
+    assert list(arms) == ["random", "pretrained", "ours", "theirs"]
+    assert left_out == ["imagenet: not to be had"]
+    assert not arms["ours"].imagenet_input and arms["theirs"].imagenet_input
+    assert torch.equal(arms["theirs"].backbone.conv1.weight, backbone.conv1.weight)
+    with pytest.raises(ValueError, match="another name than 'random'"):
+        evaluation.load_arms(settings, None, checkpoints={"random": files["ours"]})
+    with pytest.raises(barlow.WeightsError, match="absent.pth"):
+        evaluation.load_arms(settings, None, checkpoints={"x": tmp_path / "absent.pth"})
+
+
+def test_training_end_to_end_is_chosen_on_validation(settings, data):
+    arm = evaluation.Arm(barlow.build_backbone("resnet18", seed=0), False, "")
+    before = arm.backbone.conv1.weight.clone()
+    draws = evaluation.few_draws(settings, evaluation.draw_labels(settings, data, [0, 1]))
+    assert list(draws.rows) == [1.0]
+    run = evaluation.train_end_to_end(settings, data, arm, [0, 1], draws.rows[1.0][0])
+    assert torch.equal(arm.backbone.conv1.weight, before)  # a copy was trained
+    assert run.test.shape == (len(run.val), len(data.rows("test")), 2)
+    val_labels = data.labels[data.rows("val")][:, :2]
+    values = [np.mean(probe.auroc(val_labels, scores)) for scores in run.val]
+    assert run.chosen == np.argmax(values)
+
+
+def test_a_label_without_positives_is_not_scored_end_to_end(settings, data):
+    arm = evaluation.Arm(barlow.build_backbone("resnet18", seed=0), False, "")
+    healthy = [r for r in data.rows("train") if not data.labels[r, 1]][:40]
+    run = evaluation.train_end_to_end(settings, data, arm, [0, 1], np.array(healthy))
+    assert np.isnan(run.test[..., 1]).all() and np.isfinite(run.test[..., 0]).all()
+
+
+def test_pooled_predictions_leave_out_what_was_not_trained(data):
+    features = person_features(data, informative=True)
+    values, labels = features.values, data.labels[:, :2].copy()
+    labels[:, 1] = 0
+    fitted = probe.fit_probe(values, labels, values, labels)
+    truth, log_odds = evaluation.pooled([fitted, fitted], values[:7], labels[:7])
+    assert truth.shape == log_odds.shape == (14,) and np.isfinite(log_odds).all()
+    assert np.allclose(log_odds[:7], fitted.scores(values[:7])[:, 0])
+    assert truth[:7].tolist() == labels[:7, 0].tolist()
+
+
+def test_the_other_site_is_scored_with_probes_of_this_one(settings, data, monkeypatch):
+    ids = [f"v{i}" for i in range(40)]
+    sick = ids[::2]
+    fused = pd.DataFrame({"image_id": sick, "label": "Atelectasis"})
+    images = PackedImages(np.zeros((40, 4, 4), np.uint8), ids, np.full((40, 2), 4), {})
+    other = VindrData(None, fused, images, np.array(["test"] * 40))
+    there = np.random.default_rng(0).normal(size=(40, 16)).astype(np.float32)
+    there[::2, 0] += 6  # column 0 is what tells Atelectasis at the first site
+    monkeypatch.setattr(
+        evaluation, "frozen_features", lambda settings, arm, images: FrozenFeatures(there, ids)
+    )
+    features = {"pretrained": person_features(data, informative=True)}
+    features["random"] = person_features(data, informative=False)
+    arms = {name: evaluation.Arm(None, False, "") for name in features}
+    found = evaluation.site_change(settings, data, other, arms, features)
+    assert found.labels == ["Atelectasis"] and "Cardiomegaly" in found.left_out
+    at = found.scores.set_index(["arm", "site", "label"])["value"]
+    assert at["pretrained", evaluation.OTHER_SITE, "macro"] > 0.8
+    gain = found.gains.set_index("site").loc[evaluation.OTHER_SITE]
+    expected = at["pretrained", evaluation.OTHER_SITE, "macro"]
+    expected -= at["random", evaluation.OTHER_SITE, "macro"]
+    assert gain["value"] == pytest.approx(expected)
+
+
+def test_labels_of_both_sites_mean_the_same(data):
+    assert set(evaluation.SHARED_LABELS) <= set(vindr.CLASSES)
+    shared = evaluation.shared_labels(data)
+    assert shared.shape == (360, 9)
+    assert (shared[:, 0] == data.labels[:, nih.LABELS.index("Atelectasis")]).all()
+    entries = data.entries.assign(findings="No Finding")
+    entries.loc[0, "findings"], entries.loc[1, "findings"] = "Mass", "Nodule|Fibrosis"
+    few = evaluation.shared_labels(replace(data, entries=entries))
+    names = list(evaluation.SHARED_LABELS)
+    assert few[:2, names.index("Nodule/Mass")].tolist() == [1, 1]
+    assert few[1, names.index("Pulmonary fibrosis")] == 1 and few.sum() == 3
+
+
+def test_a_box_makes_a_label():
+    fused = pd.DataFrame({"image_id": ["a", "a"], "label": ["Cardiomegaly", "ILD"]})
+    images = PackedImages(np.zeros((2, 4, 4), np.uint8), ["a", "b"], np.full((2, 2), 4), {})
+    found = evaluation.vindr_labels(VindrData(None, fused, images, np.array(["test"] * 2)))
+    assert found.sum() == 1
+    assert found[0, list(evaluation.SHARED_LABELS).index("Cardiomegaly")] == 1

@@ -19,6 +19,7 @@ from cxr_helpers.feature_cache import FrozenFeatures, cached_features
 
 MIN_POSITIVES = 5
 MACRO = "macro"
+HOME_SITE, OTHER_SITE = "NIH, other patients", "VinDr, another site"
 
 # What NIH's and VinDr-CXR's labels share; two NIH labels count as one where VinDr joins them.
 SHARED_LABELS = {
@@ -309,6 +310,21 @@ def train_end_to_end(
     return EndToEnd(said["val"], said["test"], int(np.argmax(values)))
 
 
+def train_runs(
+    settings: Settings, data: NihData, arm: Arm, columns: Sequence[int], draws: LabelDraws
+) -> dict[float, list[EndToEnd]]:
+    """`train_end_to_end` for each draw."""
+    return {
+        fraction: [train_end_to_end(settings, data, arm, columns, rows) for rows in drawn]
+        for fraction, drawn in draws.rows.items()
+    }
+
+
+def chosen_scores(runs: Mapping[float, list[EndToEnd]]) -> dict[float, list[np.ndarray]]:
+    """Test scores of each run at the check that was chosen on validation."""
+    return {f: [run.test[run.chosen] for run in drawn] for f, drawn in runs.items()}
+
+
 def finetune_recipe(settings: Settings, *, imagenet_input: bool) -> finetune.Recipe:
     """The preset as a recipe; the input is normalized as the weights were trained."""
     preset = settings.probe
@@ -400,6 +416,89 @@ def vindr_labels(data: VindrData) -> np.ndarray:
         ],
         dtype=np.uint8,
     )
+
+
+@dataclass(frozen=True)
+class SiteChange:
+    """Probes trained at one site, scored there and at another.
+
+    Attributes:
+        scores: columns arm, site, label (`macro` for the mean), value, low, high.
+        gains: pretrained minus random, columns site, value, low, high.
+        labels: names that both sites share and that can be scored at both.
+        left_out: shared names with too few positives at one of them.
+    """
+
+    scores: pd.DataFrame
+    gains: pd.DataFrame
+    labels: list[str]
+    left_out: list[str]
+
+
+def site_change(
+    settings: Settings,
+    data: NihData,
+    other: VindrData,
+    arms: Mapping[str, Arm],
+    features: Mapping[str, FrozenFeatures],
+) -> SiteChange:
+    """Train probes on all NIH labels and score them on NIH's test part and on all of VinDr-CXR.
+
+    Nothing is trained or chosen at the other site, whose files name no patient: there each image
+    counts as a patient.
+    """
+    here, there = shared_labels(data), vindr_labels(other)
+    train, test = data.rows("train"), data.rows("test")
+    fewest = np.min([part.sum(axis=0) for part in (here[train], here[test], there)], axis=0)
+    keep, names = fewest >= MIN_POSITIVES, np.array(list(SHARED_LABELS))
+    draws = LabelDraws({1.0: [train]}, [])
+    test_ids = data.entries["image_id"].iloc[test].tolist()
+    truth = {
+        HOME_SITE: (here[test][:, keep], data.patients[test]),
+        OTHER_SITE: (there[:, keep], np.array(other.images.image_ids)),
+    }
+    said: dict[str, dict[str, Scores]] = {site: {} for site in truth}
+    for name, arm in arms.items():
+        probes = fit_probes(data, features[name], here[:, keep], names[keep], draws)
+        said[HOME_SITE][name] = probe_scores(probes, features[name], test_ids)
+        elsewhere = frozen_features(settings, arm, other.images)
+        said[OTHER_SITE][name] = probe_scores(probes, elsewhere, other.images.image_ids)
+    scores, gains = [], []
+    for site, (labels, patients) in truth.items():
+        table = curves(settings, labels, patients, said[site], names[keep])
+        scores.append(table.assign(site=site).drop(columns="fraction"))
+        arm = {"pretrained - random": said[site]["pretrained"]}
+        minus = said[site]["random"]
+        gain = curves(settings, labels, patients, arm, names[keep], minus=minus)
+        gains.append(macro_of(gain).assign(site=site).drop(columns=["fraction", "arm"]))
+    return SiteChange(
+        pd.concat(scores, ignore_index=True),
+        pd.concat(gains, ignore_index=True),
+        names[keep].tolist(),
+        names[~keep].tolist(),
+    )
+
+
+def pooled(
+    probes: Sequence[probe.LinearProbe], values: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """All predictions of all draws and trained labels in one row, for calibration.
+
+    Args:
+        probes: one for each draw.
+        values: (M, D) features.
+        labels: (M, K) of 0 and 1.
+
+    Returns:
+        (P,) labels and (P,) log-odds.
+    """
+    truth, log_odds = [], []
+    for one in probes:
+        scores = one.scores(values)
+        trained = np.isfinite(scores).all(axis=0)
+        truth.append(labels[:, trained].ravel())
+        log_odds.append(scores[:, trained].ravel())
+    return np.concatenate(truth), np.concatenate(log_odds)
 
 
 def verdict(estimate: Mapping[str, float]) -> str:

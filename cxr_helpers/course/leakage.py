@@ -4,7 +4,7 @@ Each trap scores the same test images twice, once wrongly and once rightly. What
 difference, with an interval over resampled patients.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,12 @@ from cxr_helpers.course.evaluation import EndToEnd, label_names
 from cxr_helpers.course.settings import Settings
 
 PUBLISHED_DUPLICATES = 0.055  # middle of the 5-6% of the published halves
+
+LEAK = "split by image, not by patient"
+DUPLICATES = "some test images in training too"
+NO_FINDING = "'No Finding' in the macro mean"
+BEST_EPOCH = "best epoch chosen on the test set"
+FEW_PATIENTS = "as many labels from few patients"
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,45 @@ def image_overlap(patients: Sequence, *, test_share: float, seed: int) -> float:
     split = splits.split_by_image(patients, parts=parts, seed=seed, leak=True)
     patients = np.asarray(patients)
     return splits.patient_overlap(patients[split == "train"], patients[split == "test"])
+
+
+def official_overlap(settings: Settings, entries: pd.DataFrame) -> tuple[int, float] | None:
+    """What the published evaluation did: split the images of the official test list at random.
+
+    Args:
+        settings: name the NIH folder, in which the list lies.
+        entries: the table, with image_id and patient_id.
+
+    Returns:
+        How many images of the list are in the table, and the share of a random fifth of them whose
+        patient is in the other four fifths. None where there is no list.
+    """
+    path = settings.nih / "test_list.txt"
+    if not path.is_file():
+        return None
+    listed = entries[entries["image_id"].isin(nih.read_image_list(path))]
+    overlap = image_overlap(listed["patient_id"], test_share=0.2, seed=settings.seed)
+    return len(listed), overlap
+
+
+def traps_table(traps: Sequence[Trap], notices: Mapping[str, str]) -> pd.DataFrame:
+    """The lab's result: trap, what it reports, what is right, how much it flatters, how to notice.
+
+    Args:
+        traps: measured.
+        notices: how to notice each, by its name.
+    """
+    rows = [
+        {
+            "trap": trap.name,
+            "with the trap": round(trap.wrong, 3),
+            "without": round(trap.right, 3),
+            "flatters by (95% interval)": str(trap.flatters),
+            "how to notice": notices[trap.name],
+        }
+        for trap in traps
+    ]
+    return pd.DataFrame(rows).set_index("trap")
 
 
 def out_of_fold(
@@ -124,7 +169,7 @@ def leak(
             overlap[by_patient] += share / repeats
     trap = _compare(
         settings,
-        "split by image, not by patient",
+        LEAK,
         data.labels[:, columns],
         data.patients,
         wrong=scored[False],
@@ -157,7 +202,7 @@ def duplicates(
     ]
     return _compare(
         settings,
-        f"{100 * share:g}% of the test images in training too",
+        DUPLICATES,
         labels[test],
         data.patients[test],
         wrong=wrong,
@@ -181,7 +226,7 @@ def no_finding(
         seed=settings.seed,
     )
     both = np.stack([_mean(per_class), _mean(per_class[..., :-1])])
-    return _trap("'No Finding' in the macro mean", both)
+    return _trap(NO_FINDING, both)
 
 
 def best_epoch(
@@ -210,7 +255,7 @@ def best_epoch(
         )
         macro = _mean(values, over_draws=False)  # (checks, 1 + R)
         both += np.stack([macro.max(axis=0), macro[run.chosen]]) / len(runs)
-    return _trap("best epoch chosen on the test set", both)
+    return _trap(BEST_EPOCH, both)
 
 
 def few_patients(
@@ -249,7 +294,7 @@ def few_patients(
             patients[kind].append(len(set(data.patients[rows])))
     trap = _compare(
         settings,
-        "as many labels from few patients",
+        FEW_PATIENTS,
         data.labels[test][:, columns],
         data.patients[test],
         wrong=scores["few patients"],

@@ -13,40 +13,50 @@
 #
 # Labels are what a hospital has least of. So the useful question is not 'how good are the
 # features', but 'how good are they when I have labels for a hundredth, a tenth, or all of my
-# images'. The answer is a curve. This notebook draws it, with intervals, and then shows one way to
-# draw it wrong.
+# images'. The answer is a curve. This notebook draws it, with intervals. Then it shows five ways to
+# make the curve look better than it is.
 #
 # ## What you will learn
 #
 # - What freezing a network means, and what a linear probe is.
-# - To draw AUROC against the share of labels, for two initializations.
+# - To draw AUROC and average precision against the share of labels, for several initializations.
 # - To put an interval on a curve and on a difference.
-# - What happens when patients leak from training into the test set.
+# - To check whether predicted probabilities mean what they say.
+# - What remains of a result at another site.
+# - Five traps that flatter a score, how much each does here, and how to notice it.
 #
-# **Time and memory:** the [README](../README.md) lists both, as measured on two cores.
+# **Time and memory:** the [README](../README.md) lists both, as measured on two cores. Networks that
+# are trained end to end take most of the time.
 
 # %%
+import copy
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_auc_score
+import torch
+from scipy.special import expit
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torch import nn
 
-from cxr_helpers import plots, probe, splits
-from cxr_helpers.course import evaluation, pretraining
-from cxr_helpers.course.data import load_nih
+from cxr_helpers import calibration, nih, plots, probe, splits
+from cxr_helpers.course import evaluation, leakage
+from cxr_helpers.course.data import load_nih, load_vindr
 from cxr_helpers.course.results import Results, claim
 from cxr_helpers.course.settings import load_settings
+from cxr_helpers.course.tables import packaged_table
+from cxr_helpers.feature_cache import backbone_key
 
 plots.set_style()
 settings = load_settings()
 results = Results("03_linear_evaluation", settings)
 
 # %% [markdown]
-# ## By hand: what is an AUROC?
+# ## By hand: two scores
 #
 # Five images, two of them ill. A model gives each a score. Take each pair of one ill and one
 # healthy image: how often has the ill one the higher score? That share is the area under the ROC
-# curve, AUROC.
+# curve, **AUROC**. Chance is 0.5.
 
 # %%
 ill = np.array([0, 0, 1, 0, 1])
@@ -55,65 +65,145 @@ wins = [score[i] > score[h] for i in np.flatnonzero(ill) for h in np.flatnonzero
 print(f"{sum(wins)} of {len(wins)} pairs in the right order: AUROC {np.mean(wins):.3f}")
 
 # %% [markdown]
-# The course's function and scikit-learn's must say the same.
+# Now go down the list from the highest score. At each ill image, ask which share of the images so
+# far is ill. The mean of these shares is the **average precision**, AP. Its chance level is the
+# share of ill images, so it falls with a rare finding.
+
+# %%
+ranked = ill[np.argsort(-score)]
+precision = np.cumsum(ranked) / np.arange(1, len(ranked) + 1)
+print(f"ranked {ranked.tolist()}: AP {precision[ranked == 1].mean():.3f}, chance {ill.mean():.1f}")
+
+# %% [markdown]
+# The course's functions and scikit-learn's must say the same.
 
 # %%
 ours = probe.auroc(ill[:, None], score[:, None])[0]
+our_ap = probe.average_precision(ill[:, None], score[:, None])[0]
 assert np.isclose(ours, np.mean(wins)) and np.isclose(ours, roc_auc_score(ill, score))
+assert np.isclose(our_ap, average_precision_score(ill, score))
 print("By hand, scikit-learn and the course agree.")
 
 # %% [markdown]
-# ## Freeze the network
+# ## Which labels can be scored?
 #
-# Frozen means: the weights stay as they are. Each image goes through once and becomes a row of
-# numbers, its features. Three initializations are compared, where they can be had.
+# A label with a handful of positives cannot be scored with any certainty. It is named here, and
+# not averaged in. The choice looks at counts only, never at a score.
 
 # %%
 data = load_nih(settings)
 columns = evaluation.scorable_labels(data)
+names = evaluation.label_names(columns)
 print(f"{len(data.entries):,} images; labels with enough positives: {len(columns)} of 14")
-
-# %%
-left_out = sorted(set(range(14)) - set(columns))
-print("left out:", ", ".join(evaluation.label_names(left_out)) or "none")
+print("left out:", ", ".join(name for name in nih.LABELS if name not in names) or "none")
 
 # %% [markdown]
-# A label with a handful of positives cannot be scored with any certainty. It is named here, and
-# not averaged in.
-
-# %% tags=["nbval-ignore-output"]
-features, sources = {}, {}
-for arm in pretraining.ARMS:
-    backbone, sources[arm] = pretraining.arm_backbone(settings, arm, seed=settings.seed, data=data)
-    if backbone is not None:
-        features[arm] = pretraining.features(settings, backbone, data.images.pixels, arm)
-print(*sources.values(), sep="\n")
-
-# %%
-assert {"random", "pretrained"} <= features.keys()
-print(f"random: {features['random'].shape[1]} features for each image")
-
-# %% [markdown]
-# ## One linear probe
-#
-# A linear probe is a logistic regression on frozen features, one for each label. Its regularization
-# is chosen on the **validation** patients. The **test** patients are scored once, at the end. No
-# patient is in two parts:
+# The split comes next. No patient is in two parts. **Training** patients teach the probe,
+# **validation** patients choose its settings, **test** patients are scored at the end.
 
 # %%
 train, val, test = (data.rows(part) for part in ("train", "val", "test"))
-splits.check_no_overlap(data.patients[train], data.patients[test])
-splits.check_no_overlap(data.patients[train], data.patients[val])
-print(f"{len(train)} training, {len(val)} validation and {len(test)} test images")
+splits.check_split(data.split, data.patients)
+labels, ids = data.labels[:, columns], np.array(data.images.image_ids)
+counts = {part: [len(data.rows(part)), len(set(data.patients[data.rows(part)]))]
+          for part in ("train", "val", "test")}  # fmt: skip
+pd.DataFrame(counts, index=["images", "patients"])
 
-# %%
-labels = data.labels[:, columns]
-f = features["pretrained"]
-fitted = probe.fit_probe(f[train], labels[train], f[val], labels[val])
-one = probe.macro_auroc(labels[test], fitted.scores(f[test]), evaluation.label_names(columns))
+# %% [markdown]
+# Look at the test column. An interval is made of patients, so few test patients mean wide
+# intervals, however many images they have.
+
+# %% [markdown]
+# ## Freeze the network
+#
+# Frozen means: nothing in the network changes any more. That is more than 'no optimizer'. A network
+# in training mode updates the running means of its batch norms whenever an image passes. Watch the
+# fingerprint of weights and buffers.
 
 # %% tags=["nbval-ignore-output"]
-per_class = pd.Series(one.per_class, index=evaluation.label_names(columns))
+checkpoints = {}  # your own: {"name": "path of a .safetensors or .pth file"}
+arms, left_out = evaluation.load_arms(settings, data, checkpoints=checkpoints)
+print(*[f"{name}: {arm.source}" for name, arm in arms.items()], *left_out, sep="\n")
+
+# %%
+assert {"random", "pretrained"} <= arms.keys()
+network = copy.deepcopy(arms["random"].backbone)
+before, images = backbone_key(network), torch.rand(8, 3, 64, 64)
+for mode in (network.eval, network.train):
+    mode()(images)
+    print(f"{mode.__name__}: unchanged {backbone_key(network) == before}")
+
+# %% [markdown]
+# In `eval` mode nothing moves; in `train` mode the network has changed without a single training
+# step. So features are extracted in `eval` mode.
+#
+# Each image goes through once and becomes a row of numbers, its features. They are kept on disk
+# under a name made of that fingerprint, so that no other network's features can slip in.
+
+# %%
+features = {
+    name: evaluation.frozen_features(settings, arm, data.images) for name, arm in arms.items()
+}
+f = features["pretrained"].of(ids)
+print(f"{f.shape[0]:,} images, {f.shape[1]} features each")
+
+# %% [markdown]
+# ## One linear probe, by hand
+#
+# A linear probe is a logistic regression on frozen features: a weighted sum for each label, and
+# nothing else. Here is one for the most frequent label, in plain torch. The squared weights are
+# penalized; $C$ says how little:
+#
+# $$\min_{w, b} \sum_n \log\left(1 + e^{-s_n (w^\top x_n + b)}\right) + \frac{\lVert w
+# \rVert^2}{2 C}, \qquad s_n = \pm 1$$
+
+# %%
+k, C = int(labels[train].sum(axis=0).argmax()), 1e-3
+x = torch.tensor((f[train] - f[train].mean(0)) / (f[train].std(0) + 1e-6))
+y = torch.tensor(labels[train][:, k], dtype=torch.float32)
+layer = nn.Linear(x.shape[1], 1)
+optimizer = torch.optim.SGD(layer.parameters(), lr=0.005, momentum=0.9)
+for _ in range(500):
+    fit = nn.functional.binary_cross_entropy_with_logits(layer(x)[:, 0], y)
+    optimizer.zero_grad()
+    (fit + layer.weight.pow(2).sum() / (2 * C * len(x))).backward()
+    optimizer.step()
+
+# %% [markdown]
+# The course's probe solves the same problem for all labels at once. Both must rank the training
+# images alike.
+
+# %%
+closed = probe.fit_path(f[train], labels[train][:, [k]], [C])[0]
+by_hand = layer(x)[:, 0].detach().numpy()
+agreement = np.corrcoef(by_hand, closed.scores(f[train])[:, 0])[0, 1]
+assert agreement > 0.99
+print("Five hundred steps of gradient descent and the course's probe agree.")
+
+# %% [markdown]
+# ### Choose the regularization on validation patients
+#
+# With weak regularization (large $C$) the probe learns its training images by heart. Watch where
+# the two curves part.
+
+# %%
+path = probe.fit_path(f[train], labels[train], probe.REGULARIZATION)
+by_part = {
+    part: [probe.macro_auroc(labels[rows], one.scores(f[rows]), names).value for one in path]
+    for part, rows in {"training": train, "validation": val}.items()
+}
+axis = pd.DataFrame(by_part, index=probe.REGULARIZATION).plot(logx=True, style=["o--", "s-"])
+axis.set(xlabel="C (large: weak regularization)", ylabel="macro AUROC")
+plt.show()
+
+# %% [markdown]
+# On training images weaker is always better. On validation images it is not, and that curve
+# decides. Now, once, the test patients.
+
+# %%
+fitted = probe.fit_probe(f[train], labels[train], f[val], labels[val], names=names)
+one = probe.macro_auroc(labels[test], fitted.scores(f[test]), names)
+per_class = pd.Series(one.per_class, index=names)
 plots.plot_counts(per_class.round(2), xlabel="AUROC (test), pretrained features, all labels")
 plt.show()
 
@@ -121,126 +211,472 @@ plt.show()
 claim(one.value > 0.5, "a linear probe on pretrained features beats chance", settings)
 
 # %% [markdown]
-# Some findings are easy for a probe, others stay near 0.5, which is chance. The macro AUROC is
-# their plain mean.
+# Some findings are easy for a probe, others stay near 0.5. The **macro** AUROC is their plain mean,
+# over the labels that can be scored.
 
 # %% [markdown]
 # ## The curve
 #
-# Now the same with fewer labels. Each share of the labels is drawn patient by patient, and the
-# larger shares contain the smaller. At small shares chance decides which patients are drawn, so it
-# is repeated.
+# Now the same with fewer labels. Each share is drawn patient by patient, the larger shares contain
+# the smaller, and every label gets its part as far as there is room. At small shares chance decides
+# which patients are drawn, so the draw is repeated.
 
 # %%
-drawn = splits.nested_fractions(
-    labels[train], data.patients[train], fractions=settings.probe.fractions, seed=settings.seed
-)
-sizes = {f"{100 * f:g}%": [len(r), len(set(data.patients[train][r]))] for f, r in drawn.items()}
-pd.DataFrame(sizes, index=["images", "patients"])
+draws = evaluation.draw_labels(settings, data, columns)
+print(*draws.left_out or ["Every draw can be used."], sep="\n")
+draws.table(data, columns)
 
 # %% [markdown]
-# Look at the first column: one percent is a handful of patients. Whatever is measured there depends
-# on who they are.
+# Look at the first row: one percent is a handful of images of even fewer patients, and not every
+# label has a positive among them. A label without one gets no probe in that draw. It is left out
+# for all arms alike.
 
 # %%
-scores = {arm: evaluation.probe_scores(settings, data, f, columns) for arm, f in features.items()}
-curve = evaluation.label_curve(settings, data, scores, columns)
+truth = labels[test], data.patients[test]
+probes = {
+    name: evaluation.fit_probes(data, frozen, labels, names, draws)
+    for name, frozen in features.items()
+}
+scores = {
+    name: evaluation.probe_scores(fitted, features[name], ids[test])
+    for name, fitted in probes.items()
+}
+curve = evaluation.curves(settings, *truth, scores, names)
+
+# %% [markdown]
+# Each point is the mean over the draws. The bars are 95% intervals: test patients and draws are
+# drawn again, with replacement, hundreds of times. Look at the height of the lines, and at the width
+# of the bars.
 
 # %%
-plots.plot_label_curve(curve)
+plots.plot_label_curve(evaluation.macro_of(curve))
 plt.show()
 
 # %% [markdown]
-# Each point is the mean over the draws. The bars are 95% intervals over test patients: they say how
-# far the curve would move with other test patients.
-
-# %% [markdown]
-# ### The difference
-#
-# Two overlapping intervals do not mean that there is no difference. Both arms were scored on the
-# same patients, so compare them patient by patient: resample the patients, and take the
-# difference each time.
+# The same with average precision. Its chance level differs from label to label, so no line is drawn.
 
 # %%
-gains = evaluation.differences(settings, data, scores["pretrained"], scores["random"], columns)
-named = gains.assign(name=[f"{100 * f:g}% of the labels" for f in gains["fraction"]])
+curve_ap = evaluation.curves(
+    settings, *truth, scores, names, metric=probe.weighted_average_precision
+)
+plots.plot_label_curve(evaluation.macro_of(curve_ap), ylabel="macro AP (test)", chance=None)
+plt.show()
+
+# %% [markdown]
+# ### Is the difference real?
+#
+# Two overlapping intervals do not mean that there is no difference. Both arms were scored on the
+# same patients and learned from the same draws. So take the difference in each resample, and look
+# at its interval.
+
+# %%
+minus = scores["random"]
+gains = evaluation.curves(
+    settings, *truth, {"pretrained": scores["pretrained"]}, names, minus=minus
+)
+gain = evaluation.macro_of(gains).set_index("fraction")
+named = gain.assign(name=[f"{share:.0%} of the labels" for share in gain.index])
 plots.plot_estimates(named, xlabel="pretrained - random: macro AUROC (test)")
 plt.show()
 
 # %% [markdown]
 # An interval right of zero speaks for pretraining at that share of labels. One that covers zero
-# leaves it open. This is one pretraining run; another seed gives another curve.
+# leaves it open. One left of zero speaks against.
 
 # %% tags=["nbval-ignore-output"]
-gains.round(3)
+gain[["value", "low", "high"]].round(3)
 
 # %%
-full = gains.set_index("fraction").loc[1.0]
-claim(abs(full["value"]) < 0.1, "with all labels, the arms differ by less than 0.1", settings)
+claim((gain["value"] > -0.1).all(), "at no share do pretrained features lose 0.1", settings)
 
 # %% [markdown]
-# ## Leakage lab: split it wrong
+# These are one pretraining run and one random network. Other seeds give other curves: the benchmark
+# `benchmarks/linear_evaluation.py` repeats both for five.
+
+# %% [markdown]
+# ### Label by label
 #
-# Now make the mistake on purpose. Split the images at random, without looking at patients. Many
-# test images then have a sibling in training. The probe is a k-NN: it looks for the most similar
-# training images, and the most similar one is often the same patient.
+# A mean hides which findings gain. Look for labels whose lines lie apart at all shares. Remember
+# that a dozen labels at five shares are sixty comparisons: a few will look good by chance.
 
 # %%
-lab = evaluation.leakage_lab(settings, data, features["pretrained"])
-overlap = 100 * lab[["overlap_by_patient", "overlap_by_image"]].mean()
-overlap.round(1).rename("test images with a patient from training (%)")
+plots.plot_class_curves(curve[curve["label"] != evaluation.MACRO])
+plt.show()
 
 # %% [markdown]
-# The score should measure how the model does on new patients. Watch what the leak adds to it. Each
-# of the splits was drawn twice, once by patient and once by image.
+# ## Linear, nearest neighbors, or the whole network?
+#
+# A linear probe asks what the features hold. k-NN asks even less: which training images are most
+# similar? **Fine-tuning** trains backbone and probe together. Without pretraining the same is
+# training **from scratch**, the baseline that matters in practice. The paper's second table is about
+# these.
+#
+# Six times in each run, the validation and the test patients are scored. The check that is best on
+# validation counts.
 
 # %%
-inflation = probe.mean_interval(
-    lab["inflation"], resamples=settings.probe.resamples, seed=settings.seed
+few = evaluation.few_draws(settings, draws)
+runs = {
+    "from scratch": evaluation.train_runs(settings, data, arms["random"], columns, few),
+    "fine-tuned": evaluation.train_runs(settings, data, arms["pretrained"], columns, few),
+}
+
+# %% [markdown]
+# All methods below saw the same draws.
+
+# %%
+same = {share: scores["pretrained"][share][: len(rows)] for share, rows in few.rows.items()}
+methods = {
+    "linear, pretrained": same,
+    "k-NN": evaluation.knn_scores(settings, data, features["pretrained"], columns, few),
+    **{name: evaluation.chosen_scores(run) for name, run in runs.items()},
+}
+compared = evaluation.macro_of(evaluation.curves(settings, *truth, methods, names))
+
+# %%
+plots.plot_label_curve(compared, legend="method")
+plt.show()
+
+# %% [markdown]
+# Two questions to this figure. Does fine-tuning beat training from scratch, and at which share? And
+# does it beat the linear probe, or is there too little data to move so many weights? The first as a
+# paired difference:
+
+# %%
+tuned = evaluation.curves(
+    settings, *truth, {"gain": methods["fine-tuned"]}, names, minus=methods["from scratch"]
 )
-row = pd.DataFrame([{"name": "by image - by patient", **inflation.as_dict()}])
-plots.plot_estimates(row, xlabel="inflation of the macro AUROC by the leak")
+tuned = evaluation.macro_of(tuned).set_index("fraction")
+named = tuned.assign(name=[f"{share:.0%} of the labels" for share in tuned.index])
+plots.plot_estimates(named, xlabel="fine-tuned - from scratch: macro AUROC (test)")
+plt.show()
+
+# %% [markdown]
+# ## Do the probabilities mean what they say?
+#
+# Of all images that a probe calls '20% likely', a fifth should have the finding. Points on the
+# diagonal keep that promise. Look at the probes with the fewest labels.
+
+# %%
+share = min(draws.rows)
+at = {
+    part: features["pretrained"].of(ids[rows]) for part, rows in {"val": val, "test": test}.items()
+}
+predicted = {
+    f"{s:.0%} of the labels": evaluation.pooled(probes["pretrained"][s], at["test"], labels[test])
+    for s in (share, max(draws.rows))
+}
+tables = {name: calibration.reliability(y, expit(z)) for name, (y, z) in predicted.items()}
+
+# %% [markdown]
+# One reason for a bad start: the draw makes sure that rare labels are there, so in a small draw
+# they are more frequent than among patients. **Platt scaling** repairs slope and offset with two
+# numbers, learned on validation patients.
+
+# %%
+platt = calibration.fit_platt(
+    *evaluation.pooled(probes["pretrained"][share], at["val"], labels[val])
+)
+y, z = predicted[f"{share:.0%} of the labels"]
+tables[f"{share:.0%}, after Platt scaling"] = calibration.reliability(
+    y, calibration.apply_platt(platt, z)
+)
+errors = {name: calibration.expected_calibration_error(table) for name, table in tables.items()}
+plots.plot_reliability({f"{name} (off by {errors[name]:.2f})": t for name, t in tables.items()})
+plt.show()
+
+# %% [markdown]
+# The legend gives the mean distance from the diagonal. Scaling changes no order, so it changes no
+# AUROC: a model can rank well and still promise nonsense, and the other way round.
+
+# %% [markdown]
+# ## What remains at another site?
+#
+# The paper pretrains on one hospital's images and detects on another's. The counterpart here: probes
+# trained on NIH-like images, scored on VinDr-like ones, for the labels that both have. Nothing is
+# trained or chosen at the second site.
+
+# %%
+site = None
+if settings.vindr is None:
+    print("This data has no VinDr-CXR folder: the other site is left out.")
+else:
+    site = evaluation.site_change(settings, data, load_vindr(settings), arms, features)
+    print("labels of both sites:", ", ".join(site.labels))
+    print("too few positives at one of them:", ", ".join(site.left_out) or "none")
+
+# %% [markdown]
+# Compare the two points of each label. A shift to the left is what the change of site costs.
+
+# %%
+if site is not None:
+    shown = site.scores[site.scores["arm"] == "pretrained"]
+    plots.plot_sites(shown, xlabel="AUROC, pretrained features, all labels")
+    plt.show()
+
+# %% [markdown]
+# The sites differ in more than pixels. At the second, a label is what at least one of three readers
+# drew; at the first, what a text miner found in a report. So part of a shift is a change of what the
+# label means. What pretraining adds at each site:
+
+# %%
+if site is not None:
+    named = site.gains.rename(columns={"site": "name"})
+    plots.plot_estimates(named, xlabel="pretrained - random: macro AUROC")
+    plt.show()
+
+# %% [markdown]
+# ## Leakage lab: five traps
+#
+# Each trap is a mistake that was made in published work on these data. Switch it on, switch it off,
+# and measure what it adds, on the same test images. The probe is right, the images are right; only
+# the bookkeeping is wrong.
+#
+# ### Trap 1: split by image
+#
+# Deal the images to five folds, without looking at patients. Score each image by the other four
+# folds, with k-NN, which looks for the most similar images. Often the most similar one is the same
+# patient. Then deal patients instead.
+
+# %%
+values = features["pretrained"].of(ids)
+leak, overlap = leakage.leak(settings, data, values, columns)
+print({kind: f"{share:.0%} with a sibling in training" for kind, share in overlap.items()})
+
+# %%
+row = pd.DataFrame([{"name": "by image - by patient", **leak.flatters.as_dict()}])
+plots.plot_estimates(row, xlabel="what the leak adds to the macro AUROC")
 plt.show()
 
 # %%
-claim(overlap.iloc[0] == 0 and overlap.iloc[1] > 30, "only the split by image leaks", settings)
+claim(
+    overlap["by patient"] == 0 and overlap["by image"] > 0.3,
+    "only the split by image leaks",
+    settings,
+)
+claim(leak.flatters.low > 0, "the leak flatters, and its interval excludes zero", settings)
 
 # %% [markdown]
-# An interval right of zero says that the leak flatters. The model is the same, the images are the
-# same; only the bookkeeping changed. In the published
-# linear evaluation, 99.3 to 99.5% of the evaluation images share a patient with training, because
-# the official test list was split by image.
+# How large is the opportunity in the real data? The real table of all images is at hand. Draw a
+# random fifth of the images as a test part, ten times, and count the test images whose patient is in
+# training too.
 
 # %%
-table = curve.assign(fraction=curve["fraction"].astype(str))
-macro = {arm: dict(zip(p["fraction"], p["value"], strict=True)) for arm, p in table.groupby("arm")}
-results.add(
-    macro_auroc=macro,
-    difference={str(r.pop("fraction")): r for r in gains.to_dict("records")},
-    leakage_inflation=inflation.as_dict(),
+entries = nih.read_entries(packaged_table("nih_entries"))
+real = [leakage.image_overlap(entries["patient_id"], test_share=0.2, seed=s) for s in range(10)]
+print(f"{len(entries):,} images of {entries['patient_id'].nunique():,} patients")
+print(f"{min(real):.1%} to {max(real):.1%} of the test images share a patient with training")
+
+# %% [markdown]
+# The published linear evaluation splits the images of the official test list at random. Its patients
+# have many images each: 99.3 to 99.5% of its evaluation images share a patient with its training
+# images. With the official lists beside your images, the next cell counts it; on the demo, it counts
+# the demo's own list.
+
+# %%
+found = leakage.official_overlap(settings, data.entries)
+if found is None:
+    print("No test_list.txt beside these images: not counted.")
+else:
+    print(f"{found[1]:.1%} of a random fifth of the {found[0]:,} listed images")
+
+# %% [markdown]
+# ### Trap 2: the same image on both sides
+#
+# In the published code, the training and the evaluation half are drawn by two calls with different
+# chance: 5 to 6% of the evaluation images are in the training half too. Copy as many test images
+# into training.
+
+# %%
+twice = leakage.duplicates(settings, data, values, columns)
+
+# %% [markdown]
+# ### Trap 3: 'No Finding' in the mean
+#
+# The published macro AUC has fifteen classes: fourteen findings and their absence. Whether that
+# raises or lowers the mean depends on how easy 'nothing' is.
+
+# %%
+fifteenth = leakage.no_finding(settings, data, values, columns)
+
+# %% [markdown]
+# ### Trap 4: the best epoch, chosen on the test set
+#
+# Of the checks of each run above, report the one that is best on the test patients, instead of the
+# one that is best on validation. This cannot flatter by less than nothing.
+
+# %%
+all_runs = [run for by_share in runs.values() for drawn in by_share.values() for run in drawn]
+best = leakage.best_epoch(settings, data, columns, all_runs)
+
+# %% [markdown]
+# ### Trap 5: '1% of the labels', from 50 patients
+#
+# In the published protocol, 1% of the labels are about 200 images, but of about 50 patients. Here:
+# as many images as a tenth of the training part, once from patients with many images, once with one
+# image from each of many patients. What you pay for labels is the same.
+
+# %%
+n_images = len(draws.rows[0.1][0])
+clustered, spread = leakage.few_patients(settings, data, values, columns, n_images=n_images)
+spread["patients"].round(1)
+
+# %% [markdown]
+# ### What the traps do
+#
+# For each trap: the score with it, the score without, and the difference with its interval over
+# test patients. Look for those whose interval excludes zero. A trap that does not flatter here may
+# still do so elsewhere, and a score that is too low for a wrong reason is wrong too.
+
+# %%
+notices = {
+    leakage.LEAK: "count patients on both sides; ask for the split's code",
+    leakage.DUPLICATES: "count image ids (or hashes) on both sides",
+    leakage.NO_FINDING: "count the classes; ask for each one's score",
+    leakage.BEST_EPOCH: "look for a validation set; ask which epoch, and who chose it",
+    leakage.FEW_PATIENTS: "ask for patients next to images; ask for several draws",
+}
+
+# %% tags=["nbval-ignore-output"]
+traps = [leak, twice, fifteenth, best, clustered]
+pd.set_option("display.max_colwidth", None)
+leakage.traps_table(traps, notices)
+
+# %%
+assert len(traps) == len(notices) and best.flatters.low >= 0
+claim(twice.flatters.value > 0, "copies of test images in training flatter", settings)
+
+# %% [markdown]
+# The traps add up: one protocol can hold several. None is visible in the final number.
+
+# %% [markdown]
+# ## Ask for the impossible
+#
+# Good tools say no. Each of these requests has no honest answer; look at what is named, and at what
+# to do instead.
+
+# %%
+none = np.zeros((len(train), 1), int)
+impossible = {
+    "a class without positives": lambda: probe.fit_probe(
+        f[train], none, f[val], labels[val][:, :1], names=["Hernia"]
+    ),
+    "features with NaN": lambda: probe.fit_probe(
+        f[train] * np.nan, labels[train], f[val], labels[val]
+    ),
+    "features of other images": lambda: features["random"].of(["someone_else.png"]),
+    "five folds of two patients": lambda: splits.split_by_patient(
+        [1, 1, 2], parts={f"fold {i}": 0.2 for i in range(5)}, seed=0
+    ),
+    "a fraction of 0": lambda: splits.nested_fractions(
+        labels, data.patients, fractions=[0], seed=0
+    ),
+    "a fraction of 2": lambda: splits.nested_fractions(
+        labels, data.patients, fractions=[2], seed=0
+    ),
+}
+
+# %%
+for request, ask in impossible.items():
+    try:
+        ask()
+    except ValueError as error:
+        print(f"{request}: {error}.")
+
+# %% [markdown]
+# ## What of the paper does this reproduce?
+#
+# The paper's code evaluates a frozen ResNet-50 on 1%, 10% and 100% of the labels, and then trains
+# end to end. The values of its tables per initialization are not repeated here. Each row below is
+# one of its questions, with the answer of this run: better, worse, or open where the interval covers
+# zero.
+
+# %%
+asked = {
+    f"linear probe, {s:.0%} of the labels: pretrained against random": gain.loc[s]
+    for s in gain.index
+} | {
+    f"end to end, {s:.0%} of the labels: fine-tuned against from scratch": tuned.loc[s]
+    for s in tuned.index
+}
+if site is not None:
+    other = site.gains.set_index("site").loc[evaluation.OTHER_SITE]
+    asked["linear probe at another site: pretrained against random"] = other
+
+# %% tags=["nbval-ignore-output"]
+answers = pd.DataFrame({q: [evaluation.verdict(e), f"{e['value']:+.3f}"] for q, e in asked.items()})
+answers.T.set_axis(["answer", "difference"], axis=1)
+
+# %%
+assert len(asked) >= len(gain) + len(tuned)
+preset = settings.pretrain
+print(
+    f"here: {preset.arch}, {preset.image_size} px, {len(train):,} images, batch {preset.batch_size}"
 )
+print("the paper's code: resnet50, 224 px, 112,120 images, batch 768")
+
+# %% [markdown]
+# So this is the paper's protocol, with its traps removed, at a far smaller scale. Three things it
+# does not reproduce at all: the comparison with ImageNet weights, where they are not at hand; the
+# gain in detection, which is notebook 04's subject; and anything about patients, as long as the
+# images are synthetic.
+
+# %%
+means = evaluation.macro_of(curve)
+precisions = evaluation.macro_of(curve_ap)
+results.add(
+    macro_auroc={
+        arm: dict(zip(p["fraction"], p["value"], strict=True)) for arm, p in means.groupby("arm")
+    },
+    macro_ap={
+        arm: dict(zip(p["fraction"], p["value"], strict=True))
+        for arm, p in precisions.groupby("arm")
+    },
+    difference=gain[["value", "low", "high"]].to_dict("index"),
+    fine_tuned_minus_scratch=tuned[["value", "low", "high"]].to_dict("index"),
+)
+
+# %%
+results.add(
+    calibration_error=errors,
+    leakage_inflation=leak.flatters.as_dict(),
+    traps={trap.name: trap.flatters.as_dict() for trap in traps},
+    real_overlap_of_a_split_by_image=float(np.mean(real)),
+)
+if site is not None:
+    results.add(
+        site_difference=site.gains.set_index("site")[["value", "low", "high"]].to_dict("index")
+    )
 results.save().name
 
 # %% [markdown]
 # ## What this does not show
 #
-# The intervals cover the choice of test patients. They do not cover the seed of pretraining, and
-# the splits of the leakage lab share their images, so its interval is somewhat too narrow. On the
-# demo the images are synthetic: a gain here is no gain on patients. And a linear probe says nothing
-# yet about finding *where* something is.
+# - The intervals cover the choice of test patients and of the drawn labels. They do not cover the
+#   seed of pretraining; the benchmark's five seeds do.
+# - Regularization and epochs are chosen on all validation labels, even where training has 1%. A
+#   hospital with that few labels would have fewer for validation too.
+# - The networks trained end to end had one recipe, a few hundred steps, and few draws. More tuning
+#   may lift either of them.
+# - On the demo the images are synthetic: a gain here is no gain on patients.
+# - A linear probe says nothing yet about finding *where* something is.
 #
 # ## What you learned
 #
-# - A linear probe measures frozen features; its settings are chosen on validation patients.
+# - Frozen means: no weight and no buffer changes. A linear probe measures such features; its settings
+#   are chosen on validation patients.
 # - A curve over label shares says more than one number, and a paired difference more than two
 #   intervals.
+# - AUROC and AP are about order; calibration is about promises.
 # - Labels that cannot be scored are named.
-# - A split by image lets patients leak, and flatters.
+# - Another site is another test, of pixels and of what labels mean.
+# - A split by image, copies, a fifteenth class, a well-chosen epoch and few patients: each is
+#   invisible in the final number, and each can be counted.
 #
 # ## Questions to think about
 #
-# 1. Why is the leak measured with k-NN? Would you expect more or less with a linear probe?
-# 2. The paper averages 'No Finding' in as a fifteenth class. Does that raise or lower the mean?
-# 3. You have 200 labelled images. Would you rather have 200 patients or 50 patients with 4 each?
+# 1. Trap 1 was measured with k-NN. Would you expect more or less with a linear probe?
+# 2. Why can trap 4 never flatter by less than nothing, and what would an honest interval of it need?
+# 3. You have 200 labeled images. Would you rather have 200 patients or 50 patients with 4 each?
 #
 # Go on with [04 faster_rcnn_finetuning](04_faster_rcnn_finetuning.ipynb).

@@ -1,0 +1,145 @@
+"""Frozen features on disk."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cxr_helpers import feature_cache as cache
+
+PIXELS = np.random.default_rng(0).integers(0, 256, size=(6, 4, 4), dtype=np.uint8)
+IDS = [f"{i:08d}_000.png" for i in range(6)]
+
+
+def network():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(16, 3), nn.BatchNorm1d(3))
+
+
+class Extractor:
+    """Counts how often it is asked."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, backbone, pixels):
+        self.calls += 1
+        with torch.inference_mode():
+            return backbone.eval()(torch.from_numpy(pixels).float()).numpy()
+
+
+def run(folder, extract, *, backbone=None, pixels=PIXELS, ids=IDS, recipe=None):
+    return cache.cached_features(
+        backbone or network(),
+        pixels,
+        ids,
+        extract=extract,
+        recipe=recipe or {"image_size": 4},
+        folder=folder,
+    )
+
+
+def test_the_second_time_nothing_is_extracted_and_all_is_the_same(tmp_path):
+    extract = Extractor()
+    first = run(tmp_path / "new", extract)
+    second = run(tmp_path / "new", extract, backbone=network())  # equal weights, another object
+    assert extract.calls == 1
+    assert (first.values == second.values).all() and first.image_ids == second.image_ids == IDS
+    assert second.values.dtype == np.float32
+    assert [p.suffix for p in (tmp_path / "new").iterdir()] == [".npz"]  # no temporary file
+
+
+def changed_weight():
+    backbone = network()
+    with torch.no_grad():
+        backbone[1].weight[0, 0] += 1e-6
+    return {"backbone": backbone}
+
+
+def changed_buffer():
+    backbone = network()
+    backbone[2].running_mean += 0.1
+    return {"backbone": backbone}
+
+
+def changed_layer():
+    backbone = network()
+    backbone[2].eps = 0.1
+    return {"backbone": backbone}
+
+
+def changed_pixel():
+    pixels = PIXELS.copy()
+    pixels[5, 3, 3] ^= 1
+    return {"pixels": pixels}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        changed_weight,
+        changed_buffer,
+        changed_layer,
+        changed_pixel,
+        lambda: {"ids": [*IDS[1:], IDS[0]]},
+        lambda: {"recipe": {"image_size": 8}},
+    ],
+)
+def test_any_change_makes_new_features(tmp_path, change):
+    extract = Extractor()
+    run(tmp_path, extract)
+    run(tmp_path, extract, **change())
+    assert extract.calls == 2
+
+
+def test_features_follow_the_ids_whatever_the_order(tmp_path):
+    frozen = run(tmp_path, Extractor())
+    assert (frozen.of(IDS[::-1]) == frozen.values[::-1]).all()
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([*IDS[:5], IDS[0]], r"1 images are there twice, such as '00000000_000.png'"),
+        (IDS[:5], "6 rows of features and 5 image ids differ"),
+    ],
+)
+def test_ids_that_do_not_fit_are_refused(tmp_path, ids, message):
+    with pytest.raises(cache.FeatureError, match=message):
+        run(tmp_path, Extractor(), ids=ids)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_image_without_features_is_named(tmp_path):
+    with pytest.raises(cache.FeatureError, match=r"2 of 3 images have no features.*'x.png'"):
+        run(tmp_path, Extractor()).of([IDS[0], "x.png", "y.png"])
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 not a cache"])
+def test_a_damaged_file_is_named(tmp_path, damage):
+    run(tmp_path, Extractor())
+    path = next(tmp_path.iterdir())
+    path.write_bytes(damage)
+    with pytest.raises(cache.FeatureError, match=rf"{path.name} is no whole cache.*delete it"):
+        run(tmp_path, Extractor())
+
+
+def test_a_cut_file_is_named(tmp_path):
+    run(tmp_path, Extractor())
+    path = next(tmp_path.iterdir())
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(cache.FeatureError, match="delete it"):
+        run(tmp_path, Extractor())
+
+
+def test_training_mode_changes_batch_norm_and_so_the_key():
+    backbone = network().train()
+    before = cache.backbone_key(backbone)
+    backbone(torch.randn(8, 1, 4, 4))
+    assert cache.backbone_key(backbone) != before
+    frozen = copy.deepcopy(backbone).eval()
+    frozen(torch.randn(8, 1, 4, 4))
+    assert cache.backbone_key(frozen) == cache.backbone_key(copy.deepcopy(backbone).eval())

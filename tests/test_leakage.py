@@ -1,0 +1,129 @@
+"""The leakage lab: each trap on made-up data that falls for it, and on data that does not."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from course_data import made_up_nih, person_features
+
+from cxr_helpers import probe, splits
+from cxr_helpers.course import leakage
+from cxr_helpers.course.evaluation import EndToEnd
+from cxr_helpers.course.settings import ProbePreset, load_settings
+
+PRESET = ProbePreset(fractions=(0.2, 1.0), draws=2, resamples=100, neighbors=3)
+SETTINGS = replace(load_settings({}), probe=PRESET)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return made_up_nih()
+
+
+def values(data, *, informative):
+    return person_features(data, informative=informative).values
+
+
+def test_only_the_split_by_image_leaks(data):
+    trap, overlap = leakage.leak(SETTINGS, data, values(data, informative=0), [0, 1], repeats=2)
+    assert overlap["by patient"] == 0 and overlap["by image"] > 0.9
+    assert 0.4 < trap.right < 0.6 and trap.wrong > 0.9
+    assert trap.flatters.low > 0.2
+    assert trap.flatters.value == pytest.approx(trap.wrong - trap.right)
+
+
+def test_nothing_leaks_where_each_patient_has_one_image(data):
+    one_each = replace(data, entries=data.entries.assign(patient_id=np.arange(360)))
+    trap, overlap = leakage.leak(SETTINGS, one_each, values(data, informative=0), [0, 1], repeats=1)
+    assert overlap == {"by patient": 0, "by image": 0}
+    assert trap.flatters.low == trap.flatters.high == 0
+
+
+def test_fewer_patients_than_folds_are_refused(data):
+    few = replace(data, entries=data.entries.assign(patient_id=np.arange(360) % 3))
+    with pytest.raises(splits.SplitError, match="3 patients cannot fill 5 parts; give more"):
+        leakage.leak(SETTINGS, few, values(data, informative=0), [0, 1])
+
+
+def test_every_image_is_scored_by_folds_that_do_not_hold_it(data):
+    unique = np.random.default_rng(0).normal(size=(360, 16))
+    scores, _ = leakage.out_of_fold(SETTINGS, data, unique, [0, 1], by_patient=True, seed=0)
+    assert np.isfinite(scores).all()
+    found = probe.auroc(data.labels[:, :2], scores)
+    assert (found > 0.3).all() and (found < 0.7).all()  # noise tells nothing, its own label would
+
+
+def test_overlap_of_a_split_by_image():
+    assert leakage.image_overlap(np.arange(100), test_share=0.2, seed=0) == 0
+    assert leakage.image_overlap(np.arange(100) % 2, test_share=0.2, seed=0) == 1
+
+
+def test_overlap_of_the_official_test_list(data, tmp_path):
+    settings = replace(SETTINGS, nih=tmp_path)
+    assert leakage.official_overlap(settings, data.entries) is None
+    listed = data.entries["image_id"].iloc[:300]  # 100 patients with three images each
+    (tmp_path / "test_list.txt").write_text("\n".join(listed) + "\n")
+    n, overlap = leakage.official_overlap(settings, data.entries)
+    assert n == 300 and overlap > 0.8
+    (tmp_path / "test_list.txt").write_text("\n".join(data.entries["image_id"][::3]) + "\n")
+    assert leakage.official_overlap(settings, data.entries) == (120, 0.0)
+
+
+def test_the_table_says_how_to_notice_each_trap():
+    trap = leakage.Trap(leakage.LEAK, 0.7, 0.65, probe.Estimate(0.05, 0.01, 0.09))
+    table = leakage.traps_table([trap], {leakage.LEAK: "look"})
+    assert table.loc[leakage.LEAK].tolist() == [0.7, 0.65, "+0.050 (+0.010 to +0.090)", "look"]
+    with pytest.raises(KeyError):
+        leakage.traps_table([trap], {})
+
+
+def test_duplicates_flatter_features_that_remember_images(data):
+    rng = np.random.default_rng(2)
+    memory = rng.normal(size=(360, 400)).astype(np.float32)  # nothing but the image itself
+    every = leakage.duplicates(SETTINGS, data, memory, [0, 1], share=1.0, repeats=2)
+    few = leakage.duplicates(SETTINGS, data, memory, [0, 1], share=0.1, repeats=2)
+    assert every.flatters.low > 0.2
+    assert few.flatters.value < every.flatters.value
+
+
+def test_no_finding_moves_the_mean_by_its_distance_from_it(data):
+    known = values(data, informative=1)
+    trap = leakage.no_finding(SETTINGS, data, known, [0, 1])
+    labels = np.c_[data.labels[:, :2], ~data.labels.any(axis=1)]
+    train, val, test = (data.rows(part) for part in ("train", "val", "test"))
+    fitted = probe.fit_probe(known[train], labels[train], known[val], labels[val])
+    per_class = probe.auroc(labels[test], fitted.scores(known[test]))
+    assert trap.wrong == pytest.approx(per_class.mean())
+    assert trap.flatters.value == pytest.approx(per_class.mean() - per_class[:2].mean())
+
+
+def test_the_best_of_many_checks_flatters_even_where_nothing_is_learned(data):
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(20, len(data.rows("test")), 2))
+    trap = leakage.best_epoch(SETTINGS, data, [0, 1], [EndToEnd(None, noise, 4)])
+    labels = data.labels[data.rows("test")][:, :2]
+    macro = [probe.auroc(labels, check).mean() for check in noise]
+    assert trap.wrong == pytest.approx(max(macro)) and trap.right == pytest.approx(macro[4])
+    assert trap.flatters.low >= 0 and trap.flatters.value > 0
+    once = leakage.best_epoch(SETTINGS, data, [0, 1], [EndToEnd(None, noise[:1], 0)])
+    assert once.flatters == probe.Estimate(0, 0, 0)
+
+
+def test_few_patients_are_few_and_many_are_many(data):
+    trap, table = leakage.few_patients(
+        SETTINGS, data, values(data, informative=1), [0, 1], n_images=30, repeats=4
+    )
+    assert table["patients"].tolist() == [10, 30]
+    assert trap.flatters.low < trap.flatters.high
+    assert trap.wrong == pytest.approx(table.loc["few patients", "mean macro AUROC"])
+    with pytest.raises(probe.ProbeError, match="84 patients; ask for fewer images"):
+        leakage.few_patients(
+            SETTINGS, data, values(data, informative=1), [0, 1], n_images=100, repeats=1
+        )
+
+
+def test_few_patients_are_others_in_each_draw(data):
+    drawn = {tuple(leakage._images_of(data, 6, few=True, seed=s)) for s in range(5)}
+    assert len(drawn) == 5
+    for rows in drawn:
+        assert len(set(rows)) == 6 and set(rows) <= set(data.rows("train"))
