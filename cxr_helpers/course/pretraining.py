@@ -49,8 +49,16 @@ def epoch_count(preset: PretrainPreset, n_images: int) -> int:
     return max(preset.epochs, math.ceil(preset.min_steps / steps_per_epoch))
 
 
-def build_module(preset: PretrainPreset, *, seed: int, total_steps: int) -> barlow.BarlowTwins:
+def build_module(
+    preset: PretrainPreset, *, seed: int, total_steps: int, criterion: Callable | None = None
+) -> barlow.BarlowTwins:
     """Backbone, projector and loss of a preset, ready to train.
+
+    Args:
+        preset: the recipe.
+        seed: of the weights.
+        total_steps: of the whole run.
+        criterion: instead of lightly's loss.
 
     Raises:
         WeightsError: the preset starts from weights that are not to be had or do not fit.
@@ -75,6 +83,7 @@ def build_module(preset: PretrainPreset, *, seed: int, total_steps: int) -> barl
             batch_size=preset.batch_size,
             total_steps=total_steps,
             warmup_fraction=preset.warmup_fraction,
+            criterion=criterion,
         )
 
 

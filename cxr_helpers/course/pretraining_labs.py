@@ -1,0 +1,279 @@
+"""The labs of notebook 02: runs that fail on purpose, and pretraining on photographs."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from skimage import data as photographs
+from torch import Tensor, nn
+
+from cxr_helpers import barlow, probe, view_pairs
+from cxr_helpers.course import pretraining
+from cxr_helpers.course.data import NihData
+from cxr_helpers.course.quiet import quiet_lightning
+from cxr_helpers.course.settings import Settings
+
+# Photographs that scikit-image's package holds, so that none has to be downloaded.
+PHOTOGRAPHS = (
+    "astronaut",
+    "brick",
+    "camera",
+    "chelsea",
+    "coffee",
+    "coins",
+    "grass",
+    "gravel",
+    "hubble_deep_field",
+    "moon",
+    "rocket",
+)
+STEPS_A_ROW = 4  # the log of a lab has a row for so many steps
+
+
+@dataclass(frozen=True)
+class LabRun:
+    """A short pretraining run.
+
+    Attributes:
+        log: a row for each few steps: step, loss, invariance, redundancy, diagonal_mean,
+            offdiagonal_abs_mean.
+        correlation: (D, D) of the outputs on validation patients at the end.
+        figures: what `pretraining.watch` measures at the end.
+        backbone: as trained.
+    """
+
+    log: pd.DataFrame
+    correlation: Tensor
+    figures: dict[str, float]
+    backbone: nn.Module
+
+
+class _Rows(pl.Callback):
+    """Remembers the means that Lightning logs at the end of each of its epochs."""
+
+    def __init__(self):
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.rows.append({"step": trainer.global_step, **logged})
+
+
+def short_run(
+    settings: Settings,
+    pixels: np.ndarray,
+    *,
+    steps: int,
+    measure: Callable[[barlow.BarlowTwins], tuple[dict[str, float], Tensor]],
+    criterion: Callable[[Tensor, Tensor], Tensor] | None = None,
+    make_views: Callable | None = None,
+) -> LabRun:
+    """Pretrain for a few steps.
+
+    Args:
+        settings: preset and seed.
+        pixels: (N, H, W) uint8 to pretrain on.
+        steps: optimizer steps, a multiple of four.
+        measure: figures and correlation matrix of a module, as `pretraining.watch` makes it.
+        criterion: instead of lightly's loss.
+        make_views: instead of the preset's views.
+    """
+    preset, rows = settings.pretrain, _Rows()
+    pairs = view_pairs.ViewPairs(
+        pixels,
+        range(len(pixels)),
+        make_views or pretraining.batch_views(preset),
+        batch_size=preset.batch_size,
+        seed=settings.seed,
+    )
+    module = pretraining.build_module(
+        preset, seed=settings.seed, total_steps=steps, criterion=criterion
+    )
+    with quiet_lightning():
+        trainer = pl.Trainer(
+            max_epochs=steps // STEPS_A_ROW,
+            limit_train_batches=STEPS_A_ROW,
+            precision=pretraining.training_precision(),
+            accelerator="auto",
+            devices=1,
+            logger=False,
+            callbacks=[rows],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(module, pairs)
+    figures, correlation = measure(module)
+    return LabRun(pd.DataFrame(rows.rows), correlation, figures, module.backbone)
+
+
+def collapse_lab(
+    settings: Settings, data: NihData, *, steps: int, batch_size: int = 4
+) -> dict[str, LabRun]:
+    """One healthy run and four that fail, each for a reason of its own.
+
+    Args:
+        settings: preset and seed.
+        data: its training part is used, and its validation part to measure.
+        steps: of each run.
+        batch_size: of the run whose batch is too small.
+
+    Returns:
+        Runs by name: `healthy`, `no redundancy term`, `no invariance term`, `no augmentation`,
+        and the one with the small batch.
+    """
+    weight = settings.pretrain.redundancy_weight
+    small = replace(settings, pretrain=replace(settings.pretrain, batch_size=batch_size))
+
+    def terms(z_a: Tensor, z_b: Tensor) -> tuple[Tensor, Tensor]:
+        return barlow.loss_terms(barlow.cross_correlation(z_a, z_b))
+
+    def same_view_twice(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        view = plain_view(images, settings.pretrain.image_size)
+        return view, view
+
+    recipes: Mapping[str, tuple[Settings, dict]] = {
+        "healthy": (settings, {}),
+        "no redundancy term": (settings, {"criterion": lambda a, b: terms(a, b)[0]}),
+        "no invariance term": (settings, {"criterion": lambda a, b: weight * terms(a, b)[1]}),
+        "no augmentation": (settings, {"make_views": same_view_twice}),
+        f"batch of {batch_size}": (small, {}),
+    }
+    pixels = np.array(data.images.pixels[data.rows("train")])
+    measure = pretraining.watch(settings, data)
+    return {
+        name: short_run(chosen, pixels, steps=steps, measure=measure, **options)
+        for name, (chosen, options) in recipes.items()
+    }
+
+
+def plain_view(images: Tensor, image_size: int) -> Tensor:
+    """Images resized and normalized, and not changed otherwise.
+
+    Args:
+        images: (B, H, W) uint8.
+        image_size: side S in pixels.
+
+    Returns:
+        (B, 1, S, S) float32.
+    """
+    gray = view_pairs.to_unit_range(images)[:, None]
+    small = nn.functional.interpolate(gray, size=image_size, mode="bilinear", antialias=True)
+    return (small - 0.5) / 0.25
+
+
+def photograph_crops(count: int, size: int, *, seed: int) -> np.ndarray:
+    """Random gray crops of scikit-image's photographs: no radiograph among them.
+
+    Args:
+        count: number of crops.
+        size: side of a crop in pixels.
+        seed: of photograph, place and extent; a crop takes a quarter to all of the shorter side.
+
+    Returns:
+        (count, size, size) uint8.
+    """
+    rng = np.random.default_rng(seed)
+    pictures = [Image.fromarray(getattr(photographs, name)()).convert("L") for name in PHOTOGRAPHS]
+    crops = []
+    for picture in (pictures[i] for i in rng.integers(len(pictures), size=count)):
+        side = int(min(picture.size) * rng.uniform(0.25, 1.0))
+        left, top = (int(rng.integers(extent - side + 1)) for extent in picture.size)
+        box = (left, top, left + side, top + side)
+        crops.append(np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR, box)))
+    return np.stack(crops)
+
+
+def domain_lab(settings: Settings, data: NihData, *, steps: int) -> dict[str, nn.Module]:
+    """Backbones for the same budget on radiographs and on photographs, and one without training.
+
+    Args:
+        settings: preset and seed.
+        data: its training part gives the radiographs; as many photographs are cropped.
+        steps: of each run.
+
+    Returns:
+        Backbones named `random`, `photographs` and `radiographs`.
+    """
+    train = data.rows("train")
+    pixels = {
+        "photographs": photograph_crops(len(train), data.images.size, seed=settings.seed),
+        "radiographs": np.array(data.images.pixels[train]),
+    }
+    measure = pretraining.watch(settings, data)
+    backbones = {"random": barlow.build_backbone(settings.pretrain.arch, seed=settings.seed)}
+    for name, images in pixels.items():
+        backbones[name] = short_run(settings, images, steps=steps, measure=measure).backbone
+    return backbones
+
+
+def label_free_targets(data: NihData) -> dict[str, np.ndarray]:
+    """What each image shows besides findings: (N, 1) of 0 and 1 for AP view and for sex."""
+    return {
+        "AP view": (data.entries["view"] == "AP").to_numpy(int)[:, None],
+        "female": (data.entries["sex"] == "F").to_numpy(int)[:, None],
+    }
+
+
+def knn_votes(
+    settings: Settings, data: NihData, features: np.ndarray, labels: np.ndarray
+) -> np.ndarray:
+    """Scores of the test images: votes of the nearest training images.
+
+    Args:
+        settings: the number of neighbors.
+        data: the split.
+        features: (N, D) of all images.
+        labels: (N, K) of 0 and 1.
+
+    Returns:
+        (test images, K) in [0, 1].
+    """
+    train, test = data.rows("train"), data.rows("test")
+    return probe.knn_scores(
+        features[train], labels[train], features[test], neighbors=settings.probe.neighbors
+    )
+
+
+def same_patient_share(features: np.ndarray, patients: np.ndarray) -> tuple[float, float]:
+    """How often the nearest image is of the same patient, and how often it would be by chance.
+
+    Args:
+        features: (N, D).
+        patients: (N,) patient of each image.
+
+    Returns:
+        Both shares, over the images whose patient has another image.
+
+    >>> x = np.array([[1.0, 0.1], [1.0, 0.0], [0.0, 1.0], [0.1, 1.0]])
+    >>> same_patient_share(x, np.array(["a", "a", "b", "b"]))[0]
+    1.0
+    """
+    center = features - features.mean(axis=0)
+    unit = center / np.linalg.norm(center, axis=1, keepdims=True)
+    similarity = unit @ unit.T
+    np.fill_diagonal(similarity, -np.inf)
+    same = patients[:, None] == patients[None, :]
+    others = same.sum(axis=1) - 1
+    asked = others > 0
+    found = same[np.arange(len(patients)), similarity.argmax(axis=1)]
+    return float(found[asked].mean()), float((others[asked] / (len(patients) - 1)).mean())
+
+
+def nearest(features: np.ndarray, query: int, pool: np.ndarray, *, count: int) -> np.ndarray:
+    """Rows of the images nearest to a query by cosine similarity, the nearest first.
+
+    Args:
+        features: (N, D) of all images.
+        query: row of the query; it is not among the answers.
+        pool: rows to search.
+        count: how many to find.
+    """
+    center = features - features[pool].mean(axis=0)
+    unit = center / np.linalg.norm(center, axis=1, keepdims=True)
+    candidates = pool[pool != query]
+    return candidates[np.argsort(-(unit[candidates] @ unit[query]))[:count]]

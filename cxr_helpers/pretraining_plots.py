@@ -1,0 +1,180 @@
+"""Figures of Barlow Twins pretraining: correlation matrices, logs, gradients of the two terms.
+
+Needs: matplotlib, numpy, pandas.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito's palette with a line for each, so that color is never alone.
+STYLES = (
+    {"color": "#000000", "linestyle": "-"},
+    {"color": "#0072B2", "linestyle": "--"},
+    {"color": "#D55E00", "linestyle": "-."},
+    {"color": "#009E73", "linestyle": ":"},
+    {"color": "#CC79A7", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
+)
+
+
+def plot_correlations(
+    matrices: Mapping[str, np.ndarray], *, shown: int = 64, limit: float = 1.0
+) -> Figure:
+    """Correlation matrices side by side, on one scale of colors.
+
+    Args:
+        matrices: title to (D, D), entries in [-1, 1].
+        shown: only the first so many rows and columns, so that an entry can be seen.
+        limit: value of the strongest color.
+    """
+    figure, axes = plt.subplots(
+        1,
+        len(matrices),
+        figsize=(2.9 * len(matrices) + 0.8, 3.1),
+        layout="constrained",
+        squeeze=False,
+    )
+    for axis, (title, matrix) in zip(axes.flat, matrices.items(), strict=True):
+        part = np.asarray(matrix)[:shown, :shown]
+        image = axis.imshow(part, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+        axis.set_title(title, fontsize=10)
+        axis.set(xlabel="feature of view B", ylabel="feature of view A")
+        _small(axis)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="correlation")
+    return figure
+
+
+def plot_log(
+    log: pd.DataFrame, panels: Mapping[str, Mapping[str, str]], *, columns: int = 3
+) -> Figure:
+    """A training log in small panels over the epochs.
+
+    Args:
+        log: column `epoch` and the figures; NaN where one was not measured.
+        panels: label of the vertical axis to its lines, each a column and its name in the legend.
+        columns: panels a row.
+    """
+    rows = -(-len(panels) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.2 * columns, 2.6 * rows), layout="constrained", squeeze=False
+    )
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    for axis, (label, lines) in zip(axes.flat, panels.items(), strict=False):
+        for style, (column, name) in zip(STYLES, lines.items(), strict=False):
+            part = log[["epoch", column]].dropna()
+            axis.plot(part["epoch"], part[column], **style, label=name)
+        axis.set(xlabel="epoch", ylabel=label)
+        if len(lines) > 1:
+            axis.legend(frameon=False, fontsize=8)
+        _small(axis)
+    return figure
+
+
+def plot_runs(logs: Mapping[str, pd.DataFrame], metrics: Mapping[str, str]) -> Figure:
+    """The same figures of several runs side by side, a line a run, with one legend.
+
+    Args:
+        logs: name of a run to its log with a column `step`.
+        metrics: column to the label of its axis; the loss is drawn on a logarithmic axis.
+    """
+    figure, axes = plt.subplots(
+        1, len(metrics), figsize=(3.3 * len(metrics), 3.2), layout="constrained", squeeze=False
+    )
+    for axis, (column, label) in zip(axes.flat, metrics.items(), strict=True):
+        for style, (name, log) in zip(STYLES, logs.items(), strict=True):
+            axis.plot(log["step"], log[column], **style, label=name)
+        axis.set(xlabel="step", ylabel=label, yscale="log" if column == "loss" else "linear")
+        _small(axis)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3,
+                  frameon=False, fontsize=9)  # fmt: skip
+    return figure
+
+
+def plot_losses_by_width(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
+    """Loss divided by the projector's width D against the share of the run that is done.
+
+    Args:
+        curves: name to (share of the run in [0, 1], loss / D).
+    """
+    figure, axis = plt.subplots(figsize=(5.5, 3.2), layout="constrained")
+    for style, marker, (name, (share, loss)) in zip(STYLES, "os^vD", curves.items(), strict=False):
+        axis.plot(100 * np.asarray(share), loss, **style, marker=marker, markersize=4, label=name)
+    axis.axhline(1.0, color="0.6", lw=1)
+    axis.annotate("start: loss = D", (100, 1.0), ha="right", va="bottom", color="0.4", fontsize=8)
+    axis.set(xlabel="share of the run (%)", ylabel="loss / D", yscale="log")
+    axis.legend(frameon=False, fontsize=9)
+    _small(axis)
+    return figure
+
+
+def plot_pull(
+    panels: Mapping[str, tuple[np.ndarray, np.ndarray]], labels: Sequence[tuple[str, str]]
+) -> Figure:
+    """Points and the direction in which a gradient step would move them.
+
+    Args:
+        panels: title to points (N, 2) and their steps (N, 2).
+        labels: horizontal and vertical label of each panel.
+    """
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(3.8 * len(panels), 3.6), layout="constrained", squeeze=False
+    )
+    for axis, names, (title, (points, steps)) in zip(
+        axes.flat, labels, panels.items(), strict=True
+    ):
+        reach = np.abs(points).max() * 1.3
+        longest = np.linalg.norm(steps, axis=1).max()
+        arrows = steps * (0.35 * reach / longest if longest > 0 else 0)
+        axis.plot([-reach, reach], [-reach, reach], color="0.8", lw=1, zorder=0)
+        axis.quiver(*points.T, *arrows.T, angles="xy", scale_units="xy", scale=1, color="#D55E00",
+                    width=0.006)  # fmt: skip
+        axis.scatter(*points.T, s=14, color="#0072B2")
+        axis.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+        axis.set(xlabel=names[0], ylabel=names[1])
+        axis.set_title(title, fontsize=10)
+        _small(axis)
+    return figure
+
+
+def plot_neighbors(
+    query: np.ndarray, rows: Mapping[str, tuple[Sequence[np.ndarray], Sequence[str]]]
+) -> Figure:
+    """A query image, and in each row the images that some features hold nearest to it.
+
+    Args:
+        query: (H, W), uint8 or float in [0, 1].
+        rows: name of the features to images and a line about each.
+    """
+    count = max(len(images) for images, _ in rows.values())
+    figure, axes = plt.subplots(
+        len(rows),
+        count + 1,
+        figsize=(1.7 * (count + 1), 2.1 * len(rows)),
+        layout="constrained",
+        squeeze=False,
+    )
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for line, (name, (images, texts)) in zip(axes, rows.items(), strict=True):
+        _picture(line[0], query, f"query\n{name}")
+        for axis, image, text in zip(line[1:], images, texts, strict=False):
+            _picture(axis, image, text)
+    return figure
+
+
+def _picture(axis: Axes, image: np.ndarray, title: str) -> None:
+    axis.imshow(image, cmap="gray", vmin=0, vmax=255 if image.dtype == np.uint8 else 1)
+    axis.set_title(title, fontsize=8)
+
+
+def _small(axis: Axes) -> None:
+    axis.tick_params(labelsize=8)
+    axis.xaxis.label.set_size(9)
+    axis.yaxis.label.set_size(9)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
