@@ -381,6 +381,31 @@ def test_a_disk_that_fills_up_keeps_what_is_done(vindr_root, monkeypatch, capsys
     assert run_vindr(vindr_root) == 3
 
 
+FULL = Path("/dev/full")  # a file on a full disk, for every write to it fails as on one
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+def test_a_really_full_disk_stops_the_packing_with_its_reason(vindr_root, capsys):
+    unfinished = vindr_root / "packed" / ".vindr_16.partial"
+    unfinished.mkdir(parents=True)
+    (unfinished / "pixels.npy").symlink_to(FULL)
+    assert run_vindr(vindr_root) == 1
+    assert "vindr_16 (No space left on device); free space" in capsys.readouterr().err
+    (unfinished / "pixels.npy").unlink()
+    assert run_vindr(vindr_root) == 3
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+def test_a_really_full_disk_stops_the_unpacking_with_its_reason(archived, capsys):
+    (archived / "images").mkdir()
+    part = archived / "images" / f".{nih_name(2)}.part"
+    part.symlink_to(FULL)
+    assert run_nih(archived) == 1
+    assert f"cannot write {part} (No space left on device)" in capsys.readouterr().err
+    assert run_nih(archived) == 3
+    assert len(list((archived / "images").iterdir())) == N
+
+
 @pytest.mark.parametrize(
     "spoil, words",
     [
