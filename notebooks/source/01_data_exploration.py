@@ -736,8 +736,8 @@ if vindr_data is not None:
 show(figure) if vindr_data is not None else None
 
 # %% [markdown]
-# On the right the nodule is a handful of dots, hardly to be told from a rib's edge or a vessel. No
-# network gets back what is not in its input.
+# On the right a handful of dots is left of the nodule, and its round edge is gone. No network gets
+# back what is not in its input.
 
 # %% [markdown]
 # ## Two sites, two looks
