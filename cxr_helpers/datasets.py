@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from pathlib import Path
 from typing import IO
@@ -61,6 +61,19 @@ class PackedImages:
     image_ids: list[str]
     original_hw: np.ndarray
     unreadable: dict[str, str]
+
+    def __getstate__(self) -> dict:
+        """Travel to a loader's worker process as a file's name, not as gigabytes of pixels."""
+        state = {field.name: getattr(self, field.name) for field in fields(self)}
+        if isinstance(self.pixels, np.memmap):
+            state["pixels"] = Path(self.pixels.filename)
+        return state
+
+    def __setstate__(self, state: dict) -> None:
+        """Open the file again."""
+        if isinstance(state["pixels"], Path):
+            state = state | {"pixels": np.load(state["pixels"], mmap_mode="r")}
+        self.__dict__.update(state)
 
     @property
     def size(self) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 
@@ -43,6 +44,17 @@ def test_packing_keeps_order_shape_and_names_what_it_could_not_read(files, tmp_p
     assert (packed.pixels[1, 10:] == 0).all() and (packed.pixels[1, :10] > 0).any()
     assert packed.rows(["d", "a"]).tolist() == [3, 0]
     assert [p.name for p in tmp_path.glob(".cache*")] == []
+
+
+def test_a_cache_travels_to_another_process_without_its_pixels(files, tmp_path):
+    packed = datasets.pack_images(files, read_png, size=200, out=tmp_path / "cache")
+    letter = pickle.dumps(packed)
+    assert len(letter) < 5000 < packed.pixels.nbytes
+    arrived = pickle.loads(letter)
+    assert isinstance(arrived.pixels, np.memmap) and (arrived.pixels == packed.pixels).all()
+    assert (arrived.read("c") == packed.read("c")).all()
+    held = datasets.PackedImages(np.zeros((1, 2, 2), np.uint8), ["a"], np.array([[2, 2]]), {})
+    assert pickle.loads(pickle.dumps(held)).pixels.shape == (1, 2, 2)
 
 
 def contents(folder):
