@@ -195,7 +195,9 @@ def test_the_course_takes_what_was_prepared(nih_root, vindr_root, tmp_path, monk
     monkeypatch.setattr(data, "pack_images", decode)
     settings = load_settings({"CXR_DATA": str(tmp_path)})
     assert len(data.load_nih(settings).entries) == 8
-    assert len(data.load_vindr(settings).images.image_ids) == 9
+    prepared = data.load_vindr(settings)
+    assert len(prepared.images.image_ids) == 9
+    assert prepared.fused["x_max"].max() == 40  # clipped to the image
     (nih_root / "images" / nih_name(3)).write_bytes(png(3))
     with pytest.raises(AssertionError, match="packed again"):  # the cache is not whole any more
         data.load_nih(settings)

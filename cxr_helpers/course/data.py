@@ -171,13 +171,16 @@ def load_vindr(settings: Settings) -> VindrData:
             f"{settings.data} has no VinDr-CXR folder (train/ beside train.csv), which detection "
             "needs. Put both downloads below one root, in `nih` and `vindr`."
         )
-    readings = vindr.read_readings(vindr_table(settings.vindr))
+    table = vindr_table(settings.vindr)
+    readings = vindr.read_readings(table)
     files = vindr.find_images(settings.vindr)
     ordered = listed(files, sorted(set(readings.readings["image_id"])))
     if not ordered:
         raise SettingsError(f"none of the {len(files)} images in {settings.vindr} is in the table")
     size = settings.detect.image_size
     images = _packed(settings, settings.vindr, f"vindr_{size}", ordered, read_dicom_pixels, size)
+    hw = dict(zip(images.image_ids, map(tuple, images.original_hw), strict=True))
+    readings = vindr.read_readings(table, image_hw=hw)  # again, now that the sizes are known
     fused = consensus.fuse_readings(readings.boxes)
     fused = fused[fused["image_id"].isin(images.image_ids)].reset_index(drop=True)
     # No patient is named in the files, so each image counts as a patient of its own.
