@@ -64,7 +64,7 @@ class ProbePreset:
     finetune_draws: int = 2
     finetune_epochs: int = 8
     finetune_min_steps: int = 60
-    finetune_batch_size: int = 64
+    finetune_batch_size: int = 32
     finetune_learning_rate: float = 1e-3
 
 

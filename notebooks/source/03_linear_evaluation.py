@@ -311,7 +311,7 @@ plt.show()
 # training **from scratch**, the baseline that matters in practice. The paper's second table is about
 # these.
 #
-# Six times in each run, the validation and the test patients are scored. The check that is best on
+# Five times in each run, the validation and the test patients are scored. The check that is best on
 # validation counts.
 
 # %%
