@@ -554,7 +554,7 @@ def macro_interval(values: np.ndarray, *, seed: int) -> Estimate:
     Raises:
         ProbeError: no class can be scored.
     """
-    return _percentiles(_nan_mean(values, axis=2), seed)
+    return _percentiles(nan_mean(values, axis=2), seed)
 
 
 def class_intervals(values: np.ndarray, *, seed: int) -> list[Estimate | None]:
@@ -571,17 +571,21 @@ def class_intervals(values: np.ndarray, *, seed: int) -> list[Estimate | None]:
 def _percentiles(values: np.ndarray, seed: int) -> Estimate:
     """(draws, 1 + R) to a mean and its interval."""
     draws, columns = values.shape
-    base = _nan_mean(values[:, :1], axis=0)[0]
+    base = nan_mean(values[:, :1], axis=0)[0]
     if not np.isfinite(base):
         raise ProbeError("no class can be scored; use more images or a larger label fraction")
     chosen = np.random.default_rng(seed).integers(draws, size=(draws, columns - 1))
-    means = _nan_mean(np.take_along_axis(values[:, 1:], chosen, axis=0), axis=0)
+    means = nan_mean(np.take_along_axis(values[:, 1:], chosen, axis=0), axis=0)
     low, high = np.nanpercentile(means, [2.5, 97.5])
     return Estimate(float(base), float(low), float(high))
 
 
-def _nan_mean(values: np.ndarray, *, axis: int) -> np.ndarray:
-    """Mean over the finite values along an axis; NaN where there is none."""
+def nan_mean(values: np.ndarray, *, axis: int) -> np.ndarray:
+    """Mean over the finite values along an axis; NaN, without a warning, where there is none.
+
+    >>> nan_mean(np.array([[1.0, np.nan, 3.0], [np.nan, np.nan, np.nan]]), axis=1)
+    array([ 2., nan])
+    """
     finite = np.isfinite(values)
     return _divide(np.where(finite, values, 0).sum(axis=axis), finite.sum(axis=axis))
 

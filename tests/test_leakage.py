@@ -122,6 +122,14 @@ def test_few_patients_are_few_and_many_are_many(data):
         )
 
 
+def test_few_patients_need_follow_ups(data):
+    one_each = replace(data, entries=data.entries.assign(patient_id=np.arange(360)))
+    with pytest.raises(probe.ProbeError, match="needs follow-up images"):
+        leakage.few_patients(
+            SETTINGS, one_each, values(data, informative=1), [0, 1], n_images=9, repeats=1
+        )
+
+
 def test_few_patients_are_others_in_each_draw(data):
     drawn = {tuple(leakage._images_of(data, 6, few=True, seed=s)) for s in range(5)}
     assert len(drawn) == 5

@@ -282,7 +282,7 @@ def few_patients(
         mean number of patients, the mean score and its standard deviation over the draws.
 
     Raises:
-        probe.ProbeError: fewer training patients than images asked for.
+        probe.ProbeError: fewer training patients than images asked for, or none with two images.
     """
     test = data.rows("test")
     scores: dict[str, list[np.ndarray]] = {"few patients": [], "many patients": []}
@@ -326,6 +326,11 @@ def _images_of(data: NihData, n_images: int, *, few: bool, seed: int) -> np.ndar
             f"{n_images} images of as many patients were asked for, and training has "
             f"{len(patients)} patients; ask for fewer images"
         )
+    if (counts == 1).all():
+        raise probe.ProbeError(
+            "each training patient has one image, so that few patients cannot hold many; this "
+            "trap needs follow-up images"
+        )
     if not few:
         return train[np.sort(first)[:n_images]]
     # Only of the larger half, so that the draws differ.
@@ -357,8 +362,8 @@ def _compare(settings, name, labels, patients, *, wrong, right) -> Trap:
 
 def _mean(values: np.ndarray, *, over_draws: bool = True) -> np.ndarray:
     """(draws, 1 + R, K) to the mean over labels, and over draws to (1 + R,)."""
-    macro = np.nanmean(values, axis=2)
-    return np.nanmean(macro, axis=0) if over_draws else macro
+    macro = probe.nan_mean(values, axis=2)
+    return probe.nan_mean(macro, axis=0) if over_draws else macro
 
 
 def _trap(name: str, both: np.ndarray) -> Trap:
