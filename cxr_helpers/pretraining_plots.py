@@ -4,6 +4,7 @@ Needs: matplotlib, numpy, pandas.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -65,7 +66,7 @@ def plot_log(
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
     for axis, (label, lines) in zip(axes.flat, panels.items(), strict=False):
-        for style, (column, name) in zip(STYLES, lines.items(), strict=False):
+        for style, (column, name) in zip(cycle(STYLES), lines.items(), strict=False):
             part = log[["epoch", column]].dropna()
             axis.plot(part["epoch"], part[column], **style, label=name)
         axis.set(xlabel="epoch", ylabel=label)
@@ -86,7 +87,7 @@ def plot_runs(logs: Mapping[str, pd.DataFrame], metrics: Mapping[str, str]) -> F
         1, len(metrics), figsize=(3.3 * len(metrics), 3.2), layout="constrained", squeeze=False
     )
     for axis, (column, label) in zip(axes.flat, metrics.items(), strict=True):
-        for style, (name, log) in zip(STYLES, logs.items(), strict=True):
+        for style, (name, log) in zip(cycle(STYLES), logs.items(), strict=False):
             axis.plot(log["step"], log[column], **style, label=name)
         axis.set(xlabel="step", ylabel=label, yscale="log" if column == "loss" else "linear")
         _small(axis)
@@ -102,7 +103,9 @@ def plot_losses_by_width(curves: Mapping[str, tuple[Sequence[float], Sequence[fl
         curves: name to (share of the run in [0, 1], loss / D).
     """
     figure, axis = plt.subplots(figsize=(5.5, 3.2), layout="constrained")
-    for style, marker, (name, (share, loss)) in zip(STYLES, "os^vD", curves.items(), strict=False):
+    for style, marker, (name, (share, loss)) in zip(
+        cycle(STYLES), cycle("os^vD"), curves.items(), strict=False
+    ):
         axis.plot(100 * np.asarray(share), loss, **style, marker=marker, markersize=4, label=name)
     axis.axhline(1.0, color="0.6", lw=1)
     axis.annotate("start: loss = D", (100, 1.0), ha="right", va="bottom", color="0.4", fontsize=8)

@@ -31,7 +31,7 @@ PHOTOGRAPHS = (
     "moon",
     "rocket",
 )
-STEPS_A_ROW = 4  # the log of a lab has a row for so many steps
+STEPS_A_ROW = 4  # the log of a lab has a row for so many steps, or for an epoch of small data
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def short_run(
     Args:
         settings: preset and seed.
         pixels: (N, H, W) uint8 to pretrain on.
-        steps: optimizer steps, a multiple of four.
+        steps: optimizer steps.
         measure: figures and correlation matrix of a module, as `pretraining.watch` makes it.
         criterion: instead of lightly's loss.
         make_views: instead of the preset's views.
@@ -95,8 +95,8 @@ def short_run(
     )
     with quiet_lightning():
         trainer = pl.Trainer(
-            max_epochs=steps // STEPS_A_ROW,
-            limit_train_batches=STEPS_A_ROW,
+            max_steps=steps,
+            limit_train_batches=min(STEPS_A_ROW, len(pixels) // preset.batch_size),
             precision=pretraining.training_precision(),
             accelerator="auto",
             devices=1,

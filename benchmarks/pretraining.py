@@ -1,0 +1,276 @@
+"""How fast does pretraining step, and does it help on the demo, over several seeds?
+
+    python benchmarks/pretraining.py [--seeds 0 1 2 3 4] [--only speed|seeds]
+
+1. Images a second of the course's training against a plain loop of the original recipe: Pillow
+   views, contiguous tensors, float32; the same network, image size, batch, loss and optimizer,
+   rounds in turn. And the share of the time in which a step waits for its data.
+2. A pretrained and a random network for each seed: k-NN and linear probe on the test patients.
+   Backbones that were pretrained before with the same settings are used again.
+benchmarks/README.md says what was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from lightly.loss import BarlowTwinsLoss
+from lightly.models.modules import BarlowTwinsProjectionHead
+from scipy.stats import t as student
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from cxr_helpers import barlow, probe, view_pairs, views
+from cxr_helpers.course import evaluation, pretraining
+from cxr_helpers.course.data import NihData, ensure_demo, load_nih
+from cxr_helpers.course.quiet import quiet_lightning
+from cxr_helpers.course.results import Results
+from cxr_helpers.course.settings import Settings, load_settings
+
+SPEEDUP, WAITING = 1.5, 0.10
+DIAGONAL, OFFDIAGONAL, MINUTES = 0.7, 0.1, 6.0
+
+
+class PillowPairs(Dataset):
+    """Two views of one image at a time, made by lightly's classes on Pillow images."""
+
+    def __init__(self, pixels: np.ndarray, preset):
+        self.pixels, self.make = pixels, views.TwoViews(preset.views, preset.image_size)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int):
+        return self.make(self.pixels[index])
+
+
+def plain_rate(settings: Settings, pixels: np.ndarray, steps: int, workers: int) -> float:
+    """Images a second of the plain loop, the first step left out."""
+    preset = settings.pretrain
+    backbone = barlow.build_backbone(preset.arch, seed=0)
+    width = barlow.feature_count(backbone)
+    head = BarlowTwinsProjectionHead(width, preset.projector[0], preset.projector[-1])
+    network, criterion = nn.Sequential(backbone, head), BarlowTwinsLoss(preset.redundancy_weight)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=preset.learning_rate)
+    loader = DataLoader(
+        PillowPairs(pixels, preset),
+        preset.batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )
+    batches = itertools.chain.from_iterable(itertools.repeat(loader))
+    for step, (a, b) in enumerate(batches):
+        loss = criterion(*(network(v.expand(-1, 3, -1, -1).contiguous()) for v in (a, b)))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if step == 0:
+            start = time.perf_counter()
+        if step == steps:
+            return steps * preset.batch_size / (time.perf_counter() - start)
+
+
+class Clock(pl.Callback):
+    """Measures training in Lightning's loop: seconds in steps, and seconds between them."""
+
+    def __init__(self):
+        self.in_steps, self.between, self.last = 0.0, 0.0, None
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        """A step has its views: what passed since the step before was waiting."""
+        now = time.perf_counter()
+        if self.last is not None:
+            self.between += now - self.last
+        self.begun = now
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        """A step has ended; the first one only warms up."""
+        now = time.perf_counter()
+        if self.last is not None:
+            self.in_steps += now - self.begun
+        self.last = now
+
+
+def course_rate(settings: Settings, pixels: np.ndarray, steps: int) -> tuple[float, float]:
+    """Images a second of the course's training, and the share of the time between steps."""
+    preset, clock = settings.pretrain, Clock()
+    module = pretraining.build_module(preset, seed=0, total_steps=steps + 1)
+    pairs = view_pairs.ViewPairs(
+        pixels,
+        range(len(pixels)),
+        pretraining.batch_views(preset),
+        batch_size=preset.batch_size,
+        seed=0,
+    )
+    with quiet_lightning():
+        trainer = pl.Trainer(
+            max_steps=steps + 1,
+            precision=pretraining.training_precision(),
+            accelerator="cpu",
+            logger=False,
+            callbacks=[clock],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(module, pairs)
+    total = clock.in_steps + clock.between
+    return steps * preset.batch_size / total, clock.between / total
+
+
+def measure_speed(settings: Settings, data: NihData, steps: int, rounds: int) -> dict:
+    """Best images a second of each over the rounds, which take turns."""
+    pixels = np.array(data.images.pixels[data.rows("train")])
+    rates: dict[str, list[float]] = {"plain": [], "plain, 2 workers": [], "course": []}
+    waiting = []
+    for _ in range(rounds):
+        rates["plain"].append(plain_rate(settings, pixels, steps, workers=0))
+        rates["plain, 2 workers"].append(plain_rate(settings, pixels, steps, workers=2))
+        rate, waited = course_rate(settings, pixels, steps)
+        rates["course"].append(rate)
+        waiting.append(waited)
+    best = {name: max(found) for name, found in rates.items()}
+    plain = max(best["plain"], best["plain, 2 workers"])
+    return {
+        "images_a_second": best,
+        "speedup": best["course"] / plain,
+        "waiting": min(waiting),
+        "precision": pretraining.training_precision(),
+    }
+
+
+def probe_scores(settings: Settings, data: NihData, backbone: nn.Module, columns) -> dict:
+    """Scores of the test images by k-NN and by a linear probe chosen on validation patients."""
+    f = pretraining.features(settings, backbone, data.images.pixels, "pretrained")
+    train, val, test = (data.rows(part) for part in ("train", "val", "test"))
+    y = data.labels[:, columns]
+    linear = probe.fit_probe(f[train], y[train], f[val], y[val])
+    neighbors = settings.probe.neighbors
+    return {
+        "k-NN": probe.knn_scores(f[train], y[train], f[test], neighbors=neighbors),
+        "linear": linear.scores(f[test]),
+    }
+
+
+def one_seed(settings: Settings, data: NihData, seed: int, columns) -> tuple[dict, dict]:
+    """Pretrain with a seed where that was not done before; a row of figures, and all scores."""
+    path, minutes = pretraining.backbone_path(settings, seed=seed), None
+    if not path.is_file():
+        start = time.perf_counter()
+        pretraining.pretrain(settings, data, seed=seed, progress=False)
+        minutes = (time.perf_counter() - start) / 60
+    last = pretraining.training_log(path).iloc[-1]
+    scores, row = {}, {"seed": seed, "minutes": minutes}
+    for name in ("loss", "diagonal_mean", "offdiagonal_abs_mean"):
+        row[name] = float(last[name])
+    row |= {k: float(v) for k, v in last.items() if str(k).startswith(("heldout", "whole"))}
+    labels = data.labels[data.rows("test")][:, columns]
+    for arm in ("random", "pretrained"):
+        backbone, _ = pretraining.arm_backbone(settings, arm, seed=seed, data=data)
+        scores[arm] = probe_scores(settings, data, backbone, columns)
+        for kind, found in scores[arm].items():
+            row[f"{kind} {arm}"] = float(np.nanmean(probe.auroc(labels, found)))
+    return row, scores
+
+
+def measure_seeds(settings: Settings, data: NihData, seeds: list[int]) -> dict:
+    """The table of all seeds, and the gain over random weights with two intervals."""
+    columns = evaluation.scorable_labels(data)
+    found = [one_seed(settings, data, seed, columns) for seed in seeds]
+    rows, scores = [row for row, _ in found], [s for _, s in found]
+    test = data.rows("test")
+    gains = {}
+    for kind in ("k-NN", "linear"):
+        each = np.array([row[f"{kind} pretrained"] - row[f"{kind} random"] for row in rows])
+        by_patient = probe.macro_auroc_interval(
+            data.labels[test][:, columns],
+            [s["pretrained"][kind] for s in scores],
+            data.patients[test],
+            minus=[s["random"][kind] for s in scores],
+            resamples=settings.probe.resamples,
+            seed=0,
+        )
+        gains[kind] = {"over seeds": t_interval(each), "seeds and patients": by_patient.as_dict()}
+    return {"rows": rows, "labels": evaluation.label_names(columns), "gains": gains}
+
+
+def t_interval(values: np.ndarray) -> dict[str, float | None]:
+    """Mean with Student's 95% interval; without bounds for a single value.
+
+    >>> {k: round(v, 2) for k, v in t_interval(np.array([1.0, 2.0, 3.0])).items()}
+    {'value': 2.0, 'low': -0.48, 'high': 4.48}
+    """
+    mean = float(values.mean())
+    if len(values) < 2:
+        return {"value": mean, "low": None, "high": None}
+    half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    return {"value": mean, "low": float(mean - half), "high": float(mean + half)}
+
+
+def verdicts(speed: dict | None, table: dict | None) -> Iterable[str]:
+    """One line for each figure, with the bound it should keep."""
+    figures = {}
+    if speed:
+        figures["step throughput against the plain loop"] = (speed["speedup"], ">=", SPEEDUP)
+        figures["share of the time waiting for data"] = (speed["waiting"], "<=", WAITING)
+    if table:
+        rows = pd.DataFrame(table["rows"])
+        figures["mean diagonal, least of the seeds"] = (
+            rows["diagonal_mean"].min(), ">=", DIAGONAL)  # fmt: skip
+        figures["mean |off-diagonal|, largest of the seeds"] = (
+            rows["offdiagonal_abs_mean"].max(), "<=", OFFDIAGONAL)  # fmt: skip
+        if rows["minutes"].notna().any():
+            figures["minutes of the longest run"] = (rows["minutes"].max(), "<=", MINUTES)
+        for kind, gain in table["gains"].items():
+            low = gain["over seeds"]["low"]
+            if low is not None:
+                figures[f"{kind}: lower end of the gain, over seeds"] = (low, ">=", 0.0)
+    for name, (value, sign, bound) in figures.items():
+        kept = value <= bound if sign == "<=" else value >= bound
+        yield f"{name:45} {value:7.3f}  {sign} {bound:<5} {'kept' if kept else 'NOT KEPT'}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print and save; status 1 where a bound is not kept."""
+    parser = argparse.ArgumentParser(description="Speed and worth of pretraining on the demo.")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--only", choices=["speed", "seeds"], help="measure one of the two")
+    parser.add_argument("--steps", type=int, default=12, help="steps of each round of the speed")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of the speed")
+    args = parser.parse_args(arguments)
+    settings = load_settings({})
+    ensure_demo(settings)
+    data = load_nih(settings)
+    settings = replace(settings, probe=replace(settings.probe, resamples=1000))
+    name = "pretraining" if args.only is None else f"pretraining_{args.only}"
+    results = Results(name, settings, folder=settings.project / "runs" / "benchmarks")
+    speed = measure_speed(settings, data, args.steps, args.rounds) if args.only != "seeds" else None
+    table = measure_seeds(settings, data, args.seeds) if args.only != "speed" else None
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    results.add(speed=speed, seeds=table, load_average=load)
+    results.save()
+    if speed:
+        print({name: round(rate, 1) for name, rate in speed["images_a_second"].items()})
+    if table:
+        print(pd.DataFrame(table["rows"]).round(3).to_string(index=False))
+        print(pd.DataFrame(table["gains"]).to_string())
+    print(f"load of the machine at the end {load}")
+    lines = list(verdicts(speed, table))
+    print("\n".join(lines))
+    return int(any("NOT" in line for line in lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""The labs of notebook 02, on images of noise: that each run lacks what it should lack."""
+
+import numpy as np
+import pytest
+import torch
+from tiny_pretraining import tiny_data, tiny_settings
+
+from cxr_helpers.course import pretraining_labs as labs
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return labs.collapse_lab(tiny_settings("."), tiny_data(), steps=8)
+
+
+def test_every_run_is_logged_and_measured(runs):
+    assert list(runs) == [
+        "healthy",
+        "no redundancy term",
+        "no invariance term",
+        "no augmentation",
+        "batch of 4",
+    ]
+    for run in runs.values():
+        assert run.log["step"].iloc[-1] == 8 and run.log["step"].is_monotonic_increasing
+        assert run.correlation.shape == (16, 16) and np.isfinite(run.figures["spread"])
+
+
+def test_each_loss_is_what_is_left_of_it(runs):
+    logs = {name: run.log for name, run in runs.items()}
+    weight = tiny_settings(".").pretrain.redundancy_weight
+    whole = logs["healthy"]["invariance"] + weight * logs["healthy"]["redundancy"]
+    assert np.allclose(logs["healthy"]["loss"], whole, rtol=1e-3)
+    only = logs["no redundancy term"]
+    assert np.allclose(only["loss"], only["invariance"], rtol=1e-3)
+    only = logs["no invariance term"]
+    assert np.allclose(only["loss"], weight * only["redundancy"], rtol=1e-3)
+
+
+def test_without_augmentation_the_diagonal_is_one_from_the_start(runs):
+    assert runs["no augmentation"].log["diagonal_mean"].min() > 0.99
+    assert runs["healthy"].log["diagonal_mean"].iloc[0] < 0.9
+
+
+def test_a_batch_of_four_has_a_high_floor(runs):
+    small, healthy = (runs[n].log["offdiagonal_abs_mean"] for n in ("batch of 4", "healthy"))
+    assert small.min() > 0.3 and small.min() > healthy.max()
+
+
+def test_photographs_are_cropped_from_what_is_installed():
+    crops = labs.photograph_crops(6, 24, seed=0)
+    assert crops.shape == (6, 24, 24) and crops.dtype == np.uint8
+    assert np.array_equal(crops, labs.photograph_crops(6, 24, seed=0))
+    assert not np.array_equal(crops, labs.photograph_crops(6, 24, seed=1))
+    assert len({crop.tobytes() for crop in crops}) == 6
+
+
+def test_a_plain_view_is_the_image_alone():
+    images = torch.arange(0, 256, 4, dtype=torch.uint8).reshape(1, 8, 8)
+    view = labs.plain_view(images, 8)
+    assert torch.allclose(view[0, 0] * 0.25 + 0.5, images[0] / 255)
+
+
+def test_the_nearest_image_and_the_chance_of_the_same_patient():
+    features = np.array([[1.0, 0.1], [1.0, 0.0], [0.0, 1.0], [0.1, 1.0], [-1.0, -1.0]])
+    patients = np.array(["a", "a", "b", "b", "c"])
+    found, chance = labs.same_patient_share(features, patients)
+    assert found == 1.0 and chance == 0.25  # one of the four other images
+    assert labs.nearest(features, 0, np.arange(5), count=2).tolist() == [1, 3]

@@ -1,0 +1,60 @@
+"""Figures of pretraining: what is drawn, and that axes are named."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxr_helpers import pretraining_plots as pp
+
+LOG = pd.DataFrame({"epoch": [0, 1, 2], "loss": [np.nan, 3.0, 2.0], "rank": [1.0, np.nan, 4.0]})
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def test_matrices_share_one_scale_and_are_cut_to_what_is_shown():
+    figure = pp.plot_correlations({"a": np.eye(8), "b": -np.eye(8)}, shown=4)
+    images = [axis.images[0] for axis in figure.axes[:2]]
+    assert [i.get_array().shape for i in images] == [(4, 4)] * 2
+    assert {i.get_clim() for i in images} == {(-1.0, 1.0)}
+
+
+def test_what_was_not_measured_in_an_epoch_is_left_out():
+    figure = pp.plot_log(LOG, {"loss": {"loss": "loss"}, "both": {"loss": "l", "rank": "r"}})
+    loss, both, empty = figure.axes
+    assert loss.lines[0].get_xdata().tolist() == [1, 2]
+    assert both.lines[1].get_xdata().tolist() == [0, 2]
+    assert both.get_legend() and not loss.get_legend() and not empty.axison
+
+
+def test_runs_have_a_line_each_and_a_logarithmic_loss():
+    log = pd.DataFrame({"step": [4, 8], "loss": [3.0, 2.0], "diagonal": [0.1, 0.2]})
+    figure = pp.plot_runs({"a": log, "b": log}, {"loss": "loss", "diagonal": "diagonal"})
+    assert [len(axis.lines) for axis in figure.axes] == [2, 2]
+    assert [axis.get_yscale() for axis in figure.axes] == ["log", "linear"]
+    assert len({line.get_linestyle() for line in figure.axes[0].lines}) == 2
+
+
+def test_arrows_keep_their_direction():
+    points, steps = np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[0.0, 2.0], [1.0, 0.0]])
+    figure = pp.plot_pull({"one": (points, steps)}, [("x", "y")])
+    arrows = figure.axes[0].collections[0]
+    assert arrows.U[0] == 0 and arrows.V[0] == pytest.approx(2 * arrows.U[1])
+    pp.plot_pull({"still": (points, 0 * steps)}, [("x", "y")])
+
+
+def test_losses_are_drawn_in_percent_of_the_run():
+    figure = pp.plot_losses_by_width({"a": ([0.0, 1.0], [1.0, 0.1])})
+    assert figure.axes[0].lines[0].get_xdata().tolist() == [0, 100]
+
+
+def test_neighbors_have_a_row_for_each_kind_of_features():
+    image = np.zeros((4, 4), np.uint8)
+    rows = {"a": ([image] * 3, ["1", "2", "3"]), "b": ([image] * 2, ["1", "2"])}
+    figure = pp.plot_neighbors(image, rows)
+    assert len(figure.axes) == 8
+    assert [len(axis.images) for axis in figure.axes] == [1, 1, 1, 1, 1, 1, 1, 0]
