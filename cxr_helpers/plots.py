@@ -160,7 +160,8 @@ def plot_label_curve(
     axis.set(xlabel="labels used (% of the training images)", ylabel=ylabel)
     if chance is not None:
         axis.axhline(chance, color="0.6", lw=1)
-        axis.annotate("chance", (axis.get_xlim()[1], chance), ha="right", va="bottom", color="0.4")
+        beside = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9}
+        axis.annotate(" chance", (1.0, chance), color="0.4", **beside)
     axis.legend(title=legend, frameon=False, fontsize=9, title_fontsize=9)
     sns.despine(figure)
     return figure
