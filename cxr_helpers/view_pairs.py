@@ -96,6 +96,27 @@ def draw_boxes(
     return torch.stack([top, left, h, w], dim=1)
 
 
+def share_in_view(boxes_xyxy: Tensor, crops: Tensor) -> Tensor:
+    """How much of each finding is still in view after each crop.
+
+    Args:
+        boxes_xyxy: (N, 4) x_min, y_min, x_max, y_max in pixels of the image.
+        crops: (C, 4) top, left, height, width, as `draw_boxes` gives them.
+
+    Returns:
+        (C, N) share of each box's area that lies inside each crop, in [0, 1].
+
+    >>> crop = torch.tensor([[0, 0, 10, 5]])  # the left half of an image of 10 x 10
+    >>> share_in_view(torch.tensor([[4.0, 0.0, 8.0, 2.0]]), crop).tolist()
+    [[0.25]]
+    """
+    top, left, height, width = crops[:, :, None].unbind(dim=1)  # (C, 1) each
+    x_min, y_min, x_max, y_max = boxes_xyxy.T  # (N,) each
+    seen_w = (torch.minimum(x_max, left + width) - torch.maximum(x_min, left)).clamp_min(0)
+    seen_h = (torch.minimum(y_max, top + height) - torch.maximum(y_min, top)).clamp_min(0)
+    return seen_w * seen_h / ((x_max - x_min) * (y_max - y_min))
+
+
 def draw(
     settings: dict, count: int, image_hw: tuple[int, int], generator: torch.Generator
 ) -> ViewDraws:

@@ -42,18 +42,18 @@ PRESETS: dict[str, dict] = {
     },
     "demo": {
         "both": {
-            "min_scale": 0.5,
+            "min_scale": 0.7,
             "hf_prob": 0.5,
             "cj_prob": 0.8,
-            "cj_bright": 0.4,
-            "cj_contrast": 0.4,
+            "cj_bright": 0.2,
+            "cj_contrast": 0.2,
             "cj_sat": 0.0,
             "cj_hue": 0.0,
             "random_gray_scale": 0.0,
             "sigmas": (0.1, 0.7),
         },
         "first": {"gaussian_blur": 0.5, "solarization_prob": 0.0},
-        "second": {"gaussian_blur": 0.1, "solarization_prob": 0.1},
+        "second": {"gaussian_blur": 0.1, "solarization_prob": 0.05},
     },
 }
 

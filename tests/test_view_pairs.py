@@ -101,6 +101,14 @@ def test_a_crop_that_never_fits_falls_back_to_the_center_as_in_torchvision():
     assert boxes.tolist() == [list(theirs)] * 5
 
 
+def test_how_much_of_a_finding_is_in_view():
+    boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0], [2.0, 2.0, 6.0, 6.0]])
+    crops = torch.tensor([[0, 0, 8, 8], [4, 0, 4, 8], [6, 6, 2, 2]])
+    expected = [[1.0, 1.0], [0.0, 0.5], [0.0, 0.0]]
+    assert view_pairs.share_in_view(boxes, crops).tolist() == expected
+    assert view_pairs.share_in_view(boxes[:0], crops).shape == (3, 0)
+
+
 @pytest.mark.parametrize("preset", sorted(views.PRESETS))
 def test_views_are_distributed_as_lightlys(preset):
     """Mean and spread of both views over many draws of one image agree with lightly's classes."""
