@@ -44,6 +44,9 @@ def plot_correlations(
         image = axis.imshow(part, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
         axis.set_title(title, fontsize=10)
         axis.set(xlabel="feature of view B", ylabel="feature of view A")
+        if len(part) <= 8:
+            axis.set_xticks(range(len(part)), range(1, len(part) + 1))
+            axis.set_yticks(range(len(part)), range(1, len(part) + 1))
         _small(axis)
     figure.colorbar(image, ax=axes, shrink=0.8, label="correlation")
     return figure

@@ -7,13 +7,16 @@ import sys
 import time
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import torch
+from nbclient import NotebookClient
 from tiny_pretraining import PRESET, run, tiny_data, tiny_settings
 
 from cxr_helpers import barlow
 from cxr_helpers.course import pretraining
+from cxr_helpers.course.notebooks import WIDGET_VIEW, _OwnKernelManager
 
 SCRIPT = Path(__file__).with_name("tiny_pretraining.py")
 ROOT = Path(__file__).resolve().parents[1]
@@ -99,6 +102,21 @@ def test_the_saved_settings_say_how_the_weights_were_made(unbroken):
     settings = barlow.read_weights(unbroken)[1]
     assert settings["seed"] == 0 and settings["images"] == 24
     assert settings["preset"]["batch_size"] == PRESET.batch_size
+
+
+def test_in_jupyter_the_progress_bar_is_a_widget(tmp_path):
+    cell = (
+        f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r})\n"
+        "from tiny_pretraining import run\n"
+        f"path = run({str(tmp_path)!r}, progress=True)"
+    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
+    NotebookClient(notebook, kernel_manager_class=_OwnKernelManager, timeout=200).execute(
+        env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    outputs = notebook.cells[0].outputs
+    assert any(WIDGET_VIEW in output.get("data", {}) for output in outputs)
+    assert not [output for output in outputs if output.output_type in ("stream", "error")]
 
 
 @pytest.mark.parametrize(

@@ -53,10 +53,9 @@ def tiny_settings(folder, **changes):
     return Settings("tiny", "demo", Path(folder), None, None, pretrain=preset, probe=probe)
 
 
-def run(folder, **options):
-    return pretraining.pretrain(
-        tiny_settings(folder), tiny_data(), seed=0, progress=False, **options
-    )
+def run(folder, *, progress=False, **options):
+    settings, data = tiny_settings(folder), tiny_data()
+    return pretraining.pretrain(settings, data, seed=0, progress=progress, **options)
 
 
 if __name__ == "__main__":
