@@ -149,8 +149,13 @@ class EpochLog(pl.Callback):
             os.replace(temporary, self.folder / "log.csv")
 
 
-def watch(settings: Settings, data: NihData) -> Callable:
+def watch(settings: Settings, data: NihData, *, most: int = 2000) -> Callable:
     """What the log measures on validation patients, whom pretraining never sees.
+
+    Args:
+        settings: views, image size and neighbors.
+        data: validation images are measured; training images and their labels vote.
+        most: images of each part, evenly spaced, so that large data is measured in seconds.
 
     Returns:
         A function of the module. Its figures: `knn_findings` and `knn_view`, macro AUROC of a
@@ -158,7 +163,7 @@ def watch(settings: Settings, data: NihData) -> Callable:
         features; `heldout_diagonal` and `heldout_offdiagonal` of the outputs for two views. And
         the matrix of the last two.
     """
-    train, val = data.rows("train"), data.rows("val")
+    train, val = (_spaced(data.rows(part), most) for part in ("train", "val"))
     pixels = np.concatenate([data.images.pixels[train], data.images.pixels[val]])
     is_ap = (data.entries["view"] == "AP").to_numpy(int)[:, None]
     targets = {"knn_findings": data.labels, "knn_view": is_ap}
@@ -180,6 +185,10 @@ def watch(settings: Settings, data: NihData) -> Callable:
         return row, correlation
 
     return measure
+
+
+def _spaced(rows: np.ndarray, most: int) -> np.ndarray:
+    return rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
 
 
 @torch.inference_mode()
@@ -258,7 +267,8 @@ def pretrain(
     epochs = epoch_count(preset, len(rows))
     steps = epochs * (len(rows) // preset.batch_size)
     module = build_module(preset, seed=seed, total_steps=steps)
-    if devices != 1:
+    on_gpu = torch.cuda.is_available()
+    if devices != 1 and not on_gpu:
         barlow.synchronize_batch_norm(module)
     checkpoint = _checkpoint_to_resume(folder)
     callbacks = [
@@ -277,6 +287,7 @@ def pretrain(
             accelerator="auto",
             devices=devices,
             strategy=strategy,
+            sync_batchnorm=devices != 1 and on_gpu,
             use_distributed_sampler=False,
             logger=False,
             callbacks=[*callbacks, TQDMProgressBar()] if progress else callbacks,
@@ -388,4 +399,7 @@ def arm_backbone(settings: Settings, arm: str, *, seed: int, data: NihData | Non
 def features(settings: Settings, backbone: nn.Module, pixels: np.ndarray, arm: str) -> np.ndarray:
     """Frozen features of packed images, normalized as the arm's weights were trained."""
     norm = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD} if arm == "imagenet" else {}
-    return probe.extract_features(backbone, pixels, image_size=settings.pretrain.image_size, **norm)
+    device = next(backbone.parameters()).device
+    return probe.extract_features(
+        backbone, pixels, image_size=settings.pretrain.image_size, device=device, **norm
+    )
