@@ -39,7 +39,7 @@ ReadImage = Callable[[str], np.ndarray]
 
 JOURNAL = "journal.jsonl"  # what of an unfinished cache is done
 SECONDS_AT_RISK = 2.0  # work that a kill may cost
-CHUNK = 8  # files that a worker takes at once
+CHUNK = 16  # files that a worker takes at once
 
 
 class CacheError(ValueError):
@@ -247,7 +247,7 @@ def _append(stream: IO[bytes], lines: IO[bytes], results: Iterable) -> list:
     written, fresh, saved = [], [], time.monotonic()
     for (image_id, _), (square, stamp, hw, reason) in results:
         if square is not None:
-            stream.write(square.tobytes())
+            stream.write(square)
         fresh.append((image_id, stamp, hw, reason))
         if time.monotonic() - saved > SECONDS_AT_RISK:
             _save(stream, lines, fresh)
