@@ -300,7 +300,8 @@ def fit_probe(
     """
     check_features(train_features, train_labels)
     check_features(val_features, val_labels, width=train_features.shape[1])
-    names = names or [f"class {k}" for k in range(train_labels.shape[1])]
+    if names is None:
+        names = [f"class {k}" for k in range(train_labels.shape[1])]
     untrained = {n: one_sided(c, "training") for n, c in zip(names, train_labels.T, strict=True)}
     untrained = {name: why for name, why in untrained.items() if why}
     columns = np.flatnonzero([name not in untrained for name in names])

@@ -450,7 +450,8 @@ def site_change(
     here, there = shared_labels(data), vindr_labels(other)
     train, test = data.rows("train"), data.rows("test")
     fewest = np.min([part.sum(axis=0) for part in (here[train], here[test], there)], axis=0)
-    keep, names = fewest >= MIN_POSITIVES, np.array(list(SHARED_LABELS))
+    keep = fewest >= MIN_POSITIVES
+    names = [name for name, ok in zip(SHARED_LABELS, keep, strict=True) if ok]
     draws = LabelDraws({1.0: [train]}, [])
     test_ids = data.entries["image_id"].iloc[test].tolist()
     truth = {
@@ -459,23 +460,23 @@ def site_change(
     }
     said: dict[str, dict[str, Scores]] = {site: {} for site in truth}
     for name, arm in arms.items():
-        probes = fit_probes(data, features[name], here[:, keep], names[keep], draws)
+        probes = fit_probes(data, features[name], here[:, keep], names, draws)
         said[HOME_SITE][name] = probe_scores(probes, features[name], test_ids)
         elsewhere = frozen_features(settings, arm, other.images)
         said[OTHER_SITE][name] = probe_scores(probes, elsewhere, other.images.image_ids)
     scores, gains = [], []
     for site, (labels, patients) in truth.items():
-        table = curves(settings, labels, patients, said[site], names[keep])
+        table = curves(settings, labels, patients, said[site], names)
         scores.append(table.assign(site=site).drop(columns="fraction"))
         arm = {"pretrained - random": said[site]["pretrained"]}
         minus = said[site]["random"]
-        gain = curves(settings, labels, patients, arm, names[keep], minus=minus)
+        gain = curves(settings, labels, patients, arm, names, minus=minus)
         gains.append(macro_of(gain).assign(site=site).drop(columns=["fraction", "arm"]))
     return SiteChange(
         pd.concat(scores, ignore_index=True),
         pd.concat(gains, ignore_index=True),
-        names[keep].tolist(),
-        names[~keep].tolist(),
+        names,
+        [name for name in SHARED_LABELS if name not in names],
     )
 
 

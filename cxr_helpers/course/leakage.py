@@ -187,26 +187,25 @@ def duplicates(
     share: float = PUBLISHED_DUPLICATES,
     repeats: int = 10,
 ) -> Trap:
-    """Trap 2: a share of the test images is in the training part too, as two draws make it."""
-    labels, test = data.labels[:, columns], data.rows("test")
+    """Trap 2: a share of the test images is in the training part too, as two draws make it.
+
+    The regularization stays as chosen without the copies.
+    """
+    labels, train, test = data.labels[:, columns], data.rows("train"), data.rows("test")
     copies = max(1, round(share * len(test)))
-    right = _linear_scores(data, values, columns, data.rows("train"))
-    wrong = [
-        _linear_scores(
-            data,
-            values,
-            columns,
-            np.r_[data.rows("train"), np.random.default_rng(seed).choice(test, copies, False)],
-        )
-        for seed in range(settings.seed, settings.seed + repeats)
-    ]
+    right = _linear_probe(data, values, columns, train)
+    wrong = []
+    for seed in range(settings.seed, settings.seed + repeats):
+        both = np.r_[train, np.random.default_rng(seed).choice(test, copies, replace=False)]
+        fitted = _linear_probe(data, values, columns, both, strengths=[right.strength])
+        wrong.append(fitted.scores(values[test]))
     return _compare(
         settings,
         DUPLICATES,
         labels[test],
         data.patients[test],
         wrong=wrong,
-        right=[right] * repeats,
+        right=[right.scores(values[test])] * repeats,
     )
 
 
@@ -290,7 +289,8 @@ def few_patients(
     for seed in range(settings.seed, settings.seed + repeats):
         for kind in scores:
             rows = _images_of(data, n_images, few=kind == "few patients", seed=seed)
-            scores[kind].append(_linear_scores(data, values, columns, rows))
+            fitted = _linear_probe(data, values, columns, rows)
+            scores[kind].append(fitted.scores(values[test]))
             patients[kind].append(len(set(data.patients[rows])))
     trap = _compare(
         settings,
@@ -341,12 +341,14 @@ def _images_of(data: NihData, n_images: int, *, few: bool, seed: int) -> np.ndar
     return train[np.argsort(rank, kind="stable")[:n_images]]
 
 
-def _linear_scores(data, values, columns, rows) -> np.ndarray:
+def _linear_probe(
+    data: NihData, values: np.ndarray, columns: Sequence[int], rows: np.ndarray, **options
+) -> probe.LinearProbe:
     labels, val = data.labels[:, columns], data.rows("val")
-    fitted = probe.fit_probe(
-        values[rows], labels[rows], values[val], labels[val], names=label_names(columns)
+    names = label_names(columns)
+    return probe.fit_probe(
+        values[rows], labels[rows], values[val], labels[val], names=names, **options
     )
-    return fitted.scores(values[data.rows("test")])
 
 
 def _compare(settings, name, labels, patients, *, wrong, right) -> Trap:

@@ -105,12 +105,11 @@ print("left out:", ", ".join(name for name in nih.LABELS if name not in names) o
 train, val, test = (data.rows(part) for part in ("train", "val", "test"))
 splits.check_split(data.split, data.patients)
 labels, ids = data.labels[:, columns], np.array(data.images.image_ids)
-counts = {part: [len(data.rows(part)), len(set(data.patients[data.rows(part)]))]
-          for part in ("train", "val", "test")}  # fmt: skip
-pd.DataFrame(counts, index=["images", "patients"])
+parts = data.entries.assign(part=data.split).groupby("part", sort=False)
+parts.agg(images=("image_id", "size"), patients=("patient_id", "nunique"))
 
 # %% [markdown]
-# Look at the test column. An interval is made of patients, so few test patients mean wide
+# Look at the row of the test part. An interval is made of patients, so few test patients mean wide
 # intervals, however many images they have.
 
 # %% [markdown]
@@ -297,7 +296,7 @@ claim((gain["value"] > -0.1).all(), "at no share do pretrained features lose 0.1
 # ### Label by label
 #
 # A mean hides which findings gain. Look for labels whose lines lie apart at all shares. Remember
-# that a dozen labels at five shares are sixty comparisons: a few will look good by chance.
+# that many labels at five shares are many comparisons: a few will look good by chance.
 
 # %%
 plots.plot_class_curves(curve[curve["label"] != evaluation.MACRO])
@@ -581,7 +580,7 @@ for request, ask in impossible.items():
     try:
         ask()
     except ValueError as error:
-        print(f"{request}: {error}.")
+        print(f"{request}:\n    {error}")
 
 # %% [markdown]
 # ## What of the paper does this reproduce?
