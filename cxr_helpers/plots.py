@@ -155,14 +155,16 @@ def plot_label_curve(
         chance: where to draw the line of chance, or None.
         legend: its title.
     """
-    figure, axis = plt.subplots(figsize=(6.4, 3.8))
+    figure, axis = plt.subplots(figsize=(7.2, 3.8))
     _draw_curves(axis, curve)
     axis.set(xlabel="labels used (% of the training images)", ylabel=ylabel)
     if chance is not None:
         axis.axhline(chance, color="0.6", lw=1)
         beside = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9}
         axis.annotate(" chance", (1.0, chance), color="0.4", **beside)
-    axis.legend(title=legend, frameon=False, fontsize=9, title_fontsize=9)
+    # Outside the axes, where it covers no interval.
+    style = {"frameon": False, "fontsize": 9, "title_fontsize": 9}
+    figure.legend(loc="outside right upper", title=legend, **style)
     sns.despine(figure)
     return figure
 

@@ -29,7 +29,7 @@ def curve(**columns):
 def test_a_label_curve_has_a_line_an_arm_and_names_its_axes():
     figure = plots.plot_label_curve(curve(), chance=None, legend="method")
     axis = figure.axes[0]
-    names = [text.get_text() for text in axis.get_legend().get_texts()]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == ["random", "pretrained", "another"]
     assert axis.get_xscale() == "log" and "%" in axis.get_xlabel() and axis.get_ylabel()
     assert [t.get_text() for t in axis.get_xticklabels()] == ["1", "100"]
