@@ -3,17 +3,14 @@
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from course_data import made_up_nih, person_features
 from sklearn.metrics import roc_auc_score
 
-from cxr_helpers import barlow, nih, probe, splits, vindr
+from cxr_helpers import barlow, nih, probe, splits
 from cxr_helpers.course import evaluation, pretraining
-from cxr_helpers.course.data import VindrData
 from cxr_helpers.course.settings import ProbePreset, load_settings
-from cxr_helpers.datasets import PackedImages
 from cxr_helpers.feature_cache import FeatureError, FrozenFeatures
 
 PRESET = ProbePreset(
@@ -180,26 +177,6 @@ def test_arms_come_with_checkpoints_and_say_what_is_left_out(settings, monkeypat
         evaluation.load_arms(settings, None, checkpoints={"x": tmp_path / "absent.pth"})
 
 
-def test_training_end_to_end_is_chosen_on_validation(settings, data):
-    arm = evaluation.Arm(barlow.build_backbone("resnet18", seed=0), False, "")
-    before = arm.backbone.conv1.weight.clone()
-    draws = evaluation.few_draws(settings, evaluation.draw_labels(settings, data, [0, 1]))
-    assert list(draws.rows) == [1.0]
-    run = evaluation.train_end_to_end(settings, data, arm, [0, 1], draws.rows[1.0][0])
-    assert torch.equal(arm.backbone.conv1.weight, before)  # a copy was trained
-    assert run.test.shape == (len(run.val), len(data.rows("test")), 2)
-    val_labels = data.labels[data.rows("val")][:, :2]
-    values = [np.mean(probe.auroc(val_labels, scores)) for scores in run.val]
-    assert run.chosen == np.argmax(values)
-
-
-def test_a_label_without_positives_is_not_scored_end_to_end(settings, data):
-    arm = evaluation.Arm(barlow.build_backbone("resnet18", seed=0), False, "")
-    healthy = [r for r in data.rows("train") if not data.labels[r, 1]][:40]
-    run = evaluation.train_end_to_end(settings, data, arm, [0, 1], np.array(healthy))
-    assert np.isnan(run.test[..., 1]).all() and np.isfinite(run.test[..., 0]).all()
-
-
 def test_pooled_predictions_leave_out_what_was_not_trained(data):
     features = person_features(data, informative=True)
     values, labels = features.values, data.labels[:, :2].copy()
@@ -209,48 +186,3 @@ def test_pooled_predictions_leave_out_what_was_not_trained(data):
     assert truth.shape == log_odds.shape == (14,) and np.isfinite(log_odds).all()
     assert np.allclose(log_odds[:7], fitted.scores(values[:7])[:, 0])
     assert truth[:7].tolist() == labels[:7, 0].tolist()
-
-
-def test_the_other_site_is_scored_with_probes_of_this_one(settings, data, monkeypatch):
-    ids = [f"v{i}" for i in range(40)]
-    sick = ids[::2]
-    fused = pd.DataFrame({"image_id": sick, "label": "Atelectasis"})
-    images = PackedImages(np.zeros((40, 4, 4), np.uint8), ids, np.full((40, 2), 4), {})
-    other = VindrData(None, fused, images, np.array(["test"] * 40))
-    there = np.random.default_rng(0).normal(size=(40, 16)).astype(np.float32)
-    there[::2, 0] += 6  # column 0 is what tells Atelectasis at the first site
-    monkeypatch.setattr(
-        evaluation, "frozen_features", lambda settings, arm, images: FrozenFeatures(there, ids)
-    )
-    features = {"pretrained": person_features(data, informative=True)}
-    features["random"] = person_features(data, informative=False)
-    arms = {name: evaluation.Arm(None, False, "") for name in features}
-    found = evaluation.site_change(settings, data, other, arms, features)
-    assert found.labels == ["Atelectasis"] and "Cardiomegaly" in found.left_out
-    at = found.scores.set_index(["arm", "site", "label"])["value"]
-    assert at["pretrained", evaluation.OTHER_SITE, "macro"] > 0.8
-    gain = found.gains.set_index("site").loc[evaluation.OTHER_SITE]
-    expected = at["pretrained", evaluation.OTHER_SITE, "macro"]
-    expected -= at["random", evaluation.OTHER_SITE, "macro"]
-    assert gain["value"] == pytest.approx(expected)
-
-
-def test_labels_of_both_sites_mean_the_same(data):
-    assert set(evaluation.SHARED_LABELS) <= set(vindr.CLASSES)
-    shared = evaluation.shared_labels(data)
-    assert shared.shape == (360, 9)
-    assert (shared[:, 0] == data.labels[:, nih.LABELS.index("Atelectasis")]).all()
-    entries = data.entries.assign(findings="No Finding")
-    entries.loc[0, "findings"], entries.loc[1, "findings"] = "Mass", "Nodule|Fibrosis"
-    few = evaluation.shared_labels(replace(data, entries=entries))
-    names = list(evaluation.SHARED_LABELS)
-    assert few[:2, names.index("Nodule/Mass")].tolist() == [1, 1]
-    assert few[1, names.index("Pulmonary fibrosis")] == 1 and few.sum() == 3
-
-
-def test_a_box_makes_a_label():
-    fused = pd.DataFrame({"image_id": ["a", "a"], "label": ["Cardiomegaly", "ILD"]})
-    images = PackedImages(np.zeros((2, 4, 4), np.uint8), ["a", "b"], np.full((2, 2), 4), {})
-    found = evaluation.vindr_labels(VindrData(None, fused, images, np.array(["test"] * 2)))
-    assert found.sum() == 1
-    assert found[0, list(evaluation.SHARED_LABELS).index("Cardiomegaly")] == 1

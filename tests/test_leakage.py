@@ -8,7 +8,7 @@ from course_data import made_up_nih, person_features
 
 from cxr_helpers import probe, splits
 from cxr_helpers.course import leakage
-from cxr_helpers.course.evaluation import EndToEnd
+from cxr_helpers.course.end_to_end import EndToEnd
 from cxr_helpers.course.settings import ProbePreset, load_settings
 
 PRESET = ProbePreset(fractions=(0.2, 1.0), draws=2, resamples=100, neighbors=3)

@@ -1,6 +1,5 @@
-"""Linear evaluation as notebook 03 runs it: arms, curves over label shares, another site."""
+"""Linear evaluation as notebook 03 runs it: arms, draws of labels, probes, curves."""
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,30 +8,15 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from cxr_helpers import barlow, finetune, nih, probe, splits
+from cxr_helpers import barlow, nih, probe, splits
 from cxr_helpers.course import pretraining
-from cxr_helpers.course.data import NihData, VindrData
-from cxr_helpers.course.quiet import quiet_lightning
+from cxr_helpers.course.data import NihData
 from cxr_helpers.course.settings import Settings
 from cxr_helpers.datasets import PackedImages
 from cxr_helpers.feature_cache import FrozenFeatures, cached_features
 
 MIN_POSITIVES = 5
 MACRO = "macro"
-HOME_SITE, OTHER_SITE = "NIH, other patients", "VinDr, another site"
-
-# What NIH's and VinDr-CXR's labels share; two NIH labels count as one where VinDr joins them.
-SHARED_LABELS = {
-    "Atelectasis": ("Atelectasis",),
-    "Cardiomegaly": ("Cardiomegaly",),
-    "Consolidation": ("Consolidation",),
-    "Infiltration": ("Infiltration",),
-    "Nodule/Mass": ("Nodule", "Mass"),
-    "Pleural effusion": ("Effusion",),
-    "Pleural thickening": ("Pleural_Thickening",),
-    "Pneumothorax": ("Pneumothorax",),
-    "Pulmonary fibrosis": ("Fibrosis",),
-}
 
 Scores = Mapping[float, list[np.ndarray]]  # label fraction to draws of (images, labels)
 
@@ -240,7 +224,7 @@ def knn_scores(
     neighbors = settings.probe.neighbors
     return {
         fraction: [
-            _untrained_to_nan(
+            untrained_to_nan(
                 probe.knn_scores(values[r], labels[r], values[test], neighbors=neighbors),
                 labels[r],
             )
@@ -250,102 +234,10 @@ def knn_scores(
     }
 
 
-def _untrained_to_nan(scores: np.ndarray, train_labels: np.ndarray) -> np.ndarray:
+def untrained_to_nan(scores: np.ndarray, train_labels: np.ndarray) -> np.ndarray:
+    """(..., K) scores, NaN where a label has only positives or negatives in training."""
     trained = (train_labels.min(axis=0) == 0) & (train_labels.max(axis=0) == 1)
     return np.where(trained, scores, np.nan)
-
-
-@dataclass(frozen=True)
-class EndToEnd:
-    """What a network that was trained end to end said at each check.
-
-    Attributes:
-        val: (checks, V, K) log-odds of the validation images.
-        test: (checks, M, K) log-odds of the test images.
-        chosen: the check with the best macro AUROC on validation.
-    """
-
-    val: np.ndarray
-    test: np.ndarray
-    chosen: int
-
-
-def train_end_to_end(
-    settings: Settings, data: NihData, arm: Arm, columns: Sequence[int], rows: np.ndarray
-) -> EndToEnd:
-    """Train a copy of an arm's backbone and a new head; the check is chosen on validation.
-
-    Args:
-        settings: give the recipe and the seed.
-        data: gives pixels, labels and the split.
-        arm: `random` weights make this training from scratch, others fine-tuning.
-        columns: label columns to train.
-        rows: training images whose labels are used.
-
-    Raises:
-        probe.ProbeError: no label can be scored on validation.
-    """
-    labels = data.labels[:, columns]
-    recipe = finetune_recipe(settings, imagenet_input=arm.imagenet_input)
-    watched = {part: data.images.pixels[data.rows(part)] for part in ("val", "test")}
-    with quiet_lightning():
-        _, checks = finetune.train(
-            copy.deepcopy(arm.backbone),
-            data.images.pixels[rows],
-            labels[rows],
-            watched=watched,
-            n_features=barlow.feature_count(arm.backbone),
-            recipe=recipe,
-            precision=pretraining.training_precision(),
-            seed=settings.seed,
-        )
-    said = {
-        part: np.stack([_untrained_to_nan(check[part], labels[rows]) for check in checks])
-        for part in watched
-    }
-    val_labels = labels[data.rows("val")]
-    values = [
-        probe.macro_auroc(val_labels, scores, label_names(columns)).value for scores in said["val"]
-    ]
-    return EndToEnd(said["val"], said["test"], int(np.argmax(values)))
-
-
-def train_runs(
-    settings: Settings, data: NihData, arm: Arm, columns: Sequence[int], draws: LabelDraws
-) -> dict[float, list[EndToEnd]]:
-    """`train_end_to_end` for each draw."""
-    return {
-        fraction: [train_end_to_end(settings, data, arm, columns, rows) for rows in drawn]
-        for fraction, drawn in draws.rows.items()
-    }
-
-
-def chosen_scores(runs: Mapping[float, list[EndToEnd]]) -> dict[float, list[np.ndarray]]:
-    """Test scores of each run at the check that was chosen on validation."""
-    return {f: [run.test[run.chosen] for run in drawn] for f, drawn in runs.items()}
-
-
-def finetune_recipe(settings: Settings, *, imagenet_input: bool) -> finetune.Recipe:
-    """The preset as a recipe; the input is normalized as the weights were trained."""
-    preset = settings.probe
-    norm = {}
-    if imagenet_input:
-        norm = {"mean": pretraining.IMAGENET_MEAN, "std": pretraining.IMAGENET_STD}
-    return finetune.Recipe(
-        image_size=settings.pretrain.image_size,
-        epochs=preset.finetune_epochs,
-        min_steps=preset.finetune_min_steps,
-        batch_size=preset.finetune_batch_size,
-        learning_rate=preset.finetune_learning_rate,
-        **norm,
-    )
-
-
-def few_draws(settings: Settings, draws: LabelDraws) -> LabelDraws:
-    """The shares and the first draws that networks are trained end to end on."""
-    preset = settings.probe
-    rows = {f: r[: preset.finetune_draws] for f, r in draws.rows.items()}
-    return LabelDraws({f: r for f, r in rows.items() if f in preset.finetune_fractions}, [])
 
 
 def curves(
@@ -398,86 +290,6 @@ def curves(
 def macro_of(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of the mean over labels, without the column that says so."""
     return table[table["label"] == MACRO].drop(columns="label").reset_index(drop=True)
-
-
-def shared_labels(data: NihData) -> np.ndarray:
-    """(N, 9) of 0 and 1: NIH's labels as far as VinDr-CXR has them, columns as SHARED_LABELS."""
-    columns = [[nih.LABELS.index(name) for name in names] for names in SHARED_LABELS.values()]
-    return np.stack([data.labels[:, own].max(axis=1) for own in columns], axis=1)
-
-
-def vindr_labels(data: VindrData) -> np.ndarray:
-    """(N, 9) of 0 and 1: whether a reader drew a box of the class, columns as SHARED_LABELS."""
-    drawn = set(zip(data.fused["image_id"], data.fused["label"], strict=True))
-    return np.array(
-        [
-            [(image_id, name) in drawn for name in SHARED_LABELS]
-            for image_id in data.images.image_ids
-        ],
-        dtype=np.uint8,
-    )
-
-
-@dataclass(frozen=True)
-class SiteChange:
-    """Probes trained at one site, scored there and at another.
-
-    Attributes:
-        scores: columns arm, site, label (`macro` for the mean), value, low, high.
-        gains: pretrained minus random, columns site, value, low, high.
-        labels: names that both sites share and that can be scored at both.
-        left_out: shared names with too few positives at one of them.
-    """
-
-    scores: pd.DataFrame
-    gains: pd.DataFrame
-    labels: list[str]
-    left_out: list[str]
-
-
-def site_change(
-    settings: Settings,
-    data: NihData,
-    other: VindrData,
-    arms: Mapping[str, Arm],
-    features: Mapping[str, FrozenFeatures],
-) -> SiteChange:
-    """Train probes on all NIH labels and score them on NIH's test part and on all of VinDr-CXR.
-
-    Nothing is trained or chosen at the other site, whose files name no patient: there each image
-    counts as a patient.
-    """
-    here, there = shared_labels(data), vindr_labels(other)
-    train, test = data.rows("train"), data.rows("test")
-    fewest = np.min([part.sum(axis=0) for part in (here[train], here[test], there)], axis=0)
-    keep = fewest >= MIN_POSITIVES
-    names = [name for name, ok in zip(SHARED_LABELS, keep, strict=True) if ok]
-    draws = LabelDraws({1.0: [train]}, [])
-    test_ids = data.entries["image_id"].iloc[test].tolist()
-    truth = {
-        HOME_SITE: (here[test][:, keep], data.patients[test]),
-        OTHER_SITE: (there[:, keep], np.array(other.images.image_ids)),
-    }
-    said: dict[str, dict[str, Scores]] = {site: {} for site in truth}
-    for name, arm in arms.items():
-        probes = fit_probes(data, features[name], here[:, keep], names, draws)
-        said[HOME_SITE][name] = probe_scores(probes, features[name], test_ids)
-        elsewhere = frozen_features(settings, arm, other.images)
-        said[OTHER_SITE][name] = probe_scores(probes, elsewhere, other.images.image_ids)
-    scores, gains = [], []
-    for site, (labels, patients) in truth.items():
-        table = curves(settings, labels, patients, said[site], names)
-        scores.append(table.assign(site=site).drop(columns="fraction"))
-        arm = {"pretrained - random": said[site]["pretrained"]}
-        minus = said[site]["random"]
-        gain = curves(settings, labels, patients, arm, names, minus=minus)
-        gains.append(macro_of(gain).assign(site=site).drop(columns=["fraction", "arm"]))
-    return SiteChange(
-        pd.concat(scores, ignore_index=True),
-        pd.concat(gains, ignore_index=True),
-        names,
-        [name for name in SHARED_LABELS if name not in names],
-    )
 
 
 def pooled(

@@ -12,7 +12,8 @@ import pandas as pd
 
 from cxr_helpers import nih, probe, splits
 from cxr_helpers.course.data import NihData
-from cxr_helpers.course.evaluation import EndToEnd, label_names
+from cxr_helpers.course.end_to_end import EndToEnd
+from cxr_helpers.course.evaluation import label_names
 from cxr_helpers.course.settings import Settings
 
 PUBLISHED_DUPLICATES = 0.055  # middle of the 5-6% of the published halves

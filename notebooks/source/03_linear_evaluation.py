@@ -40,7 +40,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import nn
 
 from cxr_helpers import calibration, nih, plots, probe, splits
-from cxr_helpers.course import evaluation, leakage
+from cxr_helpers.course import end_to_end, evaluation, leakage, sites
 from cxr_helpers.course.data import load_nih, load_vindr
 from cxr_helpers.course.results import Results, claim
 from cxr_helpers.course.settings import load_settings
@@ -314,10 +314,10 @@ plt.show()
 # validation counts.
 
 # %%
-few = evaluation.few_draws(settings, draws)
+few = end_to_end.few_draws(settings, draws)
 runs = {
-    "from scratch": evaluation.train_runs(settings, data, arms["random"], columns, few),
-    "fine-tuned": evaluation.train_runs(settings, data, arms["pretrained"], columns, few),
+    "from scratch": end_to_end.train_runs(settings, data, arms["random"], columns, few),
+    "fine-tuned": end_to_end.train_runs(settings, data, arms["pretrained"], columns, few),
 }
 
 # %% [markdown]
@@ -328,7 +328,7 @@ same = {share: scores["pretrained"][share][: len(rows)] for share, rows in few.r
 methods = {
     "linear, pretrained": same,
     "k-NN": evaluation.knn_scores(settings, data, features["pretrained"], columns, few),
-    **{name: evaluation.chosen_scores(run) for name, run in runs.items()},
+    **{name: end_to_end.chosen_scores(run) for name, run in runs.items()},
 }
 compared = evaluation.macro_of(evaluation.curves(settings, *truth, methods, names))
 
@@ -400,7 +400,7 @@ site = None
 if settings.vindr is None:
     print("This data has no VinDr-CXR folder: the other site is left out.")
 else:
-    site = evaluation.site_change(settings, data, load_vindr(settings), arms, features)
+    site = sites.site_change(settings, data, load_vindr(settings), arms, features)
     print("labels of both sites:", ", ".join(site.labels))
     print("too few positives at one of them:", ", ".join(site.left_out) or "none")
 
@@ -599,7 +599,7 @@ asked = {
     for s in tuned.index
 }
 if site is not None:
-    other = site.gains.set_index("site").loc[evaluation.OTHER_SITE]
+    other = site.gains.set_index("site").loc[sites.OTHER_SITE]
     asked["linear probe at another site: pretrained against random"] = other
 
 # %% tags=["nbval-ignore-output"]

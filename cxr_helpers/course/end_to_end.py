@@ -1,0 +1,107 @@
+"""Networks trained end to end on the draws of notebook 03: from scratch, and fine-tuned."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cxr_helpers import barlow, finetune, probe
+from cxr_helpers.course import pretraining
+from cxr_helpers.course.data import NihData
+from cxr_helpers.course.evaluation import Arm, LabelDraws, label_names, untrained_to_nan
+from cxr_helpers.course.quiet import quiet_lightning
+from cxr_helpers.course.settings import Settings
+
+
+@dataclass(frozen=True)
+class EndToEnd:
+    """What a network that was trained end to end said at each check.
+
+    Attributes:
+        val: (checks, V, K) log-odds of the validation images.
+        test: (checks, M, K) log-odds of the test images.
+        chosen: the check with the best macro AUROC on validation.
+    """
+
+    val: np.ndarray
+    test: np.ndarray
+    chosen: int
+
+
+def train_end_to_end(
+    settings: Settings, data: NihData, arm: Arm, columns: Sequence[int], rows: np.ndarray
+) -> EndToEnd:
+    """Train a copy of an arm's backbone and a new head; the check is chosen on validation.
+
+    Args:
+        settings: give the recipe and the seed.
+        data: gives pixels, labels and the split.
+        arm: `random` weights make this training from scratch, others fine-tuning.
+        columns: label columns to train.
+        rows: training images whose labels are used.
+
+    Raises:
+        probe.ProbeError: no label can be scored on validation.
+    """
+    labels = data.labels[:, columns]
+    recipe = finetune_recipe(settings, imagenet_input=arm.imagenet_input)
+    watched = {part: data.images.pixels[data.rows(part)] for part in ("val", "test")}
+    with quiet_lightning():
+        _, checks = finetune.train(
+            copy.deepcopy(arm.backbone),
+            data.images.pixels[rows],
+            labels[rows],
+            watched=watched,
+            n_features=barlow.feature_count(arm.backbone),
+            recipe=recipe,
+            precision=pretraining.training_precision(),
+            seed=settings.seed,
+        )
+    said = {
+        part: np.stack([untrained_to_nan(check[part], labels[rows]) for check in checks])
+        for part in watched
+    }
+    val_labels = labels[data.rows("val")]
+    values = [
+        probe.macro_auroc(val_labels, scores, label_names(columns)).value for scores in said["val"]
+    ]
+    return EndToEnd(said["val"], said["test"], int(np.argmax(values)))
+
+
+def train_runs(
+    settings: Settings, data: NihData, arm: Arm, columns: Sequence[int], draws: LabelDraws
+) -> dict[float, list[EndToEnd]]:
+    """`train_end_to_end` for each draw."""
+    return {
+        fraction: [train_end_to_end(settings, data, arm, columns, rows) for rows in drawn]
+        for fraction, drawn in draws.rows.items()
+    }
+
+
+def chosen_scores(runs: Mapping[float, list[EndToEnd]]) -> dict[float, list[np.ndarray]]:
+    """Test scores of each run at the check that was chosen on validation."""
+    return {f: [run.test[run.chosen] for run in drawn] for f, drawn in runs.items()}
+
+
+def finetune_recipe(settings: Settings, *, imagenet_input: bool) -> finetune.Recipe:
+    """The preset as a recipe; the input is normalized as the weights were trained."""
+    preset = settings.probe
+    norm = {}
+    if imagenet_input:
+        norm = {"mean": pretraining.IMAGENET_MEAN, "std": pretraining.IMAGENET_STD}
+    return finetune.Recipe(
+        image_size=settings.pretrain.image_size,
+        epochs=preset.finetune_epochs,
+        min_steps=preset.finetune_min_steps,
+        batch_size=preset.finetune_batch_size,
+        learning_rate=preset.finetune_learning_rate,
+        **norm,
+    )
+
+
+def few_draws(settings: Settings, draws: LabelDraws) -> LabelDraws:
+    """The shares and the first draws that networks are trained end to end on."""
+    preset = settings.probe
+    rows = {f: r[: preset.finetune_draws] for f, r in draws.rows.items()}
+    return LabelDraws({f: r for f, r in rows.items() if f in preset.finetune_fractions}, [])

@@ -1,0 +1,57 @@
+"""Networks trained end to end, on made-up images."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from course_data import made_up_nih
+
+from cxr_helpers import barlow, probe
+from cxr_helpers.course import end_to_end, evaluation
+from cxr_helpers.course.settings import ProbePreset, load_settings
+
+PRESET = ProbePreset(
+    fractions=(0.2, 1.0),
+    draws=2,
+    resamples=50,
+    neighbors=3,
+    finetune_fractions=(1.0,),
+    finetune_draws=1,
+    finetune_epochs=1,
+    finetune_min_steps=2,
+    finetune_batch_size=32,
+)
+
+
+@pytest.fixture
+def settings(tmp_path):
+    """The course's settings with small numbers; what is written goes to a temporary folder."""
+    found = load_settings({})
+    small = replace(found.pretrain, image_size=16)
+    return replace(found, probe=PRESET, pretrain=small, project=tmp_path)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return made_up_nih()
+
+
+def test_training_end_to_end_is_chosen_on_validation(settings, data):
+    arm = evaluation.Arm(barlow.build_backbone("resnet18", seed=0), False, "")
+    before = arm.backbone.conv1.weight.clone()
+    draws = end_to_end.few_draws(settings, evaluation.draw_labels(settings, data, [0, 1]))
+    assert list(draws.rows) == [1.0]
+    run = end_to_end.train_end_to_end(settings, data, arm, [0, 1], draws.rows[1.0][0])
+    assert torch.equal(arm.backbone.conv1.weight, before)  # a copy was trained
+    assert run.test.shape == (len(run.val), len(data.rows("test")), 2)
+    val_labels = data.labels[data.rows("val")][:, :2]
+    values = [np.mean(probe.auroc(val_labels, scores)) for scores in run.val]
+    assert run.chosen == np.argmax(values)
+
+
+def test_a_label_without_positives_is_not_scored_end_to_end(settings, data):
+    arm = evaluation.Arm(barlow.build_backbone("resnet18", seed=0), False, "")
+    healthy = [r for r in data.rows("train") if not data.labels[r, 1]][:40]
+    run = end_to_end.train_end_to_end(settings, data, arm, [0, 1], np.array(healthy))
+    assert np.isnan(run.test[..., 1]).all() and np.isfinite(run.test[..., 0]).all()
