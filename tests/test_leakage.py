@@ -47,10 +47,24 @@ def test_fewer_patients_than_folds_are_refused(data):
 
 def test_every_image_is_scored_by_folds_that_do_not_hold_it(data):
     unique = np.random.default_rng(0).normal(size=(360, 16))
-    scores, _ = leakage.out_of_fold(SETTINGS, data, unique, [0, 1], by_patient=True, seed=0)
-    assert np.isfinite(scores).all()
-    found = probe.auroc(data.labels[:, :2], scores)
+    labels = data.labels[:, :2]
+    scores, shared = leakage.out_of_fold(
+        unique, labels, data.patients, neighbors=3, by_patient=True, seed=0
+    )
+    assert np.isfinite(scores).all() and shared == 0
+    found = probe.auroc(labels, scores)
     assert (found > 0.3).all() and (found < 0.7).all()  # noise tells nothing, its own label would
+
+
+def test_of_large_data_whole_patients_are_drawn(data):
+    rows = leakage._some_patients(data.patients, 100, seed=0)
+    assert 90 <= len(rows) <= 100
+    splits.check_no_overlap(data.patients[rows], np.delete(data.patients, rows))
+    assert len(leakage._some_patients(data.patients, 360, seed=0)) == 360
+    trap, overlap = leakage.leak(
+        SETTINGS, data, values(data, informative=0), [0, 1], repeats=1, max_images=150
+    )
+    assert overlap["by patient"] == 0 and trap.flatters.value > 0.1
 
 
 def test_overlap_of_a_split_by_image():

@@ -96,11 +96,11 @@ def traps_table(traps: Sequence[Trap], notices: Mapping[str, str]) -> pd.DataFra
 
 
 def out_of_fold(
-    settings: Settings,
-    data: NihData,
     values: np.ndarray,
-    columns: Sequence[int],
+    labels: np.ndarray,
+    patients: np.ndarray,
     *,
+    neighbors: int,
     by_patient: bool,
     seed: int,
     folds: int = 5,
@@ -108,10 +108,10 @@ def out_of_fold(
     """Score every image with k-NN on the other folds.
 
     Args:
-        settings: number of neighbors.
-        data: labels and patients.
-        values: (N, D) features of all images.
-        columns: label columns to score.
+        values: (N, D) features.
+        labels: (N, K) of 0 and 1.
+        patients: (N,) the patient of each image.
+        neighbors: of k-NN.
         by_patient: keep each patient's images in one fold (right), or deal images (the leak).
         seed: of the folds.
         folds: how many.
@@ -124,17 +124,16 @@ def out_of_fold(
     """
     parts = {f"fold {i}": 1 / folds for i in range(folds)}
     if by_patient:
-        fold = splits.split_by_patient(data.patients, parts=parts, seed=seed)
+        fold = splits.split_by_patient(patients, parts=parts, seed=seed)
     else:
-        fold = splits.split_by_image(data.patients, parts=parts, seed=seed, leak=True)
-    labels = data.labels[:, columns]
+        fold = splits.split_by_image(patients, parts=parts, seed=seed, leak=True)
     scores, shared = np.empty(labels.shape), 0
     for part in parts:
         test, train = fold == part, fold != part
         scores[test] = probe.knn_scores(
-            values[train], labels[train], values[test], neighbors=settings.probe.neighbors
+            values[train], labels[train], values[test], neighbors=neighbors
         )
-        shared += np.isin(data.patients[test], data.patients[train]).sum()
+        shared += int(np.isin(patients[test], patients[train]).sum())
     return scores, shared / len(labels)
 
 
@@ -145,38 +144,50 @@ def leak(
     columns: Sequence[int],
     *,
     repeats: int = 5,
+    max_images: int = 20_000,
 ) -> tuple[Trap, dict[str, float]]:
     """Trap 1: deal images to folds instead of patients.
 
     Every image is scored once by folds of either kind, with as many training images, and all
     patients are resampled for the interval.
 
+    Args:
+        settings: neighbors, resamples and seed.
+        data: labels and patients.
+        values: (N, D) features of all images.
+        columns: label columns to score.
+        repeats: how often folds of either kind are drawn.
+        max_images: of larger data, patients are drawn until so many images are reached.
+
     Returns:
         The trap, and for each kind of folds the share of images whose patient is in training.
     """
+    rows = _some_patients(data.patients, max_images, settings.seed)
+    labels, patients = data.labels[rows][:, columns], data.patients[rows]
     scored: dict[bool, list[np.ndarray]] = {True: [], False: []}
     overlap = {True: 0.0, False: 0.0}
     for repeat in range(repeats):
         for by_patient in (True, False):
             scores, share = out_of_fold(
-                settings,
-                data,
-                values,
-                columns,
+                values[rows],
+                labels,
+                patients,
+                neighbors=settings.probe.neighbors,
                 by_patient=by_patient,
                 seed=settings.seed + repeat,
             )
             scored[by_patient].append(scores)
             overlap[by_patient] += share / repeats
-    trap = _compare(
-        settings,
-        LEAK,
-        data.labels[:, columns],
-        data.patients,
-        wrong=scored[False],
-        right=scored[True],
-    )
+    trap = _compare(settings, LEAK, labels, patients, wrong=scored[False], right=scored[True])
     return trap, {"by patient": overlap[True], "by image": overlap[False]}
+
+
+def _some_patients(patients: np.ndarray, max_images: int, seed: int) -> np.ndarray:
+    """Rows of randomly drawn whole patients, at most `max_images`; all rows where they fit."""
+    names, inverse, counts = np.unique(patients, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(names))
+    taken = order[counts[order].cumsum() <= max_images]
+    return np.flatnonzero(np.isin(inverse, taken))
 
 
 def duplicates(
