@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import nn
 
 from cxr_helpers import barlow, nih, probe, splits
@@ -90,11 +91,12 @@ def _checkpoint_arm(settings: Settings, path: Path) -> Arm:
 def frozen_features(settings: Settings, arm: Arm, images: PackedImages) -> FrozenFeatures:
     """Features of all images, from the cache in runs/<data>/features where they are there."""
     norm = "imagenet" if arm.imagenet_input else "course"
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     return cached_features(
         arm.backbone,
         images.pixels,
         images.image_ids,
-        extract=lambda backbone, pixels: pretraining.features(settings, backbone, pixels, norm),
+        extract=lambda net, pixels: pretraining.features(settings, net.to(device), pixels, norm),
         recipe={"image_size": settings.pretrain.image_size, "normalization": norm},
         folder=settings.runs / "features",
     )

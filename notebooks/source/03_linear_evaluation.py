@@ -126,7 +126,7 @@ print(*[f"{name}: {arm.source}" for name, arm in arms.items()], *left_out, sep="
 
 # %%
 assert {"random", "pretrained"} <= arms.keys()
-network = copy.deepcopy(arms["random"].backbone)
+network = copy.deepcopy(arms["random"].backbone).cpu()
 before, images = backbone_key(network), torch.rand(8, 3, 64, 64)
 for mode in (network.eval, network.train):
     mode()(images)
