@@ -42,7 +42,7 @@ PRESETS: dict[str, dict] = {
     },
     "demo": {
         "both": {
-            "min_scale": 0.7,
+            "min_scale": 0.8,
             "hf_prob": 0.5,
             "cj_prob": 0.8,
             "cj_bright": 0.2,

@@ -321,9 +321,9 @@ shown = ["loss", "diagonal_mean", "offdiagonal_abs_mean", "heldout_diagonal", "h
 last[shown].to_frame("last epoch").round(3)
 
 # %%
-claim(last["diagonal_mean"] > 0.7, "the outputs of two views became alike", settings)
-claim(last["heldout_diagonal"] > 0.6, "they are alike for new patients too", settings)
-claim(last["offdiagonal_abs_mean"] < 0.2, "the outputs did not become copies", settings)
+claim(last["diagonal_mean"] > 0.6, "the outputs of two views became alike", settings)
+claim(last["heldout_diagonal"] > 0.5, "they are alike for new patients too", settings)
+claim(last["offdiagonal_abs_mean"] < 0.12, "the outputs did not become copies", settings)
 
 # %% [markdown]
 # ## Did the features learn anything?
@@ -530,7 +530,7 @@ plt.show()
 # Guess first: will photographs beat random weights? Will they reach the radiographs?
 
 # %%
-backbones = labs.domain_lab(settings, data, steps=80)
+backbones = labs.domain_lab(settings, data, steps=64)
 domain = {}
 for name, backbone in backbones.items():
     f = pretraining.features(settings, backbone, data.images.pixels, "pretrained")
