@@ -308,7 +308,7 @@ def _checkpoint_to_resume(folder: Path) -> Path | None:
     if checkpoint.is_file():
         return checkpoint
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     return None
 
 
