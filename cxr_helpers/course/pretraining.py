@@ -267,39 +267,42 @@ def pretrain(
     epochs = epoch_count(preset, len(rows))
     steps = epochs * (len(rows) // preset.batch_size)
     module = build_module(preset, seed=seed, total_steps=steps)
-    on_gpu = torch.cuda.is_available()
-    if devices != 1 and not on_gpu:
+    if devices != 1 and not torch.cuda.is_available():
         barlow.synchronize_batch_norm(module)
     checkpoint = _checkpoint_to_resume(folder)
-    callbacks = [
-        EpochLog(folder, watch(settings, data), every=preset.measure_every),
-        ModelCheckpoint(
-            folder,
-            filename="last",
-            every_n_epochs=preset.checkpoint_every,
-            enable_version_counter=False,
-        ),
-    ]
+    log = EpochLog(folder, watch(settings, data), every=preset.measure_every)
     with quiet_lightning():
-        trainer = pl.Trainer(
-            max_epochs=epochs,
-            precision=training_precision(),
-            accelerator="auto",
-            devices=devices,
-            strategy=strategy,
-            sync_batchnorm=devices != 1 and on_gpu,
-            use_distributed_sampler=False,
-            logger=False,
-            callbacks=[*callbacks, TQDMProgressBar()] if progress else callbacks,
-            enable_progress_bar=progress,
-            enable_model_summary=False,
-        )
+        trainer = _trainer(preset, log, epochs, progress, devices=devices, strategy=strategy)
         _fit(trainer, module, pairs, checkpoint, preset)
     told = {"preset": asdict(preset), "data": settings.data, "seed": seed, "images": len(rows)}
     if trainer.is_global_zero:
         barlow.save_backbone(module.backbone, path, settings=told)
         (folder / "last.ckpt").unlink(missing_ok=True)
     return path
+
+
+def _trainer(
+    preset: PretrainPreset, log: EpochLog, epochs: int, progress: bool, **options
+) -> pl.Trainer:
+    """Lightning's trainer with our log and a checkpoint to resume from; CSV is the log's."""
+    checkpoints = ModelCheckpoint(
+        log.folder,
+        filename="last",
+        every_n_epochs=preset.checkpoint_every,
+        enable_version_counter=False,
+    )
+    return pl.Trainer(
+        max_epochs=epochs,
+        precision=training_precision(),
+        accelerator="auto",
+        sync_batchnorm=options["devices"] != 1 and torch.cuda.is_available(),
+        use_distributed_sampler=False,
+        logger=False,
+        callbacks=[log, checkpoints, *([TQDMProgressBar()] if progress else [])],
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        **options,
+    )
 
 
 def _checkpoint_to_resume(folder: Path) -> Path | None:
