@@ -341,19 +341,21 @@ def draw_acquisition(
     rng = _rng(seed, 2, number, image)
     ap, nih = view == "AP", site == "nih"
     traits = {
-        "zoom": (rng.normal(1.10, 0.075) if ap else rng.normal(1.03, 0.045)),
+        "zoom": (rng.normal(0.97, 0.10) if ap else rng.normal(1.02, 0.05)),
         "tilt": rng.normal(0, 0.055 if ap else 0.02),
         "shift_x": rng.normal(0, 2.0 if ap else 1.0),
-        "shift_y": rng.normal(1.8, 2.2 if ap else 1.6),
+        "shift_y": rng.normal(2.4, 2.0 if ap else 1.4),
         "rotation": rng.normal(0, 1.8 if ap else 0.7),
         "lordosis": rng.normal(0.035 if ap else 0.0, 0.02),
-        "inspiration": float(np.clip(rng.normal(0.87 if ap else 0.97, 0.05), 0.68, 1.06)),
+        "inspiration": float(
+            np.clip(rng.normal(0.86 if ap else 0.98, 0.07 if ap else 0.04), 0.66, 1.06)
+        ),
         "heart": 1.09 if ap else 1.0,
         "scapula": rng.uniform(0.0, 0.35) if not ap else rng.uniform(0.35, 1.0),
         "arms": rng.normal(2.2, 1.2) if ap else rng.normal(4.0, 1.8),
         "shrug": rng.uniform(-2.2, 0.6) if ap else rng.uniform(-0.5, 1.2),
         "supine": float(ap and rng.uniform() < 0.6),
-        "haze": rng.gamma(1.2, 1.0) if ap else rng.gamma(0.8, 0.3),
+        "haze": rng.gamma(1.3, 1.3) if ap else rng.gamma(0.8, 0.3),
         "haze_side": rng.normal(0, 0.6),
         "gradient_x": rng.normal(0, 0.20 if ap else 0.08),
         "gradient_y": rng.normal(0, 0.30 if ap else 0.12),
@@ -460,6 +462,13 @@ _FINE = 4096  # entries of a table without interpolation between them
 Window = tuple[slice, slice]
 
 
+def _fit(patient: Patient, field_cm: tuple[float, float]) -> float:
+    """How far collimation brings the lungs of this patient to the usual share of the image."""
+    width = float(sum(o[2:14].max() for o in patient.outline))
+    share = max(patient.lung_height / field_cm[0], width / field_cm[1]) / 0.78
+    return share**-0.75
+
+
 class _Scene:
     """Pixel coordinates of one image, and the thickness maps (cm) that are being filled."""
 
@@ -469,7 +478,7 @@ class _Scene:
         self.q = acquisition.traits
         h, w = self.hw = acquisition.image_hw
         field_h, field_w = acquisition.field_cm
-        zoom = self.q["zoom"]
+        zoom = self.q["zoom"] * _fit(patient, acquisition.field_cm)
         self.px = (field_w / w / zoom, field_h / h / zoom)
         self.step = float(np.sqrt(self.px[0] * self.px[1]))
         self.insp = self.q["inspiration"]
@@ -805,7 +814,7 @@ class _Scene:
             body = _smooth((r - off) / (0.9 * self.step))
             cortex = np.maximum(1 - np.abs(off - 0.82 * r) / max(0.13, 0.8 * self.step), 0)
             low = np.where(d > 0, np.float32(1.5), np.float32(1))
-            return index, (0.28 + 0.11 * cortex * low) * body * strength[each]
+            return index, (0.36 + 0.12 * cortex * low) * body * strength[each]
 
         first = t["rib_first"] * h + wave
         slope = drop * (2.6 * s - 0.42) / self.wall[w]
@@ -904,7 +913,7 @@ class _Scene:
                 blur = soft * float(np.mean(r[pick])) / self.step
                 tree += ndimage.gaussian_filter(level, blur, truncate=2.5) if blur > 0.3 else level
         share = np.minimum(self.lung / 5.0, 1.0)
-        tree = tree * share * t["markings"] * t.get("vessels", 1.0) * 2.0
+        tree = tree * share * t["markings"] * t.get("vessels", 1.0) * 1.6
         grain = _fractal(_rng(self.p.number, 5), self.hw, 28, 3, 0.9) * 0.22 * t["texture"] * share
         rough = _fractal(_rng(self.p.number, 9, self.a.seed), self.hw, 4, 3)
         basal = _smooth((self.f - 0.6) / 0.5) * np.clip(1 + 0.5 * rough, 0, 2)
