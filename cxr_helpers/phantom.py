@@ -366,7 +366,8 @@ def draw_acquisition(
         "sharpen": rng.uniform(0.0, 0.4) if ap else rng.uniform(0.1, 0.9),
         "lung_gray": float(np.clip(rng.normal(0.44 if ap else 0.40, 0.10), 0.18, 0.62)),
         "contrast": float(np.clip(rng.normal(0.29 if ap else 0.43, 0.05), 0.12, 0.62)),
-        "blur": rng.uniform(0.65, 1.05) if ap else rng.uniform(0.45, 0.7),
+        "blur": rng.uniform(0.5, 0.85) if ap else rng.uniform(0.4, 0.65),
+        "readout": rng.uniform(0.003, 0.008) if ap else rng.uniform(0.004, 0.010),
         "top_gray": rng.uniform(0.80, 0.96) if ap else rng.uniform(0.86, 1.02),
         "toe": rng.uniform(0.5, 1.4),
         "outer": rng.uniform(),
@@ -1379,8 +1380,8 @@ _PLACES = {
     "Infiltration": (6.8, 8.0, 0.35, 0.5, 0.5, 0.22),
     "Lung Opacity": (5.6, 6.0, 0.4, 0.5, 0.55, 0.22),
     "Nodule/Mass": (1.4, 1.4, 0.5, 0.55, 0.5, 0.25),
-    "Other lesion": (4.6, 5.4, 0.4, 0.5, 0.55, 0.25),
-    "Pleural effusion": (4.4, 5.2, 0.65, 0.95, 0.9, 0.05),
+    "Other lesion": (5.0, 5.9, 0.4, 0.5, 0.55, 0.25),
+    "Pleural effusion": (5.8, 7.2, 0.6, 0.95, 0.9, 0.05),
     "Pleural thickening": (4.0, 2.6, 0.35, 0.9, 0.6, 0.3),
     "Pneumonia": (9.0, 9.5, 0.25, 0.5, 0.58, 0.15),
     "Pneumothorax": (4.6, 8.2, 0.35, 0.9, 0.2, 0.08),
@@ -1502,6 +1503,8 @@ def _process(scene: _Scene, signal: np.ndarray) -> np.ndarray:
     gray = toe * np.logaddexp(0, gray / toe)  # soft toe
     top = q["top_gray"]
     gray = top - 0.12 * np.logaddexp(0, (top - gray) / 0.12)  # soft shoulder
+    rng = _rng(scene.a.seed, 10, scene.p.number, int(q["readout"] * 1e9))
+    gray = gray + np.float32(q["readout"]) * rng.standard_normal(scene.hw, dtype=np.float32)
     gray = _frame(scene, gray.astype(np.float32))
     return np.clip(gray, 0, 1)
 
