@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from reference.ensemble_boxes_wbf import weighted_boxes_fusion
+from ensemble_boxes import weighted_boxes_fusion
 
 from cxr_helpers.consensus import fuse_readings, reader_agreement, weighted_box_fusion
 from cxr_helpers.course.tables import packaged_table
