@@ -43,7 +43,7 @@ class Recipe:
     image_size: int
     epochs: int = 8
     min_steps: int = 60
-    checks: int = 5
+    checks: int = 4
     batch_size: int = 32
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2

@@ -63,9 +63,9 @@ class ProbePreset:
     resamples: int = 500
     neighbors: int = 20
     finetune_fractions: tuple[float, ...] = (0.01, 0.1, 1.0)
-    finetune_draws: int = 2
-    finetune_epochs: int = 8
-    finetune_min_steps: int = 60
+    finetune_draws: int = 1
+    finetune_epochs: int = 5
+    finetune_min_steps: int = 40
     finetune_batch_size: int = 32
     finetune_learning_rate: float = 1e-3
 

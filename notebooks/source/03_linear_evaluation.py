@@ -310,7 +310,7 @@ plt.show()
 # training **from scratch**, the baseline that matters in practice. The paper's second table is about
 # these.
 #
-# Five times in each run, the validation and the test patients are scored. The check that is best on
+# Four times in each run, the validation and the test patients are scored. The check that is best on
 # validation counts.
 
 # %%
@@ -655,8 +655,8 @@ results.save().name
 #   seed of pretraining; the benchmark's five seeds do.
 # - Regularization and epochs are chosen on all validation labels, even where training has 1%. A
 #   hospital with that few labels would have fewer for validation too.
-# - The networks trained end to end had one recipe, a few hundred steps, and few draws. More tuning
-#   may lift either of them.
+# - The networks trained end to end had one recipe, few steps and a single draw at each share. More
+#   training may lift either of them, and training from scratch needs it more.
 # - On the demo the images are synthetic: a gain here is no gain on patients.
 # - A linear probe says nothing yet about finding *where* something is.
 #
