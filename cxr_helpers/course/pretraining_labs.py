@@ -239,6 +239,29 @@ def knn_votes(
     )
 
 
+def paired_gain(
+    settings: Settings, data: NihData, labels: np.ndarray, votes: np.ndarray, minus: np.ndarray
+) -> probe.Estimate:
+    """Difference of the macro AUROC of two sets of votes, with its interval over test patients.
+
+    Args:
+        settings: resamples and seed.
+        data: the split and the patients.
+        labels: (N, K) of 0 and 1.
+        votes: (test images, K), as `knn_votes` gives them.
+        minus: (test images, K) of the other network.
+    """
+    test = data.rows("test")
+    return probe.macro_auroc_interval(
+        labels[test],
+        [votes],
+        data.patients[test],
+        minus=[minus],
+        resamples=settings.probe.resamples,
+        seed=settings.seed,
+    )
+
+
 def same_patient_share(features: np.ndarray, patients: np.ndarray) -> tuple[float, float]:
     """How often the nearest image is of the same patient, and how often it would be by chance.
 

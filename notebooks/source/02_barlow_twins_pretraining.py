@@ -408,15 +408,8 @@ plt.show()
 
 # %%
 gains = {
-    name: probe.macro_auroc_interval(
-        known[name][test],
-        [votes["pretrained"][name]],
-        patients[test],
-        minus=[votes["random"][name]],
-        resamples=settings.probe.resamples,
-        seed=settings.seed,
-    )
-    for name in known
+    name: labs.paired_gain(settings, data, y, votes["pretrained"][name], votes["random"][name])
+    for name, y in known.items()
 }
 rows = [{"name": name, **gain.as_dict()} for name, gain in gains.items()]
 plots.plot_estimates(pd.DataFrame(rows), xlabel="pretrained - random, k-NN AUROC (test)")
@@ -558,19 +551,10 @@ print("Three networks were asked three questions about the same test patients.")
 # How sure are the differences? Radiographs minus photographs, by resampling test patients.
 
 # %%
+near, far = domain["radiographs"], domain["photographs"]
 rows = [
-    {
-        "name": name,
-        **probe.macro_auroc_interval(
-            known[name][test],
-            [domain["radiographs"][name]],
-            patients[test],
-            minus=[domain["photographs"][name]],
-            resamples=settings.probe.resamples,
-            seed=settings.seed,
-        ).as_dict(),
-    }
-    for name in known
+    {"name": k, **labs.paired_gain(settings, data, y, near[k], far[k]).as_dict()}
+    for k, y in known.items()
 ]
 plots.plot_estimates(pd.DataFrame(rows), xlabel="radiographs - photographs, k-NN AUROC (test)")
 plt.show()
