@@ -227,7 +227,12 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000, help="phantoms to pretrain on")
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--ceiling", action="store_true", help="also pretrain on the real images")
+    parser.add_argument(
+        "--weights", type=Path, nargs="+", help="backbones to probe instead, one for each seed"
+    )
     args = parser.parse_args()
+    if args.weights and len(args.weights) != len(args.seeds):
+        parser.error(f"{len(args.weights)} files for {len(args.seeds)} seeds; name as many --seeds")
     if not args.nih.is_dir():
         print("left out: no folder of real radiographs; name one with --nih or CXR_REAL")
         return
@@ -251,7 +256,7 @@ def main() -> None:
     print(table.round(4).to_string(), flush=True)
     results.add(statistics=table.to_dict())
     scores: dict[str, list[dict[str, np.ndarray]]] = {}
-    arms = {"phantoms": resize_all(phantoms, 96)}
+    arms = {"phantoms": resize_all(phantoms, 96)} if not args.weights else {"weights": real}
     if args.ceiling:
         arms["real images"] = resize_all(real, 96)
     for seed in args.seeds:
@@ -259,8 +264,13 @@ def main() -> None:
         scores.setdefault("random", []).append(probe_auc(random, real, labels, patients))
         for arm, pixels in arms.items():
             start = time.perf_counter()
-            steps = args.epochs * (len(phantoms) // BATCH)
-            backbone = pretrain(pixels, seed=seed, epochs=steps // (len(pixels) // BATCH))
+            if arm == "weights":
+                backbone = barlow.build_backbone("resnet18", seed=seed)
+                weights, _ = barlow.read_weights(args.weights[args.seeds.index(seed)])
+                barlow.load_weights(backbone, weights)
+            else:
+                steps = args.epochs * (len(phantoms) // BATCH)
+                backbone = pretrain(pixels, seed=seed, epochs=steps // (len(pixels) // BATCH))
             scores.setdefault(arm, []).append(probe_auc(backbone, real, labels, patients))
             print(f"  seed {seed}, {arm}: {time.perf_counter() - start:.0f} s", flush=True)
     for share in ("all", "tenth"):
