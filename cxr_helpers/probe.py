@@ -17,7 +17,7 @@ from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-REGULARIZATION = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+REGULARIZATION = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 BLOCK = 4_000_000  # weights that are sorted at once, to bound memory
 
 

@@ -290,20 +290,23 @@ def few_patients(
 
     Returns:
         The trap (wrong: few patients; right: an image of each of many), and for both kinds the
-        mean number of patients, the mean score and its standard deviation over the draws.
+        mean number of patients and of positive labels, the mean score and its standard deviation
+        over the draws.
 
     Raises:
         probe.ProbeError: fewer training patients than images asked for, or none with two images.
     """
     test = data.rows("test")
     scores: dict[str, list[np.ndarray]] = {"few patients": [], "many patients": []}
-    patients: dict[str, list[int]] = {"few patients": [], "many patients": []}
+    patients: dict[str, list[int]] = {kind: [] for kind in scores}
+    positives: dict[str, list[int]] = {kind: [] for kind in scores}
     for seed in range(settings.seed, settings.seed + repeats):
         for kind in scores:
             rows = _images_of(data, n_images, few=kind == "few patients", seed=seed)
             fitted = _linear_probe(data, values, columns, rows)
             scores[kind].append(fitted.scores(values[test]))
             patients[kind].append(len(set(data.patients[rows])))
+            positives[kind].append(data.labels[rows][:, columns].sum())
     trap = _compare(
         settings,
         FEW_PATIENTS,
@@ -320,6 +323,7 @@ def few_patients(
     table = pd.DataFrame(
         {
             "patients": {kind: np.mean(n) for kind, n in patients.items()},
+            "positive labels": {kind: np.mean(n) for kind, n in positives.items()},
             "mean macro AUROC": {kind: np.mean(m) for kind, m in macro.items()},
             "spread over draws": {kind: np.std(m, ddof=1) for kind, m in macro.items()},
         }

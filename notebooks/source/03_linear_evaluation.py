@@ -196,8 +196,9 @@ axis.set(xlabel="C (large: weak regularization)", ylabel="macro AUROC")
 plt.show()
 
 # %% [markdown]
-# On training images weaker is always better. On validation images it is not, and that curve
-# decides. Now, once, the test patients.
+# Training images always ask for less regularization: their curve only shows how much is learned by
+# heart. The validation curve decides; its best point is taken, wherever it lies. Now, once, the test
+# patients.
 
 # %%
 fitted = probe.fit_probe(f[train], labels[train], f[val], labels[val], names=names)
@@ -286,7 +287,7 @@ plt.show()
 gain[["value", "low", "high"]].round(3)
 
 # %%
-claim((gain["value"] > -0.1).all(), "at no share do pretrained features lose 0.1", settings)
+claim((gain["value"] > -0.05).all(), "at no share do pretrained features lose 0.05", settings)
 
 # %% [markdown]
 # These are one pretraining run and one random network. Other seeds give other curves: the benchmark
@@ -518,7 +519,11 @@ best = leakage.best_epoch(settings, data, columns, all_runs)
 # %%
 n_images = len(draws.rows[0.1][0])
 clustered, spread = leakage.few_patients(settings, data, values, columns, n_images=n_images)
-spread["patients"].round(1)
+spread[["patients", "positive labels"]].round(1)
+
+# %% [markdown]
+# Few patients are not just fewer. Those with many images are others than those with one: compare how
+# many positive labels both kinds bring.
 
 # %% [markdown]
 # ### What the traps do
@@ -556,24 +561,24 @@ claim(twice.flatters.value > 0, "copies of test images in training flatter", set
 
 # %%
 none = np.zeros((len(train), 1), int)
+far = f[train] * np.nan
 impossible = {
     "a class without positives": lambda: probe.fit_probe(
         f[train], none, f[val], labels[val][:, :1], names=["Hernia"]
     ),
-    "features with NaN": lambda: probe.fit_probe(
-        f[train] * np.nan, labels[train], f[val], labels[val]
-    ),
+    "features with NaN": lambda: probe.fit_probe(far, labels[train], f[val], labels[val]),
     "features of other images": lambda: features["random"].of(["someone_else.png"]),
-    "five folds of two patients": lambda: splits.split_by_patient(
-        [1, 1, 2], parts={f"fold {i}": 0.2 for i in range(5)}, seed=0
-    ),
-    "a fraction of 0": lambda: splits.nested_fractions(
-        labels, data.patients, fractions=[0], seed=0
-    ),
-    "a fraction of 2": lambda: splits.nested_fractions(
-        labels, data.patients, fractions=[2], seed=0
-    ),
 }
+
+# %%
+folds = {f"fold {i}": 0.2 for i in range(5)}
+impossible["five folds of two patients"] = lambda: splits.split_by_patient(
+    [1, 1, 2], parts=folds, seed=0
+)
+for fraction in (0, 2):
+    impossible[f"a fraction of {fraction}"] = lambda fraction=fraction: splits.nested_fractions(
+        labels, data.patients, fractions=[fraction], seed=0
+    )
 
 # %%
 for request, ask in impossible.items():
