@@ -1,11 +1,12 @@
 """Put measured times and a picture of the course into the README.
 
-    python -m cxr_helpers.course.readme
+    python -m cxr_helpers.course.readme [--busy]
 
 The times come from the results that the notebooks left in runs/demo/results, the picture from the
 cell tagged `readme-picture` in one of the built notebooks. Nothing in that table is typed by hand.
 """
 
+import argparse
 import base64
 import json
 import os
@@ -95,11 +96,15 @@ def write(path: Path, content: bytes) -> None:
     os.replace(temporary, path)
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Update README.md and docs/course.png; the exit status is 1 where something is missing."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--busy", action="store_true", help="say that other programs were running")
+    options = parser.parse_args(arguments)
     settings = load_settings({})
     readme = settings.project / "README.md"
     machine = f"{os.cpu_count()} cores ({platform.machine()}), no GPU"
+    machine += ", while other programs were running" if options.busy else ""
     try:
         results = read_results(settings.runs / "results")
         table = measured_table(results, machine=machine, day=date.today().isoformat())
