@@ -64,7 +64,7 @@ lint: $(INSTALLED)
 check: lint ## lint, unit tests and doctests, for daily work
 	@$(ON_DEMO) $(PY) -m pytest -q --durations=5 --doctest-modules cxr_helpers tests
 
-test: check $(DEMO) ## all of check, then every notebook against its stored outputs
+test: $(DEMO) check ## all of check, then every notebook against its stored outputs
 	@$(ON_DEMO) $(PY) -m pytest -q --durations=15 --nbval notebooks
 
 test-real: $(INSTALLED) ## notebooks 01 to 03 on real radiographs (CXR_REAL=folder)
