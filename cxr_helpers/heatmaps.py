@@ -21,6 +21,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
+LEVELS = tuple(np.arange(1, 20) / 20)  # thresholds as shares of the maximum
+
 
 def normalize_map(heatmap: np.ndarray) -> np.ndarray:
     """Scale the evidence (values above zero) to [0, 1].
@@ -39,22 +41,36 @@ def normalize_map(heatmap: np.ndarray) -> np.ndarray:
     return evidence / top if top > 0 else evidence
 
 
-def resize_map(heatmap: np.ndarray, shape_hw: tuple[int, int]) -> np.ndarray:
+def resize_map(
+    heatmap: np.ndarray,
+    shape_hw: tuple[int, int],
+    *,
+    covered: tuple[float, float] = (1.0, 1.0),
+) -> np.ndarray:
     """Bilinear resize, pixel centers aligned (as torch's `align_corners=False`).
 
     Args:
         heatmap: (H, W) finite.
         shape_hw: height and width of the result.
+        covered: share of the map's height and width, from the upper left, that the result shows;
+            a network that pads its input draws the rest of the map over the padding.
 
     Returns:
         float64 array of that shape.
+
+    >>> resize_map([[1.0, 3.0]], (1, 4)).tolist()
+    [[1.0, 1.5, 2.5, 3.0]]
+    >>> resize_map([[1.0, 3.0]], (1, 2), covered=(1.0, 0.5)).tolist()
+    [[1.0, 1.5]]
     """
     source = _check_map(heatmap)
     if min(shape_hw) < 1:
         raise ValueError(f"cannot resize a map to {tuple(shape_hw)}")
+    if not all(0 < share <= 1 for share in covered):
+        raise ValueError(f"covered {covered}: expected two shares above 0 and at most 1")
     axes = [
-        np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
-        for new, old in zip(shape_hw, source.shape, strict=True)
+        np.clip((np.arange(new) + 0.5) * old * share / new - 0.5, 0, old - 1)
+        for new, old, share in zip(shape_hw, source.shape, covered, strict=True)
     ]
     grid = np.meshgrid(*axes, indexing="ij")
     return ndimage.map_coordinates(source, grid, order=1, mode="nearest")
@@ -159,15 +175,40 @@ def iou_at(heatmap: np.ndarray, boxes_xyxy: np.ndarray, *, level: float = 0.5) -
 
 
 def best_iou(
-    heatmap: np.ndarray,
-    boxes_xyxy: np.ndarray,
-    *,
-    levels: Sequence[float] = tuple(np.arange(1, 20) / 20),
+    heatmap: np.ndarray, boxes_xyxy: np.ndarray, *, levels: Sequence[float] = LEVELS
 ) -> tuple[float, float]:
     """The highest IoU over thresholds, and its threshold. It flatters a map: it knows the box."""
     values = [iou_at(heatmap, boxes_xyxy, level=level) for level in levels]
     best = int(np.argmax(values))
     return values[best], float(levels[best])
+
+
+def choose_level(
+    maps: Sequence[np.ndarray],
+    boxes_xyxy: Sequence[np.ndarray],
+    *,
+    levels: Sequence[float] = LEVELS,
+) -> float:
+    """The one threshold with the highest mean IoU over several maps.
+
+    Choose it on validation images, then score test images at it.
+
+    Args:
+        maps: N maps, each (H, W).
+        boxes_xyxy: for each map its (n, 4) boxes; maps without any are left out.
+        levels: thresholds to choose from; of equally good ones the lowest is taken.
+
+    Raises:
+        ValueError: no map has a box.
+
+    >>> choose_level([[[1, 2, 4, 0]]], [[[2, 0, 3, 1]]], levels=(0.2, 0.5, 0.9))
+    0.9
+    """
+    pairs = [(m, b) for m, b in zip(maps, boxes_xyxy, strict=True) if len(b)]
+    if not pairs:
+        raise ValueError("no map has a box to choose a threshold by")
+    means = [np.mean([iou_at(m, b, level=level) for m, b in pairs]) for level in levels]
+    return float(levels[int(np.argmax(means))])
 
 
 def centered_gaussian(shape_hw: tuple[int, int], *, sigma: float = 0.25) -> np.ndarray:

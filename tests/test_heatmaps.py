@@ -90,6 +90,30 @@ def test_resizing_equals_torch(shape):
     np.testing.assert_allclose(h.resize_map(heatmap, shape), expected[0, 0].numpy(), atol=1e-9)
 
 
+def test_the_part_of_a_map_over_padding_is_not_shown():
+    heatmap = np.zeros((4, 4))
+    heatmap[:, 3] = 1  # over the padding of an image that fills three columns of four
+    assert h.resize_map(heatmap, (8, 6), covered=(1.0, 0.75))[:, :4].max() == 0
+    whole = h.resize_map(heatmap, (8, 8))
+    np.testing.assert_allclose(
+        h.resize_map(heatmap, (8, 6), covered=(1.0, 0.75)), whole[:, :6], atol=1e-12
+    )
+    with pytest.raises(ValueError, match="covered"):
+        h.resize_map(heatmap, (8, 6), covered=(1.0, 0.0))
+
+
+def test_the_chosen_level_is_best_on_average_and_leaves_images_without_boxes_out():
+    rng = np.random.default_rng(5)
+    maps, boxes = [rng.random((8, 8)) ** 3 for _ in range(4)], [HALF, HALF, [], [[2, 2, 5, 6]]]
+    level = h.choose_level(maps, boxes)
+    pairs = [(m, b) for m, b in zip(maps, boxes, strict=True) if len(b)]
+    means = {x: np.mean([h.iou_at(m, b, level=x) for m, b in pairs]) for x in h.LEVELS}
+    assert means[level] == max(means.values())
+    assert h.choose_level([maps[0], maps[2]], [HALF, []]) == h.choose_level(maps[:1], [HALF])
+    with pytest.raises(ValueError, match="no map has a box"):
+        h.choose_level(maps, [[]] * 4)
+
+
 def test_a_threshold_needs_a_level_above_zero():
     with pytest.raises(ValueError, match="level 0"):
         h.threshold_map(np.ones((2, 2)), 0)
