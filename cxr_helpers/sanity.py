@@ -1,0 +1,228 @@
+"""Does a heatmap depend on what was learned, and on what the score rests on?
+
+Three checks that a useless map fails:
+
+- randomize the weights, part by part from the output down; a map that stays is about the image,
+  not about the network;
+- randomize the labels, train again, and compare the maps of the two networks;
+- delete the pixels that the map names first, or insert them into an empty image: the score must
+  move sooner than with pixels in random order.
+
+Sources: Adebayo et al., Sanity checks for saliency maps, https://arxiv.org/abs/1810.03292 (weights
+and labels); Petsiuk et al., RISE, https://arxiv.org/abs/1806.07421 (deletion and insertion).
+
+Needs: numpy, scipy, torch.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage, stats
+from torch import nn
+
+# Parts of a torchvision Faster R-CNN on a ResNet with pyramid, from the output down.
+DETECTOR_PARTS = {
+    "head": ("roi_heads.box_head", "roi_heads.box_predictor"),
+    "pyramid": ("backbone.fpn",),
+    "layer4": ("backbone.body.layer4",),
+    "layer3": ("backbone.body.layer3",),
+    "layer2": ("backbone.body.layer2",),
+    "layer1": ("backbone.body.layer1",),
+    "stem": ("backbone.body.conv1", "backbone.body.bn1"),
+}
+
+
+class SanityError(ValueError):
+    """A part of a network, a map or an image that cannot be checked this way."""
+
+
+def randomized_copy(model: nn.Module, names: Sequence[str], *, seed: int) -> nn.Module:
+    """A copy with the weights of some submodules drawn anew.
+
+    Convolutions get torchvision's start of a ResNet; every other layer what its own
+    `reset_parameters` gives it, which sets batch norm's running statistics back too.
+
+    Args:
+        model: left as it is.
+        names: of submodules, such as `backbone.body.layer4`; all below them is randomized.
+        seed: of the new weights.
+
+    Raises:
+        SanityError: no such submodule.
+
+    >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    >>> changed = randomized_copy(model, ["1"], seed=0)
+    >>> [torch.equal(a, b) for a, b in zip(model.parameters(), changed.parameters())]
+    [True, True, False, False]
+    """
+    changed = copy.deepcopy(model)
+    known = dict(changed.named_modules())
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise SanityError(f"the network has no part {unknown[0]!r}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in (m for name in names for m in known[name].modules()):
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+    return changed
+
+
+def cascade(
+    model: nn.Module, parts: Mapping[str, Sequence[str]], *, seed: int
+) -> Iterator[tuple[str, nn.Module]]:
+    """Randomize part after part, each step keeping those before.
+
+    Args:
+        model: left as it is.
+        parts: name of each step and the submodules that it randomizes, in order.
+        seed: of the new weights; a part gets the same in every later step.
+
+    Yields:
+        The step's name and the network with all parts up to this one randomized.
+    """
+    changed = model
+    for number, (name, names) in enumerate(parts.items()):
+        changed = randomized_copy(changed, names, seed=seed + number)
+        yield name, changed
+
+
+def shuffle_labels(labels: np.ndarray, *, seed: int) -> np.ndarray:
+    """The same labels in random order: nothing is left to learn but by heart.
+
+    Args:
+        labels: (N,) or (N, K); rows are kept whole.
+        seed: of the order.
+
+    Returns:
+        A copy of the same shape.
+
+    >>> sorted(shuffle_labels(np.array([1, 1, 2, 3]), seed=0).tolist())
+    [1, 1, 2, 3]
+    """
+    labels = np.asarray(labels)
+    return labels[np.random.default_rng(seed).permutation(len(labels))]
+
+
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman's correlation of two maps or two lists of weights; 0 where one is constant.
+
+    Args:
+        first: finite, any shape.
+        second: finite, the same shape.
+
+    Raises:
+        SanityError: shapes differ, or a value is not finite.
+
+    >>> rank_correlation(np.array([1, 2, 3]), np.array([1, 10, 100]))
+    1.0
+    """
+    a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    if a.shape != b.shape or a.size < 2:
+        raise SanityError(f"shapes {a.shape} and {b.shape}; expected the same, two values or more")
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise SanityError("a value to be ranked is not finite")
+    if (a == a.flat[0]).all() or (b == b.flat[0]).all():
+        return 0.0
+    return float(np.clip(stats.spearmanr(a.ravel(), b.ravel()).statistic, -1, 1))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How a score moves while pixels go or come.
+
+    Attributes:
+        share: (S + 1,) share of the pixels changed, from 0 to 1.
+        score: (S + 1,) score at each.
+    """
+
+    share: np.ndarray
+    score: np.ndarray
+
+    @property
+    def area(self) -> float:
+        """Area under the curve by the trapezoid rule: the mean score on the way."""
+        return float(np.trapezoid(self.score, self.share))
+
+
+def deletion_curve(
+    score: Callable[[np.ndarray], np.ndarray],
+    image: np.ndarray,
+    heatmap: np.ndarray,
+    *,
+    steps: int = 8,
+    blur: float = 8.0,
+    seed: int = 0,
+) -> Curve:
+    """Replace the pixels that the map ranks highest by their blurred surroundings, step by step.
+
+    A good map makes the score fall early: a small area.
+
+    Args:
+        score: takes (B, H, W) images and gives (B,) scores.
+        image: (H, W) float.
+        heatmap: (H, W) finite; equal values are taken in random order.
+        steps: how many times the score is asked after the start.
+        blur: standard deviation in pixels of the Gaussian that empties the image.
+        seed: of the order of equal values.
+
+    Raises:
+        SanityError: image and map are not of one shape (H, W), a value is not finite, there are
+            no steps or no blur, or `score` gives another number of values.
+    """
+    image = _check_pair(image, heatmap, steps, blur)
+    empty = ndimage.gaussian_filter(image, blur)
+    return _curve(score, image, empty, heatmap, steps, seed)
+
+
+def insertion_curve(
+    score: Callable[[np.ndarray], np.ndarray],
+    image: np.ndarray,
+    heatmap: np.ndarray,
+    *,
+    steps: int = 8,
+    blur: float = 8.0,
+    seed: int = 0,
+) -> Curve:
+    """Start from the blurred image and put the pixels back that the map ranks highest.
+
+    A good map makes the score rise early: a large area. Arguments and errors are those of
+    `deletion_curve`.
+    """
+    image = _check_pair(image, heatmap, steps, blur)
+    empty = ndimage.gaussian_filter(image, blur)
+    return _curve(score, empty, image, heatmap, steps, seed)
+
+
+def _curve(score, before, after, heatmap: np.ndarray, steps: int, seed: int) -> Curve:
+    values = np.asarray(heatmap, dtype=float).ravel()
+    chance = np.random.default_rng(seed).random(values.size)
+    rank = np.empty(values.size, dtype=int)
+    rank[np.lexsort((chance, -values))] = np.arange(values.size)
+    share = np.linspace(0, 1, steps + 1)
+    changed = rank < np.round(share * values.size)[:, None]  # (S + 1, H * W)
+    images = np.where(changed.reshape(-1, *before.shape), after, before)
+    scores = np.asarray(score(images), dtype=float)
+    if scores.shape != share.shape:
+        raise SanityError(f"score gave shape {scores.shape} for {len(share)} images")
+    return Curve(share, scores)
+
+
+def _check_pair(image: np.ndarray, heatmap: np.ndarray, steps: int, blur: float) -> np.ndarray:
+    image, heatmap = np.asarray(image), np.asarray(heatmap)
+    if image.ndim != 2 or image.shape != heatmap.shape:
+        raise SanityError(
+            f"image of shape {image.shape}, map of shape {heatmap.shape}; expected one (H, W)"
+        )
+    if not np.issubdtype(image.dtype, np.floating):
+        raise SanityError(f"{image.dtype} image: scale it to float in [0, 1]")
+    if not (np.isfinite(image).all() and np.isfinite(heatmap).all()):
+        raise SanityError("image or map holds a value that is not finite")
+    if steps < 1 or blur <= 0:
+        raise SanityError(f"steps {steps} and blur {blur} must both be above 0")
+    return image

@@ -1,0 +1,140 @@
+"""Sanity checks of heatmaps: what they change, what they leave, and curves worked out by hand."""
+
+import numpy as np
+import pytest
+import torch
+from tiny_detector import tiny_detector
+from torch import nn
+
+from cxr_helpers import sanity
+
+IMAGE = np.linspace(0, 1, 64).reshape(8, 8)
+
+
+def mean_of_left(images):
+    """A score that rests on the left half alone."""
+    return images[:, :, :4].mean(axis=(1, 2))
+
+
+# Weights.
+def test_an_unknown_part_is_refused():
+    with pytest.raises(sanity.SanityError, match="neck"):
+        sanity.randomized_copy(nn.Sequential(nn.Linear(1, 1)), ["neck"], seed=0)
+
+
+def test_only_the_named_parts_change_and_the_seed_decides():
+    detector = tiny_detector()
+    names = [*sanity.DETECTOR_PARTS["head"], *sanity.DETECTOR_PARTS["layer4"]]
+    changed = sanity.randomized_copy(detector, names, seed=1)
+    old = detector.state_dict()
+    moved = {k for k, v in changed.state_dict().items() if not torch.equal(v, old[k])}
+    assert moved and all(k.startswith(("roi_heads", "backbone.body.layer4")) for k in moved)
+    again = sanity.randomized_copy(detector, names, seed=1)
+    assert all(map(torch.equal, changed.state_dict().values(), again.state_dict().values()))
+
+
+def test_the_global_seed_is_left_alone():
+    model = nn.Sequential(nn.Linear(1, 1))
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    sanity.randomized_copy(model, ["0"], seed=5)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_running_statistics_are_set_back():
+    norm = nn.Sequential(nn.BatchNorm2d(2))
+    norm(torch.rand(4, 2, 3, 3))
+    changed = sanity.randomized_copy(norm, ["0"], seed=0)
+    assert changed[0].running_mean.tolist() == [0, 0] != norm[0].running_mean.tolist()
+
+
+def test_the_cascade_adds_part_after_part_and_covers_the_detector():
+    detector = tiny_detector()
+    old, moved = detector.state_dict(), []
+    for name, changed in sanity.cascade(detector, sanity.DETECTOR_PARTS, seed=0):
+        now = changed.state_dict()
+        moved.append({k for k in now if not torch.equal(now[k], old[k])})
+        prefixes = sanity.DETECTOR_PARTS[name]
+        assert any(k.startswith(prefixes) for k in moved[-1])
+    assert all(a < b for a, b in zip(moved, moved[1:], strict=False))
+    kept = {k for k in old if k.endswith("weight")} - moved[-1]
+    assert all(k.startswith("rpn.") or "bn" in k or "downsample.1" in k for k in kept)
+
+
+# Labels.
+def test_shuffled_labels_are_the_same_ones_in_another_order():
+    labels = np.arange(20)
+    shuffled = sanity.shuffle_labels(labels, seed=0)
+    assert sorted(shuffled) == labels.tolist() and (shuffled != labels).sum() > 10
+    assert labels.tolist() == list(range(20))
+    assert sanity.shuffle_labels(np.zeros((0, 3)), seed=0).shape == (0, 3)
+
+
+# Rank correlation.
+def test_rank_correlation_ignores_scale_and_knows_constants():
+    values = np.random.default_rng(0).random((4, 4))
+    assert sanity.rank_correlation(values, np.exp(values)) == pytest.approx(1)
+    assert sanity.rank_correlation(values, -values) == pytest.approx(-1)
+    assert sanity.rank_correlation(values, np.full((4, 4), 0.1)) == 0.0
+
+
+@pytest.mark.parametrize("other", [np.zeros((2, 3)), np.full((4, 4), np.nan)])
+def test_what_cannot_be_ranked_is_refused(other):
+    with pytest.raises(sanity.SanityError):
+        sanity.rank_correlation(np.random.default_rng(0).random((4, 4)), other)
+
+
+# Curves.
+def test_an_area_by_hand():
+    curve = sanity.Curve(np.array([0, 0.5, 1]), np.array([1.0, 0, 0]))
+    assert curve.area == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("curve", [sanity.deletion_curve, sanity.insertion_curve])
+def test_curves_start_and_end_at_the_two_images(curve):
+    first = curve(mean_of_left, IMAGE, IMAGE, steps=3)
+    second = curve(mean_of_left, IMAGE, -IMAGE, steps=3)
+    assert first.share.tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    assert first.score[[0, -1]] == pytest.approx(second.score[[0, -1]])
+    assert mean_of_left(IMAGE[None])[0] in (first.score[0], first.score[-1])
+
+
+def test_the_right_map_deletes_early_and_inserts_early():
+    image = np.zeros((8, 8))
+    image[2:6, 1:3] = 1.0
+    right = image.copy()
+    wrong = np.zeros((8, 8))
+    wrong[:, 4:] = 1
+    for name, sign in (("deletion_curve", 1), ("insertion_curve", -1)):
+        curve = getattr(sanity, name)
+        good, bad = (curve(mean_of_left, image, m, blur=3).area for m in (right, wrong))
+        assert sign * (bad - good) > 0.02
+
+
+def test_a_constant_map_takes_pixels_at_random_by_the_seed():
+    flat = np.ones((8, 8))
+    one, same, other = (
+        sanity.deletion_curve(mean_of_left, IMAGE, flat, seed=s).score for s in (0, 0, 1)
+    )
+    assert np.array_equal(one, same) and not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("image", "heatmap", "more", "words"),
+    [
+        (IMAGE, np.ones((4, 4)), {}, "one"),
+        (IMAGE.astype(np.uint8), IMAGE, {}, "uint8"),
+        (IMAGE, np.full((8, 8), np.nan), {}, "finite"),
+        (IMAGE, IMAGE, {"steps": 0}, "steps"),
+        (IMAGE, IMAGE, {"blur": 0.0}, "blur"),
+    ],
+)
+def test_odd_input_is_refused(image, heatmap, more, words):
+    with pytest.raises(sanity.SanityError, match=words):
+        sanity.deletion_curve(mean_of_left, image, heatmap, **more)
+
+
+def test_a_score_of_another_shape_is_refused():
+    with pytest.raises(sanity.SanityError, match="score gave"):
+        sanity.insertion_curve(lambda images: images, IMAGE, IMAGE)
