@@ -86,9 +86,14 @@ class BoxAblation:
         return (self.score - self.ablated) / self.score
 
     @property
+    def signed_map(self) -> np.ndarray:
+        """(h, w) float32, the weighted sum of the activations: for and, below zero, against."""
+        return np.tensordot(self.weights, self.activations, axes=1)
+
+    @property
     def heatmap(self) -> np.ndarray:
-        """(h, w) float32, not negative: the weighted sum of the activations, cut at zero."""
-        return np.maximum(np.tensordot(self.weights, self.activations, axes=1), 0)
+        """(h, w) float32, `signed_map` cut at zero; all zeros where nothing speaks for the box."""
+        return np.maximum(self.signed_map, 0)
 
 
 @dataclass(frozen=True)
@@ -224,15 +229,15 @@ def _stage_changes(
         return
     for lower in range(stage - 1, level - 1, -1):
         maps = F.interpolate(maps, size=scene.stages[lower].shape[-2:], mode="nearest")
-    mixing = torch.einsum("fgd,gc->dfc", outer, inner)  # (9, F, C)
+    mixing = torch.einsum("fgd,gc->cfd", outer, inner).contiguous()  # (C, F, 9)
     padded = F.pad(maps, (1, 1, 1, 1))[0]  # (C, h + 2, w + 2)
     for row in rows:
-        pooled = _pool_shifted(detector, padded, scene.rois[row], level)  # (9, C, 49)
-        yield torch.einsum("dfc,dcp->cfp", mixing, pooled).flatten(1)
+        pooled = _pool_shifted(detector, padded, scene.rois[row], level)  # (C, 9, 49)
+        yield torch.bmm(mixing, pooled).flatten(1)
 
 
 def _pool_shifted(detector: nn.Module, padded: Tensor, roi: Tensor, level: int) -> Tensor:
-    """R(S_d U A_c) for the nine shifts d, (9, C, 49), from maps with a border of zeros.
+    """R(S_d U A_c) for the nine shifts d, (C, 9, 49), from maps with a border of zeros.
 
     Only the part of the maps that the box touches is shifted.
     """
@@ -244,7 +249,8 @@ def _pool_shifted(detector: nn.Module, padded: Tensor, roi: Tensor, level: int) 
     shifted = torch.cat([padded[:, top + i : bottom + i, left + j : right + j]
                          for i in range(3) for j in range(3)])  # fmt: skip
     moved = roi - roi.new_tensor([left, top, left, top]) / scale
-    return _pool(detector, shifted[None], moved[None], level).reshape(9, padded.shape[0], -1)
+    pooled = _pool(detector, shifted[None], moved[None], level)  # (1, 9 * C, 7, 7)
+    return pooled.reshape(9, padded.shape[0], -1).transpose(0, 1)
 
 
 def _span(low: float, high: float, size: int) -> tuple[int, int]:

@@ -86,8 +86,7 @@ def threshold_map(heatmap: np.ndarray, level: float) -> np.ndarray:
     Returns:
         (H, W) bool; all False for a map without evidence.
     """
-    if not 0 < level <= 1:
-        raise ValueError(f"level {level} is not a share of the maximum, above 0 and at most 1")
+    _check_level(level)
     scaled = normalize_map(heatmap)
     return (scaled >= level) & (scaled > 0)
 
@@ -174,41 +173,42 @@ def iou_at(heatmap: np.ndarray, boxes_xyxy: np.ndarray, *, level: float = 0.5) -
     return _share(region & inside, region | inside)
 
 
+def iou_at_levels(
+    heatmap: np.ndarray, boxes_xyxy: np.ndarray, *, levels: Sequence[float] = LEVELS
+) -> np.ndarray:
+    """`iou_at` for several thresholds at once.
+
+    To score maps at one threshold, choose the one with the highest mean on validation images.
+
+    Args:
+        heatmap: (H, W) finite.
+        boxes_xyxy: (n, 4) pixels; n may be 0.
+        levels: L shares of the maximum, each above 0 and at most 1.
+
+    Returns:
+        (L,) float64.
+
+    >>> iou_at_levels([[1, 2, 4, 0]], [[2, 0, 3, 1]], levels=(0.2, 0.5, 0.9)).round(2).tolist()
+    [0.33, 0.5, 1.0]
+    """
+    for level in levels:
+        _check_level(level)
+    scaled = normalize_map(heatmap)
+    inside = box_mask(boxes_xyxy, scaled.shape)
+    thresholds = np.asarray(levels, dtype=float)
+    region = _count_from(scaled, thresholds)
+    overlap = _count_from(scaled[inside], thresholds)
+    union = region + inside.sum() - overlap
+    return np.divide(overlap, union, out=np.zeros(len(thresholds)), where=union > 0)
+
+
 def best_iou(
     heatmap: np.ndarray, boxes_xyxy: np.ndarray, *, levels: Sequence[float] = LEVELS
 ) -> tuple[float, float]:
     """The highest IoU over thresholds, and its threshold. It flatters a map: it knows the box."""
-    values = [iou_at(heatmap, boxes_xyxy, level=level) for level in levels]
+    values = iou_at_levels(heatmap, boxes_xyxy, levels=levels)
     best = int(np.argmax(values))
-    return values[best], float(levels[best])
-
-
-def choose_level(
-    maps: Sequence[np.ndarray],
-    boxes_xyxy: Sequence[np.ndarray],
-    *,
-    levels: Sequence[float] = LEVELS,
-) -> float:
-    """The one threshold with the highest mean IoU over several maps.
-
-    Choose it on validation images, then score test images at it.
-
-    Args:
-        maps: N maps, each (H, W).
-        boxes_xyxy: for each map its (n, 4) boxes; maps without any are left out.
-        levels: thresholds to choose from; of equally good ones the lowest is taken.
-
-    Raises:
-        ValueError: no map has a box.
-
-    >>> choose_level([[[1, 2, 4, 0]]], [[[2, 0, 3, 1]]], levels=(0.2, 0.5, 0.9))
-    0.9
-    """
-    pairs = [(m, b) for m, b in zip(maps, boxes_xyxy, strict=True) if len(b)]
-    if not pairs:
-        raise ValueError("no map has a box to choose a threshold by")
-    means = [np.mean([iou_at(m, b, level=level) for m, b in pairs]) for level in levels]
-    return float(levels[int(np.argmax(means))])
+    return float(values[best]), float(levels[best])
 
 
 def centered_gaussian(shape_hw: tuple[int, int], *, sigma: float = 0.25) -> np.ndarray:
@@ -241,6 +241,16 @@ def box_prior(boxes_xyxy: Sequence[np.ndarray], shape_hw: tuple[int, int]) -> np
     for boxes in boxes_xyxy:
         total += box_mask(boxes, shape_hw)
     return total / max(1, len(boxes_xyxy))
+
+
+def _count_from(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """How many values reach each threshold."""
+    return values.size - np.searchsorted(np.sort(values, axis=None), thresholds, side="left")
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level <= 1:
+        raise ValueError(f"level {level} is not a share of the maximum, above 0 and at most 1")
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> float:

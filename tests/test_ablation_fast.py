@@ -207,6 +207,7 @@ def test_weights_and_map_by_hand():
     activations = np.array([[[4.0, 0]], [[0, 2]], [[1, 1]]], dtype=np.float32)
     ablation = fast.BoxAblation(0.8, np.array([0.2, 0.8, 1.0], np.float32), activations)
     np.testing.assert_allclose(ablation.weights, [0.75, 0, -0.25], atol=1e-6)
+    np.testing.assert_allclose(ablation.signed_map, [[2.75, -0.25]], atol=1e-6)
     np.testing.assert_allclose(ablation.heatmap, [[2.75, 0]], atol=1e-6)
 
 

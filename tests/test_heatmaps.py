@@ -102,21 +102,22 @@ def test_the_part_of_a_map_over_padding_is_not_shown():
         h.resize_map(heatmap, (8, 6), covered=(1.0, 0.0))
 
 
-def test_the_chosen_level_is_best_on_average_and_leaves_images_without_boxes_out():
-    rng = np.random.default_rng(5)
-    maps, boxes = [rng.random((8, 8)) ** 3 for _ in range(4)], [HALF, HALF, [], [[2, 2, 5, 6]]]
-    level = h.choose_level(maps, boxes)
-    pairs = [(m, b) for m, b in zip(maps, boxes, strict=True) if len(b)]
-    means = {x: np.mean([h.iou_at(m, b, level=x) for m, b in pairs]) for x in h.LEVELS}
-    assert means[level] == max(means.values())
-    assert h.choose_level([maps[0], maps[2]], [HALF, []]) == h.choose_level(maps[:1], [HALF])
-    with pytest.raises(ValueError, match="no map has a box"):
-        h.choose_level(maps, [[]] * 4)
+@pytest.mark.parametrize("boxes", [HALF, [], [[2, 2, 5, 6], [4, 4, 20, 20]], [[9, 9, 12, 12]]])
+def test_all_levels_at_once_equal_one_by_one(boxes):
+    for heatmap in (
+        np.random.default_rng(5).normal(size=(8, 8)),
+        np.zeros((8, 8)),
+        np.ones((8, 8)),
+    ):
+        one_by_one = [h.iou_at(heatmap, boxes, level=level) for level in h.LEVELS]
+        np.testing.assert_allclose(h.iou_at_levels(heatmap, boxes), one_by_one, atol=1e-12)
 
 
 def test_a_threshold_needs_a_level_above_zero():
     with pytest.raises(ValueError, match="level 0"):
         h.threshold_map(np.ones((2, 2)), 0)
+    with pytest.raises(ValueError, match="level 1.5"):
+        h.iou_at_levels(np.ones((2, 2)), HALF, levels=(0.5, 1.5))
 
 
 def test_regions_become_boxes_the_largest_first():

@@ -1,0 +1,224 @@
+"""Figures about heatmaps: maps over images, their scores, and their sanity checks.
+
+Color-blind safe, and never by color alone. Boxes are xyxy in pixels of the image shown: the
+readers' are dashed, detected ones solid.
+
+Needs: matplotlib, numpy, pandas, seaborn.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+# Okabe and Ito's palette; a marker and a line for each arm and map.
+BLUE, ORANGE, GREEN, PURPLE, YELLOW, SKY, BLACK = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000",
+)  # fmt: skip
+STYLE = {
+    "random": {"color": ORANGE, "marker": "s", "linestyle": "--"},
+    "pretrained": {"color": BLUE, "marker": "o", "linestyle": "-"},
+    "imagenet": {"color": GREEN, "marker": "^", "linestyle": ":"},
+    "ablation": {"color": BLUE, "marker": "o", "linestyle": "-"},
+    "class prior": {"color": PURPLE, "marker": "v", "linestyle": "--"},
+    "centered bell": {"color": YELLOW, "marker": "D", "linestyle": "-."},
+    "random order": {"color": BLACK, "marker": "x", "linestyle": ":"},
+}
+OTHER = {"color": "0.4", "marker": "D", "linestyle": "-."}
+
+
+def show_heatmap(
+    axis: Axes,
+    image: np.ndarray,
+    heatmap: np.ndarray | None = None,
+    *,
+    title: str = "",
+    truth_boxes: np.ndarray = (),
+    found_boxes: np.ndarray = (),
+    level: float | None = None,
+) -> None:
+    """A map in [0, 1] over its image; transparent where there is no evidence.
+
+    Args:
+        axis: to draw on.
+        image: (H, W) gray, uint8 or float in [0, 1].
+        heatmap: (H, W) in [0, 1], or None for the image alone.
+        title: of the panel.
+        truth_boxes: (n, 4), dashed.
+        found_boxes: (m, 4), solid.
+        level: also draw the line where the map reaches this share of its maximum.
+    """
+    top = 255 if np.asarray(image).dtype == np.uint8 else 1
+    axis.imshow(image, cmap="gray", vmin=0, vmax=top)
+    if heatmap is not None:
+        axis.imshow(heatmap, cmap="magma", vmin=0, vmax=1, alpha=0.65 * np.asarray(heatmap))
+        if level is not None and np.max(heatmap) > 0:
+            axis.contour(heatmap, levels=[level * np.max(heatmap)], colors="white", linewidths=0.8)
+    _draw_boxes(axis, truth_boxes, YELLOW, "--")
+    _draw_boxes(axis, found_boxes, SKY, "-")
+    axis.set_axis_off()
+    axis.set_title(title, fontsize=8.5)
+
+
+def _draw_boxes(axis: Axes, boxes_xyxy: np.ndarray, color: str, linestyle: str) -> None:
+    for x_min, y_min, x_max, y_max in np.asarray(boxes_xyxy, dtype=float).reshape(-1, 4):
+        size = (x_max - x_min, y_max - y_min)
+        axis.add_patch(
+            Rectangle((x_min, y_min), *size, fill=False, color=color, lw=1.4, ls=linestyle)
+        )
+
+
+def panels(rows: int, columns: int, *, width: float = 2.1) -> tuple[Figure, np.ndarray]:
+    """A figure of square panels with titles, and its axes as (rows, columns)."""
+    return plt.subplots(
+        rows, columns, figsize=(width * columns, (width + 0.3) * rows), squeeze=False
+    )
+
+
+def plot_scores(scores: pd.DataFrame, *, limits: tuple[float, float] = (0, 1)) -> Figure:
+    """Scores with intervals: a panel for each measure, a line for each map.
+
+    Args:
+        scores: columns measure, map, value, low, high.
+        limits: of the horizontal axes.
+    """
+    measures, maps = list(dict.fromkeys(scores["measure"])), list(dict.fromkeys(scores["map"]))
+    size = (2.7 * len(measures), 0.4 * len(maps) + 1.2)
+    figure, axes = plt.subplots(1, len(measures), figsize=size, squeeze=False, sharey=True)
+    for axis, measure in zip(axes.flat, measures, strict=True):
+        part = scores[scores["measure"] == measure].set_index("map")
+        for y, name in enumerate(maps[::-1]):
+            _interval(axis, part.loc[name], y, STYLE.get(name, OTHER))
+        axis.set(xlim=limits, ylim=(-0.6, len(maps) - 0.4))
+        axis.set_xlabel(measure, fontsize=10)
+        axis.axvline(0, color="0.6", lw=1)
+        axis.set_yticks(range(len(maps)), maps[::-1])
+        axis.tick_params(labelsize=9)
+    sns.despine(figure)
+    return figure
+
+
+def plot_class_scores(scores: pd.DataFrame, *, measure: str) -> Figure:
+    """One measure class by class, a mark with interval for each arm.
+
+    Args:
+        scores: columns class, n, arm, value, low, high; drawn in this order from the top.
+        measure: name of the horizontal axis, from 0 to 1.
+    """
+    classes = list(dict.fromkeys(scores["class"]))
+    arms = list(dict.fromkeys(scores["arm"]))
+    figure, axis = plt.subplots(figsize=(6.5, 0.42 * len(classes) + 1.2))
+    for y, name in enumerate(classes[::-1]):
+        for i, arm in enumerate(arms):
+            row = scores[(scores["class"] == name) & (scores["arm"] == arm)]
+            if len(row):
+                shift = 0.22 * ((len(arms) - 1) / 2 - i)
+                label = arm if y == len(classes) - 1 else None
+                _interval(axis, row.iloc[0], y + shift, STYLE.get(arm, OTHER), label)
+    counts = scores.groupby("class")["n"].agg(lambda n: " / ".join(map(str, n)))
+    axis.set_yticks(range(len(classes)), [f"{name} ({counts[name]})" for name in classes[::-1]])
+    axis.set(xlabel=measure, xlim=(-0.02, 1.02))
+    axis.tick_params(labelsize=9)
+    axis.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
+    sns.despine(figure)
+    return figure
+
+
+def _interval(
+    axis: Axes, row: pd.Series, y: float, style: Mapping[str, str], label: str | None = None
+) -> None:
+    errors = [[row["value"] - row["low"]], [row["high"] - row["value"]]]
+    axis.errorbar(
+        row["value"], y, xerr=np.maximum(errors, 0), capsize=3, color=style["color"],
+        fmt=style["marker"], label=label,
+    )  # fmt: skip
+
+
+def plot_predicted(measured: np.ndarray, predicted: np.ndarray) -> Figure:
+    """What removing each channel costs, against what the gradient says it costs.
+
+    Args:
+        measured: (C,) loss of score without each channel.
+        predicted: (C,) the same along a straight line.
+    """
+    figure, axis = plt.subplots(figsize=(4.2, 3.8))
+    low, high = np.min([measured, predicted]), np.max([measured, predicted])
+    axis.plot([low, high], [low, high], color="0.6", lw=1, label="equal")
+    axis.scatter(measured, predicted, s=12, color=BLUE, alpha=0.6, lw=0, label="one channel")
+    axis.set(xlabel="score lost without the channel", ylabel="loss along the gradient")
+    axis.tick_params(labelsize=9)
+    axis.legend(frameon=False, fontsize=9)
+    sns.despine(figure)
+    return figure
+
+
+def plot_steps(values: pd.DataFrame, *, ylabel: str) -> Figure:
+    """One line for each box and their median, over the steps of a randomization.
+
+    Args:
+        values: a row for each box, a column for each step in order.
+        ylabel: of the values.
+    """
+    figure, axis = plt.subplots(figsize=(6, 3.2))
+    steps = np.arange(values.shape[1])
+    axis.plot(steps, values.to_numpy().T, color=BLUE, alpha=0.15, lw=0.8)
+    axis.plot(steps, values.median(), color=ORANGE, marker="o", lw=2, label="median")
+    axis.plot([], [], color=BLUE, alpha=0.4, lw=0.8, label="one box")
+    axis.axhline(0, color="0.6", lw=1)
+    axis.set(ylabel=ylabel, ylim=(-1.02, 1.02))
+    axis.set_xticks(steps, values.columns, fontsize=9)
+    axis.tick_params(labelsize=9)
+    axis.legend(frameon=False, fontsize=9, loc="lower left")
+    sns.despine(figure)
+    return figure
+
+
+def plot_curves(
+    curves: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]],
+) -> Figure:
+    """Mean score while pixels go or come: a panel for each kind, a line for each order.
+
+    Args:
+        curves: kind -> order -> (share of the pixels, mean score at each).
+    """
+    figure, axes = plt.subplots(
+        1, len(curves), figsize=(3.8 * len(curves), 3.2), squeeze=False, sharey=True
+    )
+    for axis, (kind, lines) in zip(axes.flat, curves.items(), strict=True):
+        for name, (share, score) in lines.items():
+            axis.plot(share, score, label=name, ms=4, **STYLE.get(name, OTHER))
+        axis.set_title(kind, fontsize=10)
+        axis.set_xlabel("share of the pixels", fontsize=10)
+        axis.tick_params(labelsize=9)
+    axes.flat[0].set_ylabel("class probability in the box", fontsize=10)
+    axes.flat[-1].legend(frameon=False, fontsize=9)
+    sns.despine(figure)
+    return figure
+
+
+def mosaic(
+    images: Sequence[np.ndarray],
+    maps: Sequence[np.ndarray],
+    titles: Sequence[str],
+    *,
+    truth_boxes: Sequence[np.ndarray],
+    found_boxes: Sequence[np.ndarray] | None = None,
+    columns: int = 4,
+    width: float = 2.1,
+) -> Figure:
+    """`show_heatmap` for several images; panels that are left over stay empty."""
+    rows = -(-len(images) // columns)
+    figure, axes = panels(rows, columns, width=width)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for i, axis in enumerate(axes.flat[: len(images)]):
+        found = () if found_boxes is None else found_boxes[i]
+        show_heatmap(
+            axis, images[i], maps[i], title=titles[i], truth_boxes=truth_boxes[i], found_boxes=found
+        )
+    return figure

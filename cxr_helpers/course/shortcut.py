@@ -1,0 +1,331 @@
+"""Right for the wrong reason: networks on phantoms with a planted shortcut.
+
+A letter, a tube or a border is drawn into images. For one network it stands in nearly all images
+with the finding and in hardly any without; for the control it says nothing. Both see the finding
+too. Then the shortcut is moved to the other images, and the maps are scored against it.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import ndimage
+from sklearn.metrics import roc_auc_score
+from torch import Tensor, nn
+
+from cxr_helpers import heatmaps, vindr
+from cxr_helpers.course.data import VindrData
+
+SIZE = 80  # pixels a side
+KINDS = ("marker", "tube", "border")
+# Channels before and after each convolution, and its stride.
+WIDTHS = ((1, 16, 2), (16, 32, 2), (32, 48, 1), (48, 64, 2), (64, 64, 1))
+# A letter E, as a technician's marker.
+LETTER = np.array([[1, 1, 1], [1, 0, 0], [1, 1, 0], [1, 0, 0], [1, 1, 1]], dtype=bool)
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images with and without a finding.
+
+    Attributes:
+        pixels: (N, 80, 80) float32 in [0, 1].
+        labels: (N,) 1 where the finding is, else 0.
+        boxes: for each image the finding's (n, 4) boxes, xyxy in these pixels.
+    """
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    boxes: list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Images after a shortcut was drawn into some.
+
+    Attributes:
+        pixels: (N, 80, 80) float32 in [0, 1].
+        present: (N,) whether it was drawn.
+        masks: (N, 80, 80) bool, where.
+    """
+
+    pixels: np.ndarray
+    present: np.ndarray
+    masks: np.ndarray
+
+
+class SmallNet(nn.Module):
+    """Five convolutions, an average over the 10 x 10 places, one number: is the finding there?"""
+
+    def __init__(self):
+        super().__init__()
+        layers: list[nn.Module] = []
+        for before, after, stride in (
+            (1, 16, 2),
+            (16, 32, 2),
+            (32, 48, 1),
+            (48, 64, 2),
+            (64, 64, 1),
+        ):
+            layers += [
+                nn.Conv2d(before, after, 3, stride=stride, padding=1),
+                nn.BatchNorm2d(after),
+                nn.ReLU(),
+            ]
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 1, 80, 80) in [0, 1] -> (B, 1) logits."""
+        return self.head(self.features(images - 0.5))
+
+
+def finding_images(data: VindrData, part: str, name: str) -> Images:
+    """All images of one part, with the boxes of one finding, at 80 pixels.
+
+    Args:
+        data: images and boxes.
+        part: `train`, `val` or `test`.
+        name: class of the finding.
+    """
+    rows = data.rows(part)
+    scale = SIZE / data.images.size
+    pixels = [
+        ndimage.zoom(np.asarray(data.images.pixels[row], dtype=np.float32) / 255, scale, order=1)
+        for row in rows
+    ]
+    label = vindr.CLASSES.index(name) + 1
+    boxes = [
+        scale * b[c == label].reshape(-1, 4) for b, c in zip(*data.packed_boxes(rows), strict=True)
+    ]
+    return Images(np.stack(pixels), np.array([int(len(b) > 0) for b in boxes]), boxes)
+
+
+def draw_presence(
+    labels: np.ndarray, *, with_finding: float, without: float, seed: int
+) -> np.ndarray:
+    """(N,) bool: which images get the shortcut, by the chance with and without the finding."""
+    chance = np.where(np.asarray(labels) == 1, with_finding, without)
+    return np.random.default_rng(seed).random(len(chance)) < chance
+
+
+def plant(images: Images, present: np.ndarray, kind: str, *, seed: int) -> Planted:
+    """Draw a shortcut into some of the images; places vary from image to image.
+
+    Args:
+        images: left as they are.
+        present: (N,) bool, which of them.
+        kind: `marker` (a bright letter in an upper corner), `tube` (a bright line that hangs in
+            from above) or `border` (a black stripe on the left or right edge).
+        seed: of the places.
+
+    Raises:
+        ValueError: no such kind.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"shortcut {kind!r} is none of {', '.join(KINDS)}")
+    rng = np.random.default_rng(seed)
+    masks = np.zeros(images.pixels.shape, dtype=bool)
+    for i in np.flatnonzero(present):
+        masks[i] = _MASKS[kind](rng)
+    value = 0.0 if kind == "border" else 0.95
+    pixels = np.where(masks, np.float32(value), images.pixels)
+    return Planted(pixels, np.asarray(present, dtype=bool), masks)
+
+
+def _marker(rng: np.random.Generator) -> np.ndarray:
+    mask = np.zeros((SIZE, SIZE), dtype=bool)
+    letter = np.kron(LETTER, np.ones((2, 2), dtype=bool))
+    height, width = letter.shape
+    top = rng.integers(3, 10)
+    left = rng.integers(3, 10) if rng.random() < 0.5 else SIZE - width - rng.integers(3, 10)
+    mask[top : top + height, left : left + width] = letter
+    return mask
+
+
+def _tube(rng: np.random.Generator) -> np.ndarray:
+    mask = np.zeros((SIZE, SIZE), dtype=bool)
+    rows = np.arange(rng.integers(35, 50))
+    bend, start = rng.uniform(-6, 6), SIZE / 2 + rng.uniform(-8, 8)
+    columns = np.round(start + bend * np.sin(rows / 18)).astype(int)
+    mask[rows, columns] = mask[rows, columns + 1] = True
+    return mask
+
+
+def _border(rng: np.random.Generator) -> np.ndarray:
+    mask = np.zeros((SIZE, SIZE), dtype=bool)
+    width = rng.integers(3, 7)
+    mask[:, slice(0, width) if rng.random() < 0.5 else slice(SIZE - width, SIZE)] = True
+    return mask
+
+
+_MASKS = {"marker": _marker, "tube": _tube, "border": _border}
+
+
+def train(
+    pixels: np.ndarray,
+    labels: np.ndarray,
+    *,
+    epochs: int,
+    seed: int,
+    start: SmallNet | None = None,
+) -> SmallNet:
+    """Train a small network to tell images with the finding from those without.
+
+    Args:
+        pixels: (N, 80, 80) float32 in [0, 1].
+        labels: (N,) of 0 and 1; both kinds weigh the same together.
+        epochs: passes.
+        seed: of weights and order.
+        start: a trained network to start from; it is left as it is.
+
+    Returns:
+        The network in eval mode.
+    """
+    if start is not None:
+        net = copy.deepcopy(start).train()
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            net = SmallNet()
+    x = torch.from_numpy(pixels)[:, None]
+    y = torch.from_numpy(np.asarray(labels, dtype=np.float32))
+    balance = (1 - y).sum() / y.sum().clamp(min=1)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=1e-2)
+    batch = min(32, len(x))
+    whole = len(x) // batch * batch
+    steps = epochs * whole // batch
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(epochs):
+        order = torch.randperm(len(x), generator=generator)
+        for rows in order[:whole].split(batch):
+            logits = net(x[rows])[:, 0]
+            loss = nn.functional.binary_cross_entropy_with_logits(
+                logits, y[rows], pos_weight=balance
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return net.eval()
+
+
+@torch.no_grad()
+def scores(net: SmallNet, pixels: np.ndarray) -> np.ndarray:
+    """(N,) logits."""
+    return net(torch.from_numpy(pixels)[:, None])[:, 0].numpy()
+
+
+@torch.no_grad()
+def ablation_heatmap(net: SmallNet, image: np.ndarray) -> np.ndarray:
+    """Ablation-CAM of the logit at the last convolution, (80, 80) in [0, 1].
+
+    The head is an average and a weighted sum, so removing channel c takes weight_c * mean_c from
+    the logit. That difference is the channel's weight; a share of a logit that may be zero or
+    negative would mean nothing.
+    """
+    features = net.features(torch.from_numpy(image)[None, None] - 0.5)[0]  # (64, 10, 10)
+    lost = net.head[2].weight[0] * features.mean(dim=(1, 2))
+    heatmap = torch.relu((lost[:, None, None] * features).sum(0)).numpy()
+    return heatmaps.normalize_map(heatmaps.resize_map(heatmap, image.shape))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One shortcut: the network that could use it, and the control.
+
+    Attributes:
+        kind: of the shortcut.
+        nets: `shortcut` and `control`.
+        test: test images with the shortcut in all of them.
+        truth: the same images before.
+        auroc: a row for each network; columns: AUROC with the shortcut `as in training` (where the
+            finding is), `in no image`, and `swapped` (where the finding is not).
+    """
+
+    kind: str
+    nets: Mapping[str, SmallNet]
+    test: Planted
+    truth: Images
+    auroc: pd.DataFrame
+
+
+def run_trials(
+    train_images: Images,
+    test_images: Images,
+    start: SmallNet,
+    *,
+    epochs: int,
+    seed: int,
+    strength: float = 0.95,
+) -> list[Trial]:
+    """Train a network that knows the finding on, with each shortcut, and a control.
+
+    Args:
+        train_images: to train on.
+        test_images: to score on.
+        start: where all networks start; trained on the same images without any shortcut.
+        epochs: of training, the same for all.
+        seed: of everything drawn.
+        strength: chance of the shortcut with the finding; 1 minus that without. The control sees
+            all three kinds with a chance of one half each, whether or not the finding is there.
+    """
+    labels, pixels = train_images.labels, train_images.pixels
+    options = {"epochs": epochs, "seed": seed, "start": start}
+    for number, kind in enumerate(KINDS):
+        present = draw_presence(labels, with_finding=0.5, without=0.5, seed=seed + number)
+        pixels = plant(Images(pixels, labels, []), present, kind, seed=seed + number).pixels
+    control = train(pixels, labels, **options)
+    trials = []
+    for kind in KINDS:
+        present = draw_presence(labels, with_finding=strength, without=1 - strength, seed=seed)
+        planted = plant(train_images, present, kind, seed=seed)
+        nets = {"shortcut": train(planted.pixels, labels, **options), "control": control}
+        trials.append(_score(kind, nets, test_images, seed=seed + 1))
+    return trials
+
+
+def _score(kind: str, nets: Mapping[str, SmallNet], images: Images, *, seed: int) -> Trial:
+    sick = images.labels == 1
+    places = {"as in training": sick, "in no image": np.zeros_like(sick), "swapped": ~sick}
+    columns = {}
+    for place, where in places.items():
+        pixels = plant(images, where, kind, seed=seed).pixels
+        columns[place] = {n: roc_auc_score(sick, scores(net, pixels)) for n, net in nets.items()}
+    everywhere = plant(images, np.ones_like(sick), kind, seed=seed)
+    return Trial(kind, nets, everywhere, images, pd.DataFrame(columns))
+
+
+def energy_table(trials: Sequence[Trial]) -> pd.DataFrame:
+    """Where the maps of sick test images lie: on the shortcut, or in the finding's boxes.
+
+    Every image carries the shortcut. A pixel of map is as wide as eight of the image, so the
+    shortcut counts with four pixels around it.
+
+    Returns:
+        A row for each trial, network and image: shortcut, net, image, `on the shortcut`,
+        `in the finding's boxes` (shares of the map's evidence).
+    """
+    rows = []
+    for trial in trials:
+        for i in np.flatnonzero(trial.truth.labels == 1):
+            near = ndimage.binary_dilation(trial.test.masks[i], iterations=4)
+            for name, net in trial.nets.items():
+                heatmap = ablation_heatmap(net, trial.test.pixels[i])
+                total = heatmap.sum()
+                rows.append(
+                    {
+                        "shortcut": trial.kind,
+                        "net": name,
+                        "image": i,
+                        "on the shortcut": heatmap[near].sum() / total if total > 0 else 0.0,
+                        "in the finding's boxes": heatmaps.energy_in_box(
+                            heatmap, trial.truth.boxes[i]
+                        ),
+                    }
+                )
+    return pd.DataFrame(rows)

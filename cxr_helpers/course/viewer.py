@@ -1,0 +1,155 @@
+"""The viewer of notebook 05: pick an image, a box, a layer, an arm and a threshold.
+
+`draw` makes one figure; `static_view` shows a choice of them side by side for those who only read,
+and `viewer` puts widgets around it.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+
+import ipywidgets as widgets
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import nn
+
+from cxr_helpers import ablation_fast, cam_plots, heatmaps
+from cxr_helpers.course import explaining
+from cxr_helpers.course.data import VindrData
+
+Arms = Mapping[str, tuple[nn.Module, Sequence[explaining.Finding]]]
+# The layer's name and how many pixels of the network's input one value of its map stands for.
+LAYER_NAMES = {
+    "layer1": "C2, 4 px",
+    "layer2": "C3, 8 px",
+    "layer3": "C4, 16 px",
+    "layer4": "C5, 32 px",
+    "pyramid": "pyramid, at the box's level",
+}
+
+
+def draw(
+    axis: Axes,
+    detector: nn.Module,
+    data: VindrData,
+    item: explaining.Finding,
+    *,
+    layer: str,
+    level: float,
+    title: str = "",
+) -> None:
+    """One finding's map, the readers' boxes, the detected box, and the line of the threshold.
+
+    Args:
+        axis: to draw on.
+        detector: whose map it is.
+        data: gives the image.
+        item: the finding.
+        layer: of `ablation_fast.LAYERS`.
+        level: threshold as a share of the map's maximum.
+        title: before the IoU.
+    """
+    heatmap = explaining.heatmap_of(detector, data, item, layer=layer)
+    value = heatmaps.iou_at(heatmap, item.readers, level=level)
+    cam_plots.show_heatmap(
+        axis, np.asarray(data.images.pixels[item.row]), heatmap, title=f"{title}IoU {value:.2f}",
+        truth_boxes=item.readers, found_boxes=item.box[None], level=level,
+    )  # fmt: skip
+
+
+def static_view(arms: Arms, data: VindrData, key: tuple[int, int], *, level: float) -> Figure:
+    """All layers for one finding, a row for each arm.
+
+    Args:
+        arms: for each arm its detector and findings.
+        data: gives the image.
+        key: the finding's row and label; each arm must have it.
+        level: threshold.
+
+    Raises:
+        KeyError: an arm has no such finding.
+    """
+    figure, axes = cam_plots.panels(len(arms), len(LAYER_NAMES), width=2.0)
+    for line, (arm, (detector, items)) in zip(axes, arms.items(), strict=True):
+        item = by_key(items)[key]
+        for axis, (layer, name) in zip(line, LAYER_NAMES.items(), strict=True):
+            title = f"{arm}, {name.split(',')[0]}: "
+            draw(axis, detector, data, item, layer=layer, level=level, title=title)
+    return figure
+
+
+def by_key(items: Sequence[explaining.Finding]) -> dict[tuple[int, int], explaining.Finding]:
+    """Findings by row and label."""
+    return {(item.row, item.label): item for item in items}
+
+
+def viewer(arms: Arms, data: VindrData, *, level: float = 0.5) -> widgets.Widget:
+    """Widgets around `draw`; a new choice draws a new picture.
+
+    Args:
+        arms: for each arm its detector and findings; arms without findings are left out.
+        data: gives the images.
+        level: threshold at the start.
+
+    Raises:
+        ValueError: no arm has a finding.
+    """
+    arms = {name: pair for name, pair in arms.items() if len(pair[1])}
+    if not arms:
+        raise ValueError("no arm has a finding to show; lower the score threshold")
+    arm = widgets.Dropdown(options=list(arms), description="arm")
+    image = widgets.Dropdown(description="image")
+    box = widgets.Dropdown(description="box")
+    layer = widgets.Dropdown(
+        options=[(name, layer) for layer, name in LAYER_NAMES.items()],
+        value=ablation_fast.STAGES[2],
+        description="layer",
+    )
+    threshold = widgets.FloatSlider(
+        value=level, min=0.05, max=0.95, step=0.05, description="threshold", continuous_update=False
+    )
+    picture = widgets.Image(format="png", layout={"width": "420px"})
+
+    def list_images(*_) -> None:
+        rows = sorted({item.row for item in arms[arm.value][1]})
+        options = [(data.images.image_ids[row], row) for row in rows]
+        _keep_choice(image, options)
+        list_boxes()
+
+    def list_boxes(*_) -> None:
+        here = [item for item in arms[arm.value][1] if item.row == image.value]
+        _keep_choice(box, [(f"{i.name} {i.score:.2f}", i.label) for i in here])
+        redraw()
+
+    def redraw(*_) -> None:
+        detector, items = arms[arm.value]
+        item = by_key(items).get((image.value, box.value))
+        if item is None:  # between two choices, when the boxes are still the last image's
+            return
+        figure, axis = plt.subplots(figsize=(4.2, 4.4))
+        draw(axis, detector, data, item, layer=layer.value, level=threshold.value)
+        picture.value = _png(figure)
+
+    arm.observe(list_images, "value")
+    image.observe(list_boxes, "value")
+    for control in (box, layer, threshold):
+        control.observe(redraw, "value")
+    list_images()
+    return widgets.HBox([widgets.VBox([arm, image, box, layer, threshold]), picture])
+
+
+def _keep_choice(control: widgets.Dropdown, options: list[tuple[str, int]]) -> None:
+    """New options; the old choice stays where it still exists."""
+    values = [value for _, value in options]
+    chosen = control.value if control.value in values else values[0]
+    if control.options != tuple(options):
+        control.options = options
+    control.value = chosen
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    plt.close(figure)
+    return buffer.getvalue()

@@ -1,0 +1,266 @@
+"""The glue of notebook 05 on made-up data and a tiny detector."""
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from tiny_detector import tiny_detector
+
+from cxr_helpers import ablation_fast, cam_plots, heatmaps, sanity, vindr
+from cxr_helpers.course import explaining, random_labels, viewer
+from cxr_helpers.course.data import VindrData
+from cxr_helpers.datasets import PackedImages
+
+matplotlib.use("Agg")
+SIZE = 64
+HEART, AORTA = (
+    vindr.CLASSES.index("Cardiomegaly") + 1,
+    vindr.CLASSES.index("Aortic enlargement") + 1,
+)
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Eight images with one or two boxes each: four train, two val, two test."""
+    rng = np.random.default_rng(0)
+    ids = [f"image{i}" for i in range(8)]
+    rows = []
+    for i, name in enumerate(ids):
+        for label in (HEART, AORTA)[: 1 + i % 2]:
+            x, y = rng.uniform(2, 24, 2)
+            rows.append((name, vindr.CLASSES[label - 1], x, y, x + 30, y + 20))
+    columns = ["image_id", "label", "x_min", "y_min", "x_max", "y_max"]
+    fused = pd.DataFrame(rows, columns=columns)
+    pixels = rng.integers(0, 256, size=(8, SIZE, SIZE), dtype=np.uint8)
+    images = PackedImages(pixels, ids, np.full((8, 2), SIZE), {})
+    split = np.array(["train"] * 4 + ["val"] * 2 + ["test"] * 2)
+    return VindrData(None, fused, images, split)
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return tiny_detector(classes=vindr.CLASSES)
+
+
+def detected(data, rows, *, score=0.6, shift=1.0):
+    """A detection near each reader's box."""
+    boxes, labels = data.packed_boxes(rows)
+    return [
+        {"boxes": (b + shift).astype(np.float32), "labels": c, "scores": np.full(len(c), score)}
+        for b, c in zip(boxes, labels, strict=True)
+    ]
+
+
+def found_in(data, part, **options):
+    rows = data.rows(part)
+    return explaining.findings(
+        data, rows, detected(data, rows, **options), threshold=0.5, max_images=100
+    )
+
+
+# Which boxes.
+def test_findings_are_the_best_boxes_of_what_the_readers_saw(data):
+    items = found_in(data, "test")
+    assert [(f.row, f.label) for f in items] == [(6, HEART), (7, AORTA), (7, HEART)]
+    assert all(f.placed and f.score == 0.6 and f.readers.shape == (1, 4) for f in items)
+    assert items[0].name == "Cardiomegaly"
+    assert found_in(data, "test", score=0.4) == []
+    assert not any(f.placed for f in found_in(data, "test", shift=40))
+
+
+def test_no_detection_gives_no_finding(data):
+    empty = {"boxes": np.zeros((0, 4)), "labels": np.zeros(0, int), "scores": np.zeros(0)}
+    rows = data.rows("test")
+    assert explaining.findings(data, rows, [empty] * 2, threshold=0.1, max_images=9) == []
+
+
+def test_shared_findings_pair_and_sort(data):
+    first, second = found_in(data, "test"), found_in(data, "test", score=0.7)[1:]
+    pairs = explaining.shared_findings(first, second)
+    assert [(a.row, a.label) for a, _ in pairs] == [(7, AORTA), (7, HEART)]
+    assert all((a.row, a.label, b.score) == (b.row, b.label, 0.7) for a, b in pairs)
+    assert explaining.shared_findings(found_in(data, "test", shift=40), second) == []
+    assert explaining.shared_findings(first, []) == []
+
+
+# Maps and scores.
+def test_maps_of_one_image_equal_maps_one_by_one(data, detector):
+    items = found_in(data, "test")
+    for item, ablation in explaining.ablations(detector, data, items[::-1], layer="layer2"):
+        alone = explaining.heatmap_of(detector, data, item, layer="layer2")
+        assert alone.shape == (SIZE, SIZE) and alone.max() in (0, pytest.approx(1))
+        np.testing.assert_allclose(explaining.on_image(ablation, (SIZE, SIZE)), alone, atol=1e-3)
+
+
+def test_the_prior_knows_training_boxes_only(data):
+    priors = explaining.class_priors(data)
+    boxes, labels = data.packed_boxes(data.rows("train"))
+    hearts = [b[c == HEART] for b, c in zip(boxes, labels, strict=True)]
+    np.testing.assert_allclose(priors[HEART], heatmaps.box_prior(hearts, (SIZE, SIZE)))
+    assert priors[3].max() == 0 and set(priors) == set(range(1, 15))
+
+
+def test_scores_have_a_row_for_each_finding_and_map(data, detector):
+    test, val = found_in(data, "test"), found_in(data, "val")
+    scores = explaining.score_maps(detector, data, val, test, layer="layer3")
+    assert len(scores) == 4 * len(test)
+    assert set(scores["map"]) == {"ablation", "class prior", "centered bell", "detected box"}
+    values = scores[[*explaining.MEASURES, "best IoU"]]
+    assert values.notna().all(axis=None) and values.min(axis=None) >= 0 <= 1
+    assert (scores["best IoU"] >= scores[explaining.IOU]).all()
+    box = scores[scores["map"] == "detected box"]
+    assert (box[explaining.IOU] > 0.8).all() and (box[explaining.POINTING] > 0.8).all()
+
+
+def test_the_threshold_comes_from_validation(data, detector):
+    test, val = found_in(data, "test"), found_in(data, "val")
+    priors = explaining.class_priors(data)
+    scores = explaining.score_maps(detector, data, val, test, layer="layer3")
+    one = scores[scores["map"] == "class prior"]
+    level = one["level"].iloc[0]
+    ious = [heatmaps.iou_at_levels(priors[f.label], f.readers) for f in val]
+    assert level == heatmaps.LEVELS[int(np.argmax(np.mean(ious, axis=0)))]
+    expected = [heatmaps.iou_at(priors[f.label], f.readers, level=level) for f in test]
+    np.testing.assert_allclose(one[explaining.IOU], expected)
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_nothing_to_score_is_said(data, detector, part):
+    parts = {"val": found_in(data, "val"), "test": found_in(data, "test"), part: []}
+    with pytest.raises(ValueError, match="0 findings|, 0 to score"):
+        explaining.score_maps(detector, data, parts["val"], parts["test"], layer="layer3")
+
+
+def made_up_scores(values, *, label=HEART):
+    columns = {measure: values for measure in explaining.MEASURES}
+    return pd.DataFrame({"row": range(len(values)), "label": label, "map": "ablation", **columns})
+
+
+def test_a_difference_is_taken_on_the_same_findings():
+    first, second = made_up_scores([0.2, 0.4, 0.0]), made_up_scores([0.3, 0.5])
+    table = explaining.paired_difference(first, second, resamples=50, seed=0)
+    assert table["n"].tolist() == [2] * 3
+    np.testing.assert_allclose(table[["value", "low", "high"]], 0.1, atol=1e-9)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_measure_without_spread_has_a_finite_interval(value):
+    interval = explaining.mean_over_findings(
+        made_up_scores([value] * 12), explaining.POINTING, resamples=50, seed=0
+    )
+    assert interval.as_dict() == {"value": value, "low": value, "high": value}
+
+
+def test_rare_classes_are_left_out_by_name():
+    scores = {
+        "random": pd.concat([made_up_scores([0.1] * 5), made_up_scores([1.0], label=AORTA)]),
+        "pretrained": made_up_scores([0.2] * 4),
+    }
+    table, left_out = explaining.class_table(
+        scores, explaining.ENERGY, at_least=4, resamples=20, seed=0
+    )
+    assert table["class"].tolist() == ["Cardiomegaly"] * 2 and table["n"].tolist() == [5, 4]
+    assert len(left_out) == 13 and "Aortic enlargement" in left_out
+    empty, _ = explaining.class_table(scores, explaining.ENERGY, at_least=9, resamples=20, seed=0)
+    assert empty.empty and "value" in empty
+
+
+def test_pointing_is_asked_of_every_layer(data, detector):
+    shares = explaining.pointing_by_layer(detector, data, found_in(data, "test"))
+    assert list(shares.index) == list(ablation_fast.LAYERS) and shares.between(0, 1).all()
+
+
+# Sanity checks.
+def test_randomization_starts_at_one_and_moves(data, detector):
+    table = explaining.randomization_check(
+        detector, data, found_in(data, "test"), layer="layer3", seed=0
+    )
+    assert table.shape == (3, 1 + len(sanity.DETECTOR_PARTS))
+    assert (table["as trained"] > 0.999).all() and table["+ stem"].mean() < 0.9
+
+
+def test_background_boxes_overlap_no_finding_much():
+    rng = np.random.default_rng(0)
+    boxes = np.array([[10, 10, 30, 40], [5, 5, 12, 9.0]])
+    for _ in range(20):
+        others = random_labels.background_boxes(boxes, SIZE, rng)
+        assert others.shape[1] == 4 and others.min(initial=0) >= 0 and others.max(initial=0) <= SIZE
+        assert len(others) <= 2
+    assert random_labels.background_boxes(np.zeros((0, 4)), SIZE, rng).shape == (0, 4)
+
+
+def test_new_heads_learn_labels_and_leave_the_rest(data, detector):
+    heads, table = random_labels.random_label_heads(detector, data, steps=60, seed=0)
+    assert list(table.index) == ["true labels", "true labels again", "shuffled"]
+    assert table.loc["true labels", "accuracy on its training labels"] > 0.8
+    for one in heads.values():
+        moved = {
+            k
+            for k, v in one.state_dict().items()
+            if not np.array_equal(v.detach(), detector.state_dict()[k].detach())
+        }
+        assert moved and all(k.startswith("roi_heads.box") for k in moved)
+    alike = random_labels.agreement(heads, data, found_in(data, "test"), layer="layer3")
+    assert alike.shape == (3, 2) and alike.abs().max(axis=None) <= 1
+
+
+# The viewer.
+@pytest.fixture
+def arms(data, detector):
+    return {
+        "random": (detector, found_in(data, "test")),
+        "pretrained": (detector, found_in(data, "test")[:1]),
+    }
+
+
+def test_the_viewer_draws_anew_and_lists_what_there_is(data, arms):
+    view = viewer.viewer(arms, data)
+    (arm, image, box, layer, threshold), picture = view.children[0].children, view.children[1]
+    assert [label for label, _ in image.options] == ["image6", "image7"]
+    assert bytes(picture.value).startswith(b"\x89PNG")
+    for control, value in ((layer, "layer2"), (threshold, 0.9), (image, 7), (box, AORTA)):
+        before, control.value = bytes(picture.value), value
+        assert bytes(picture.value) != before
+    assert len(box.options) == 2
+    arm.value = "pretrained"
+    assert [label for label, _ in image.options] == ["image6"] and box.value == HEART
+    assert plt.get_fignums() == []
+
+
+def test_a_viewer_without_findings_says_so(data, detector):
+    with pytest.raises(ValueError, match="no arm"):
+        viewer.viewer({"random": (detector, [])}, data)
+
+
+def test_the_static_view_shows_every_layer_and_arm(data, arms):
+    figure = viewer.static_view(arms, data, (6, HEART), level=0.5)
+    assert len(figure.axes) == 2 * len(viewer.LAYER_NAMES)
+    assert set(viewer.LAYER_NAMES) == set(ablation_fast.LAYERS)
+    with pytest.raises(KeyError):
+        viewer.static_view(arms, data, (7, AORTA), level=0.5)
+    plt.close("all")
+
+
+# Figures.
+def test_figures_are_drawn_from_tables(data, detector):
+    test, val = found_in(data, "test"), found_in(data, "val")
+    scores = {"pretrained": explaining.score_maps(detector, data, val, test, layer="layer3")}
+    table = explaining.score_table(scores, reference="pretrained", resamples=20, seed=0)
+    assert len(table) == 3 * 4
+    classes, _ = explaining.class_table(scores, explaining.ENERGY, at_least=1, resamples=20, seed=0)
+    share = np.linspace(0, 1, 3)
+    figures = [
+        cam_plots.plot_scores(table),
+        cam_plots.plot_class_scores(classes, measure="energy"),
+        cam_plots.plot_predicted(share, share),
+        cam_plots.plot_steps(pd.DataFrame({"a": share, "b": share}), ylabel="alike"),
+        cam_plots.plot_curves({"deletion": {"ablation": (share, share)}}),
+        cam_plots.mosaic(
+            data.images.pixels[:3], [np.zeros((SIZE, SIZE))] * 3, "abc", truth_boxes=[[]] * 3,
+            columns=2,
+        ),
+    ]  # fmt: skip
+    for figure in figures:
+        figure.canvas.draw()
+    plt.close("all")

@@ -1,0 +1,95 @@
+"""The planted-shortcut experiment on made-up images: what is drawn where, and what it does."""
+
+import numpy as np
+import pytest
+import torch
+
+from cxr_helpers.course import shortcut
+
+
+def made_up(n, seed):
+    """Noise; half of the images have a bright square of 20 pixels, their finding."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.uniform(0.3, 0.5, size=(n, shortcut.SIZE, shortcut.SIZE)).astype(np.float32)
+    labels = (np.arange(n) % 2).astype(int)
+    boxes = []
+    for i in range(n):
+        if labels[i]:
+            x, y = rng.integers(25, 45, 2)
+            pixels[i, y : y + 20, x : x + 20] += 0.15
+            boxes.append(np.array([[x, y, x + 20, y + 20]], dtype=float))
+        else:
+            boxes.append(np.zeros((0, 4)))
+    return shortcut.Images(pixels, labels, boxes)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return made_up(16, seed=0)
+
+
+@pytest.mark.parametrize("kind", shortcut.KINDS)
+def test_a_shortcut_is_drawn_where_it_should_be_and_nowhere_else(images, kind):
+    before = images.pixels.copy()
+    present = np.arange(16) < 5
+    planted = shortcut.plant(images, present, kind, seed=0)
+    assert planted.masks[~present].sum() == 0
+    assert (planted.masks[present].sum(axis=(1, 2)) > 20).all()
+    changed = planted.pixels != before
+    assert not (changed & ~planted.masks).any() and changed[planted.masks].mean() > 0.99
+    assert len({mask.tobytes() for mask in planted.masks[present]}) > 1
+    np.testing.assert_array_equal(images.pixels, before)
+    again = shortcut.plant(images, present, kind, seed=0)
+    np.testing.assert_array_equal(again.pixels, planted.pixels)
+
+
+def test_an_unknown_shortcut_is_refused(images):
+    with pytest.raises(ValueError, match="'hat' is none of marker"):
+        shortcut.plant(images, np.ones(16, bool), "hat", seed=0)
+
+
+def test_presence_follows_its_chances():
+    labels = np.repeat([0, 1], 2000)
+    present = shortcut.draw_presence(labels, with_finding=0.9, without=0.2, seed=0)
+    assert present[labels == 1].mean() == pytest.approx(0.9, abs=0.03)
+    assert present[labels == 0].mean() == pytest.approx(0.2, abs=0.03)
+
+
+def test_the_map_is_the_loss_of_the_logit(images):
+    net = shortcut.train(images.pixels, images.labels, epochs=1, seed=0)
+    features = net.features(torch.from_numpy(images.pixels[:1, None]) - 0.5)
+    without = features.clone()
+    without[:, 3] = 0
+    lost = (net.head(features) - net.head(without)).item()
+    own = float(net.head[2].weight[0, 3] * features[0, 3].mean())
+    assert lost == pytest.approx(own, abs=1e-5)
+    heatmap = shortcut.ablation_heatmap(net, images.pixels[0])
+    assert heatmap.shape == images.pixels[0].shape and 0 <= heatmap.min() <= heatmap.max() <= 1
+
+
+def test_training_on_leaves_the_start_and_the_seed_decides(images):
+    start = shortcut.train(images.pixels, images.labels, epochs=1, seed=0)
+    before = {k: v.clone() for k, v in start.state_dict().items()}
+    one, two = (
+        shortcut.train(images.pixels, images.labels, epochs=1, seed=1, start=start)
+        for _ in range(2)
+    )
+    assert not start.training
+    assert all((before[k] == v).all() for k, v in start.state_dict().items())
+    a, b = (shortcut.scores(net, images.pixels) for net in (one, two))
+    np.testing.assert_allclose(a, b)
+    assert not np.allclose(a, shortcut.scores(start, images.pixels))
+
+
+def test_a_planted_shortcut_is_taken_and_the_map_shows_it():
+    train, test = made_up(96, seed=1), made_up(32, seed=2)
+    start = shortcut.train(train.pixels, train.labels, epochs=4, seed=0)
+    trials = shortcut.run_trials(train, test, start, epochs=4, seed=0)
+    assert [trial.kind for trial in trials] == list(shortcut.KINDS)
+    tube = trials[1]
+    auroc = tube.auroc.loc["shortcut"]
+    assert auroc["as in training"] > auroc["swapped"] + 0.1
+    table = shortcut.energy_table(trials)
+    assert len(table) == 3 * 2 * 16
+    shares = table[["on the shortcut", "in the finding's boxes"]]
+    assert shares.min(axis=None) >= 0 and shares.max(axis=None) <= 1
