@@ -27,7 +27,8 @@ STYLE = {
     "ablation": {"color": BLUE, "marker": "o", "linestyle": "-"},
     "class prior": {"color": PURPLE, "marker": "v", "linestyle": "--"},
     "centered bell": {"color": YELLOW, "marker": "D", "linestyle": "-."},
-    "random order": {"color": BLACK, "marker": "x", "linestyle": ":"},
+    "bell on the box": {"color": GREEN, "marker": "^", "linestyle": "-."},
+    "random map": {"color": BLACK, "marker": "x", "linestyle": ":"},
 }
 OTHER = {"color": "0.4", "marker": "D", "linestyle": "-."}
 
@@ -103,28 +104,36 @@ def plot_scores(scores: pd.DataFrame, *, limits: tuple[float, float] = (0, 1)) -
     return figure
 
 
-def plot_class_scores(scores: pd.DataFrame, *, measure: str) -> Figure:
-    """One measure class by class, a mark with interval for each arm.
+def plot_class_scores(scores: pd.DataFrame) -> Figure:
+    """Scores class by class: a panel for each measure, a mark with interval for each arm.
 
     Args:
-        scores: columns class, n, arm, value, low, high; drawn in this order from the top.
-        measure: name of the horizontal axis, from 0 to 1.
+        scores: columns measure, class, n, arm, value, low, high; classes in this order from the
+            top, with the numbers n of each arm in brackets.
     """
-    classes = list(dict.fromkeys(scores["class"]))
-    arms = list(dict.fromkeys(scores["arm"]))
-    figure, axis = plt.subplots(figsize=(6.5, 0.42 * len(classes) + 1.2))
-    for y, name in enumerate(classes[::-1]):
+    measures, classes, arms = (
+        list(dict.fromkeys(scores[column])) for column in ("measure", "class", "arm")
+    )
+    size = (2.2 + 2.9 * len(measures), 0.42 * len(classes) + 1.2)
+    figure, axes = plt.subplots(1, len(measures), figsize=size, squeeze=False, sharey=True)
+    for axis, measure in zip(axes.flat, measures, strict=True):
+        part = scores[scores["measure"] == measure].set_index(["class", "arm"])
         for i, arm in enumerate(arms):
-            row = scores[(scores["class"] == name) & (scores["arm"] == arm)]
-            if len(row):
+            for y, name in enumerate(classes[::-1]):
                 shift = 0.22 * ((len(arms) - 1) / 2 - i)
-                label = arm if y == len(classes) - 1 else None
-                _interval(axis, row.iloc[0], y + shift, STYLE.get(arm, OTHER), label)
-    counts = scores.groupby("class")["n"].agg(lambda n: " / ".join(map(str, n)))
-    axis.set_yticks(range(len(classes)), [f"{name} ({counts[name]})" for name in classes[::-1]])
-    axis.set(xlabel=measure, xlim=(-0.02, 1.02))
-    axis.tick_params(labelsize=9)
-    axis.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
+                label = arm if y == 0 else None
+                if (name, arm) in part.index:
+                    style = STYLE.get(arm, OTHER)
+                    _interval(axis, part.loc[(name, arm)], y + shift, style, label)
+        axis.set(xlim=(-0.02, 1.02))
+        axis.set_xlabel(measure, fontsize=10)
+        axis.tick_params(labelsize=9)
+    counts = scores[scores["measure"] == measures[0]].groupby("class")["n"]
+    numbers = counts.agg(lambda n: " / ".join(map(str, n)))
+    axes.flat[0].set_yticks(
+        range(len(classes)), [f"{name} ({numbers[name]})" for name in classes[::-1]]
+    )
+    axes.flat[-1].legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
     sns.despine(figure)
     return figure
 
@@ -151,6 +160,8 @@ def plot_predicted(measured: np.ndarray, predicted: np.ndarray) -> Figure:
     axis.plot([low, high], [low, high], color="0.6", lw=1, label="equal")
     axis.scatter(measured, predicted, s=12, color=BLUE, alpha=0.6, lw=0, label="one channel")
     axis.set(xlabel="score lost without the channel", ylabel="loss along the gradient")
+    axis.ticklabel_format(style="sci", scilimits=(0, 0))
+    axis.locator_params(nbins=5)
     axis.tick_params(labelsize=9)
     axis.legend(frameon=False, fontsize=9)
     sns.despine(figure)

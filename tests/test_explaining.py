@@ -8,7 +8,7 @@ import pytest
 from tiny_detector import tiny_detector
 
 from cxr_helpers import ablation_fast, cam_plots, heatmaps, sanity, vindr
-from cxr_helpers.course import explaining, random_labels, viewer
+from cxr_helpers.course import explaining, map_checks, random_labels, viewer
 from cxr_helpers.course.data import VindrData
 from cxr_helpers.datasets import PackedImages
 
@@ -152,17 +152,16 @@ def test_a_measure_without_spread_has_a_finite_interval(value):
     assert interval.as_dict() == {"value": value, "low": value, "high": value}
 
 
-def test_rare_classes_are_left_out_by_name():
+def test_rare_classes_are_left_out():
     scores = {
         "random": pd.concat([made_up_scores([0.1] * 5), made_up_scores([1.0], label=AORTA)]),
         "pretrained": made_up_scores([0.2] * 4),
     }
-    table, left_out = explaining.class_table(
-        scores, explaining.ENERGY, at_least=4, resamples=20, seed=0
-    )
-    assert table["class"].tolist() == ["Cardiomegaly"] * 2 and table["n"].tolist() == [5, 4]
-    assert len(left_out) == 13 and "Aortic enlargement" in left_out
-    empty, _ = explaining.class_table(scores, explaining.ENERGY, at_least=9, resamples=20, seed=0)
+    asked, drawn = [explaining.ENERGY, explaining.IOU], {"resamples": 20, "seed": 0}
+    table = explaining.class_table(scores, asked, at_least=4, **drawn)
+    assert table["class"].tolist() == ["Cardiomegaly"] * 4 and table["n"].tolist() == [5, 4, 5, 4]
+    assert table["measure"].tolist() == [asked[0]] * 2 + [asked[1]] * 2
+    empty = explaining.class_table(scores, asked, at_least=9, **drawn)
     assert empty.empty and "value" in empty
 
 
@@ -173,11 +172,30 @@ def test_pointing_is_asked_of_every_layer(data, detector):
 
 # Sanity checks.
 def test_randomization_starts_at_one_and_moves(data, detector):
-    table = explaining.randomization_check(
+    table = map_checks.randomization_check(
         detector, data, found_in(data, "test"), layer="layer3", seed=0
     )
     assert table.shape == (3, 1 + len(sanity.DETECTOR_PARTS))
     assert (table["as trained"] > 0.999).all() and table["+ stem"].mean() < 0.9
+
+
+def test_curves_start_at_the_score_and_at_the_blurred_image(data, detector):
+    items = found_in(data, "test")
+    means, areas = map_checks.pixel_curves(detector, data, items, layer="layer3", steps=4, seed=0)
+    assert areas.shape == (3, 6) and areas.min(axis=None) >= 0 and areas.max(axis=None) <= 1
+    scores = [a.score for _, a in explaining.ablations(detector, data, items, layer="layer3")]
+    for name, (share, score) in means["deletion"].items():
+        assert share.tolist() == [0, 0.25, 0.5, 0.75, 1]
+        assert score[0] == pytest.approx(np.mean(scores), abs=1e-5)
+        assert means["insertion"][name][1][-1] == pytest.approx(score[0], abs=1e-5)
+        assert means["insertion"][name][1][0] == pytest.approx(score[-1], abs=1e-5)
+
+
+def test_a_bell_on_a_box_is_highest_in_its_middle():
+    bell = map_checks.box_bell(np.array([10, 20, 30, 26]), (SIZE, SIZE))
+    assert np.unravel_index(bell.argmax(), bell.shape) in {(22, 19), (22, 20), (23, 19), (23, 20)}
+    assert heatmaps.energy_in_box(bell, [[10, 20, 30, 26]]) > 0.85
+    assert np.isfinite(map_checks.box_bell(np.array([5, 5, 5, 5]), (SIZE, SIZE))).all()
 
 
 def test_background_boxes_overlap_no_finding_much():
@@ -248,11 +266,12 @@ def test_figures_are_drawn_from_tables(data, detector):
     scores = {"pretrained": explaining.score_maps(detector, data, val, test, layer="layer3")}
     table = explaining.score_table(scores, reference="pretrained", resamples=20, seed=0)
     assert len(table) == 3 * 4
-    classes, _ = explaining.class_table(scores, explaining.ENERGY, at_least=1, resamples=20, seed=0)
+    measures = explaining.MEASURES[:2]
+    classes = explaining.class_table(scores, measures, at_least=1, resamples=20, seed=0)
     share = np.linspace(0, 1, 3)
     figures = [
         cam_plots.plot_scores(table),
-        cam_plots.plot_class_scores(classes, measure="energy"),
+        cam_plots.plot_class_scores(classes),
         cam_plots.plot_predicted(share, share),
         cam_plots.plot_steps(pd.DataFrame({"a": share, "b": share}), ylabel="alike"),
         cam_plots.plot_curves({"deletion": {"ablation": (share, share)}}),

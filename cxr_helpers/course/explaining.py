@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from cxr_helpers import ablation_fast, detection_metrics, heatmaps, sanity, vindr
+from cxr_helpers import ablation_fast, detection_metrics, heatmaps, vindr
 from cxr_helpers import detector as det
 from cxr_helpers.course import detection
 from cxr_helpers.course.data import VindrData
@@ -264,38 +264,37 @@ def score_table(
 
 def class_table(
     scores: Mapping[str, pd.DataFrame],
-    measure: str,
+    measures: Sequence[str],
     *,
     at_least: int,
     resamples: int,
     seed: int,
-) -> tuple[pd.DataFrame, list[str]]:
-    """One measure class by class and arm by arm, with intervals over images.
+) -> pd.DataFrame:
+    """Scores class by class and arm by arm, with intervals over images.
 
     Args:
         scores: `score_maps` of each arm.
-        measure: of `MEASURES`.
-        at_least: findings that each arm must have of a class.
+        measures: of `MEASURES`.
+        at_least: findings that each arm must have of a class; other classes are left out.
         resamples: of images.
         seed: of the resamples.
 
     Returns:
-        Columns class, n, arm, value, low, high, the most frequent class first; and the names of
-        the classes that are left out.
+        Columns measure, class, n, arm, value, low, high, the most frequent class first.
     """
     own = {arm: t[t["map"] == ABLATION] for arm, t in scores.items()}
-    counts = pd.DataFrame({arm: t["label"].value_counts() for arm, t in own.items()})
-    enough = counts.fillna(0).min(axis=1) >= at_least
+    counts = pd.DataFrame({arm: t["label"].value_counts() for arm, t in own.items()}).fillna(0)
+    enough = counts[counts.min(axis=1) >= at_least].sum(axis=1).sort_values(ascending=False)
+    options = {"resamples": resamples, "seed": seed}
     rows = []
-    for label in counts[enough].sum(axis=1).sort_values(ascending=False).index:
-        for arm, table in own.items():
-            part = table[table["label"] == label]
-            interval = mean_over_findings(part, measure, resamples=resamples, seed=seed)
-            name = vindr.CLASSES[label - 1]
-            rows.append({"class": name, "n": len(part), "arm": arm, **interval.as_dict()})
-    kept = {row["class"] for row in rows}
-    columns = ["class", "n", "arm", "value", "low", "high"]
-    return pd.DataFrame(rows, columns=columns), [n for n in vindr.CLASSES if n not in kept]
+    for measure in measures:
+        for label in enough.index:
+            for arm, table in own.items():
+                part = table[table["label"] == label]
+                interval = mean_over_findings(part, measure, **options).as_dict()
+                name = {"class": vindr.CLASSES[label - 1], "n": len(part), "arm": arm}
+                rows.append({"measure": measure, **name, **interval})
+    return pd.DataFrame(rows, columns=["measure", "class", "n", "arm", "value", "low", "high"])
 
 
 def paired_difference(
@@ -335,39 +334,5 @@ def pointing_by_layer(detector: nn.Module, data: VindrData, items: Sequence[Find
                 ]
             )
             for layer in ablation_fast.LAYERS
-        }
-    )
-
-
-def randomization_check(
-    detector: nn.Module, data: VindrData, items: Sequence[Finding], *, layer: str, seed: int
-) -> pd.DataFrame:
-    """Rank correlation of each finding's map with its map as the detector is randomized.
-
-    The maps are taken before the cut at zero, so that all of their values are compared.
-
-    Returns:
-        A row for each finding; a column for each step, which randomizes one part more, from the
-        output down.
-    """
-    columns = {"as trained": _signed_maps(detector, data, items, layer)}
-    for name, changed in sanity.cascade(detector, sanity.DETECTOR_PARTS, seed=seed):
-        columns[f"+ {name}"] = _signed_maps(changed, data, items, layer)
-    return _agreement(columns, "as trained")
-
-
-def _signed_maps(
-    detector: nn.Module, data: VindrData, items: Sequence[Finding], layer: str
-) -> list[np.ndarray]:
-    return [ablation.signed_map for _, ablation in ablations(detector, data, items, layer=layer)]
-
-
-def _agreement(columns: Mapping[str, list[np.ndarray]], reference: str) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            name: [
-                sanity.rank_correlation(a, b) for a, b in zip(columns[reference], maps, strict=True)
-            ]
-            for name, maps in columns.items()
         }
     )

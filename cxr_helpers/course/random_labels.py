@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cxr_helpers import detection_metrics, sanity
 from cxr_helpers import detector as det
-from cxr_helpers.course import detection, explaining
+from cxr_helpers.course import detection, explaining, map_checks
 from cxr_helpers.course.data import VindrData
 
 
@@ -153,15 +153,7 @@ def agreement(
         A row for each finding, a column for each of the other detectors.
     """
     maps = {
-        name: [a.signed_map for _, a in explaining.ablations(one, data, items, layer=layer)]
-        for name, one in heads.items()
+        name: map_checks.signed_maps(one, data, items, layer=layer) for name, one in heads.items()
     }
-    first, *others = maps
-    return pd.DataFrame(
-        {
-            name: [
-                sanity.rank_correlation(a, b) for a, b in zip(maps[first], maps[name], strict=True)
-            ]
-            for name in others
-        }
-    )
+    first = next(iter(maps))
+    return map_checks.agreement(maps, first).drop(columns=first)

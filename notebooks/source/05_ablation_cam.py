@@ -9,26 +9,27 @@
 # %% [markdown]
 # # 05 · Ablation-CAM: where does the detector look?
 #
-# **The question: which part of the image does a detection rest on, and is that where the readers
-# saw the finding?**
+# **The question: where does the detector look, is that where the finding is, and does the map depend
+# on what was learned at all?**
 #
 # A detector draws a box and writes a number beside it. A heatmap is supposed to say why. The paper
-# shows such maps as pictures. Here they get scores, a baseline, and a test that a useless map would
-# fail.
+# shows such maps as pictures. Here they get scores, baselines, and tests that a useless map fails.
 #
 # ## What you will learn
 #
 # - What Ablation-CAM is, by hand: remove a channel, see what the score loses.
-# - To explain a detected box with pytorch-grad-cam, and the same much faster.
+# - Where gradients mislead, and where ablation does.
+# - To explain a detected box with pytorch-grad-cam, and the same a hundred times faster.
 # - To score a heatmap against boxes, beside maps that cost nothing.
 # - To check that a map depends on what was learned.
+# - To catch a network that is right for the wrong reason.
+# - What a heatmap may and may not be used for.
 #
 # **Time and memory:** the [README](../README.md) lists both, as measured on two cores.
 
 # %%
 import contextlib
 import io
-import time
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -39,9 +40,9 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
 # %%
-from cxr_helpers import cam, detection_plots, heatmaps, plots, vindr
+from cxr_helpers import ablation_fast, cam, cam_plots, heatmaps, plots, sanity
 from cxr_helpers import detector as det
-from cxr_helpers.course import detection
+from cxr_helpers.course import detection, explaining, map_checks, random_labels, shortcut, viewer
 from cxr_helpers.course.data import load_vindr
 from cxr_helpers.course.results import Results, claim
 from cxr_helpers.course.settings import load_settings
@@ -76,7 +77,9 @@ print("share of the score that goes with each channel:", np.round(lost, 3))
 
 # %% [markdown]
 # Two thirds go with the first channel, one third with the second. The map is the sum of the
-# channels, each times its share. Negative values are cut off; here there are none.
+# channels $A_c$, each times its share $w_c$. What is negative is cut off; here there is nothing.
+#
+# $$w_c = \frac{s - s_c}{s}, \qquad \text{map} = \max\left(0, \sum_c w_c A_c\right)$$
 
 # %%
 np.maximum(np.tensordot(lost, maps, axes=1), 0).round(2)
@@ -107,7 +110,7 @@ def ablation_map(first, second, image, target):
 
 # %% [markdown]
 # A small random network to try it on. pytorch-grad-cam calls the same thing `AblationCAM`. It
-# always draws a progress bar; the third line of the cell sends that away.
+# always draws a progress bar; the second line of the next cell but one sends that away.
 
 # %%
 torch.manual_seed(0)
@@ -130,134 +133,248 @@ assert np.abs(stretched - library).max() < 1e-4
 print("Ten lines and the library give the same map.")
 
 # %% [markdown]
+# ## Where gradients mislead, and where ablation does
+#
+# Grad-CAM weighs a channel by the slope of the score instead. A slope says what a *small* change
+# would do. Take two channels whose sum is cut at 1, as a score that is sure of itself is: more
+# evidence changes nothing any more. Look at the row of slopes.
+
+
+# %%
+def sure_score(channels):
+    return channels.sum().clamp(max=1)
+
+
+def explain(values):
+    channels = torch.tensor(values, requires_grad=True)
+    (slope,) = torch.autograd.grad(sure_score(channels), channels)
+    without = [sure_score(channels * (torch.arange(2) != c)).item() for c in range(2)]
+    return {"slope": slope.tolist(), "lost by ablation": [round(1 - s, 2) for s in without]}
+
+
+# %%
+cases = {"one strong, one weak (2.0, 0.5)": [2.0, 0.5], "each would do (2.0, 2.0)": [2.0, 2.0]}
+pd.DataFrame({name: explain(values) for name, values in cases.items()}).T
+
+# %% [markdown]
+# In the first case the strong channel holds half of the score, and the slope is zero: Grad-CAM
+# shows nothing. Ablation sees it. In the second case each channel alone would do, so removing
+# either costs nothing, and ablation is blind too. **Two channels that say the same hide each other.**
+# No method that removes one at a time can find them.
+
+# %% [markdown]
 # ## A detected box
 #
-# The detectors are those of notebook 04; where they are missing, they are trained now. To compare
-# the arms we need a box that both found. Take the one that the less sure of the two is most sure
-# of.
+# The detectors are those of notebook 04; where they are missing, they are trained now. Two arms: one
+# started from random weights, the other from Barlow Twins.
 
-# %% tags=["nbval-ignore-output"]
+# %%
 data = load_vindr(settings)
 trained = {
     arm: detection.train_or_load_detector(settings, data, arm, seed=settings.seed)
-    for arm in detection.ARMS
+    for arm in ("random", "pretrained")
 }
-trained = {arm: pair for arm, pair in trained.items() if pair[0] is not None}
-print("arms:", ", ".join(trained))
+detectors = {arm: found for arm, (found, _) in trained.items()}
 
 # %%
-assert {"random", "pretrained"} <= trained.keys()
-preset, test = settings.explain, data.rows("test", abnormal_only=True)
-print(f"{len(test)} abnormal test images; layer to explain: {preset.layer}")
+preset, layer = settings.explain, settings.explain.layer
+rows = {part: data.rows(part, abnormal_only=True) for part in ("val", "test")}
+print(f"{len(rows['val'])} validation and {len(rows['test'])} test images; layer: {layer}")
+
+# %% [markdown]
+# What is explained: in each abnormal image, for each class that the readers saw there, the
+# detector's surest box of that class. A class that it did not find there has no map.
 
 # %%
-detectors = {arm: detector for arm, (detector, _) in trained.items()}
+options = {"threshold": preset.score_threshold, "max_images": preset.max_images}
 found = {
-    arm: detection.predictions(detector, path, data, test)
+    arm: {
+        part: explaining.findings(
+            data, rows[part], detection.predictions(detector, path, data, rows[part]), **options
+        )
+        for part in rows
+    }
     for arm, (detector, path) in trained.items()
 }
-explained = {
-    arm: detection.explained_boxes(
-        data, test, f, threshold=preset.score_threshold, max_images=preset.max_images
-    )
-    for arm, f in found.items()
-}
+
+# %% [markdown]
+# To compare the arms we need boxes that both found, where the readers have one too. Here are the
+# three of which the less sure arm is surest. The first one is the example from here on.
 
 # %% tags=["nbval-ignore-output"]
-shared = detection.shared_boxes(explained["random"], explained["pretrained"])
-row, label = shared[0].row, shared[0].label
-pd.DataFrame([{"class": vindr.CLASSES[s.label - 1], "score": s.score} for s in shared[:3]]).round(2)
+shared = explaining.shared_findings(found["random"]["test"], found["pretrained"]["test"])
+example = dict(zip(("random", "pretrained"), shared[0], strict=True))
+table = [{"class": a.name, "random": a.score, "pretrained": b.score} for a, b in shared[:3]]
+pd.DataFrame(table).round(2)
 
 # %%
-claim(len(shared) >= 10, "both arms find at least ten of the same findings", settings)
+claim(len(shared) >= 10, "both arms place at least ten of the same findings", settings)
 
 # %% [markdown]
 # ### The library's way
 #
-# For each of the channels of the layer the whole detector runs once. With a channel missing, the
-# proposals move, and so do the boxes. The score is then that of the box that overlaps the old one
-# best. The layer is the third stage of the ResNet, the one that the paper's code uses.
+# For each channel of the layer the whole detector runs once. With a channel missing, the proposals
+# move, and so do the boxes. The library's score is the IoU of the best overlapping box with the old
+# one, plus its class probability; 0 if the box is gone. The layer is the third stage of the ResNet
+# (C4), the one that the paper's code uses.
 
 # %%
-picture = np.asarray(data.images.pixels[row])
-as_tensor = det.gray_to_tensor(picture)
-boxes = {
-    arm: next(b.box for b in e if (b.row, b.label) == (row, label)) for arm, e in explained.items()
-}
-start = time.perf_counter()
-slow = {
-    arm: cam.library_ablation_cam(detectors[arm], as_tensor, boxes[arm], label, layer=preset.layer)
-    for arm in ("random", "pretrained")
-}
-slow_seconds = (time.perf_counter() - start) / len(slow)
+item = example["pretrained"]
+picture = np.asarray(data.images.pixels[item.row])
+asked = (detectors["pretrained"], det.gray_to_tensor(picture))
+slow = cam.ablation_cam(*asked, [item.box], [item.label], layer=layer)
+print(f"{len(slow.weights)} channels, so the detector ran {len(slow.weights)} times and once more.")
 
 # %% [markdown]
 # ### The fast way
 #
-# Ask a narrower question: hold the box fixed, and see how its class score changes. Between the
-# channel and the first layer of the box head everything is linear: a 1x1 convolution, upsampling, a
-# 3x3 convolution, RoIAlign. So what a channel contributes to that layer can be computed for all
-# channels at once, and taken away. The derivation stands in `cxr_helpers/cam.py`.
+# Ask a narrower question: hold the box fixed, and see how its class probability changes. Between a
+# channel and the first layer of the box head everything is linear: a 1x1 convolution, nearest
+# upsampling, a 3x3 convolution, RoIAlign. Write $z$ for what the head's first layer gives. Without
+# channel $c$ it gives
+#
+# $$z_c = z - Q\,\delta_c, \qquad \delta_c = \sum_d \left(L_d W_c\right) R\left(S_d\, U A_c\right)$$
+#
+# with $U$ the upsampling, $S_d$ the nine shifts of the 3x3 convolution $L$, $W$ the 1x1 convolution,
+# $R$ RoIAlign, and $Q$ the layer's weights. So all channels are done with three matrix products, and
+# the detector runs once. The derivation stands in `cxr_helpers/ablation_fast.py`.
 
 # %%
-start = time.perf_counter()
-fast = {
-    arm: cam.ablate_box(detectors[arm], as_tensor, boxes[arm], label, layer=preset.layer)
-    for arm in slow
-}
-fast_seconds = (time.perf_counter() - start) / len(fast)
+fast = ablation_fast.ablate_box(*asked, item.box, item.label, layer=layer)
+brute = ablation_fast.brute_force_ablation(*asked, item.box, item.label, layer=layer)
+assert np.abs(brute.ablated - fast.ablated).max() < 1e-4
+print(f"{len(fast.ablated)} channels: fast and brute force agree to 0.0001.")
 
 # %% [markdown]
-# Fast is worth nothing if it is wrong. Brute force runs pyramid and head once for each channel, with
-# the same fixed box.
+# Brute force means: pyramid and head again for each channel, with the same fixed box. How long each
+# way takes is measured in the [benchmarks](../benchmarks/README.md), under explanation.py: the fast
+# way takes less than a hundredth of the library's time.
+#
+# But it is another question than the library's. There are two differences. The library lets the
+# box move. And a channel of C4 also feeds the next stage of the ResNet, C5; the fast way holds that
+# stage as it was. Brute force can run the next stage again, and so tell the two apart. Two maps are
+# compared by their rank correlation: 1 means that all pixels come in the same order.
 
 # %%
-brute = cam.brute_force_ablation(
-    detectors["pretrained"], as_tensor, boxes["pretrained"], label, layer=preset.layer
+later = ablation_fast.brute_force_ablation(
+    *asked, item.box, item.label, layer=layer, recompute_later=True
 )
-assert np.abs(brute.ablated - fast["pretrained"].ablated).max() < 1e-4
-print(f"{len(brute.ablated)} channels: fast and brute force agree to 0.0001.")
-
-# %% tags=["nbval-ignore-output"]
-print(f"library: {slow_seconds:.1f} s a box; fast way: {fast_seconds:.3f} s a box")
-
-# %%
-claim(slow_seconds > fast_seconds, "the fast way is the faster one", settings)
+shown = {
+    "library": slow.heatmap,
+    "fast": explaining.on_image(fast, picture.shape),
+    "next stage again": explaining.on_image(later, picture.shape),
+}
 
 # %%
-figure, axes = plt.subplots(2, 2, figsize=(7.5, 8))
-for (arm, ablation), line in zip(fast.items(), axes, strict=True):
-    quick = heatmaps.normalize_map(heatmaps.resize_map(ablation.heatmap, picture.shape))
-    for axis, name, heatmap in zip(line, ("library", "fast"), (slow[arm], quick), strict=True):
-        readers = next(b.readers for b in explained[arm] if (b.row, b.label) == (row, label))
-        detection_plots.show_heatmap(
-            axis, picture, heatmap, title=f"{arm}: {name}", truth_boxes=readers,
-            found_boxes=boxes[arm][None],
-        )  # fmt: skip
+ranks = {
+    name: sanity.rank_correlation(heatmap, shown["library"]) for name, heatmap in shown.items()
+}
+claim(ranks["fast"] > 0.2, "both ways light up similar places", settings)
+
+# %% [markdown]
+# Look at the figure; above each map is its rank correlation with the library's. Dashed is the
+# readers' box, solid the detected one; bright is where the evidence lies.
+
+# %%
+figure, axes = cam_plots.panels(1, 3, width=2.6)
+for axis, (name, heatmap) in zip(axes[0], shown.items(), strict=True):
+    cam_plots.show_heatmap(
+        axis, picture, heatmap, title=f"{name} ({ranks[name]:.2f})",
+        truth_boxes=item.readers, found_boxes=[item.box],
+    )  # fmt: skip
 plt.show()
 
 # %% [markdown]
-# Dashed is the readers' box, solid the detected one; bright is where the evidence lies. The two
-# columns answer two questions, so they need not agree. The library's score also falls when the box
-# slips away, and its channels reach the score through later stages too. The fast map shows what the
-# class of this very box rests on.
+# The maps need not agree: they answer different questions. If the third is much nearer to the first
+# than the second is, the way through C5 makes the difference; else it is the box that may move.
+#
+# Use the fast way for 'what does the class of this very box rest on', and the library for 'what
+# holds this box in its place'. Below, all maps come from the fast way.
+
+# %% [markdown]
+# ## Grad-CAM on the same box
+#
+# The same box, score and layer, but weights from the slope, averaged over the channel's pixels.
+# Watch two things: how the maps differ, and whether the slope at least predicts what removal costs.
+
+# %%
+slope = ablation_fast.box_gradient(*asked, item.box, item.label, layer=layer)
+library_slope = cam.grad_cam(*asked, [item.box], [item.label], layer=layer)
+gradient_map = heatmaps.normalize_map(heatmaps.resize_map(slope.heatmap, picture.shape))
+
+# %%
+pairs = {
+    "ablation": shown["fast"], "gradient": gradient_map,
+    "library, ablation": slow.heatmap, "library, gradient": library_slope.heatmap,
+}  # fmt: skip
+figure, axes = cam_plots.panels(1, 4)
+for axis, (name, heatmap) in zip(axes[0], pairs.items(), strict=True):
+    cam_plots.show_heatmap(
+        axis, picture, heatmap, title=name, truth_boxes=item.readers, found_boxes=[item.box]
+    )
+plt.show()
+
+# %% [markdown]
+# And for each channel: what its removal costs, against what a straight line along the gradient
+# predicts. On the gray line the two are equal.
+
+# %%
+cam_plots.plot_predicted(fast.score - fast.ablated, slope.score - slope.predicted)
+plt.show()
+
+# %% [markdown]
+# Where the points hug the line, the slope was right about each channel: this head is nearly straight
+# there. Even so Grad-CAM's map differs. Its weight is the slope *averaged over all places*, also
+# those outside the box, where the channel does not matter, and it never asks whether the channel
+# is active where its slope is steep. One box is an anecdote, so here are thirty.
+
+# %%
+thirty = found["pretrained"]["test"][:30]
+alike = []
+for finding, ablation in explaining.ablations(detectors["pretrained"], data, thirty, layer=layer):
+    tensor = det.gray_to_tensor(np.asarray(data.images.pixels[finding.row]))
+    gradient = ablation_fast.box_gradient(
+        detectors["pretrained"], tensor, finding.box, finding.label, layer=layer
+    )
+    alike.append(
+        {
+            "the line's prediction": np.corrcoef(ablation.ablated, gradient.predicted)[0, 1],
+            "Grad-CAM's weights": sanity.rank_correlation(ablation.weights, gradient.weights),
+        }
+    )
+
+# %%
+alike = pd.DataFrame(alike)
+axis = alike.plot.box(vert=False, figsize=(6, 1.6), xlim=(-1.05, 1.05))
+axis.set_xlabel("agreement with ablation (1: the same)")
+plt.show()
+
+# %%
+claim(
+    alike["Grad-CAM's weights"].median() < 0.9,
+    "Grad-CAM's weights rank the channels otherwise than ablation does",
+    settings,
+)
+
+# %% [markdown]
+# The lower box says how well a straight line predicts each removal; the upper one, how alike the two
+# methods rank the channels. If the lower is near 1 and the upper is not, it is the averaging that
+# misleads, not the slope.
 
 # %% [markdown]
 # ## Both arms, side by side
 #
-# Four findings that both detectors have found, chosen by their score and each of another class.
+# Findings that both detectors have placed, the surest of each class.
 
 # %% tags=["readme-picture"]
-chosen = list({s.label: s for s in reversed(shared)}.values())[::-1][:4]
-figure, axes = plt.subplots(2, len(chosen), figsize=(2.7 * len(chosen), 6), squeeze=False)
-for column, one in zip(axes.T, chosen, strict=True):
-    for axis, arm in zip(column, ("random", "pretrained"), strict=True):
-        item = next(b for b in explained[arm] if (b.row, b.label) == (one.row, one.label))
-        pixels = np.asarray(data.images.pixels[one.row])
-        heatmap = detection.heatmap_of(detectors[arm], pixels, item, layer=preset.layer)
-        detection_plots.show_heatmap(
-            axis, pixels, heatmap, title=f"{arm}: {vindr.CLASSES[one.label - 1]}",
-            truth_boxes=item.readers, found_boxes=item.box[None],
+chosen = list({a.label: (a, b) for a, b in reversed(shared)}.values())[::-1][:4]
+figure, axes = cam_plots.panels(2, len(chosen), width=2.5)
+for column, pair in zip(axes.T, chosen, strict=True):
+    for axis, arm, one in zip(column, detectors, pair, strict=True):
+        heatmap = explaining.heatmap_of(detectors[arm], data, one, layer=layer)
+        cam_plots.show_heatmap(
+            axis, np.asarray(data.images.pixels[one.row]), heatmap, title=f"{arm}: {one.name}",
+            truth_boxes=one.readers, found_boxes=[one.box],
         )  # fmt: skip
 plt.show()
 
@@ -268,131 +385,395 @@ plt.show()
 # %% [markdown]
 # ## Scores
 #
-# For each test image and each class that the readers saw in it: take the detector's best box of
-# that class, make its map, and compare the map with the readers' boxes. Three measures:
+# Three measures:
 #
-# - **pointing game**: does the brightest pixel lie in a box?
+# - **pointing game**: does the brightest pixel lie in a reader's box?
 # - **energy in the box**: which share of the map's brightness lies in the boxes?
-# - **IoU**: cut the map at half its maximum. How well does that region fit the boxes?
+# - **IoU**: cut the map at a threshold. How well does that region fit the boxes? The threshold is
+#   the one that is best on validation images, for each kind of map its own.
 #
-# And two maps that need no explanation: a bell in the middle of the image, and the detected box
-# itself, filled evenly.
+# And three maps that need no explanation: a bell in the middle of the image; how often the *training*
+# boxes of that class cover each pixel; and the detected box itself, filled evenly.
 
 # %%
 scores = {
-    arm: detection.score_heatmaps(detectors[arm], data, explained[arm], layer=preset.layer)
-    for arm in detectors
+    arm: explaining.score_maps(detector, data, found[arm]["val"], found[arm]["test"], layer=layer)
+    for arm, detector in detectors.items()
 }
-table = detection.score_table(scores, resamples=preset.resamples, seed=settings.seed)
+drawn = {"resamples": preset.resamples, "seed": settings.seed}
+table = explaining.score_table(scores, reference="pretrained", **drawn)
+
+# %% [markdown]
+# Each line is a mean over findings with its 95% interval over images. Look first at the three
+# baselines, then at the arms.
+
+# %%
+cam_plots.plot_scores(table)
+plt.show()
 
 # %% tags=["nbval-ignore-output"]
-print({arm: len(e) for arm, e in explained.items()}, "boxes explained")
+print({arm: len(f["test"]) for arm, f in found.items()}, "findings explained")
 table.pivot(index="map", columns="measure", values="value").round(3)
 
 # %%
-hits = table[table["measure"] == "pointing game"].set_index("map")["value"]
-better = [hits[arm] > hits["centered bell"] for arm in detectors]
+pointing = table[table["measure"] == explaining.POINTING].set_index("map")["value"]
+better = [pointing[arm] > pointing[explaining.BELL] for arm in detectors]
 claim(all(better), "every arm's brightest pixel lies in a box more often than a bell's", settings)
 
-# %%
-detection_plots.plot_scores(table)
-plt.show()
-
 # %% [markdown]
-# In the pointing game both arms beat the bell. In energy and IoU look for yourself: the map is
-# coarse and spreads over more than the box, so it may be no better than the bell there. One measure
-# alone would have told a nicer story.
+# One measure alone would tell a nicer story. In the pointing game both arms beat the bell. Whether
+# they beat the class prior, which has never seen the image, look for yourself: findings such as an
+# enlarged heart always lie at the same place, and a map of that place is hard to beat. Energy and
+# IoU ask for more than a pixel, and the map is coarse: one value stands for 16 x 16 pixels.
 #
-# Now look at the last line. The detected box itself, without any explanation, may well score higher
-# than the map: the detector was trained to put boxes where the readers do. So a good score of a map
-# does not prove that the map adds anything to the box. What it can add is *inside* the box, and
-# *around* it.
-#
-# The arms explain different boxes, since each found its own. So this table compares maps with
-# baselines; it does not say which arm looks at better places.
-
-# %% [markdown]
-# ## A check that a useless map would fail
-#
-# Randomize the detector, part by part, and draw the map of the same box again. A map that stays the
-# same shows the image, not what was learned. The number is the correlation with the first map.
-
-# %%
-steps = {"as trained": (), "+ head": ("head",), "+ pyramid": ("head", "pyramid")}
-steps["+ layer4"] = (*steps["+ pyramid"], "layer4")
-steps["+ layer3"] = (*steps["+ layer4"], "layer3")
-
-# %%
-item = next(b for b in explained["pretrained"] if (b.row, b.label) == (row, label))
-cascade = {
-    name: detection.heatmap_of(
-        cam.randomized_copy(detectors["pretrained"], parts, seed=settings.seed),
-        picture,
-        item,
-        layer=preset.layer,
-    )
-    for name, parts in steps.items()
-}
-
-# %%
-figure, axes = plt.subplots(1, len(cascade), figsize=(2.2 * len(cascade), 2.7))
-for axis, (name, heatmap) in zip(axes, cascade.items(), strict=True):
-    alike = detection.correlation(heatmap, cascade["as trained"])
-    detection_plots.show_heatmap(axis, picture, heatmap, title=f"{name}: {alike:.2f}")
-plt.show()
-
-# %% [markdown]
-# One box is an anecdote. The same for thirty boxes, with the head randomized alone and with
-# everything from `layer3` on.
-
-# %%
-some = explained["pretrained"][:30]
-checks = detection.randomization_check(
-    detectors["pretrained"], data, some, [steps["+ head"], steps["+ layer3"]],
-    layer=preset.layer, seed=settings.seed,
-)  # fmt: skip
-
-# %% tags=["nbval-ignore-output"]
-checks.mean().round(2)
+# The detected box itself, without any explanation, scores higher than its map: the detector was
+# trained to put boxes where the readers do. So a good score of a map does not prove that the map
+# adds anything to the box.
 
 # %%
 claim(
-    checks.iloc[:, -1].mean() < 0.5, "without learned weights the maps come out different", settings
+    pointing[explaining.BOX] > pointing[list(detectors)].max(),
+    "the detected box beats its own explanation in the pointing game",
+    settings,
 )
 
 # %% [markdown]
-# A correlation well below 1 means that the maps depend on the weights. It is not 0: bright and dark
-# parts of an image excite random filters too. That part of every heatmap has nothing to do with
-# learning.
+# ### Class by class
+#
+# Each class of which both arms explain ten findings or more; in brackets how many. The others are
+# too rare here to be scored on their own. Large findings have it easier: even a map of nothing has
+# more of its energy in a large box. So compare arms within a class, not classes.
 
 # %%
-summary = detection.score_summary(table)
+measures = (explaining.POINTING, explaining.ENERGY)
+by_class = explaining.class_table(scores, measures, at_least=10, **drawn)
+cam_plots.plot_class_scores(by_class)
+plt.show()
+
+# %% [markdown]
+# ### Which arm's maps lie better?
+#
+# Each arm found its own boxes, so the lines above are about different findings. Fair is the
+# difference on the findings that both explain: pretrained minus random, with its interval.
+
+# %%
+difference = explaining.paired_difference(scores["random"], scores["pretrained"], **drawn)
+named = difference.assign(name=difference["measure"])
+plots.plot_estimates(named, xlabel="pretrained - random, same findings")
+plt.show()
+
+# %% [markdown]
+# An interval that covers zero leaves it open which arm's maps lie better. These are one training run
+# of each arm: another seed may move the difference by more than the interval says.
+
+# %% [markdown]
+# ### Which layer?
+#
+# The layer was chosen before any map was seen, because the paper uses it. With the fast way one can
+# ask all of them, on *validation* images. Early layers have finer maps but know less; a box is
+# pooled from one level of the pyramid, and stages below that level do not reach it.
+
+# %%
+by_layer = explaining.pointing_by_layer(detectors["pretrained"], data, found["pretrained"]["val"])
+named = by_layer.rename(viewer.LAYER_NAMES).round(2)
+plots.plot_counts(named, xlabel="pointing game, validation (0 to 1)")
+plt.show()
+
+# %% [markdown]
+# ## Does the map depend on what was learned?
+#
+# ### Randomize the weights
+#
+# Draw the detector's weights anew, part by part from the output down, and make the map of the same
+# box again. A map that stays the same shows the image, not what was learned. First one box.
+
+# %%
+item, steps = example["pretrained"], {"as trained": detectors["pretrained"]}
+for name, changed in sanity.cascade(
+    detectors["pretrained"], sanity.DETECTOR_PARTS, seed=settings.seed
+):
+    steps[f"+ {name}"] = changed
+
+# %%
+figure, axes = cam_plots.panels(2, 4, width=1.9)
+for axis, (name, changed) in zip(axes.flat, steps.items(), strict=True):
+    heatmap = explaining.heatmap_of(changed, data, item, layer=layer)
+    cam_plots.show_heatmap(axis, picture, heatmap, title=name, truth_boxes=item.readers)
+plt.show()
+
+# %% [markdown]
+# Now thirty boxes: the rank correlation of each map with the map of the trained detector. For this
+# the maps are taken before what is negative is cut off.
+
+# %%
+checks = map_checks.randomization_check(
+    detectors["pretrained"], data, thirty, layer=layer, seed=settings.seed
+)
+cam_plots.plot_steps(checks, ylabel="rank correlation")
+plt.show()
+
+# %%
+claim(
+    checks["+ stem"].median() < 0.6,
+    "without any learned weight the maps come out different",
+    settings,
+)
+
+# %% [markdown]
+# The first step alone, new weights in the head, must already move the map: it decides which channels
+# count. What correlation is left at the end has nothing to do with learning: bright and dark parts
+# of an image excite random filters too.
+
+# %% [markdown]
+# ### Randomize the labels
+#
+# The other half of the check: train on labels that mean nothing. To do so with the whole detector
+# takes minutes. Here only the box head is trained anew, on the frozen features of the readers'
+# boxes and of background; three times: with the true labels, with the true labels from another
+# start, and with the labels shuffled.
+
+# %%
+heads, accuracy = random_labels.random_label_heads(
+    detectors["pretrained"], data, steps=250, seed=settings.seed
+)
+
+# %% tags=["nbval-ignore-output"]
+accuracy.round(2)
+
+# %%
+accuracy = accuracy["accuracy on validation boxes"]
+claim(
+    accuracy["true labels"] > accuracy["shuffled"] + 0.1,
+    "what was learned from shuffled labels does not carry over to validation boxes",
+    settings,
+)
+
+# %% [markdown]
+# The shuffled labels can only be learned by heart. Now compare the maps of two heads that learned the same with those of a head that learned nothing.
+
+# %%
+agreement = random_labels.agreement(heads, data, thirty, layer=layer)
+same, nothing = agreement["true labels again"], agreement["shuffled"]
+
+# %% tags=["nbval-ignore-output"]
+agreement.median().round(2).to_frame("rank correlation with the map of 'true labels'")
+
+# %%
+claim(
+    same.median() > nothing.median() + 0.05,
+    "heads that learned the same have more similar maps than one that learned by heart",
+    settings,
+)
+
+# %% [markdown]
+# So the map does depend on the labels. How far apart the two figures are says how much.
+
+# %% [markdown]
+# ### Delete and insert pixels
+#
+# If the map names the pixels that matter, the score must fall fast when they are blurred away, and
+# rise fast when they are put back into a blurred image. Two other orders for comparison: a random
+# map, and a bell on the detected box, which knows the box and nothing else.
+
+# %%
+curves, areas = map_checks.pixel_curves(
+    detectors["pretrained"], data, thirty[:15], layer=layer, seed=settings.seed
+)
+cam_plots.plot_curves(curves)
+plt.show()
+
+# %% tags=["nbval-ignore-output"]
+areas.mean().unstack().round(3)
+
+# %%
+claim(
+    areas["insertion", "ablation"].mean() > areas["insertion", "random map"].mean(),
+    "inserting pixels by the map brings the score back sooner than a random map does",
+    settings,
+)
+
+# %% [markdown]
+# Compare with the bell on the box, not only with random: a curve that the bare box beats has told us
+# nothing that we did not know from the box. And remember that a half blurred radiograph is an image
+# that the detector has never seen.
+
+# %% [markdown]
+# ## Failures
+#
+# ### Maps that lie elsewhere
+#
+# The surest findings whose map has no brightest pixel in a reader's box.
+
+# %%
+one = scores["pretrained"]
+one = one[(one["map"] == explaining.ABLATION) & (one[explaining.POINTING] == 0)]
+findings = viewer.by_key(found["pretrained"]["test"])
+missed = sorted(
+    (findings[key] for key in zip(one["row"], one["label"], strict=True)), key=lambda f: -f.score
+)[:4]
+
+# %%
+cam_plots.mosaic(
+    [np.asarray(data.images.pixels[f.row]) for f in missed],
+    [explaining.heatmap_of(detectors["pretrained"], data, f, layer=layer) for f in missed],
+    [f"{f.name} {f.score:.2f}" for f in missed],
+    truth_boxes=[f.readers for f in missed],
+    found_boxes=[[f.box] for f in missed],
+)
+plt.show()
+
+# %% [markdown]
+# The boxes may be right all the same. Ablation weighs whole channels: a channel that matters inside
+# the box lights up everywhere else where it is active, other organs included. That is a limit of the
+# method, and no proof that the detector looked there.
+
+# %% [markdown]
+# ### Right for the wrong reason
+#
+# Now a network that does look elsewhere, because we made it so. The task: is the heart enlarged?
+# Into 95% of the training images with the finding, and 5% of those without, we draw a technician's
+# letter; in a second experiment a tube; in a third the black border of a collimator. A control is
+# trained on the same images without anything drawn.
+
+# %%
+train_images = shortcut.finding_images(data, "train", "Cardiomegaly")
+test_images = shortcut.finding_images(data, "test", "Cardiomegaly")
+trials = shortcut.run_trials(train_images, test_images, epochs=16, seed=settings.seed)
+print(f"{len(train_images.labels)} training and {len(test_images.labels)} test images")
+
+# %% [markdown]
+# AUROC on test images: with the shortcut where it was in training, without it, and with it in the
+# healthy images instead.
+
+# %% tags=["nbval-ignore-output"]
+auroc = {trial.kind: trial.auroc for trial in trials}
+pd.concat(auroc, names=["shortcut", "network"]).round(2)
+
+# %%
+falls = [t.loc["shortcut", "as in training"] - t.loc["shortcut", "swapped"] for t in auroc.values()]
+claim(min(falls) > 0.15, "each shortcut network fails once the shortcut is moved", settings)
+
+# %% [markdown]
+# The first column is what a test set from the same hospital would show: a very good network. Only the
+# swapped images tell. Would a heatmap have told? Every image below has the finding (dashed) and the
+# object.
+
+# %%
+sick = np.flatnonzero(test_images.labels == 1)[:4]
+figure, axes = cam_plots.panels(3, 4, width=1.9)
+for line, trial in zip(axes, trials, strict=True):
+    for axis, i, network in zip(line, np.repeat(sick[:2], 2), list(trial.nets) * 2, strict=True):
+        image = trial.test.pixels[i]
+        cam_plots.show_heatmap(
+            axis, image, shortcut.ablation_heatmap(trial.nets[network], image),
+            title=f"{trial.kind}: {network}", truth_boxes=test_images.boxes[i],
+        )  # fmt: skip
+plt.show()
+
+# %% [markdown]
+# And counted over all test images with the finding: which share of the map lies on the object, which
+# in the finding's box?
+
+# %%
+energy = shortcut.energy_table(trials)
+shares = energy.groupby(["shortcut", "net"])[list(energy.columns[-2:])].mean()
+
+# %% tags=["nbval-ignore-output"]
+shares.round(2)
+
+# %%
+on_object = shares["on the shortcut"].unstack()
+claim(
+    (on_object["shortcut"] > on_object["control"]).all(),
+    "the shortcut networks' maps lie more on the object than the control's",
+    settings,
+)
+
+# %% [markdown]
+# On average the map gives the shortcut away. But look at single images: here we know what was drawn
+# and where to look, and can compare with a control. In a clinic nobody knows which object to look
+# for. A heatmap may raise a suspicion; only an experiment confirms it: move the object, and see
+# whether the score follows.
+
+# %% [markdown]
+# ## See for yourself
+#
+# Choose arm, image, box, layer and threshold. The white line is where the map reaches the threshold;
+# the IoU is that of the region inside it with the readers' boxes. In a page that is only read, the
+# figure below shows all layers of one finding instead.
+
+# %%
+arms = {arm: (detector, found[arm]["test"]) for arm, detector in detectors.items()}
+viewer.viewer(arms, data)
+
+# %%
+viewer.static_view(arms, data, (item.row, item.label), level=0.5)
+plt.show()
+
+# %% [markdown]
+# The further right, the coarser the map: a stage that lies below the pooled level stays empty.
+
+# %%
+summary = {
+    measure: table[table["measure"] == measure]
+    .set_index("map")[["value", "low", "high"]]
+    .T.to_dict()
+    for measure in explaining.MEASURES
+}
 results.add(
-    **{m: {arm: v for arm, v in by_map.items() if arm in detectors} for m, by_map in summary.items()},
-    baselines={m: {k: v for k, v in by_map.items() if k not in detectors}
-               for m, by_map in summary.items()},
-)  # fmt: skip
+    **summary,
+    difference=difference.set_index("measure")[["value", "low", "high"]].T.to_dict(),
+    rank_correlation_with_library=ranks["fast"],
+    randomized=checks.median().to_dict(),
+    random_labels=agreement.median().to_dict(),
+    shortcut={kind: t.loc["shortcut"].to_dict() for kind, t in auroc.items()},
+)
 results.save().name
 
 # %% [markdown]
+# ## What a heatmap may be used for in a clinic, and what not
+#
+# It may:
+#
+# - help developers to find a suspicion, such as a marker that lights up, to be tested by experiment;
+# - help to debug: a map on the image's border points to a mistake in preparing the images;
+# - be shown beside a score in a study of readers that measures whether it helps or harms.
+#
+# It may not:
+#
+# - prove that a finding is there, or where it ends: the map is coarse, and here it fits the readers'
+#   boxes worse than the box that was detected;
+# - prove that a network is right for the right reason: a plausible map is what a reader expects to
+#   see, and the checks above are about averages, not about the image on the screen;
+# - replace a test on patients of another hospital, which is what reveals a shortcut;
+# - stand in for a diagnosis, or calm a doubt about one.
+#
 # ## What this does not show
 #
 # A map shows what the score rests on, not whether that is a good reason. A score against boxes asks
-# whether the network looks where readers look; a network may be right for another reason. The map
-# has one value for 16 x 16 pixels of the image, so it cannot point into a small box. And on the
+# whether the network looks where readers look; it may be right for another reason. One detector of
+# each arm was explained, so nothing here separates pretraining from the luck of a seed. And on the
 # demo the findings are synthetic: that a map lies on them says nothing about patients.
 #
 # ## What you learned
 #
 # - Ablation-CAM weighs each channel by the share of the score that is lost without it.
+# - A slope is blind to a score that is sure of itself; ablation is blind to channels that say the
+#   same.
 # - The library reruns the detector for each channel; with the box fixed, linear algebra does.
-# - A score of a map means little without a baseline, and the detected box is a strong one.
-# - A map that survives randomized weights explains nothing.
+# - A score of a map means little without baselines; where the class usually lies, and the detected
+#   box, are strong ones.
+# - A map that survives random weights or random labels explains nothing.
+# - A map can give a shortcut away, but moving the object proves it.
+# - A heatmap is a tool for questions, not for diagnoses.
 #
 # ## Questions to think about
 #
-# 1. Two channels carry the same information. What share does ablation give to each?
-# 2. The score of the detected box itself is high. Construct a map that beats it in energy and means
-#    nothing.
-# 3. A marker letter stands beside every abnormal image of one hospital. Would these scores reveal a
-#    detector that reads the letter?
+# 1. Two channels carry the same information. What share does ablation give to each? What would you
+#    remove to find them?
+# 2. The detected box scores higher than its map. Construct a map that beats the box in energy and
+#    means nothing.
+# 3. The class prior never sees the image. Which findings would it score worst on, and which of the
+#    three measures would tell?
+# 4. A marker letter stands beside every abnormal image of one hospital, *inside* the readers' boxes.
+#    Which of the checks above would still reveal it?

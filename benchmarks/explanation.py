@@ -1,0 +1,211 @@
+"""How much faster is the fast Ablation-CAM, is it exact, and how does it relate to the library's?
+
+    python benchmarks/explanation.py
+    python benchmarks/explanation.py --parts speed relation --findings 4
+
+`speed`: pytorch-grad-cam's AblationCAM with all channels of the layer and its own batch size,
+against the fast path; the same detector, image and box, in turn. `relation`: largest difference
+from brute force with the box fixed, and rank correlations with the library's map and weights.
+`scores`: time to score the maps of both arms over the whole test set. `large`: a torchvision
+Faster R-CNN ResNet-50-FPN at 192 pixels with random weights; the library's time on all channels is
+extrapolated from a share of them.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torchvision.models.detection import fasterrcnn_resnet50_fpn
+
+from cxr_helpers import ablation_fast, cam, heatmaps, sanity
+from cxr_helpers import detector as det
+from cxr_helpers.course import detection, explaining
+from cxr_helpers.course.data import load_vindr
+from cxr_helpers.course.results import Results
+from cxr_helpers.course.settings import load_settings
+
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("speed", "relation", "scores", "large")
+TIMES_FASTER, MAX_DIFFERENCE, MAX_SECONDS = 100, 1e-4, 60
+LIBRARY_BATCH = 32  # AblationCAM's default
+REPEATS = 15
+LARGE_SHARE = 0.0125  # from either end of the library's ranking, so 2.5% of the channels
+
+
+def seconds_of(function, repeats: int) -> float:
+    """Median seconds of some calls, after one that is not counted."""
+    function()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))
+
+
+def prepare(settings) -> dict:
+    """Data, detectors of both arms, and their findings in validation and test images."""
+    data = load_vindr(settings)
+    preset = settings.explain
+    detectors, found = {}, {}
+    for arm in ("random", "pretrained"):
+        detector, path = detection.train_or_load_detector(settings, data, arm, seed=settings.seed)
+        detectors[arm] = detector
+        found[arm] = {}
+        for part in ("val", "test"):
+            rows = data.rows(part, abnormal_only=True)
+            found[arm][part] = explaining.findings(
+                data, rows, detection.predictions(detector, path, data, rows),
+                threshold=preset.score_threshold, max_images=len(rows),
+            )  # fmt: skip
+    return {"data": data, "detectors": detectors, "found": found, "layer": preset.layer}
+
+
+def chosen_findings(bench: dict, count: int) -> list[explaining.Finding]:
+    """The surest finding of each class, then the surest of what is left."""
+    items = sorted(bench["found"]["pretrained"]["test"], key=lambda f: -f.score)
+    first = {item.label: item for item in reversed(items)}.values()
+    rest = [item for item in items if item not in list(first)]
+    return sorted(first, key=lambda f: -f.score)[:count] + rest[: max(0, count - len(first))]
+
+
+def measure_speed(bench: dict, count: int) -> tuple[dict, bool]:
+    """Seconds of both ways for some findings, one after the other."""
+    detector, data, layer = bench["detectors"]["pretrained"], bench["data"], bench["layer"]
+    rows = []
+    for item in chosen_findings(bench, count):
+        image = det.gray_to_tensor(np.asarray(data.images.pixels[item.row]))
+        start = time.perf_counter()
+        cam.ablation_cam(
+            detector, image, item.box[None], [item.label], layer=layer, batch_size=LIBRARY_BATCH
+        )
+        library = time.perf_counter() - start
+        fast = seconds_of(
+            lambda image=image, item=item: ablation_fast.ablate_box(
+                detector, image, item.box, item.label, layer=layer
+            ),
+            REPEATS,
+        )
+        rows.append({"class": item.name, "library": library, "fast": fast, "times": library / fast})
+    table = pd.DataFrame(rows)
+    channels = detector.backbone.body[layer][-1].conv2.out_channels
+    print(f"{layer}, {channels} channels, {data.images.size} px, {torch.get_num_threads()} threads")
+    print(table.round(3).to_string(index=False))
+    times = float(table["times"].median())
+    kept = times >= TIMES_FASTER
+    print(f"median: {times:.0f} times faster; aim {TIMES_FASTER}: {'kept' if kept else 'not kept'}")
+    return {"channels": channels, "seconds": table.to_dict("records"), "times": times}, kept
+
+
+def measure_relation(bench: dict, count: int) -> tuple[dict, bool]:
+    """Differences from brute force, and rank correlations with the library."""
+    detector, data, layer = bench["detectors"]["pretrained"], bench["data"], bench["layer"]
+    rows = []
+    for item in chosen_findings(bench, count):
+        image = det.gray_to_tensor(np.asarray(data.images.pixels[item.row]))
+        asked = (detector, image, item.box, item.label)
+        fast = ablation_fast.ablate_box(*asked, layer=layer)
+        brute = ablation_fast.brute_force_ablation(*asked, layer=layer)
+        later = ablation_fast.brute_force_ablation(*asked, layer=layer, recompute_later=True)
+        library = cam.ablation_cam(detector, image, item.box[None], [item.label], layer=layer)
+        shown = explaining.on_image(fast, library.heatmap.shape)
+        recomputed = explaining.on_image(later, library.heatmap.shape)
+        rows.append(
+            {
+                "class": item.name,
+                "difference from brute force": float(np.abs(fast.ablated - brute.ablated).max()),
+                "map / library": sanity.rank_correlation(shown, library.heatmap),
+                "weights / library": sanity.rank_correlation(fast.weights, library.weights),
+                "map / later stages recomputed": sanity.rank_correlation(shown, recomputed),
+                "recomputed / library": sanity.rank_correlation(recomputed, library.heatmap),
+                "same brightest pixel": float(
+                    shown.argmax() == heatmaps.normalize_map(library.heatmap).argmax()
+                ),
+            }
+        )
+    table = pd.DataFrame(rows)
+    worst = float(table["difference from brute force"].max())
+    print(table.round(7).to_string(index=False))
+    print("median:", table.drop(columns="class").median().round(3).to_dict())
+    kept = worst <= MAX_DIFFERENCE
+    print(f"worst difference {worst:.1e}; aim {MAX_DIFFERENCE}: {'kept' if kept else 'not kept'}")
+    return {"findings": table.to_dict("records")}, kept
+
+
+def measure_scores(bench: dict) -> tuple[dict, bool]:
+    """Seconds to make and score all maps of both arms, thresholds from validation included."""
+    seconds = {}
+    for arm, detector in bench["detectors"].items():
+        found = bench["found"][arm]
+        start = time.perf_counter()
+        explaining.score_maps(
+            detector, bench["data"], found["val"], found["test"], layer=bench["layer"]
+        )
+        seconds[arm] = time.perf_counter() - start
+        print(f"{arm}: {len(found['test'])} test findings, {seconds[arm]:.1f} s")
+    total = sum(seconds.values())
+    kept = total <= MAX_SECONDS
+    print(f"both arms: {total:.1f} s; aim {MAX_SECONDS}: {'kept' if kept else 'not kept'}")
+    return {"seconds": seconds}, kept
+
+
+def measure_large() -> dict:
+    """The library on a share of the channels of a ResNet-50's C4, and the fast path on all."""
+    torch.manual_seed(0)
+    detector = fasterrcnn_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=15, min_size=192, max_size=192,
+        box_score_thresh=0.0,
+    ).eval()  # fmt: skip
+    image = torch.rand(1, 192, 192).expand(3, -1, -1)
+    with torch.no_grad():
+        found = detector([image])[0]
+    box, label = found["boxes"][0].tolist(), int(found["labels"][0])
+    start = time.perf_counter()
+    cam.ablation_cam(detector, image, [box], [label], ratio=LARGE_SHARE, batch_size=LIBRARY_BATCH)
+    part = time.perf_counter() - start
+    library = part / (2 * LARGE_SHARE)
+    fast = seconds_of(lambda: ablation_fast.ablate_box(detector, image, box, label), 5)
+    print(
+        f"ResNet-50-FPN, 192 px, 1,024 channels of C4: library {library:.0f} s (extrapolated from "
+        f"{2 * LARGE_SHARE:.1%} of the channels in {part:.1f} s), fast {fast:.2f} s, "
+        f"{library / fast:.0f} times"
+    )
+    return {"library": library, "measured_share": 2 * LARGE_SHARE, "fast": fast}
+
+
+def main() -> int:
+    """Run from the command line; 1 where an aim is not kept."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--findings", type=int, default=6, help="findings of speed and relation")
+    options = parser.parse_args()
+    settings = load_settings()
+    name = "explanation" if settings.is_demo else f"explanation_{settings.data}"
+    results = Results(name, settings, folder=ROOT / "runs" / "benchmarks")
+    kept = []
+    if options.parts != ["large"]:
+        bench = prepare(settings)
+    if "speed" in options.parts:
+        speed, held = measure_speed(bench, options.findings)
+        results.add(speed=speed)
+        kept.append(held)
+    if "relation" in options.parts:
+        relation, held = measure_relation(bench, options.findings)
+        results.add(relation=relation)
+        kept.append(held)
+    if "scores" in options.parts:
+        scores, held = measure_scores(bench)
+        results.add(scores=scores)
+        kept.append(held)
+    if "large" in options.parts:
+        results.add(large=measure_large())
+    results.save()
+    return 0 if all(kept) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
