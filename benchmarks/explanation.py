@@ -68,9 +68,12 @@ def prepare(settings) -> dict:
 def chosen_findings(bench: dict, count: int) -> list[explaining.Finding]:
     """The surest finding of each class, then the surest of what is left."""
     items = sorted(bench["found"]["pretrained"]["test"], key=lambda f: -f.score)
-    first = {item.label: item for item in reversed(items)}.values()
-    rest = [item for item in items if item not in list(first)]
-    return sorted(first, key=lambda f: -f.score)[:count] + rest[: max(0, count - len(first))]
+    surest: list[explaining.Finding] = []
+    rest: list[explaining.Finding] = []
+    for item in items:
+        known = item.label in {one.label for one in surest}
+        (rest if known else surest).append(item)
+    return (surest + rest)[:count]
 
 
 def measure_speed(bench: dict, count: int) -> tuple[dict, bool]:
