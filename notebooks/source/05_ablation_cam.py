@@ -421,14 +421,13 @@ better = [pointing[arm] > pointing[explaining.BELL] for arm in detectors]
 claim(all(better), "every arm's brightest pixel lies in a box more often than a bell's", settings)
 
 # %% [markdown]
-# One measure alone would tell a nicer story. In the pointing game both arms beat the bell. Whether
-# they beat the class prior, which has never seen the image, look for yourself: findings such as an
-# enlarged heart always lie at the same place, and a map of that place is hard to beat. Energy and
-# IoU ask for more than a pixel, and the map is coarse: one value stands for 16 x 16 pixels.
+# One measure alone would tell a nicer story: in the pointing game both arms beat the bell. Now look
+# at the class prior, which has never seen the image. An enlarged heart always lies at the same
+# place, and a map of that place is hard to beat. Energy and IoU ask for more than one pixel, and
+# there the map pays for lighting up so much beside the box.
 #
-# The detected box itself, without any explanation, scores higher than its map: the detector was
-# trained to put boxes where the readers do. So a good score of a map does not prove that the map
-# adds anything to the box.
+# Last, the detected box itself, without any explanation: the detector was trained to put boxes where
+# the readers do. So a good score of a map does not prove that the map adds anything to the box.
 
 # %%
 claim(
@@ -502,7 +501,8 @@ for axis, (name, changed) in zip(axes.flat, steps.items(), strict=True):
 plt.show()
 
 # %% [markdown]
-# Now thirty boxes: the rank correlation of each map with the map of the trained detector. For this
+# An empty panel means that nothing speaks for the box any more: every channel's weight is negative,
+# or zero. Now thirty boxes: the rank correlation of each map with the map of the trained detector. For this
 # the maps are taken before what is negative is cut off.
 
 # %%
@@ -520,9 +520,9 @@ claim(
 )
 
 # %% [markdown]
-# The first step alone, new weights in the head, must already move the map: it decides which channels
-# count. What correlation is left at the end has nothing to do with learning: bright and dark parts
-# of an image excite random filters too.
+# The first step alone, new weights in the head, already scrambles the map: the head decides which
+# channels count. What correlation single boxes keep at the end has nothing to do with learning:
+# bright and dark parts of an image excite random filters too.
 
 # %% [markdown]
 # ### Randomize the labels
@@ -592,10 +592,18 @@ claim(
     settings,
 )
 
+# %%
+claim(
+    areas["deletion", "bell on the box"].mean() < areas["deletion", "ablation"].mean(),
+    "deleting the bare box hurts the score sooner than deleting by the map does",
+    settings,
+)
+
 # %% [markdown]
-# Compare with the bell on the box, not only with random: a curve that the bare box beats has told us
-# nothing that we did not know from the box. And remember that a half blurred radiograph is an image
-# that the detector has never seen.
+# So the map knows more than chance, and less than the box itself: the pixels that the score rests on
+# lie in the box, and the map spreads beyond it. Had we compared with random alone, the map would
+# have passed with honors. And remember that a half blurred radiograph is an image that the detector
+# has never seen.
 
 # %% [markdown]
 # ## Failures
@@ -624,8 +632,9 @@ plt.show()
 
 # %% [markdown]
 # The boxes may be right all the same. Ablation weighs whole channels: a channel that matters inside
-# the box lights up everywhere else where it is active, other organs included. That is a limit of the
-# method, and no proof that the detector looked there.
+# the box lights up everywhere else where it is active, at the edge of the picture too, where the
+# collimator's border excites many channels. That is a limit of the method, and no proof that the
+# detector looked there.
 
 # %% [markdown]
 # ### Right for the wrong reason
