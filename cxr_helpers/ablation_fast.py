@@ -71,6 +71,11 @@ class BoxAblation:
             channels have no sign convention.
         covered: share of the map's height and width that shows the image; the rest is the padding
             that the detector adds to a side not divisible by 32.
+
+    >>> maps = np.array([[[4.0, 0.0]], [[0.0, 2.0]]])
+    >>> ablation = BoxAblation(0.8, np.array([0.2, 0.8]), maps)
+    >>> ablation.weights.round(2).tolist(), ablation.heatmap.round(2).tolist()
+    ([0.75, 0.0], [[3.0, 0.0]])
     """
 
     score: float

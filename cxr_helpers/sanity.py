@@ -139,6 +139,9 @@ class Curve:
     Attributes:
         share: (S + 1,) share of the pixels changed, from 0 to 1.
         score: (S + 1,) score at each.
+
+    >>> Curve(np.array([0, 0.5, 1]), np.array([1.0, 0.0, 0.0])).area
+    0.25
     """
 
     share: np.ndarray
