@@ -89,7 +89,7 @@ def plot_scores(scores: pd.DataFrame, *, limits: tuple[float, float] = (0, 1)) -
         limits: of the horizontal axes.
     """
     measures, maps = list(dict.fromkeys(scores["measure"])), list(dict.fromkeys(scores["map"]))
-    size = (2.7 * len(measures), 0.4 * len(maps) + 1.2)
+    size = (1 + 2.3 * len(measures), 0.4 * len(maps) + 1.2)
     figure, axes = plt.subplots(1, len(measures), figsize=size, squeeze=False, sharey=True)
     for axis, measure in zip(axes.flat, measures, strict=True):
         part = scores[scores["measure"] == measure].set_index("map")

@@ -16,8 +16,9 @@ from cxr_helpers import detector as det
 from cxr_helpers.course import detection
 from cxr_helpers.course.data import VindrData
 
-POINTING, ENERGY, IOU = "pointing game", "energy in the box", "IoU, threshold from validation"
-MEASURES = (POINTING, ENERGY, IOU)
+POINTING, ENERGY = "pointing game", "energy in the box"
+IOU, BEST_IOU = "IoU, validation's threshold", "IoU, own best threshold"
+MEASURES = (POINTING, ENERGY, IOU, BEST_IOU)
 ABLATION, PRIOR, BELL, BOX = "ablation", "class prior", "centered bell", "detected box"
 
 
@@ -164,8 +165,9 @@ def score_maps(
         layer: of `ablation_fast.LAYERS`.
 
     Returns:
-        A row for each test finding and map: row, label, map, the measures, `level` (the threshold)
-        and `best IoU` (at the threshold that is best for this very map: an upper bound).
+        A row for each test finding and map: row, label, map, the measures, and `level` (the
+        threshold). The last measure takes the threshold that is best for this very map and its
+        boxes: no honest score, but an upper bound.
 
     Raises:
         ValueError: there is no finding to choose by, or none to score.
@@ -182,9 +184,11 @@ def score_maps(
     for name, values in scored.items():
         best = int(np.argmax(chosen[name][:, 2:].mean(axis=0)))
         ious = values[:, 2:]
-        columns = {POINTING: values[:, 0], ENERGY: values[:, 1], IOU: ious[:, best]}
-        more = {"level": heatmaps.LEVELS[best], "best IoU": ious.max(axis=1)}
-        tables.append(pd.DataFrame({**names, "map": name, **columns, **more}))
+        measured = (values[:, 0], values[:, 1], ious[:, best], ious.max(axis=1))
+        columns = dict(zip(MEASURES, measured, strict=True))
+        tables.append(
+            pd.DataFrame({**names, "map": name, **columns, "level": heatmaps.LEVELS[best]})
+        )
     return pd.concat(tables, ignore_index=True)
 
 

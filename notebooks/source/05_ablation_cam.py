@@ -385,12 +385,14 @@ plt.show()
 # %% [markdown]
 # ## Scores
 #
-# Three measures:
+# Four measures:
 #
 # - **pointing game**: does the brightest pixel lie in a reader's box?
 # - **energy in the box**: which share of the map's brightness lies in the boxes?
 # - **IoU**: cut the map at a threshold. How well does that region fit the boxes? The threshold is
-#   the one that is best on validation images, for each kind of map its own.
+#   the one that is best on validation images, for each kind of map its own;
+# - the same at the threshold that is best for this very map and these very boxes: not an honest
+#   score, but no threshold could give more.
 #
 # And three maps that need no explanation: a bell in the middle of the image; how often the *training*
 # boxes of that class cover each pixel; and the detected box itself, filled evenly.
