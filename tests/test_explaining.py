@@ -1,5 +1,7 @@
 """The glue of notebook 05 on made-up data and a tiny detector."""
 
+from types import SimpleNamespace
+
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
@@ -35,7 +37,7 @@ def data():
     pixels = rng.integers(0, 256, size=(8, SIZE, SIZE), dtype=np.uint8)
     images = PackedImages(pixels, ids, np.full((8, 2), SIZE), {})
     split = np.array(["train"] * 4 + ["val"] * 2 + ["test"] * 2)
-    return VindrData(None, fused, images, split)
+    return VindrData(SimpleNamespace(boxes=None), fused, images, split)
 
 
 @pytest.fixture(scope="module")
