@@ -1,4 +1,4 @@
-"""How good is a detector: average precision, FROC and their intervals.
+"""Average precision of a detector with intervals that cost seconds.
 
 Detections are matched to the truth once. Every later question, a thousand bootstrap resamples
 included, is answered from the list of matched scores, without running the detector or the
@@ -8,9 +8,9 @@ All boxes are xyxy in pixels. Predictions and truths are lists with one dict for
 `boxes` (n, 4), `labels` (n,) from 1, and for predictions `scores` (n,). Arrays or tensors.
 
 Sources: Lin et al., Microsoft COCO, https://arxiv.org/abs/1405.0312, and its `cocoeval.py` for
-the matching and the 101 recall points; Bandos et al., Area under the FROC curve, Biometrics 2009.
+the matching and the 101 recall points.
 
-Needs: numpy, scipy, torch, torchmetrics, faster-coco-eval.
+Needs: numpy, scipy.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,21 +35,6 @@ class Interval:
     def as_dict(self) -> dict[str, float]:
         """The three numbers by name."""
         return {"value": self.value, "low": self.low, "high": self.high}
-
-
-@dataclass(frozen=True)
-class CocoResult:
-    """Average precision as COCO computes it.
-
-    Attributes:
-        mean: over the classes that the truth holds.
-        per_class: average precision of each of these classes by name.
-        absent: names of the classes that no truth box has; they are not averaged in.
-    """
-
-    mean: float
-    per_class: dict[str, float]
-    absent: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -101,51 +86,6 @@ def box_iou(a_xyxy: np.ndarray, b_xyxy: np.ndarray) -> np.ndarray:
     return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
 
 
-def coco_average_precision(
-    predictions: Boxes, truths: Boxes, *, class_names: Sequence[str], iou_threshold: float = 0.5
-) -> CocoResult:
-    """Average precision through torchmetrics, computed by faster-coco-eval.
-
-    Args:
-        predictions: one dict for each image, see the module.
-        truths: one dict for each image, in the same order.
-        class_names: names of the classes 1, 2, ...
-        iou_threshold: 0.5 gives mAP50.
-
-    Raises:
-        ValueError: lengths differ, a key is absent, a shape is wrong, a label has no name, a
-            number is not finite, or no image has a truth box.
-    """
-    import torch
-    from torchmetrics.detection import MeanAveragePrecision
-
-    predicted = _check(predictions, len(class_names), "prediction")
-    true = _check(truths, len(class_names), "truth")
-    _check_pairs(predicted, true)
-    metric = MeanAveragePrecision(
-        iou_type="bbox",
-        iou_thresholds=[iou_threshold],
-        rec_thresholds=RECALL_POINTS.tolist(),  # float64 as in COCO; torchmetrics' own are float32
-        class_metrics=True,
-        backend="faster_coco_eval",
-    )
-    metric.warn_on_many_detections = False
-    as_tensors = [
-        [{k: torch.as_tensor(v) for k, v in one.items()} for one in boxes]
-        for boxes in (predicted, true)
-    ]
-    metric.update(*as_tensors)
-    result = metric.compute()
-    present = {int(label) for one in true for label in one["labels"]}
-    if not present:
-        raise ValueError("no image has a truth box, so there is no average precision")
-    pairs = zip(result["classes"].ravel(), result["map_per_class"].ravel(), strict=True)
-    values = {int(label): float(ap) for label, ap in pairs if int(label) in present}
-    per_class = {class_names[label - 1]: ap for label, ap in sorted(values.items())}
-    absent = tuple(name for name in class_names if name not in per_class)
-    return CocoResult(float(np.mean(list(per_class.values()))), per_class, absent)
-
-
 def match_detections(
     predictions: Boxes,
     truths: Boxes,
@@ -167,7 +107,8 @@ def match_detections(
         max_detections: of each image and class, those with the highest scores.
 
     Raises:
-        ValueError: as in `coco_average_precision`, but truth boxes may be absent.
+        ValueError: lengths differ, a key is absent, a shape is wrong, a label has no name, a
+            number is not finite, or a box ends before it begins.
     """
     predicted = _check(predictions, len(class_names), "prediction")
     true = _check(truths, len(class_names), "truth")
@@ -269,57 +210,6 @@ def _class_precision(matches: Matches, label: int, weights: np.ndarray) -> np.nd
     return np.where(truths > 0, area, np.nan)
 
 
-def sensitivity_at(
-    matches: Matches,
-    false_positives: Sequence[float] = (1.0,),
-    image_weights: np.ndarray | None = None,
-) -> np.ndarray:
-    """FROC: share of all truth boxes found, at given mean numbers of false positives an image.
-
-    All classes share one threshold of the score; a detection of the wrong class is a false
-    positive. Images without any finding belong in `matches`: they are where false positives
-    count.
-
-    Args:
-        matches: of N images.
-        false_positives: mean numbers for each image, positive.
-        image_weights: (B, N) counts of each image, or None for every image once.
-
-    Returns:
-        (F,) float64 in [0, 1], or (B, F). NaN where no weighted image has a truth box.
-    """
-    weights = _weights(matches, image_weights)
-    truths = weights @ matches.truths.sum(axis=1)  # (B,)
-    each = weights[:, matches.image]  # (B, M)
-    found = np.cumsum(each * matches.hit, axis=1)
-    wrong = np.cumsum(each * ~matches.hit, axis=1) / np.maximum(weights.sum(1), 1)[:, None]
-    ends = np.append(np.diff(matches.score) != 0, True)[: len(matches.score)]
-    values = np.zeros((len(weights), len(false_positives)))
-    for f, limit in enumerate(false_positives):
-        allowed = ends & (wrong <= limit)  # whole groups of equal scores only
-        values[:, f] = np.where(allowed, found, 0).max(axis=1, initial=0)
-    values = np.where(truths[:, None] > 0, values / np.maximum(truths, 1)[:, None], np.nan)
-    return values if image_weights is not None else values[0]
-
-
-def froc_curve(matches: Matches) -> tuple[np.ndarray, np.ndarray]:
-    """False positives an image and sensitivity, at every score, for drawing.
-
-    Returns:
-        Two (S,) arrays, ascending, that start at 0 and 0.
-
-    Raises:
-        ValueError: no image has a truth box.
-    """
-    truths = matches.truths.sum()
-    if not truths:
-        raise ValueError("no image has a truth box, so there is no sensitivity")
-    ends = np.append(np.diff(matches.score) != 0, True)[: len(matches.score)]
-    wrong = np.cumsum(~matches.hit)[ends] / len(matches.truths)
-    found = np.cumsum(matches.hit)[ends] / truths
-    return np.append(0.0, wrong), np.append(0.0, found)
-
-
 def bootstrap(
     statistic: Callable[[np.ndarray], np.ndarray],
     n_images: int,
@@ -361,11 +251,27 @@ def bootstrap(
     value = float(statistic(np.ones((1, n_images)))[0])
     if np.isnan(value):
         raise ValueError("the statistic is undefined on these images; is there a truth box?")
+    drawn = resampled(statistic, n_images, resamples=resamples, seed=seed, chunk=chunk)
+    return Interval(value, *_bias_corrected(drawn, value, confidence))
+
+
+def resampled(
+    statistic: Callable[[np.ndarray], np.ndarray],
+    n_images: int,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    chunk: int = 100,
+) -> np.ndarray:
+    """The statistic on each resample of the images, (resamples, ...); arguments as in `bootstrap`.
+
+    The same seed draws the same images, whatever the statistic is.
+    """
     rng = np.random.default_rng(seed)
     share = np.full(n_images, 1 / n_images)
     sizes = [min(chunk, resamples - start) for start in range(0, resamples, chunk)]
     drawn = [statistic(rng.multinomial(n_images, share, n).astype(float)) for n in sizes]
-    return Interval(value, *_bias_corrected(np.concatenate(drawn), value, confidence))
+    return np.concatenate(drawn)
 
 
 def _bias_corrected(drawn: np.ndarray, value: float, confidence: float) -> tuple[float, float]:
@@ -428,6 +334,12 @@ def _check(boxes: Boxes, n_classes: int, kind: str) -> list[dict[str, np.ndarray
             raise ValueError(f"{kind} {i} has shapes {shapes}; boxes must be (n, 4), the rest (n,)")
         if not all(np.isfinite(arrays[k]).all() for k in keys):
             raise ValueError(f"{kind} {i} holds a value that is not finite")
+        turned = (arrays["boxes"][:, 2:] < arrays["boxes"][:, :2]).any(axis=1)
+        if turned.any():
+            raise ValueError(
+                f"{kind} {i} has box {arrays['boxes'][turned][0].tolist()}; expected x_min, y_min, "
+                "x_max, y_max"
+            )
         arrays["labels"] = arrays["labels"].astype(np.int64)
         outside = arrays["labels"][(arrays["labels"] < 1) | (arrays["labels"] > n_classes)]
         if outside.size:

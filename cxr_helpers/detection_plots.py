@@ -1,4 +1,4 @@
-"""Figures for detection and heatmaps, color-blind safe, never by color alone.
+"""Figures for detection, color-blind safe, never by color alone.
 
 Boxes are xyxy in pixels of the image shown. Truth is drawn dashed, detections solid.
 
@@ -189,56 +189,5 @@ def plot_froc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
     axis.minorticks_off()
     axis.set(xlabel="false positives an image", ylabel="sensitivity (share of boxes found)")
     axis.legend(title="initialization", frameon=False)
-    sns.despine(figure)
-    return figure
-
-
-def show_heatmap(
-    axis: Axes,
-    image: np.ndarray,
-    heatmap: np.ndarray,
-    *,
-    title: str = "",
-    truth_boxes: np.ndarray = (),
-    found_boxes: np.ndarray = (),
-) -> None:
-    """A map in [0, 1] over its image; transparent where there is no evidence.
-
-    Args:
-        axis: to draw on.
-        image: (H, W) gray.
-        heatmap: (H, W) in [0, 1].
-        title: of the panel.
-        truth_boxes: (n, 4), dashed.
-        found_boxes: (m, 4), solid.
-    """
-    show_image(axis, image, title)
-    axis.imshow(heatmap, cmap="magma", vmin=0, vmax=1, alpha=0.65 * np.asarray(heatmap))
-    draw_boxes(axis, truth_boxes, color=YELLOW, linestyle="--")
-    draw_boxes(axis, found_boxes, color=SKY)
-
-
-def plot_scores(scores: pd.DataFrame) -> Figure:
-    """Scores of heatmaps with intervals: a panel for each measure, a line for each map.
-
-    Args:
-        scores: columns measure, map, value, low, high.
-    """
-    measures = list(dict.fromkeys(scores["measure"]))
-    maps = list(dict.fromkeys(scores["map"]))
-    size = (3 * len(measures), 0.42 * len(maps) + 1.2)
-    figure, axes = plt.subplots(1, len(measures), figsize=size, squeeze=False, sharey=True)
-    for axis, measure in zip(axes.flat, measures, strict=True):
-        part = scores[scores["measure"] == measure].set_index("map")
-        for y, name in enumerate(maps[::-1]):
-            row = part.loc[name]
-            style = ARM_STYLE.get(name, OTHER_STYLE)
-            errors = [[row["value"] - row["low"]], [row["high"] - row["value"]]]
-            axis.errorbar(
-                row["value"], y, xerr=errors, capsize=3, color=style["color"], fmt=style["marker"]
-            )
-        axis.set(xlabel=f"{measure} (0 to 1)", xlim=(0, 1))
-        axis.set_yticks(range(len(maps)), maps[::-1])
-        axis.margins(y=0.2)
     sns.despine(figure)
     return figure

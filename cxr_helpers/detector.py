@@ -14,7 +14,7 @@ Needs: numpy, pytorch-lightning, safetensors, torch, torchvision.
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -36,7 +36,7 @@ PYRAMID_LEVELS = 5  # strides 4, 8, 16, 32 from the stages of the ResNet, and 64
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 STEM = ("conv1", "bn1")
 ARCHITECTURES = {"resnet18": (64, 128, 256, 512), "resnet50": (256, 512, 1024, 2048)}
-BATCH_NORMS = ("frozen", "train")
+BATCH_NORMS = ("frozen", "train", "sync")
 OPTIMIZERS = ("sgd", "adamw")
 
 
@@ -88,7 +88,10 @@ class DetectorSettings:
         proposals: proposals kept of each image, in training and in use.
         batch_norm: `train` updates the running mean and variance of the backbone's batch norm
             and uses those of the batch; `frozen` uses the ones that came with the backbone
-            (mmdetection's `norm_eval=True`). Scale and shift learn in both cases.
+            (mmdetection's `norm_eval=True`), right where batches are too small to estimate them;
+            `sync` is `train` with one batch over all GPUs. Scale and shift learn in all cases.
+            A random backbone's own statistics are zeros and ones, so `frozen` would switch its
+            normalization off.
         frozen_stages: 0 trains everything; k keeps the stem and the first k stages as they came.
     """
 
@@ -181,6 +184,9 @@ class Detector(FasterRCNN):
             box_score_thresh=0.01,
         )
         self.settings = settings
+        if s.batch_norm == "sync":
+            body = nn.SyncBatchNorm.convert_sync_batchnorm(self.backbone.body)
+            self.backbone.body = body
         for module in self._frozen_modules():
             module.requires_grad_(False)
 
@@ -207,7 +213,11 @@ def _build_backbone_with_pyramid(arch: str, channels: int) -> BackboneWithFPN:
 
 
 def build_detector(
-    settings: DetectorSettings, backbone: Mapping[str, Tensor] | None = None, *, seed: int
+    settings: DetectorSettings,
+    backbone: Mapping[str, Tensor] | None = None,
+    *,
+    seed: int,
+    freeze_random: bool = False,
 ) -> Detector:
     """Build the detector and place a trained backbone in it.
 
@@ -215,10 +225,17 @@ def build_detector(
         settings: what to build.
         backbone: state dict of a torchvision ResNet without `fc.`, or None to keep random weights.
         seed: for all weights that do not come from `backbone`.
+        freeze_random: allow frozen stages without a backbone, for a comparison that wants them.
 
     Raises:
-        DetectorError: the backbone does not fit; see `place_backbone`.
+        DetectorError: the backbone does not fit, see `place_backbone`; or stages would stay frozen
+            at random weights.
     """
+    if backbone is None and settings.frozen_stages and not freeze_random:
+        raise DetectorError(
+            f"frozen_stages={settings.frozen_stages} would keep random weights for ever; give a "
+            "backbone, set frozen_stages=0, or say freeze_random=True"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         detector = Detector(settings)
@@ -437,7 +454,10 @@ def predict(
     batch_size: int = 16,
     precision: torch.dtype = torch.float32,
 ) -> list[dict[str, np.ndarray]]:
-    """Detect on gray images; the detector is left in the mode it was in.
+    """Detect on gray images of any size; the detector is left in the mode it was in.
+
+    An image larger or smaller than the detector's size is scaled with an antialiasing filter into
+    the corner of a black square of that size, as the images it was trained on.
 
     Args:
         detector: a `Detector`, on any device.
@@ -452,22 +472,74 @@ def predict(
     Raises:
         DetectorError: an image is not (H, W), or is neither uint8 nor float in [0, 1].
     """
-    device = next(detector.parameters()).device
+    device, size = next(detector.parameters()).device, detector.settings.image_size
     was_training = detector.training
     detector.eval()
     found = []
     try:
         for start in range(0, len(images), batch_size):
-            batch = [gray_to_tensor(i).to(device) for i in images[start : start + batch_size]]
+            squares = [_square(i, size) for i in images[start : start + batch_size]]
             half = precision != torch.float32
             with torch.autocast(device.type, dtype=precision, enabled=half):
-                outputs = detector(batch)
-            found += [{k: v.float().cpu().numpy() for k, v in o.items()} for o in outputs]
+                outputs = detector([image.to(device) for image, _ in squares])
+            for one, (_, new_hw), image in zip(outputs, squares, images[start:], strict=False):
+                one["boxes"] = _to_image(one["boxes"], new_hw, np.shape(image))
+                found.append({k: v.float().cpu().numpy() for k, v in one.items()})
     finally:
         detector.train(was_training)
     for one in found:
         one["labels"] = one["labels"].astype(np.int64)
     return found
+
+
+def predict_files(
+    detector: nn.Module,
+    paths: Sequence[Path],
+    read: Callable[[Path], np.ndarray],
+    **options,
+) -> list[dict[str, np.ndarray]]:
+    """Detect in files; boxes are in pixels of what `read` returns, the file's own for most.
+
+    Args:
+        detector: a `Detector`.
+        paths: files of any size each.
+        read: path to a gray (H, W) array, uint8 or float in [0, 1], such as a DICOM reader.
+        options: as for `predict`.
+
+    Raises:
+        FileNotFoundError: there is no such file; and whatever else `read` raises.
+        DetectorError: what `read` returned is no gray image in range; the text names the file.
+    """
+    found = []
+    for path in paths:
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"{path}: no such image")
+        try:
+            found += predict(detector, [read(Path(path))], **options)
+        except DetectorError as error:
+            raise DetectorError(f"{path}: {error}") from error
+    return found
+
+
+def _square(image: np.ndarray, size: int) -> tuple[Tensor, tuple[int, int]]:
+    """An image scaled into the upper left corner of a black square, and its size there (h, w)."""
+    tensor = gray_to_tensor(image)
+    height, width = tensor.shape[1:]
+    scale = size / max(height, width)
+    new_hw = max(1, round(height * scale)), max(1, round(width * scale))
+    if new_hw != (height, width):
+        small = nn.functional.interpolate(
+            tensor[None, :1], size=new_hw, mode="bilinear", antialias=True
+        )
+        tensor = small[0].clamp(0, 1).expand(3, -1, -1)
+    return nn.functional.pad(tensor, (0, size - new_hw[1], 0, size - new_hw[0])), new_hw
+
+
+def _to_image(boxes_xyxy: Tensor, new_hw: tuple[int, int], hw: tuple[int, int]) -> Tensor:
+    """Boxes in a square of `_square` as boxes in the image, clipped to it."""
+    factor = torch.tensor([hw[1] / new_hw[1], hw[0] / new_hw[0]] * 2).to(boxes_xyxy)
+    most = torch.tensor([hw[1], hw[0]] * 2).to(boxes_xyxy)
+    return torch.minimum(boxes_xyxy * factor, most)
 
 
 def gray_to_tensor(image: np.ndarray) -> Tensor:
@@ -534,7 +606,7 @@ def load_detector(path: Path, *, classes: Sequence[str] | None = None) -> Detect
         )
     with safe_open(path, framework="pt") as file:
         state = {name: file.get_tensor(name) for name in file.keys()}
-    detector = build_detector(settings, seed=0)
+    detector = build_detector(settings, seed=0, freeze_random=True)  # the weights come next
     try:
         detector.load_state_dict(state)
     except RuntimeError as error:

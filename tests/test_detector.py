@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.models import resnet18
 from torchvision.ops import box_iou
 
 from cxr_helpers import detector as d
-from cxr_helpers.detection_pipelines import detection_pipeline
+from cxr_helpers import nih
+from cxr_helpers.detection_pipelines import CountedPipeline, detection_pipeline
 
 TINY = d.DetectorSettings(
     classes=("mass", "nodule", "heart"),
@@ -136,7 +138,7 @@ def test_building_neither_reads_nor_moves_the_global_random_state():
 
 # What trains.
 def train_one_step(settings):
-    built = d.build_detector(settings, seed=0).train()
+    built = d.build_detector(settings, seed=0, freeze_random=True).train()
     before = {k: v.clone() for k, v in built.state_dict().items()}
     batch = [d.gray_to_tensor(i) for i in images(2)]
     losses = built(batch, [targets([[5, 5, 30, 30]], [1]), targets()])
@@ -157,6 +159,22 @@ def test_frozen_batch_norm_keeps_its_statistics_and_still_learns_scale_and_shift
     changed = train_one_step(replace(TINY, batch_norm="frozen"))
     assert "backbone.body.bn1.running_mean" not in changed
     assert {"backbone.body.bn1.weight", "backbone.body.conv1.weight"} <= changed
+
+
+def test_synchronized_batch_norm_takes_the_same_weights_and_learns_as_train_does():
+    settings = replace(TINY, batch_norm="sync")
+    built = d.build_detector(settings, backbone_state(), seed=0)
+    kinds = {type(m) for m in built.backbone.body.modules() if hasattr(m, "running_mean")}
+    assert kinds == {nn.SyncBatchNorm}
+    assert built.state_dict().keys() == d.build_detector(TINY, seed=0).state_dict().keys()
+    assert "backbone.body.bn1.running_mean" in train_one_step(settings)
+
+
+def test_random_stages_do_not_stay_frozen_unless_that_is_meant():
+    frozen = replace(TINY, frozen_stages=1)
+    with pytest.raises(d.DetectorError, match="freeze_random"):
+        d.build_detector(frozen, seed=0)
+    assert d.build_detector(frozen, backbone_state(), seed=0).settings == frozen
 
 
 def test_frozen_stages_stay_and_later_ones_learn():
@@ -236,11 +254,46 @@ def test_predictions_do_not_depend_on_the_batch():
 
 def test_boxes_are_in_pixels_of_the_image_that_was_given():
     built = d.build_detector(TINY, seed=0)
-    image = images(1)[0]
-    twice = np.kron(image, np.ones((2, 2), np.float32))
-    (small,), (large,) = d.predict(built, [image]), d.predict(built, [twice])
-    assert large["boxes"].max() > 64
-    np.testing.assert_allclose(large["boxes"].max(), small["boxes"].max() * 2, rtol=0.1)
+    image = np.zeros((64, 64), np.float32)
+    image[8:40, 12:48] = 0.8
+    (small,), (large,) = (d.predict(built, [np.kron(image, np.ones((k, k)))]) for k in (1, 4))
+    # Scores of random weights are nearly equal, so their order may differ.
+    overlap = box_iou(*(torch.from_numpy(b) for b in (small["boxes"] * 4, large["boxes"])))
+    assert (overlap.max(dim=1).values > 0.95).float().mean() > 0.8
+
+
+def test_an_image_of_4000_pixels_gives_boxes_inside_it():
+    tall = np.zeros((4000, 3000), np.uint8)
+    tall[1000:2000, 500:2500] = 200
+    (found,) = d.predict(d.build_detector(TINY, seed=0), [tall])
+    assert len(found["boxes"]) and (found["boxes"] <= [3000, 4000, 3000, 4000]).all()
+    assert found["boxes"].max() > 1000
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_png_of_8_or_16_bits_gives_boxes_in_its_pixels(tmp_path, bits):
+    values = (images(1, size=200)[0] * (2**bits - 1)).astype(f"uint{bits}")
+    Image.fromarray(values).save(tmp_path / "a.png")
+    built = d.build_detector(TINY, seed=0)
+    (found,) = d.predict_files(built, [tmp_path / "a.png"], nih.read_image)
+    (direct,) = d.predict(built, [nih.read_image(tmp_path / "a.png")])
+    np.testing.assert_array_equal(found["boxes"], direct["boxes"])
+    assert found["boxes"].max() > 64
+
+
+def test_a_file_that_is_absent_or_no_gray_image_is_named(tmp_path):
+    built = d.build_detector(TINY, seed=0)
+    with pytest.raises(FileNotFoundError, match=r"absent.png"):
+        d.predict_files(built, [tmp_path / "absent.png"], nih.read_image)
+    (tmp_path / "a.raw").write_bytes(b"")
+    with pytest.raises(d.DetectorError, match=r"a.raw: uint16 image"):
+        d.predict_files(built, [tmp_path / "a.raw"], lambda path: np.zeros((9, 9), np.uint16))
+
+
+def test_a_training_box_without_area_is_refused_by_name():
+    built = d.build_detector(TINY, seed=0).train()
+    with pytest.raises(AssertionError, match="positive height and width"):
+        built([d.gray_to_tensor(images(1)[0])], [targets([[10, 10, 10, 20]], [1])])
 
 
 def test_one_pixel_boxes_and_large_images_pass():
@@ -326,13 +379,18 @@ def test_a_missing_file_is_missing(tmp_path):
         d.load_detector(tmp_path / "absent.safetensors")
 
 
-def test_the_paper_preset_builds_at_full_size():
+def test_the_paper_preset_takes_a_training_step_at_full_size():
     settings = d.DetectorSettings(
         classes=tuple(f"class {i}" for i in range(14)), batch_norm="frozen", frozen_stages=1
     )
-    built = d.build_detector(settings, seed=0)
+    built = d.build_detector(settings, seed=0, freeze_random=True).train()
     assert sum(p.numel() for p in built.parameters()) > 41e6
-    assert built.transform.min_size == (640,)
+    before = built.backbone.body.layer4[0].conv1.weight.clone()
+    losses = built([d.gray_to_tensor(images(1, 640)[0])], [targets([[40, 50, 300, 280]], [14])])
+    sum(losses.values()).backward()
+    torch.optim.SGD([p for p in built.parameters() if p.requires_grad], 0.005).step()
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    assert not torch.equal(built.backbone.body.layer4[0].conv1.weight, before)
 
 
 # The pipelines.
@@ -390,3 +448,16 @@ def test_a_pipeline_repeats_from_its_seed():
         for _ in range(2)
     )
     assert np.array_equal(one["image"], two["image"])
+
+
+def test_lost_boxes_are_counted_by_label():
+    counted = CountedPipeline(detection_pipeline("none", seed=0, min_side=3))
+    image = np.zeros((32, 32), np.uint8)
+    for _ in range(2):
+        counted(
+            image=image,
+            bboxes=np.array([[4.0, 4, 6, 20], [5, 5, 20, 20], [1, 1, 9, 9]]),
+            labels=np.array([7, 7, 9]),
+        )
+    counted(image=image, bboxes=np.zeros((0, 4)), labels=np.zeros(0, int))
+    assert counted.seen == {7: 4, 9: 2} and counted.lost == {7: 2}

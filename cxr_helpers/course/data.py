@@ -88,18 +88,32 @@ class VindrData:
         keep = self.split == part
         return np.flatnonzero(keep & self.abnormal if abnormal_only else keep)
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes that boxes have, numbered from 1."""
+        return vindr.CLASSES
+
+    @property
+    def patients(self) -> np.ndarray:
+        """(N,) patient of each image: its own id, for the files name none."""
+        return np.array(self.images.image_ids)
+
+    def packed(self, boxes: pd.DataFrame) -> pd.DataFrame:
+        """A table of boxes in pixels of the original files, in packed pixels."""
+        scale = dict(zip(self.images.image_ids, self.images.scale, strict=True))
+        factor = boxes["image_id"].map(scale).to_numpy(np.float64)
+        corners = ["x_min", "y_min", "x_max", "y_max"]
+        return boxes.assign(**{name: boxes[name] * factor for name in corners})
+
     @cached_property
     def packed_fused(self) -> pd.DataFrame:
         """Fused boxes as in `fused`, in packed pixels."""
-        scale = dict(zip(self.images.image_ids, self.images.scale, strict=True))
-        factor = self.fused["image_id"].map(scale).to_numpy(np.float64)
-        corners = ["x_min", "y_min", "x_max", "y_max"]
-        return self.fused.assign(**{name: self.fused[name] * factor for name in corners})
+        return self.packed(self.fused)
 
     def packed_boxes(self, rows: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Fused boxes of these rows, xyxy in packed pixels, and their classes from 1."""
         names = [self.images.image_ids[row] for row in rows]
-        found = boxes_by_image(self.packed_fused, names, vindr.CLASSES)
+        found = boxes_by_image(self.packed_fused, names, self.classes)
         return [boxes for boxes, _ in found], [labels for _, labels in found]
 
 
@@ -137,7 +151,7 @@ def load_nih(settings: Settings) -> NihData:
     if not ordered:
         raise SettingsError(f"none of the {len(files)} images in {settings.nih} is in the table")
     size = settings.pretrain.cache_size
-    images = _packed(settings, settings.nih, f"nih_{size}", ordered, nih.read_image, size)
+    images = pack_once(settings, settings.nih, f"nih_{size}", ordered, nih.read_image, size)
     entries = entries.set_index("image_id").loc[images.image_ids].reset_index()
     split, source = _nih_split(settings, entries)
     return NihData(entries, images, split, source)
@@ -178,7 +192,7 @@ def load_vindr(settings: Settings) -> VindrData:
     if not ordered:
         raise SettingsError(f"none of the {len(files)} images in {settings.vindr} is in the table")
     size = settings.detect.image_size
-    images = _packed(settings, settings.vindr, f"vindr_{size}", ordered, read_dicom_pixels, size)
+    images = pack_once(settings, settings.vindr, f"vindr_{size}", ordered, read_dicom_pixels, size)
     hw = dict(zip(images.image_ids, map(tuple, images.original_hw), strict=True))
     readings = vindr.read_readings(table, image_hw=hw)  # again, now that the sizes are known
     fused = consensus.fuse_readings(readings.boxes)
@@ -216,9 +230,10 @@ def listed(files: Mapping[str, Path], image_ids: Iterable[str]) -> dict[str, Pat
     return {image_id: files[image_id] for image_id in image_ids if image_id in files}
 
 
-def _packed(
+def pack_once(
     settings: Settings, root: Path, name: str, files: dict, read, size: int
 ) -> PackedImages:
+    """The packed images: as prepared in the download, or packed into runs/ where they are not."""
     prepared = root / PREPARED / name
     if prepared.is_dir():
         images = PackedImages.load(prepared)

@@ -1,11 +1,11 @@
-"""Fine-tuning as notebook 04 runs it, and what notebook 05 needs of it.
+"""Fine-tuning as notebook 04 runs it: arms, shares of the boxes, cached predictions, truths.
 
 Detectors and their predictions lie in runs/<data>/detect, named after everything they depend on,
 and are made where they are missing.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,32 +17,34 @@ from pytorch_lightning.loggers import CSVLogger
 from sklearn.cluster import KMeans
 from torch.utils.data import DataLoader
 
-from cxr_helpers import cam, detection_metrics, heatmaps, vindr
+from cxr_helpers import detection_metrics, dicom, nih, splits
 from cxr_helpers import detector as det
 from cxr_helpers.course import pretraining
 from cxr_helpers.course.data import VindrData
 from cxr_helpers.course.quiet import quiet_lightning
 from cxr_helpers.course.settings import Settings, fingerprint
-from cxr_helpers.datasets import DetectionDataset
-from cxr_helpers.detection_pipelines import detection_pipeline
+from cxr_helpers.datasets import DetectionDataset, boxes_by_image
+from cxr_helpers.detection_pipelines import CountedPipeline, detection_pipeline
 
 ARMS = pretraining.ARMS
-MEASURES = {
-    "pointing_game": heatmaps.pointing_game,
-    "energy_in_box": heatmaps.energy_in_box,
-    "iou": heatmaps.iou_at,
-}
+TRUTHS = ("fused", "two readers", "one reader", "any reader")
+UNTRAINED = ("fractions", "resamples")  # settings that no training depends on
 
 
 def detector_settings(settings: Settings, data: VindrData, arm: str) -> det.DetectorSettings:
-    """What to build: the preset, anchors from the training boxes, the arm's normalization."""
+    """What to build: the preset, anchors from the training boxes, the arm's normalization.
+
+    A random arm keeps no stage and no running statistics fixed: there is nothing in them yet.
+    """
     preset = settings.detect
     boxes, _ = data.packed_boxes(data.rows("train", abnormal_only=True))
-    norm = {}
+    start = {"batch_norm": preset.norm, "frozen_stages": preset.frozen_stages}
+    if arm == "random":
+        start = {"batch_norm": "train", "frozen_stages": 0}
     if arm == "imagenet":
-        norm = {"image_mean": pretraining.IMAGENET_MEAN, "image_std": pretraining.IMAGENET_STD}
+        start |= {"image_mean": pretraining.IMAGENET_MEAN, "image_std": pretraining.IMAGENET_STD}
     return det.DetectorSettings(
-        classes=vindr.CLASSES,
+        classes=data.classes,
         arch=settings.pretrain.arch,
         image_size=preset.image_size,
         anchors=det.derive_anchors(
@@ -54,36 +56,86 @@ def detector_settings(settings: Settings, data: VindrData, arm: str) -> det.Dete
         roi_sampling=preset.roi_sampling,
         roi_canonical_size=preset.roi_canonical_size,
         proposals=preset.proposals,
-        batch_norm=preset.norm,
-        frozen_stages=preset.frozen_stages,
-        **norm,
+        **start,
     )
 
 
-def detector_path(settings: Settings, data: VindrData, arm: str, *, seed: int) -> Path:
+def training_rows(
+    settings: Settings, data: VindrData, *, fraction: float = 1.0, seed: int = 0
+) -> np.ndarray:
+    """A share of the abnormal training images, stratified by class; smaller shares lie in larger.
+
+    Args:
+        settings: their `fractions` are nested.
+        data: gives boxes and split.
+        fraction: above 0, up to 1.
+        seed: of the draw.
+    """
+    rows = data.rows("train", abnormal_only=True)
+    if fraction == 1:
+        return rows
+    _, labels = data.packed_boxes(rows)
+    has = np.array([np.bincount(one, minlength=len(data.classes) + 1)[1:] > 0 for one in labels])
+    patients = [data.patients[row] for row in rows]
+    shares = sorted({*settings.detect.fractions, fraction})
+    return rows[splits.nested_fractions(has, patients, fractions=shares, seed=seed)[fraction]]
+
+
+def detector_path(
+    settings: Settings, data: VindrData, arm: str, *, seed: int, fraction: float = 1.0
+) -> Path:
     """Where the detector of an arm lies, made or not."""
+    preset = {k: v for k, v in asdict(settings.detect).items() if k not in UNTRAINED}
     key = fingerprint(
-        asdict(settings.detect),
+        preset,
         asdict(settings.pretrain) if arm == "pretrained" else settings.pretrain.arch,
         _data_key(settings, data),
         arm,
         seed,
+        fraction,
     )
-    return settings.runs / "detect" / f"{arm}_seed{seed}_{key}.safetensors"
+    share = "" if fraction == 1 else f"_{100 * fraction:g}percent"
+    return settings.runs / "detect" / f"{arm}{share}_seed{seed}_{key}.safetensors"
 
 
 def _data_key(settings: Settings, data: VindrData) -> str:
     """Changes when images, boxes, split or the demo's version change."""
-    stamp = settings.project / "data" / "demo" / "demo.json"
-    version = stamp.read_text(encoding="utf-8") if settings.data == "demo" else ""
     boxes = data.fused.select_dtypes("number").sum().round(1).to_dict()
-    return fingerprint(settings.data, version, data.images.image_ids, data.split.tolist(), boxes)
+    return fingerprint(settings.data_key, data.images.image_ids, data.split.tolist(), boxes)
 
 
-def truths(data: VindrData, rows: np.ndarray) -> list[dict[str, np.ndarray]]:
-    """Fused boxes of these rows in the form that `detection_metrics` takes, packed pixels."""
-    boxes, labels = data.packed_boxes(rows)
-    return [{"boxes": b, "labels": c} for b, c in zip(boxes, labels, strict=True)]
+def truths(
+    data: VindrData, rows: np.ndarray, *, choice: str = "fused"
+) -> list[dict[str, np.ndarray]]:
+    """Boxes of these rows in the form that `detection_metrics` takes, packed pixels.
+
+    Args:
+        data: gives the boxes.
+        rows: images.
+        choice: `fused`, all readers' boxes fused; `two readers`, of these the ones that at least
+            two readers drew; `one reader`, what one reader of each image drew, the first by name
+            of those who drew any box; `any reader`, every box of every reader, unfused.
+
+    Raises:
+        ValueError: there is no such choice.
+    """
+    names = [data.images.image_ids[row] for row in rows]
+    found = boxes_by_image(data.packed(_chosen(data, choice)), names, data.classes)
+    return [{"boxes": boxes, "labels": labels} for boxes, labels in found]
+
+
+def _chosen(data: VindrData, choice: str) -> pd.DataFrame:
+    drawn = data.readings.boxes
+    if choice == "fused":
+        return data.fused
+    if choice == "two readers":
+        return data.fused[data.fused["readers"] >= 2]
+    if choice == "any reader":
+        return drawn[drawn["image_id"].isin(data.images.image_ids)]
+    if choice == "one reader":
+        first = drawn.groupby("image_id")["reader_id"].transform("min")
+        return drawn[(drawn["reader_id"] == first) & drawn["image_id"].isin(data.images.image_ids)]
+    raise ValueError(f"truth {choice!r} is none of {', '.join(TRUTHS)}")
 
 
 class _KeepBest(Callback):
@@ -92,11 +144,12 @@ class _KeepBest(Callback):
     def __init__(self, settings: Settings, data: VindrData):
         self.settings, self.rows = settings, data.rows("val", abnormal_only=True)
         self.pixels, self.truths = data.images.pixels[self.rows], truths(data, self.rows)
+        self.classes = data.classes
         self.best, self.state = -1.0, None
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: det.DetectorModule) -> None:
         found = det.predict(module.detector, self.pixels)
-        matches = detection_metrics.match_detections(found, self.truths, class_names=vindr.CLASSES)
+        matches = detection_metrics.match_detections(found, self.truths, class_names=self.classes)
         value = detection_metrics.mean_average_precision(matches)
         module.log("val_map50", value)
         if value > self.best:
@@ -136,10 +189,12 @@ def train_detector(
     """
     preset = settings.detect
     rows = data.rows("train", abnormal_only=True) if rows is None else rows
+    if len(rows) < preset.batch_size:
+        raise ValueError(f"{len(rows)} training images do not fill a batch of {preset.batch_size}")
     table = pd.DataFrame({"image_id": [data.images.image_ids[row] for row in rows]})
-    pipeline = detection_pipeline(preset.pipeline, seed=seed)
+    pipeline = CountedPipeline(detection_pipeline(preset.pipeline, seed=seed))
     dataset = DetectionDataset(
-        table, data.images.read, pipeline, boxes=data.packed_fused, classes=vindr.CLASSES
+        table, data.images.read, pipeline, boxes=data.packed(data.fused), classes=data.classes
     )
     detector = det.build_detector(detector_settings(settings, data, arm), state, seed=seed)
     module = det.DetectorModule(
@@ -158,7 +213,7 @@ def train_detector(
     )
     with quiet_lightning():
         trainer = pl.Trainer(
-            max_epochs=preset.epochs,
+            max_epochs=_epochs(settings, data, len(rows)),
             precision=pretraining.training_precision(),
             accelerator="auto",
             devices=1,
@@ -170,33 +225,88 @@ def train_detector(
             log_every_n_steps=1,
         )
         trainer.fit(module, loader)
+    _write_counts(log, pipeline, data.classes)
     return detector.cpu().eval()
 
 
+def _epochs(settings: Settings, data: VindrData, n_images: int) -> int:
+    """The preset's epochs, or more where few images would make less than the least steps."""
+    preset, all_images = settings.detect, len(data.rows("train", abnormal_only=True))
+    steps = preset.epochs * (all_images // preset.batch_size)
+    return max(preset.epochs, round(preset.least_steps * steps / (n_images // preset.batch_size)))
+
+
+def _write_counts(log: Path, pipeline: CountedPipeline, classes: Sequence[str]) -> None:
+    """Keep beside the losses how many boxes augmentation met and lost, by class."""
+    numbers = range(1, len(classes) + 1)
+    table = {
+        "class": list(classes),
+        "seen": [pipeline.seen[k] for k in numbers],
+        "lost": [pipeline.lost[k] for k in numbers],
+    }
+    pd.DataFrame(table).to_csv(log / "boxes.csv", index=False)
+
+
 def train_or_load_detector(
-    settings: Settings, data: VindrData, arm: str, *, seed: int = 0, progress: bool = True
+    settings: Settings,
+    data: VindrData,
+    arm: str,
+    *,
+    seed: int = 0,
+    fraction: float = 1.0,
+    progress: bool = True,
 ) -> tuple[det.Detector | None, Path | str]:
     """The detector of an arm, trained where its file is missing.
+
+    Args:
+        settings: give preset and folder.
+        data: to train on.
+        arm: `random`, `pretrained` or `imagenet`.
+        seed: of everything, the backbone's weights or pretraining included.
+        fraction: share of the abnormal training images.
+        progress: show Lightning's progress bar.
 
     Returns:
         The detector and its path; or None and a sentence, where the arm's weights are not to be
         had.
     """
-    path = detector_path(settings, data, arm, seed=seed)
+    path = detector_path(settings, data, arm, seed=seed, fraction=fraction)
     if path.is_file():
-        return det.load_detector(path, classes=vindr.CLASSES), path
-    state, sentence = pretraining.arm_state(settings, arm, seed=settings.seed)
+        return det.load_detector(path, classes=data.classes), path
+    state, sentence = pretraining.arm_state(settings, arm, seed=seed)
     if state is None:
         return None, sentence
-    log = path.with_suffix("")
-    detector = train_detector(settings, data, arm, state, seed=seed, log=log, progress=progress)
-    det.save_detector(detector, path, notes={"arm": arm, "seed": seed, "data": settings.data})
+    rows = training_rows(settings, data, fraction=fraction, seed=seed)
+    options = {"seed": seed, "log": path.with_suffix(""), "rows": rows, "progress": progress}
+    detector = train_detector(settings, data, arm, state, **options)
+    notes = {"arm": arm, "seed": seed, "data": settings.data, "images": len(rows)}
+    det.save_detector(detector, path, notes=notes)
     return detector, path
 
 
 def training_log(path: Path) -> pd.DataFrame:
     """The log beside a detector: a row an epoch with the losses."""
     return pd.read_csv(path.with_suffix("") / "metrics.csv")
+
+
+def lost_boxes(path: Path) -> pd.DataFrame:
+    """How many boxes augmentation met and lost while a detector was trained, by class."""
+    return pd.read_csv(path.with_suffix("") / "boxes.csv").set_index("class")
+
+
+def detect_file(detector: det.Detector, path: Path) -> dict[str, np.ndarray]:
+    """Detections in a DICOM file or a PNG, in pixels of that file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it gives no picture; the text names file and remedy.
+    """
+    read = nih.read_image if path.suffix.lower() in (".png", ".jpg", ".jpeg") else _dicom_pixels
+    return det.predict_files(detector, [path], read)[0]
+
+
+def _dicom_pixels(path: Path) -> np.ndarray:
+    return dicom.read_dicom(path).pixels
 
 
 def predictions(
@@ -262,198 +372,7 @@ def handoff_table(settings: Settings, arms: Sequence[str] = ARMS) -> pd.DataFram
         if state is None:
             rows.append({"arm": arm, "tensors": 0, "placed": 0, "source": sentence})
             continue
-        blank = det.DetectorSettings(vindr.CLASSES, arch=settings.pretrain.arch)
+        blank = det.DetectorSettings(("finding",), arch=settings.pretrain.arch)
         placed = det.place_backbone(det.build_detector(blank, seed=0), state)
         rows.append({"arm": arm, "tensors": len(state), "placed": len(placed), "source": sentence})
     return pd.DataFrame(rows).set_index("arm")
-
-
-@dataclass(frozen=True)
-class ExplainedBox:
-    """A detection to explain, and the readers' boxes of its class in that image.
-
-    Attributes:
-        row: of the image.
-        label: class from 1.
-        score: of the detection.
-        box: (4,) xyxy in packed pixels.
-        readers: (n, 4) fused boxes of the class, packed pixels.
-    """
-
-    row: int
-    label: int
-    score: float
-    box: np.ndarray
-    readers: np.ndarray
-
-
-def explained_boxes(
-    data: VindrData,
-    rows: np.ndarray,
-    found: Sequence[Mapping[str, np.ndarray]],
-    *,
-    threshold: float,
-    max_images: int,
-) -> list[ExplainedBox]:
-    """In each image the best detection of each class that the readers saw there, if any.
-
-    Args:
-        data: gives the truth.
-        rows: images.
-        found: detections in each of them.
-        threshold: least score.
-        max_images: the first so many rows are used.
-    """
-    chosen = []
-    pairs = list(zip(rows, truths(data, rows), found, strict=True))[:max_images]
-    for row, truth, one in pairs:
-        for label in np.unique(truth["labels"]):
-            candidates = np.flatnonzero((one["labels"] == label) & (one["scores"] >= threshold))
-            if len(candidates):
-                best = candidates[one["scores"][candidates].argmax()]
-                readers = truth["boxes"][truth["labels"] == label]
-                score = float(one["scores"][best])
-                chosen.append(
-                    ExplainedBox(int(row), int(label), score, one["boxes"][best], readers)
-                )
-    return chosen
-
-
-def shared_boxes(
-    first: Sequence[ExplainedBox], second: Sequence[ExplainedBox]
-) -> list[ExplainedBox]:
-    """Findings that two detectors both placed (IoU of at least 0.5 with a reader's box).
-
-    Returns:
-        The less sure of the two detections for each finding, the surest first.
-    """
-    placed = []
-    for boxes in (first, second):
-        right = [b for b in boxes if detection_metrics.box_iou([b.box], b.readers).max() >= 0.5]
-        placed.append({(b.row, b.label): b for b in right})
-    both = [
-        min(placed[0][key], placed[1][key], key=lambda b: b.score)
-        for key in placed[0].keys() & placed[1].keys()
-    ]
-    return sorted(both, key=lambda b: (-b.score, b.row, b.label))
-
-
-def heatmap_of(
-    detector: det.Detector, image: np.ndarray, item: ExplainedBox, *, layer: str
-) -> np.ndarray:
-    """The fast Ablation-CAM of one box, scaled to [0, 1] and to the image's size."""
-    ablation = cam.ablate_box(
-        detector, det.gray_to_tensor(image), item.box, item.label, layer=layer
-    )
-    return heatmaps.normalize_map(heatmaps.resize_map(ablation.heatmap, image.shape))
-
-
-def score_heatmaps(
-    detector: det.Detector, data: VindrData, items: Sequence[ExplainedBox], *, layer: str
-) -> pd.DataFrame:
-    """Scores of the detector's maps and of maps that need no network, against readers' boxes.
-
-    Returns:
-        A row for each explained box and map: `row`, `label`, `map` (`ablation`, `centered bell`
-        or `detected box`) and the three measures.
-    """
-    shape = (data.images.size, data.images.size)
-    bell = heatmaps.centered_gaussian(shape)
-    scored = []
-    for item in items:
-        image = np.asarray(data.images.pixels[item.row])
-        maps = {
-            "ablation": heatmap_of(detector, image, item, layer=layer),
-            "centered bell": bell,
-            "detected box": heatmaps.box_mask(item.box[None], shape).astype(float),
-        }
-        for name, heatmap in maps.items():
-            values = {measure: score(heatmap, item.readers) for measure, score in MEASURES.items()}
-            scored.append({"row": item.row, "label": item.label, "map": name, **values})
-    return pd.DataFrame(scored, columns=["row", "label", "map", *MEASURES])
-
-
-def mean_score(
-    scores: pd.DataFrame, measure: str, *, resamples: int, seed: int
-) -> detection_metrics.Interval:
-    """Mean over explained boxes, with an interval over images.
-
-    Args:
-        scores: rows of one map of `score_heatmaps`.
-        measure: column to average.
-        resamples: of images.
-        seed: of the resamples.
-    """
-    by_image = scores.groupby("row")[measure].agg(["sum", "count"]).to_numpy(float)
-    return detection_metrics.bootstrap(
-        lambda weights: (weights @ by_image[:, 0]) / np.maximum(weights @ by_image[:, 1], 1),
-        len(by_image),
-        resamples=resamples,
-        seed=seed,
-    )
-
-
-def score_table(scores: Mapping[str, pd.DataFrame], *, resamples: int, seed: int) -> pd.DataFrame:
-    """Means with intervals: each arm's maps, and the baselines on the pretrained arm's boxes.
-
-    Returns:
-        Columns measure, map, value, low, high.
-    """
-    lines = {arm: table[table["map"] == "ablation"] for arm, table in scores.items()}
-    reference = scores["pretrained"]
-    for name in ("centered bell", "detected box"):
-        lines[name] = reference[reference["map"] == name]
-    rows = [
-        {
-            "measure": measure.replace("_", " "),
-            "map": name,
-            **mean_score(table, measure, resamples=resamples, seed=seed).as_dict(),
-        }
-        for measure in MEASURES
-        for name, table in lines.items()
-    ]
-    return pd.DataFrame(rows)
-
-
-def score_summary(table: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
-    """The table of `score_table` as nested dicts: measure, map, and value, low, high."""
-    summary: dict = {measure: {} for measure in MEASURES}
-    for row in table.to_dict("records"):
-        interval = {key: row[key] for key in ("value", "low", "high")}
-        summary[row["measure"].replace(" ", "_")][row["map"]] = interval
-    return summary
-
-
-def correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Pearson's correlation of two maps; 0 where one is constant."""
-    if first.std() == 0 or second.std() == 0:
-        return 0.0
-    return float(np.corrcoef(first.ravel(), second.ravel())[0, 1])
-
-
-def randomization_check(
-    detector: det.Detector,
-    data: VindrData,
-    items: Sequence[ExplainedBox],
-    parts: Sequence[Sequence[str]],
-    *,
-    layer: str,
-    seed: int,
-) -> pd.DataFrame:
-    """Correlation of each box's map with its map after parts of the detector were randomized.
-
-    Returns:
-        A row for each box, a column for each entry of `parts`.
-    """
-    copies = {", ".join(p): cam.randomized_copy(detector, p, seed=seed) for p in parts}
-    rows = []
-    for item in items:
-        image = np.asarray(data.images.pixels[item.row])
-        trained = heatmap_of(detector, image, item, layer=layer)
-        rows.append(
-            {
-                name: correlation(trained, heatmap_of(changed, image, item, layer=layer))
-                for name, changed in copies.items()
-            }
-        )
-    return pd.DataFrame(rows)

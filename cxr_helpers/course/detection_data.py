@@ -1,0 +1,132 @@
+"""The images and boxes that detectors are trained on: VinDr-CXR, or NIH's own boxes without it.
+
+VinDr-CXR is given to credentialed users only. BBox_List_2017.csv comes with NIH ChestX-ray14: few
+boxes, of eight findings, drawn by one radiologist, but open to all, and with a patient for each
+image.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cxr_helpers import nih, splits, vindr
+from cxr_helpers.course.data import (
+    VINDR_PARTS,
+    NihData,
+    VindrData,
+    ensure_demo,
+    listed,
+    load_nih,
+    load_vindr,
+    nih_table,
+    pack_once,
+)
+from cxr_helpers.course.settings import Settings, SettingsError
+from cxr_helpers.datasets import PackedImages
+
+BOX_TABLE = "BBox_List_2017.csv"
+READER = "NIH"
+
+
+@dataclass(frozen=True)
+class NihBoxes(VindrData):
+    """NIH's boxes in the same form as VinDr-CXR's, one reader's, split by patient.
+
+    Attributes:
+        patient_ids: (N,) patient of each image.
+    """
+
+    patient_ids: np.ndarray
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """The findings that the table has boxes of, by name."""
+        return tuple(sorted(set(self.fused["label"])))
+
+    @property
+    def patients(self) -> np.ndarray:
+        """(N,) patient of each image."""
+        return self.patient_ids
+
+
+def load_detection(settings: Settings) -> VindrData:
+    """VinDr-CXR where this data has it, or else the boxes of an NIH download.
+
+    Raises:
+        SettingsError: it has neither; or patients with a box are among those that pretraining
+            learns from.
+    """
+    ensure_demo(settings)
+    return load_vindr(settings) if settings.vindr is not None else load_nih_boxes(settings)
+
+
+def load_nih_boxes(settings: Settings) -> NihBoxes:
+    """The images of BBox_List_2017.csv with their boxes, split by patient.
+
+    Raises:
+        SettingsError: there is no NIH folder, no table of boxes in it, or none of its images; or
+            patients with a box are among those that pretraining learns from.
+    """
+    if settings.nih is None or not (settings.nih / BOX_TABLE).is_file():
+        raise SettingsError(
+            f"{settings.data} has neither VinDr-CXR (train/ beside train.csv) nor {BOX_TABLE} "
+            "beside NIH's images; put one of the two there"
+        )
+    images = _boxed_images(settings)
+    boxes = _boxes_in_file_pixels(settings, images)
+    entries = nih.read_entries(nih_table(settings.nih)).set_index("image_id")
+    patients = entries.loc[images.image_ids, "patient_id"].to_numpy()
+    _check_pretraining_is_free(load_nih(settings), patients)
+    split = splits.split_by_patient(patients, parts=VINDR_PARTS, seed=settings.seed)
+    drawn = boxes.assign(reader_id=READER)
+    seen = pd.DataFrame({"image_id": images.image_ids, "reader_id": READER, "normal": False})
+    dropped = pd.DataFrame(columns=["row", "image_id", "reason"])
+    readings = vindr.Readings(drawn, seen, dropped)
+    return NihBoxes(readings, boxes.assign(readers=1, boxes=1), images, split, patients)
+
+
+def _boxed_images(settings: Settings) -> PackedImages:
+    table = nih.read_boxes(settings.nih / BOX_TABLE)
+    ordered = listed(nih.find_images(settings.nih), sorted(set(table["image_id"])))
+    if not ordered:
+        raise SettingsError(
+            f"none of the images of {BOX_TABLE} is in {settings.nih}; its archives hold them all, "
+            "the small Kaggle sample only some"
+        )
+    size = settings.detect.image_size
+    return pack_once(settings, settings.nih, f"nih_boxes_{size}", ordered, _read_square, size)
+
+
+def _boxes_in_file_pixels(settings: Settings, images: PackedImages) -> pd.DataFrame:
+    """The table's boxes of these images, each in pixels of its own file."""
+    boxes = nih.read_boxes(settings.nih / BOX_TABLE, size=1.0)  # as shares of the image's side
+    boxes = boxes[boxes["image_id"].isin(images.image_ids)].reset_index(drop=True)
+    sides = dict(zip(images.image_ids, images.original_hw[:, 1], strict=True))
+    side = boxes["image_id"].map(sides).to_numpy(np.float64)
+    return boxes.assign(**{c: boxes[c] * side for c in ("x_min", "y_min", "x_max", "y_max")})
+
+
+def _read_square(path: Path) -> np.ndarray:
+    """One PNG; the table's boxes are at one scale for both sides.
+
+    Raises:
+        ValueError: the image is not square.
+    """
+    pixels = nih.read_image(path)
+    if pixels.shape[0] != pixels.shape[1]:
+        raise ValueError(f"{path}: {pixels.shape} pixels; boxes of {BOX_TABLE} fit square images")
+    return pixels
+
+
+def _check_pretraining_is_free(data: NihData, patients: np.ndarray) -> None:
+    """Pretraining must not have seen the patients that the detector is tested on."""
+    shared = set(patients) & set(data.patients[data.rows("train")])
+    if shared:
+        raise SettingsError(
+            f"{len(shared)} of {len(set(patients))} patients with a box, such as {min(shared)}, "
+            "are in the training part of pretraining. Put the official test_list.txt beside the "
+            "images: it names all patients with boxes, and pretraining then leaves them out."
+        )

@@ -1,0 +1,168 @@
+"""What notebook 04 runs on: truths to choose from, shares of the boxes, NIH's boxes alone."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cxr_helpers import nih, splits, vindr
+from cxr_helpers.course import detection, detection_data
+from cxr_helpers.course.data import VindrData, load_nih
+from cxr_helpers.course.settings import SettingsError, load_settings
+from cxr_helpers.datasets import PackedImages
+
+CORNERS = ["x_min", "y_min", "x_max", "y_max"]
+
+
+def vindr_data(n=40):
+    """Images of 32 px, packed at 16; two readers agree on a heart, a third draws a nodule."""
+    ids = [f"i{k:02d}" for k in range(n)]
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (n, 16, 16), dtype=np.uint8)
+    images = PackedImages(pixels, ids, np.full((n, 2), 32), {})
+    drawn, fused = [], []
+    for k in ids[: n - 8]:
+        heart, nodule = (k, "Cardiomegaly", 4, 8, 24, 28), (k, "Nodule/Mass", 2, 2, 8, 8)
+        drawn += [("R2", *heart), ("R1", *nodule), ("R3", *heart)]
+        fused += [(*heart, 2), (*nodule, 1)]
+    boxes = pd.DataFrame(drawn, columns=["reader_id", "image_id", "label", *CORNERS])
+    table = pd.DataFrame(fused, columns=["image_id", "label", *CORNERS, "readers"])
+    readings = vindr.Readings(boxes, pd.DataFrame(), pd.DataFrame())
+    split = splits.split_by_patient(ids, parts={"train": 0.6, "val": 0.2, "test": 0.2}, seed=0)
+    return VindrData(readings, table, images, split)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return vindr_data()
+
+
+@pytest.fixture
+def settings(tmp_path):
+    small = {"image_size": 32, "batch_size": 2, "epochs": 1, "fpn_channels": 8, "head_width": 8}
+    found = load_settings({})
+    pretrain = replace(found.pretrain, cache_size=16)
+    return replace(
+        found, data="made", project=tmp_path, detect=replace(found.detect, **small),
+        pretrain=pretrain,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("choice", "labels"),
+    [("fused", [4, 9]), ("two readers", [4]), ("one reader", [9]), ("any reader", [4, 9, 4])],
+)
+def test_each_choice_of_the_truth_gives_its_boxes_in_packed_pixels(data, choice, labels):
+    (truth,) = detection.truths(data, np.array([0]), choice=choice)
+    assert truth["labels"].tolist() == labels
+    expected = {4: [2, 4, 12, 14], 9: [1, 1, 4, 4]}
+    assert truth["boxes"].tolist() == [expected[label] for label in labels]
+
+
+def test_an_unknown_truth_is_refused_and_a_normal_image_has_no_box(data):
+    with pytest.raises(ValueError, match="majority"):
+        detection.truths(data, np.array([0]), choice="majority")
+    (truth,) = detection.truths(data, np.array([39]))
+    assert truth["boxes"].shape == (0, 4)
+
+
+def test_smaller_shares_lie_in_larger_ones_and_hold_abnormal_training_images(settings, data):
+    tenth, third, whole = (
+        set(detection.training_rows(settings, data, fraction=f)) for f in (0.1, 0.3, 1.0)
+    )
+    assert tenth < third < whole
+    assert all(data.split[row] == "train" and data.abnormal[row] for row in whole)
+
+
+def test_a_share_has_a_file_of_its_own_and_resampling_does_not_change_names(settings, data):
+    def path(settings=settings, **options):
+        return detection.detector_path(settings, data, "random", seed=0, **options)
+
+    assert path() != path(fraction=0.1)
+    assert path() == path(replace(settings, detect=replace(settings.detect, resamples=7)))
+    assert path() != path(replace(settings, detect=replace(settings.detect, learning_rate=1.0)))
+
+
+def test_a_random_arm_keeps_no_stage_and_no_statistics(settings, data):
+    paper = replace(settings, detect=replace(settings.detect, norm="frozen", frozen_stages=1))
+    built = {arm: detection.detector_settings(paper, data, arm) for arm in detection.ARMS[:2]}
+    assert (built["random"].batch_norm, built["random"].frozen_stages) == ("train", 0)
+    assert (built["pretrained"].batch_norm, built["pretrained"].frozen_stages) == ("frozen", 1)
+
+
+def test_a_detector_is_trained_once_with_its_boxes_counted(settings, data):
+    options = {"seed": 0, "fraction": 0.3, "progress": False}
+    built, path = detection.train_or_load_detector(settings, data, "random", **options)
+    counts = detection.lost_boxes(path)
+    assert counts.loc["Cardiomegaly", "seen"] > 0 and (counts["lost"] <= counts["seen"]).all()
+    assert np.isfinite(detection.training_log(path)["loss"]).all()
+    again, _ = detection.train_or_load_detector(settings, data, "random", **options)
+    rows = data.rows("test")
+    first = detection.predictions(built, path, data, rows)
+    for a, b in zip(first, detection.predictions(again, path, data, rows), strict=True):
+        np.testing.assert_array_equal(a["boxes"], b["boxes"])
+
+
+def test_too_few_images_for_a_batch_are_refused(settings, data):
+    large = replace(settings, detect=replace(settings.detect, batch_size=64))
+    with pytest.raises(ValueError, match="batch of 64"):
+        detection.train_or_load_detector(large, data, "random", progress=False)
+
+
+# NIH's boxes alone.
+@pytest.fixture
+def nih_root(tmp_path):
+    root = tmp_path / "root"
+    (root / "images").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    header = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,"
+    header += "View Position,OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
+    lines, boxes = [header], ["Image Index,Finding Label,Bbox [x,y,w,h],,,"]
+    for k in range(1, 31):
+        name = f"{k:08d}_000.png"
+        Image.fromarray(rng.integers(0, 256, (64, 64), dtype=np.uint8)).save(root / "images" / name)
+        lines.append(f"{name},Mass,0,{k},50,F,PA,64,64,0.1,0.1")
+        if k > 10:
+            boxes.append(f"{name},{('Mass', 'Infiltrate')[k % 2]},256,128,512,256,,,")
+    (root / "Data_Entry_2017_v2020.csv").write_text("\n".join(lines))
+    (root / "BBox_List_2017.csv").write_text("\n".join(boxes))
+    tested = "\n".join(f"{k:08d}_000.png" for k in range(11, 31))
+    (root / "test_list.txt").write_text(tested)
+    return root
+
+
+def test_nih_boxes_are_split_by_patient_and_scaled_to_the_packed_pixels(settings, nih_root):
+    found = replace(settings, nih=nih_root, vindr=None)
+    data = detection_data.load_detection(found)
+    assert data.classes == ("Infiltration", "Mass") and len(data.images.image_ids) == 20
+    assert set(data.split) == {"train", "val", "test"}
+    truth = detection.truths(data, np.array([0]))[0]
+    assert truth["boxes"].tolist() == [[8, 4, 24, 12]]
+    assert data.readings.boxes[CORNERS].iloc[0].tolist() == [16, 8, 48, 24]
+    parts = {part: set(data.patients[data.rows(part)]) for part in set(data.split)}
+    splits.check_no_overlap(sorted(parts["train"]), sorted(parts["test"]))
+    pretraining = load_nih(found)
+    assert not set(data.patients) & set(pretraining.patients[pretraining.rows("train")])
+
+
+def test_pretraining_on_patients_with_boxes_is_refused(settings, nih_root):
+    (nih_root / "test_list.txt").unlink()
+    with pytest.raises(SettingsError, match="test_list.txt"):
+        detection_data.load_detection(replace(settings, nih=nih_root, vindr=None))
+
+
+def test_a_root_without_any_boxes_is_refused(settings, nih_root):
+    (nih_root / "BBox_List_2017.csv").unlink()
+    with pytest.raises(SettingsError, match="BBox_List_2017.csv"):
+        detection_data.load_detection(replace(settings, nih=nih_root, vindr=None))
+
+
+def test_a_png_is_detected_in_its_own_pixels(settings, nih_root):
+    found = replace(settings, nih=nih_root, vindr=None)
+    data = detection_data.load_detection(found)
+    built = detection.det.build_detector(detection.detector_settings(found, data, "random"), seed=0)
+    path = next(iter(nih.find_images(nih_root).values()))
+    boxes = detection.detect_file(built, path)["boxes"]
+    assert len(boxes) and boxes.max() <= 64 and boxes.max() > 32

@@ -1,0 +1,94 @@
+"""The error breakdown: each kind by hand, totals that add up."""
+
+import numpy as np
+import pytest
+from box_cases import NAMES, matched, prediction, random_case, truth
+
+from cxr_helpers import error_breakdown as eb
+
+MASS = truth([[0, 0, 10, 10]], [1])
+
+
+def table(predictions, truths, **options):
+    return eb.error_table(predictions, truths, class_names=NAMES, **options)
+
+
+def test_nothing_found_is_missed_and_nothing_there_is_background():
+    counts = table([prediction(), prediction([[0, 0, 9, 9]], [2], [0.5])], [MASS, truth()])
+    assert counts.loc["mass"].to_dict() | {} == {"truth": 1, "missed": 1} | dict.fromkeys(
+        eb.VERDICTS, 0
+    )
+    assert counts.loc["nodule", eb.BACKGROUND] == 1 and counts["truth"].sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("box", "label", "verdict"),
+    [
+        ([0, 0, 10, 9], 1, eb.HIT),
+        ([0, 0, 10, 9], 2, eb.WRONG_CLASS),
+        ([0, 5, 10, 15], 1, eb.BADLY_PLACED),  # IoU 1/3
+        ([0, 5, 10, 15], 2, eb.BACKGROUND),
+        ([0, 9, 10, 19], 1, eb.BACKGROUND),  # IoU 1/19
+    ],
+)
+def test_each_verdict(box, label, verdict):
+    found = prediction([box], [label], [0.9])
+    assert eb.judge_image(found, MASS)[0] == [verdict]
+
+
+def test_the_better_of_two_is_the_hit_whatever_their_order():
+    found = prediction([[0, 0, 10, 9], [0, 0, 10, 10]], [1, 1], [0.4, 0.8])
+    verdicts, taken = eb.judge_image(found, MASS)
+    assert verdicts == [eb.DUPLICATE, eb.HIT] and taken.tolist() == [True]
+
+
+def test_hits_are_those_of_average_precision_and_totals_add_up():
+    predictions, truths = random_case(n=80, seed=3)
+    counts = table(predictions, truths, min_score=0.0)
+    matches = matched(predictions, truths)
+    assert counts["hit"].to_list() == [
+        int(matches.hit[matches.label == k + 1].sum()) for k in range(len(NAMES))
+    ]
+    assert (counts["hit"] + counts["missed"] == counts["truth"]).all()
+    assert counts[list(eb.VERDICTS)].to_numpy().sum() == len(matches.score)
+
+
+def test_weak_detections_are_not_judged():
+    found = prediction([[0, 0, 10, 10]], [1], [0.29])
+    assert table([found], [MASS]).loc["mass", ["missed", "hit"]].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("thresholds", [{"near": 0.0}, {"near": 0.6}, {"iou_threshold": 1.5}])
+def test_thresholds_out_of_order_are_refused(thresholds):
+    with pytest.raises(ValueError, match="near"):
+        table([prediction()], [MASS], **thresholds)
+
+
+def test_unequal_lengths_are_refused():
+    with pytest.raises(ValueError, match="1 predictions for 2"):
+        table([prediction()], [MASS, MASS])
+
+
+def test_confusion_by_hand():
+    boxes = [[0, 0, 10, 10], [0, 0, 10, 9], [50, 50, 60, 60]]
+    found = prediction(boxes, [2, 1, 3], [0.9, 0.8, 0.7])
+    both = truth([[0, 0, 10, 10], [80, 80, 90, 90]], [1, 1])
+    counts = eb.confusion_matrix([found], [both], class_names=NAMES)
+    expected = {("mass", "nodule"): 1, ("mass", "nothing"): 1, ("nothing", "mass"): 1}
+    expected |= {("nothing", "heart"): 1}
+    assert counts.stack()[lambda c: c > 0].to_dict() == expected
+
+
+def test_a_detection_prefers_the_box_of_its_own_class():
+    two = truth([[0, 0, 10, 10], [0, 0, 10, 9]], [1, 2])
+    counts = eb.confusion_matrix(
+        [prediction([[0, 0, 10, 10]], [2], [0.9])], [two], class_names=NAMES
+    )
+    assert counts.loc["nodule", "nodule"] == 1 and counts.loc["mass", "nothing"] == 1
+
+
+def test_confusion_holds_every_box_once():
+    predictions, truths = random_case(n=50, seed=5)
+    counts = eb.confusion_matrix(predictions, truths, class_names=NAMES, min_score=0)
+    per_class = sum(np.bincount(t["labels"], minlength=5)[1:] for t in truths)
+    assert counts.sum(axis=1).to_numpy()[:-1].tolist() == per_class.tolist()
