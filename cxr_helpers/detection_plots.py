@@ -191,3 +191,16 @@ def plot_froc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
     axis.legend(title="initialization", frameon=False)
     sns.despine(figure)
     return figure
+
+
+def plot_table(counts: pd.DataFrame, *, xlabel: str, ylabel: str, title: str = "") -> Figure:
+    """Counts as shades of gray-blue with their numbers written in; zeros are left blank."""
+    size = (0.55 * counts.shape[1] + 2.6, 0.3 * len(counts) + 1.8)
+    figure, axis = plt.subplots(figsize=size)
+    text = counts.astype(str).where(counts > 0, "")
+    style = {"cmap": "Blues", "cbar": False, "linewidths": 0.4, "linecolor": "0.9"}
+    sns.heatmap(np.sqrt(counts), annot=text, fmt="", annot_kws={"fontsize": 7}, ax=axis, **style)
+    axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    axis.tick_params(labelsize=8, length=0)
+    axis.set_xticks(axis.get_xticks(), axis.get_xticklabels(), rotation=45, ha="right")
+    return figure

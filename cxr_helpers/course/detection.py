@@ -92,7 +92,8 @@ def detector_path(
         _data_key(settings, data),
         arm,
         seed,
-        fraction,
+        # Which images a share holds depends on the larger shares that it lies in.
+        fraction if fraction == 1 else (fraction, settings.detect.fractions),
     )
     share = "" if fraction == 1 else f"_{100 * fraction:g}percent"
     return settings.runs / "detect" / f"{arm}{share}_seed{seed}_{key}.safetensors"

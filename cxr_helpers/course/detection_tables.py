@@ -1,0 +1,153 @@
+"""The tables of notebook 04: sizes and pyramid levels, scores by truth, stages of one image."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torchvision.ops.poolers import LevelMapper
+
+from cxr_helpers import coco
+from cxr_helpers import detection_metrics as dm
+from cxr_helpers import detector as det
+from cxr_helpers.course import detection
+from cxr_helpers.course.data import VindrData
+from cxr_helpers.course.settings import Settings
+
+PAPER_SIZE = 640  # pixels; what is small or large is said at this size
+FINEST, COARSEST = 2, 5  # pyramid levels that boxes are pooled from, strides 4 to 32
+
+
+def size_table(data: VindrData, rows: np.ndarray, settings: Settings) -> pd.DataFrame:
+    """How large each class is, and from which pyramid level most of its boxes are pooled.
+
+    Returns:
+        Indexed by class, smallest first: `boxes`; median short side in pixels at this preset's
+        size, at 224 and at 640; share with a short side under 8 pixels at 224; `level`, the most
+        frequent at this preset's size (stride 2**level).
+    """
+    boxes, labels = (np.concatenate(x) for x in data.packed_boxes(rows))
+    short = (boxes[:, 2:] - boxes[:, :2]).min(axis=1).astype(float) / data.images.size
+    level = pooled_level(boxes, settings)
+    table = pd.DataFrame({"class": [data.classes[k - 1] for k in labels], "short": short})
+    table["level"], table["tiny"] = level, short * 224 < 8
+    groups = table.groupby("class")
+    median = groups["short"].median().rename("median")
+    sizes = {f"short side at {s}": (median * s).round(1) for s in (data.images.size, 224, 640)}
+    shown = pd.DataFrame({"boxes": groups.size(), **sizes})
+    shown["under 8 at 224"] = groups["tiny"].mean().round(2)
+    shown["level"] = groups["level"].agg(lambda values: values.mode().iloc[0])
+    return shown.loc[median.sort_values().index]
+
+
+def pooled_level(boxes_xyxy: np.ndarray, settings: Settings) -> np.ndarray:
+    """(N,) pyramid level from which torchvision pools each box, 2 to 5: stride 4 to 32."""
+    mapper = LevelMapper(FINEST, COARSEST, settings.detect.roi_canonical_size, 4)
+    return mapper([torch.as_tensor(boxes_xyxy)]).numpy() + FINEST
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What the parts of a detector say of one image.
+
+    Attributes:
+        anchors: how many there are.
+        proposals: (P, 4) what the region proposal network kept, best first, input pixels.
+        found: what `detector.predict` gives.
+    """
+
+    anchors: int
+    proposals: np.ndarray
+    found: Mapping[str, np.ndarray]
+
+
+@torch.no_grad()
+def stages(detector: det.Detector, image: np.ndarray) -> Stages:
+    """From anchors over proposals to detections, on one packed image (H, W)."""
+    device = next(detector.parameters()).device
+    batch, _ = detector.transform([det.gray_to_tensor(image).to(device)])
+    maps = detector.backbone(batch.tensors)
+    anchors = detector.rpn.anchor_generator(batch, list(maps.values()))[0]
+    proposals, _ = detector.rpn(batch, maps)
+    (found,) = det.predict(detector, [image])
+    return Stages(len(anchors), proposals[0].cpu().numpy(), found)
+
+
+def score_table(
+    found: Mapping[str, Sequence], truths: Sequence, data: VindrData
+) -> tuple[pd.DataFrame, dict[str, coco.CocoScores]]:
+    """COCO's means for each arm; sizes are those at the paper's 640 pixels.
+
+    Returns:
+        Indexed by arm, a column for each of `coco.COLUMNS`; and the scores behind it.
+    """
+    scale = PAPER_SIZE / data.images.size
+    scores = {
+        arm: coco.coco_scores(one, truths, class_names=data.classes, scale=scale)
+        for arm, one in found.items()
+    }
+    rows = {arm: {c: s.mean(c) for c in coco.COLUMNS} for arm, s in scores.items()}
+    return pd.DataFrame.from_dict(rows, orient="index"), scores
+
+
+def truth_table(found: Mapping[str, Sequence], data: VindrData, rows: np.ndarray) -> pd.DataFrame:
+    """mAP50 of the same detections against each choice of the truth.
+
+    Returns:
+        Indexed by choice: `boxes`, and a column for each arm. A choice without boxes has no row.
+    """
+    table = {}
+    for choice in detection.TRUTHS:
+        truths = detection.truths(data, rows, choice=choice)
+        boxes = sum(len(one["labels"]) for one in truths)
+        if boxes:
+            matched = {a: match(f, truths, data) for a, f in found.items()}
+            means = {arm: dm.mean_average_precision(m) for arm, m in matched.items()}
+            table[choice] = {"boxes": boxes} | means
+    return pd.DataFrame.from_dict(table, orient="index")
+
+
+def match(found: Sequence, truths: Sequence, data: VindrData, **options) -> dm.Matches:
+    """`detection_metrics.match_detections` with the classes of this data."""
+    return dm.match_detections(found, truths, class_names=data.classes, **options)
+
+
+def label_efficiency(
+    settings: Settings, data: VindrData, arms: Sequence[str], truths: Sequence, rows: np.ndarray
+) -> tuple[pd.DataFrame, dict[float, dm.Interval]]:
+    """mAP50 at each share of the training images, and the paired difference of the two arms.
+
+    Returns:
+        Columns arm, fraction, images, value, low, high; and for each fraction the interval of
+        pretrained minus random on the same resampled test images.
+    """
+    options = {"resamples": settings.detect.resamples, "seed": settings.seed}
+    lines, differences = [], {}
+    for fraction in settings.detect.fractions:
+        matched = {}
+        for arm in arms:
+            detector, path = detection.train_or_load_detector(
+                settings, data, arm, seed=settings.seed, fraction=fraction
+            )
+            matched[arm] = match(detection.predictions(detector, path, data, rows), truths, data)
+            used = len(detection.training_rows(settings, data, fraction=fraction))
+            line = {"arm": arm, "fraction": fraction, "images": used}
+            lines.append(line | dm.bootstrap_map(matched[arm], **options).as_dict())
+        differences[fraction] = dm.bootstrap_map_difference(
+            matched["random"], matched["pretrained"], **options
+        )
+    return pd.DataFrame(lines), differences
+
+
+def gallery_rows(matches: dm.Matches, *, score: float = 0.3) -> dict[str, int]:
+    """Images to look at: most boxes found, most missed, and the most confident mistake."""
+    n = len(matches.truths)
+    found = np.bincount(matches.image[matches.hit & (matches.score >= score)], minlength=n)
+    missed = matches.truths.sum(axis=1) - found
+    wrong = matches.image[~matches.hit]  # by descending score
+    return {
+        "most found": int(found.argmax()),
+        "most missed": int(missed.argmax()),
+        "most confidently wrong": int(wrong[0]) if len(wrong) else int(missed.argmin()),
+    }
