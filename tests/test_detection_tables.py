@@ -1,0 +1,100 @@
+"""The tables of notebook 04, on made-up boxes and a tiny detector."""
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from box_cases import matched, prediction, truth
+from test_course_detection import vindr_data
+from tiny_detector import tiny_detector
+
+from cxr_helpers.course import detection
+from cxr_helpers.course import detection_tables as tables
+from cxr_helpers.course.settings import load_settings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def data():
+    return vindr_data()
+
+
+@pytest.fixture(scope="module")
+def settings():
+    return load_settings({})
+
+
+def test_sizes_are_ordered_and_scaled(settings, data):
+    # Packed at 16 px: the heart's short side is 10, the nodule's 3.
+    table = tables.size_table(data, data.rows("train", abnormal_only=True), settings)
+    assert table.index.tolist() == ["Nodule/Mass", "Cardiomegaly"]
+    assert table["short side at 16"].tolist() == [3, 10]
+    assert table["short side at 640"].tolist() == [120, 400]
+    assert table["under 8 at 224"].tolist() == [0, 0]
+
+
+def test_a_box_of_the_canonical_size_is_pooled_from_stride_16(settings):
+    side = settings.detect.roi_canonical_size
+    boxes = np.array([[0, 0, k * side, k * side] for k in (0.1, 0.5, 1, 2)], np.float32)
+    assert tables.pooled_level(boxes, settings).tolist() == [2, 3, 4, 5]
+
+
+def test_stages_shrink():
+    detector = tiny_detector()
+    step = tables.stages(detector, np.full((64, 64), 90, np.uint8))
+    assert step.anchors > len(step.proposals) > 0
+    assert step.proposals.shape[1] == 4 and set(step.found) == {"boxes", "labels", "scores"}
+
+
+def test_means_are_coco_s_and_sizes_are_those_at_640(data):
+    truths = detection.truths(data, np.arange(4))
+    found = [one | {"scores": np.ones(len(one["labels"]))} for one in truths]
+    means, scores = tables.score_table({"all": found}, truths, data)
+    assert means.loc["all", "ap50"] == pytest.approx(1)
+    assert np.isnan(scores["all"].per_class["Nodule/Mass"]["ap50_small"])  # 120 px at 640
+
+
+def test_the_truth_moves_the_number(data):
+    rows = np.arange(6)
+    two = detection.truths(data, rows, choice="two readers")
+    found = [one | {"scores": np.ones(len(one["labels"]))} for one in two]
+    table = tables.truth_table({"heart only": found}, data, rows)
+    assert table["heart only"].round(6).to_dict() == {
+        "fused": 0.5, "two readers": 1, "one reader": 0,
+        "any reader": pytest.approx(0.252475, abs=1e-5),
+    }  # fmt: skip
+    assert table["boxes"].tolist() == [12, 6, 6, 18]
+
+
+def test_a_truth_without_boxes_has_no_row(data):
+    alone = replace(data, fused=data.fused.assign(readers=1))
+    assert (
+        "two readers" not in tables.truth_table({"none": [prediction()]}, alone, np.arange(1)).index
+    )
+
+
+def test_the_gallery_by_hand():
+    box = [[0, 0, 9, 9]]
+    truths = [truth(box, [1]), truth([*box, [50, 50, 60, 60]], [1, 2]), truth()]
+    found = [prediction(box, [1], [0.9]), prediction(), prediction(box, [3], [0.8])]
+    assert list(tables.gallery_rows(matched(found, truths)).values()) == [0, 1, 2]
+
+
+def test_a_gallery_without_mistakes_still_has_three_images():
+    perfect = matched([prediction([[0, 0, 9, 9]], [1], [0.9])], [truth([[0, 0, 9, 9]], [1])])
+    assert len(tables.gallery_rows(perfect)) == 3
+
+
+def test_the_gain_over_seeds_by_hand():
+    spec = importlib.util.spec_from_file_location("b", ROOT / "benchmarks" / "detection.py")
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    each = np.array([0.1, 0.2, 0.3])
+    found = bench.gain(each, np.tile(each[:, None], (1, 500)), seed=0)
+    assert found["value"] == found["low"] == found["high"] == pytest.approx(0.2)
+    assert 0.1 <= found["low_both"] < 0.2 < found["high_both"] <= 0.3
+    assert found["t_high"] - 0.2 == pytest.approx(4.303 * 0.1 / 3**0.5, abs=1e-3)
+    assert bench.gain(each[:1], np.zeros((1, 5)), seed=0)["t_low"] is None
