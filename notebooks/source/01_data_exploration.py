@@ -75,6 +75,24 @@ by_hand.T @ by_hand
 # edema. Keep that asymmetry in mind for the heatmap below.
 
 # %% [markdown]
+# ### Exercises
+#
+# Fill in the dots, run the cell, and `check` says what is wrong or that it is right. Stuck? In a new
+# cell, `hint("1.1")` nudges, `hint("1.1", 2)` says more, `solution("1.1")` shows one way. Nothing below
+# depends on your answers. What is done is remembered, and notebook 00 counts it.
+
+# %%
+from cxr_helpers.course.exercises import check, hint, quiz, solution  # noqa: F401
+
+# %% [markdown]
+# **Exercise 1.1, two minutes.** A fourth image joins the three above. Its findings are
+# `Edema|Effusion`. Predict the prevalence of edema, as a share from 0 to 1.
+
+# %%
+prevalence_of_edema = ...
+check("1.1", prevalence_of_edema)
+
+# %% [markdown]
 # ## The real NIH table
 #
 # The table of all images ships with the package torchxrayvision, so you can read it without the
@@ -253,6 +271,38 @@ claim(
 # %% [markdown]
 # A model that agreed with these labels perfectly would be wrong about every second pneumothorax.
 # So a score against them says how well a model imitates the labels, and no more.
+
+# %% [markdown]
+# ### Exercises
+#
+# **Exercise 1.2, five minutes.** Which share of the patients has exactly one image? Write a function
+# of the column of patients. When it is right, ask it about `real_nih["patient_id"]`.
+
+
+# %%
+def single_image_share(patient_ids):
+    return ...  # your code
+
+
+check("1.2", single_image_share)
+
+# %% [markdown]
+# **Exercise 1.3, ten minutes.** Two arrays of True and False, one entry an image: was it `labeled`,
+# was it `seen`? Return the positive predictive value and the sensitivity, in this order.
+
+
+# %%
+def ppv_and_sensitivity(labeled, seen):
+    return ...  # your code
+
+
+check("1.3", ppv_and_sensitivity)
+
+# %% [markdown]
+# A question. Choose, then unfold the answers.
+
+# %%
+quiz("1.A")
 
 # %% [markdown]
 # ## The real VinDr table
@@ -482,6 +532,24 @@ show(data_plots.plot_dots(opinions, xlabel="percent"))
 # other.
 
 # %% [markdown]
+# ### Exercises
+
+# %%
+quiz("1.B")
+
+# %% [markdown]
+# **Exercise 1.4, fifteen minutes.** Write the IoU of two boxes `(x_min, y_min, x_max, y_max)`. Try it
+# on boxes that lie apart.
+
+
+# %%
+def iou(first, second):
+    return ...  # your code
+
+
+check("1.4", iou)
+
+# %% [markdown]
 # ## The pictures: NIH
 #
 # Now the pixels of the data you chose with `CXR_DATA`. In the demo they are **synthetic**: drawn by
@@ -691,6 +759,21 @@ pd.DataFrame(contrast, index=["before", "two pixels broken"]).T.round(2)
 # names them in its steps, so that you can count such files.
 
 # %% [markdown]
+# ### Exercise: from stored numbers to gray
+#
+# **Exercise 1.5, fifteen minutes.** Turn an array of stored values into gray, 0 (dark) to 1 (bright).
+# The window reaches from `center - width / 2` to `center + width / 2`; in it the gray rises in a
+# straight line, beyond it stays at 0 or 1. With `monochrome1` (True or False) the scale is turned.
+
+
+# %%
+def to_gray(stored, center, width, monochrome1):
+    return ...  # your code
+
+
+check("1.5", to_gray)
+
+# %% [markdown]
 # ### Three readers on one image
 #
 # Here fusion had much to do: an image with many boxes and few fused ones.
@@ -875,6 +958,21 @@ results.add(
     images_here=len(nih_data.entries),
 )
 results.save().name
+
+# %% [markdown]
+# ## Your own figure
+#
+# **Exercise 1.6, half an hour.** Does the view go with the age? For each decade of age, 0-9 to 80-89,
+# draw how many percent of its images are AP views. `entries` is a table like `real_nih`, with columns
+# `age` and `view`. Name both axes; `check` shows what you drew.
+
+
+# %%
+def ap_by_decade(axis, entries):
+    return ...  # your code, such as axis.bar(...)
+
+
+check("1.6", ap_by_decade)
 
 # %% [markdown]
 # ## What this does not show

@@ -173,6 +173,27 @@ assert barlow.loss_terms(barlow.cross_correlation(moved, copies.detach()))[1] < 
 print("A small step along the arrows lowers each term.")
 
 # %% [markdown]
+# ### Exercises
+#
+# Fill in the dots, run the cell, and `check` says what is wrong or that it is right. Stuck? In a new
+# cell, `hint("2.1")` nudges, `hint("2.1", 2)` says more, `solution("2.1")` shows one way. Nothing below
+# depends on your answers. What is done is remembered, and notebook 00 counts it.
+
+# %%
+from cxr_helpers.course.exercises import check, hint, quiz, solution  # noqa: F401
+
+# %% [markdown]
+# **Exercise 2.1, two minutes.** Let view B give exactly the negative of view A: `z_b = -z_a`, with
+# D = 128 features. Predict the invariance term, without running it.
+
+# %%
+invariance_of_opposites = ...
+check("2.1", invariance_of_opposites)
+
+# %%
+quiz("2.A")
+
+# %% [markdown]
 # ## The views
 #
 # What may change between two views of a radiograph? Position, size, exposure, sharpness. What may
@@ -242,7 +263,22 @@ plt.show()
 # %% [markdown]
 # Some views are flipped, so the heart may lie on the wrong side. Some are darker, flatter or
 # blurred.
+
+# %% [markdown]
+# ### Exercise: what both views hold
 #
+# **Exercise 2.2, fifteen minutes.** A finding has a box, and each view is a crop; all three are
+# `(x_min, y_min, x_max, y_max)` on the image. Which share of the finding's area lies in *both* crops?
+
+
+# %%
+def share_in_both(box, crop_a, crop_b):
+    return ...  # your code
+
+
+check("2.2", share_in_both)
+
+# %% [markdown]
 # ## The network before training
 #
 # A ResNet gives each image its features. A small network behind it, the **projector**, turns them
@@ -329,6 +365,20 @@ last[shown].to_frame("last epoch").round(3)
 claim(last["diagonal_mean"] > 0.6, "the outputs of two views became alike", settings)
 claim(last["heldout_diagonal"] > 0.5, "they are alike for new patients too", settings)
 claim(last["offdiagonal_abs_mean"] < 0.12, "the outputs did not become copies", settings)
+
+# %% [markdown]
+# ### Exercise: the batch for a floor
+#
+# **Exercise 2.3, five minutes.** How many images must a batch have so that the floor of the
+# off-diagonal, $\sqrt{2 / (\pi N)}$, is not above a given value? Return the smallest whole number.
+
+
+# %%
+def batch_for_floor(floor):
+    return ...  # your code
+
+
+check("2.3", batch_for_floor)
 
 # %% [markdown]
 # ## Did the features learn anything?
@@ -419,7 +469,22 @@ plt.show()
 # An interval right of zero speaks for pretraining, one that covers zero leaves it open. It is one
 # run with one seed. `benchmarks/pretraining.py` repeats it with five seeds, and notebook 03 asks
 # the same with better probes and few labels.
+
+# %% [markdown]
+# ### Exercise: a vote of neighbors
 #
+# **Exercise 2.4, fifteen minutes.** Given training `features` (images, features), their `labels`, and
+# one `query`: return the mean label of the `k` training images with the highest cosine similarity.
+
+
+# %%
+def knn_vote(features, labels, query, k):
+    return ...  # your code
+
+
+check("2.4", knn_vote)
+
+# %% [markdown]
 # ## Is my loss normal?
 #
 # Losses of different runs cannot be compared as they are: they start near D, and D differs.
@@ -513,6 +578,27 @@ claim(ends["batch of 4"]["offdiagonal_abs_mean"] > 0.3, "batch of 4: only noise"
 print(f"floor of the off-diagonal mean at a batch of 4: {np.sqrt(2 / np.pi / 4):.2f}")
 
 # %% [markdown]
+# ### Exercises
+#
+# **Exercise 2.5, five minutes.** Four runs, of which you see only the last line of their logs. Nothing
+# was trained for this table: its outputs are random numbers, made as each fault leaves them.
+
+# %%
+from cxr_helpers.course.exercises import nb02
+
+nb02.mystery_runs()
+
+# %% [markdown]
+# Give each run its name: `"healthy"`, `"copies"`, `"unsteady"` or `"small batch"`.
+
+# %%
+diagnosis = {"run 1": ..., "run 2": ..., "run 3": ..., "run 4": ...}
+check("2.5", diagnosis)
+
+# %%
+quiz("2.B")
+
+# %% [markdown]
 # ## Domain lab: does it matter what the images show?
 #
 # The same network, the same number of images and steps: once on the radiographs, once on crops of
@@ -579,6 +665,21 @@ results.add(
     domain_knn_auroc=domain_scores.to_dict(),
 )
 results.save().name
+
+# %% [markdown]
+# ## Your own figure
+#
+# **Exercise 2.6, half an hour.** Does the floor hold? For batches of 4, 8, 16, 32, 64, 128, 256 and
+# 512 images draw two curves: the formula, and the mean size of the off-diagonal entries that you
+# measure on independent random outputs with 64 features. Logarithmic axes help; name both.
+
+
+# %%
+def floor_figure(axis):
+    return ...  # your code
+
+
+check("2.6", floor_figure)
 
 # %% [markdown]
 # ## What this does not show

@@ -85,6 +85,35 @@ assert np.isclose(our_ap, average_precision_score(ill, score))
 print("By hand, scikit-learn and the course agree.")
 
 # %% [markdown]
+# ### Exercises
+#
+# Fill in the dots, run the cell, and `check` says what is wrong or that it is right. Stuck? In a new
+# cell, `hint("3.1")` nudges, `hint("3.1", 2)` says more, `solution("3.1")` shows one way. Nothing below
+# depends on your answers. What is done is remembered, and notebook 00 counts it.
+
+# %%
+from cxr_helpers.course.exercises import check, hint, quiz, solution  # noqa: F401
+
+# %% [markdown]
+# **Exercise 3.1, two minutes.** All five scores above are multiplied by 10, then the exponential of
+# each is taken. Predict the AUROC.
+
+# %%
+auroc_afterwards = ...
+check("3.1", auroc_afterwards)
+
+# %% [markdown]
+# **Exercise 3.2, ten minutes.** Write AUROC so that two equal scores count as half a pair.
+
+
+# %%
+def auroc(ill, scores):
+    return ...  # your code
+
+
+check("3.2", auroc)
+
+# %% [markdown]
 # ## Which labels can be scored?
 #
 # A label with a handful of positives cannot be scored with any certainty. It is named here, and
@@ -304,6 +333,12 @@ plots.plot_class_curves(curve[curve["label"] != evaluation.MACRO])
 plt.show()
 
 # %% [markdown]
+# ### A question
+
+# %%
+quiz("3.A")
+
+# %% [markdown]
 # ## Linear, nearest neighbors, or the whole network?
 #
 # A linear probe asks what the features hold. k-NN asks even less: which training images are most
@@ -388,6 +423,25 @@ plt.show()
 # %% [markdown]
 # The legend gives the mean distance from the diagonal. Scaling changes no order, so it changes no
 # AUROC: a model can rank well and still promise nonsense, and the other way round.
+
+# %% [markdown]
+# ### Exercises
+
+# %%
+quiz("3.B")
+
+# %% [markdown]
+# **Exercise 3.3, ten minutes.** A probe learned from patients of whom a share `trained` was ill. At
+# your hospital the share is `real`. What becomes of a well-calibrated probability `p`? A hint: work
+# with odds, `p / (1 - p)`.
+
+
+# %%
+def at_other_prevalence(p, trained, real):
+    return ...  # your code
+
+
+check("3.3", at_other_prevalence)
 
 # %% [markdown]
 # ## What remains at another site?
@@ -554,6 +608,33 @@ claim(twice.flatters.value > 0, "copies of test images in training flatter", set
 # The traps add up: one protocol can hold several. None is visible in the final number.
 
 # %% [markdown]
+# ### Exercises
+#
+# **Exercise 3.4, five minutes.** Two arrays name the patient of each training and of each test image.
+# Which share of the test images has its patient in training?
+
+
+# %%
+def leaked_share(train_patients, test_patients):
+    return ...  # your code
+
+
+check("3.4", leaked_share)
+
+# %% [markdown]
+# **Exercise 3.5, twenty minutes.** One resample for an interval: draw as many patients as there are,
+# with replacement, and return the rows of all their images. `patients` names the patient of each row;
+# `rng` is a numpy generator.
+
+
+# %%
+def resample_patients(patients, rng):
+    return ...  # your code
+
+
+check("3.5", resample_patients)
+
+# %% [markdown]
 # ## Ask for the impossible
 #
 # Good tools say no. Each of these requests has no honest answer; look at what is named, and at what
@@ -652,6 +733,22 @@ if site is not None:
         site_difference=site.gains.set_index("site")[["value", "low", "high"]].to_dict("index")
     )
 results.save().name
+
+# %% [markdown]
+# ## Your own figure
+#
+# **Exercise 3.6, half an hour.** Draw an ROC curve, with numpy alone. Go down the list from the
+# highest score: how many of the ill are found so far (y), how many of the healthy are called ill (x)?
+# Begin at (0, 0), add the line of chance, name both axes. `ill` and `scores` are arrays; to try it,
+# `practice_scores()` of `cxr_helpers.course.exercises.nb03` gives both.
+
+
+# %%
+def roc_figure(axis, ill, scores):
+    return ...  # your code
+
+
+check("3.6", roc_figure)
 
 # %% [markdown]
 # ## What this does not show

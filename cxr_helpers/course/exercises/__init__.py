@@ -1,0 +1,112 @@
+"""Exercises that check themselves, offline: `check`, `hint`, `solution`, `quiz`, progress.
+
+>>> check("1.1", None)
+Exercise 1.1: Not attempted yet. For help: hint("1.1"), solution("1.1")
+>>> hint("1.1", 9)
+Exercise 1.1 has 3 hints: hint("1.1", 1) to hint("1.1", 3)
+"""
+
+import inspect
+
+import pandas as pd
+from IPython import get_ipython
+from IPython.display import display
+
+from cxr_helpers.course.exercises import engine, nb01, nb02, nb03
+from cxr_helpers.course.exercises.progress_file import (
+    DONE,
+    TRIED,
+    progress_path,
+    read_progress,
+    record,
+)
+from cxr_helpers.course.exercises.quizzes import QUIZZES, show_quiz
+
+EXERCISES = {e.number: e for module in (nb01, nb02, nb03) for e in module.EXERCISES}
+
+
+def check(number: str, answer: object) -> None:
+    """Print whether the answer is right, what is wrong with it, or that there is none yet.
+
+    Never raises. What was tried or done is written down in `runs/exercises.json`.
+    """
+    exercise = EXERCISES.get(number)
+    if exercise is None:
+        print(_unknown(number))
+        return
+    verdict = engine.judge(exercise, answer)
+    more = "" if verdict.kind == engine.RIGHT else f' For help: hint("{number}")'
+    more += f', solution("{number}")' if verdict.kind == engine.EMPTY else ""
+    print(f"Exercise {number}: {verdict.text}{more}")
+    if verdict.figure is not None and get_ipython() is not None:
+        display(verdict.figure)
+    if verdict.kind != engine.EMPTY:
+        _record(number, DONE if verdict.kind == engine.RIGHT else TRIED)
+
+
+def hint(number: str, step: int = 1) -> None:
+    """Print one hint; each exercise has several, from a nudge to nearly the answer."""
+    exercise = EXERCISES.get(number)
+    if exercise is None:
+        print(_unknown(number))
+        return
+    count = len(exercise.hints)
+    if step not in range(1, count + 1):
+        print(
+            f'Exercise {number} has {count} hints: hint("{number}", 1) to hint("{number}", {count})'
+        )
+        return
+    more = f'. The next: hint("{number}", {step + 1})' if step < count else ""
+    print(f"Hint {step} of {count}: {exercise.hints[step - 1]}{more}")
+
+
+def solution(number: str) -> None:
+    """Print one right answer and why it is right."""
+    exercise = EXERCISES.get(number)
+    if exercise is None:
+        print(_unknown(number))
+        return
+    known = exercise.reference
+    print(inspect.getsource(known).rstrip() if callable(known) else repr(known))
+    print(f"\n{exercise.why}")
+
+
+def quiz(number: str) -> None:
+    """Show a question with its options, buttons to answer, and the explanations folded away."""
+    if number in QUIZZES:
+        show_quiz(QUIZZES[number], on_right=lambda: _record(number, DONE))
+    else:
+        print(f"There is no question {number!r}; there are {', '.join(QUIZZES)}")
+
+
+def progress() -> pd.DataFrame:
+    """How many exercises and questions of each notebook are done.
+
+    Returns:
+        One row a notebook (index `notebook`), columns `done`, `of` and `still open`.
+
+    Raises:
+        ValueError: the file of the progress is not readable; the text names it.
+    """
+    known = read_progress(progress_path())
+    rows = {}
+    for number in sorted([*EXERCISES, *QUIZZES]):
+        row = rows.setdefault(f"{int(number.split('.')[0]):02d}", {"done": 0, "of": 0, "open": []})
+        row["of"] += 1
+        row["done"] += known.get(number) == DONE
+        row["open"] += [number] * (known.get(number) != DONE)
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("notebook")
+    table["still open"] = table.pop("open").map(", ".join)
+    return table
+
+
+def _unknown(number: object) -> str:
+    return f"There is no exercise {number!r}; there are {', '.join(EXERCISES)}"
+
+
+def _record(number: str, state: str) -> None:
+    """Write progress down; where that fails, say so and go on."""
+    try:
+        record(number, state, progress_path())
+    except (OSError, ValueError) as error:
+        print(f"Your progress was not saved: {error}")

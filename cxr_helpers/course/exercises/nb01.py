@@ -1,0 +1,280 @@
+"""Exercises of notebook 01: counting, trust in labels, boxes, gray values."""
+
+from functools import cache
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from cxr_helpers import nih
+from cxr_helpers.course.exercises.engine import (
+    Exercise,
+    Mistake,
+    is_drawn,
+    judge_figure,
+    judge_function,
+    judge_value,
+)
+from cxr_helpers.course.tables import packaged_table
+
+
+def single_image_share(patient_ids):
+    """Share of the patients, not of the images, who have exactly one image."""
+    images = pd.Series(patient_ids).value_counts()
+    return (images == 1).mean()
+
+
+def _share_of_images(patient_ids):
+    images = pd.Series(patient_ids).value_counts()
+    return (images == 1).sum() / len(patient_ids)
+
+
+def ppv_and_sensitivity(labeled, seen):
+    """Positive predictive value and sensitivity of labels against what radiologists saw."""
+    labeled, seen = np.asarray(labeled, bool), np.asarray(seen, bool)
+    both = (labeled & seen).sum()
+    return both / labeled.sum(), both / seen.sum()
+
+
+def _specificity_first(labeled, seen):
+    labeled, seen = np.asarray(labeled, bool), np.asarray(seen, bool)
+    return (~labeled & ~seen).sum() / (~seen).sum(), (labeled & seen).sum() / seen.sum()
+
+
+def iou(first, second):
+    """Intersection over union of two boxes (x_min, y_min, x_max, y_max)."""
+    width = max(0, min(first[2], second[2]) - max(first[0], second[0]))
+    height = max(0, min(first[3], second[3]) - max(first[1], second[1]))
+    areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (first, second)]
+    return width * height / (sum(areas) - width * height)
+
+
+def _iou(first, second, *, clip=True, divide="union"):
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    shared = max(0, width) * max(0, height) if clip else width * height
+    areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (first, second)]
+    below = {"union": sum(areas) - shared, "sum": sum(areas), "smaller": min(areas)}
+    return shared / below[divide]
+
+
+def to_gray(stored, center, width, monochrome1):
+    """Window stored values into 0 (dark) to 1 (bright); MONOCHROME1 is turned around."""
+    gray = np.clip((stored - (center - width / 2)) / width, 0, 1)
+    return 1 - gray if monochrome1 else gray
+
+
+def _to_gray(stored, center, width, monochrome1, *, clip=True, turn=True):
+    gray = (stored - (center - width / 2)) / width
+    gray = np.clip(gray, 0, 1) if clip else gray
+    return 1 - gray if monochrome1 and turn else gray
+
+
+def ap_by_decade(axis, entries):
+    """Percent of AP views in each decade of age, up to 89 years."""
+    known = entries[entries["age"] < 90]
+    percent = 100 * (known["view"] == "AP").groupby(known["age"] // 10).mean()
+    axis.bar(percent.index * 10, percent, width=8, align="edge")
+    axis.set(xlabel="age (years)", ylabel="AP views (%)")
+
+
+def _without_names(axis, entries):
+    ap_by_decade(axis, entries)
+    axis.set(xlabel="", ylabel="")
+
+
+def _decades_of(axis, entries, *, of_ap):
+    known = entries[entries["age"] < 90]
+    is_ap, decade = known["view"] == "AP", known["age"] // 10
+    share = decade[is_ap].value_counts(normalize=True).sort_index() * 100
+    share = share if of_ap else is_ap.groupby(decade).mean()
+    axis.bar(share.index * 10, share, width=8)
+    axis.set(xlabel="age (years)", ylabel="AP views")
+
+
+@cache
+def _entries() -> pd.DataFrame:
+    return nih.read_entries(packaged_table("nih_entries"))[["age", "view"]]
+
+
+def _problem(axis: Axes) -> str | None:
+    known = _entries()[_entries()["age"] < 90]
+    is_ap, decade = known["view"] == "AP", known["age"] // 10
+    share = is_ap.groupby(decade).mean()
+    if is_drawn(axis, 100 * share):
+        return None
+    if is_drawn(axis, share):
+        return FRACTION
+    of_ap = decade[is_ap].value_counts(normalize=True).sort_index()
+    return TURNED if is_drawn(axis, of_ap) or is_drawn(axis, 100 * of_ap) else NINE_BARS
+
+
+FRACTION = "These are shares from 0 to 1; draw them in percent."
+TURNED = "This is the age of the AP views. Asked is: of the images of an age, how many are AP?"
+NINE_BARS = "Nine values are asked for, one a decade from 0-9 to 80-89, in percent of its images."
+
+EXERCISES = (
+    Exercise(
+        "1.1",
+        "a fourth row",
+        2,
+        0.5,
+        (
+            Mistake(1 / 3, "That is the prevalence before. The new image has edema: count it."),
+            Mistake(2 / 3, "Two images have edema. But there are now four images, not three."),
+            Mistake(50, "Right in percent; give it as a share from 0 to 1."),
+            Mistake(2, "That is the number of images with edema. Divide by all images."),
+        ),
+        (
+            "How many images are there now?",
+            "How many of them have edema?",
+            "Divide: 2 / 4",
+        ),
+        "Two of four images have edema. The prevalence is a mean over all images.",
+        judge_value,
+    ),
+    Exercise(
+        "1.2",
+        "patients with one image",
+        5,
+        single_image_share,
+        (
+            Mistake(_share_of_images, "That is a share of the images. Divide by the patients."),
+            Mistake(
+                lambda ids: (pd.Series(ids).value_counts() == 1).sum(),
+                "That is how many patients they are. Divide by the number of patients.",
+            ),
+            Mistake(
+                lambda ids: 100 * single_image_share(ids), "Right in percent; give a share, 0 to 1."
+            ),
+        ),
+        (
+            "First count the images of each patient.",
+            "pd.Series(patient_ids).value_counts() has one row a patient.",
+            "The mean of a column of True and False is the share of True.",
+        ),
+        "Patients and images are different units; a share needs to say of which.",
+        judge_function(
+            [([1, 1, 1, 2, 3],), ([5],), ([7, 7, 8, 8, 9],), (np.array([4, 1, 4, 2, 6, 6, 6]),)]
+        ),
+    ),
+    Exercise(
+        "1.3",
+        "how far to trust a label",
+        10,
+        ppv_and_sensitivity,
+        (
+            Mistake(
+                lambda a, b: ppv_and_sensitivity(a, b)[::-1],
+                "These two are swapped: PPV divides by what was labeled.",
+            ),
+            Mistake(
+                _specificity_first,
+                "The first is the specificity: it counts images without the finding.",
+            ),
+            Mistake(
+                lambda a, b: ((np.asarray(a) == np.asarray(b)).mean(),) * 2,
+                "That is the accuracy. The many images with neither hide the rest.",
+            ),
+        ),
+        (
+            "Both have the same numerator: images that are labeled and on which it was seen.",
+            "PPV divides by the labeled images, sensitivity by those on which it was seen.",
+            "both = (labeled & seen).sum(); return both / labeled.sum(), both / seen.sum()",
+        ),
+        "One count, two denominators. The images with neither enter in none of the two.",
+        judge_function(
+            [
+                (np.array([1, 1, 0, 0, 0], bool), np.array([1, 0, 1, 1, 0], bool)),
+                (np.array([1, 0, 0, 0], bool), np.array([1, 0, 0, 0], bool)),
+                (np.array([1, 1, 1, 0, 0, 0], bool), np.array([1, 0, 0, 0, 1, 0], bool)),
+            ]
+        ),
+    ),
+    Exercise(
+        "1.4",
+        "IoU",
+        15,
+        iou,
+        (
+            Mistake(
+                lambda a, b: _iou(a, b, divide="sum"),
+                "The shared area counts twice in the sum of both areas: take it off once.",
+            ),
+            Mistake(
+                lambda a, b: _iou(a, b, divide="smaller"),
+                "Divided by the smaller box, a dot inside a large box would score 1.",
+            ),
+            Mistake(
+                lambda a, b: _iou(a, b, clip=False),
+                "Right where the boxes touch. Apart, width and height are negative: cut at 0.",
+            ),
+        ),
+        (
+            "The shared box begins at the larger of the two x_min.",
+            "It ends at the smaller of the two x_max. If that is before its begin, it is empty.",
+            "width = max(0, min(x_max of both) - max(x_min of both)); the same for the height",
+        ),
+        "Two boxes that lie apart in both directions are the case that most first versions miss.",
+        judge_function(
+            [
+                ([0, 0, 10, 10], [5, 0, 15, 10]),
+                ([0, 0, 10, 10], [2, 2, 6, 6]),
+                ([0, 0, 10, 10], [20, 20, 30, 30]),
+                ([0, 0, 10, 10], [0, 0, 10, 10]),
+            ]
+        ),
+    ),
+    Exercise(
+        "1.5",
+        "from stored numbers to gray",
+        15,
+        to_gray,
+        (
+            Mistake(
+                lambda *a: _to_gray(*a, clip=False),
+                "Outside the window the gray leaves 0 to 1: cut it there.",
+            ),
+            Mistake(
+                lambda *a: _to_gray(*a, turn=False),
+                "MONOCHROME1 means that large is dark: turn the scale around.",
+            ),
+            Mistake(
+                lambda s, c, w, m: _to_gray(s, c, w, not m),
+                "You turn MONOCHROME2 around. It is MONOCHROME1 where large means dark.",
+            ),
+        ),
+        (
+            "The window goes from center - width / 2 to center + width / 2.",
+            "Take off its lower end, divide by its width, and cut at 0 and 1.",
+            "For MONOCHROME1, return 1 minus that.",
+        ),
+        "This is the window LINEAR_EXACT of the DICOM standard (PS3.3, C.11.2.1.3.2).",
+        judge_function(
+            [
+                (np.array([0.0, 100, 200, 300, 400]), 200, 200, False),
+                (np.array([0.0, 100, 150, 300, 400]), 200, 200, True),
+                (np.array([[10.0, 20], [30, 40]]), 25, 100, False),
+            ]
+        ),
+    ),
+    Exercise(
+        "1.6",
+        "your figure: age and view",
+        30,
+        ap_by_decade,
+        (
+            Mistake(_without_names, "name both axes"),
+            Mistake(lambda axis, t: _decades_of(axis, t, of_ap=False), FRACTION),
+            Mistake(lambda axis, t: _decades_of(axis, t, of_ap=True), TURNED),
+            Mistake(lambda axis, t: axis.plot([1, 2, 3]), NINE_BARS),
+        ),
+        (
+            "Leave out ages from 90 on, then age // 10 is the decade.",
+            "Group the column view == 'AP' by the decade and take the mean.",
+            "axis.bar(decades, percent), then axis.set(xlabel=..., ylabel=...)",
+        ),
+        "If the share rises or falls with age, a network that reads the view reads the age too.",
+        judge_figure(_problem, lambda: (_entries(),)),
+    ),
+)

@@ -1,0 +1,313 @@
+"""Exercises of notebook 02: the loss, its floor, the views, neighbors, and sick runs."""
+
+import math
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from cxr_helpers.course.exercises.engine import (
+    Exercise,
+    Mistake,
+    drawn_series,
+    is_drawn,
+    judge_figure,
+    judge_function,
+    judge_value,
+)
+
+BATCHES = (4, 8, 16, 32, 64, 128, 256, 512)
+
+
+def batch_for_floor(floor):
+    """Smallest number of images whose floor sqrt(2 / (pi N)) is not above `floor`."""
+    return math.ceil(2 / (math.pi * floor**2))
+
+
+def share_in_both(box, crop_a, crop_b):
+    """Share of the finding's box that lies in both crops; all are (x_min, y_min, x_max, y_max)."""
+    left, top = (max(b[i] for b in (box, crop_a, crop_b)) for i in (0, 1))
+    right, bottom = (min(b[i] for b in (box, crop_a, crop_b)) for i in (2, 3))
+    shared = max(0, right - left) * max(0, bottom - top)
+    return shared / ((box[2] - box[0]) * (box[3] - box[1]))
+
+
+def _share_in(box, crop):
+    return share_in_both(box, crop, crop)
+
+
+def _shared_of_crop(box, crop_a, crop_b):
+    area = (crop_a[2] - crop_a[0]) * (crop_a[3] - crop_a[1])
+    return share_in_both(box, crop_a, crop_b) * (box[2] - box[0]) * (box[3] - box[1]) / area
+
+
+def knn_vote(features, labels, query, k):
+    """Mean label of the k training images with the highest cosine similarity to the query."""
+    lengths = np.linalg.norm(features, axis=1) * np.linalg.norm(query)
+    similarity = features @ query / lengths
+    return labels[np.argsort(-similarity)[:k]].mean()
+
+
+def _vote_by(score):
+    def vote(features, labels, query, k):
+        return labels[np.argsort(score(features, query))[:k]].mean()
+
+    return vote
+
+
+def mystery_runs() -> pd.DataFrame:
+    """Four runs, seen only through their final outputs: the figures that a log would show.
+
+    The outputs are made from random numbers, as each fault leaves them; nothing is trained.
+
+    Returns:
+        Index `run 1` to `run 4`; columns `diagonal` (mean) and `off-diagonal` (mean size), on
+        augmented images, and `images in a batch`.
+    """
+    rng = np.random.default_rng(0)
+    rows = {}
+    for name, images, noise, copies in [
+        ("run 1", 256, 0.3, True),
+        ("run 2", 256, 4.0, False),
+        ("run 3", 4, 0.3, False),
+        ("run 4", 256, 0.3, False),
+    ]:
+        signal = rng.normal(size=(images, 1 if copies else 32)) + np.zeros((1, 32))
+        both = [signal + noise * rng.normal(size=signal.shape) for _ in range(2)]
+        c = np.corrcoef(*both, rowvar=False)[:32, 32:]
+        off = np.abs(c[~np.eye(32, dtype=bool)]).mean()
+        rows[name] = [np.diag(c).mean(), off, images]
+    columns = ["diagonal", "off-diagonal", "images in a batch"]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).round(2)
+    return table.astype({"images in a batch": int})
+
+
+def floor_figure(axis):
+    """The floor of the off-diagonal mean, measured and by the formula, for each batch size."""
+    rng = np.random.default_rng(0)
+    measured = []
+    for n in BATCHES:
+        z_a, z_b = rng.normal(size=(2, n, 64))
+        c = np.corrcoef(z_a, z_b, rowvar=False)[:64, 64:]
+        measured.append(np.abs(c[~np.eye(64, dtype=bool)]).mean())
+    axis.loglog(BATCHES, np.sqrt(2 / (np.pi * np.array(BATCHES))), label="formula")
+    axis.loglog(BATCHES, measured, "o", label="independent outputs")
+    axis.set(xlabel="images in a batch", ylabel="mean |off the diagonal|")
+    axis.legend()
+
+
+FLOOR = np.sqrt(2 / (np.pi * np.array(BATCHES)))
+NO_FORMULA = "One curve should be the formula, sqrt(2 / (pi N)), at the eight batch sizes."
+NO_MEASURE = "The formula is there. Now measure: a second series, from random independent outputs."
+NOT_CORRELATED = (
+    "The measured points do not lie near the formula. Are both outputs standardized over the "
+    "images, and only entries off the diagonal taken?"
+)
+
+
+def _only_formula(axis):
+    axis.plot(BATCHES, FLOOR)
+
+
+def _covariance_sum(axis):
+    _only_formula(axis)
+    axis.plot(BATCHES, FLOOR * np.array(BATCHES), "o")
+
+
+def _nameless(axis):
+    floor_figure(axis)
+    axis.set(xlabel="", ylabel="")
+
+
+def _problem(axis: Axes) -> str | None:
+    if not is_drawn(axis, FLOOR):
+        return NO_FORMULA
+    others = [s for s in drawn_series(axis) if len(s) == len(BATCHES)]
+    others = [s for s in others if not np.allclose(s[:, 1], FLOOR, rtol=1e-3)]
+    if not others:
+        return NO_MEASURE
+    near = [np.allclose(s[1:, 1], FLOOR[1:], rtol=0.15) for s in others]
+    return None if any(near) else NOT_CORRELATED
+
+
+EXERCISES = (
+    Exercise(
+        "2.1",
+        "the opposite view",
+        2,
+        512,
+        (
+            Mistake(0, "That is the term for equal outputs. Here each correlation is -1."),
+            Mistake(128, "That is the term for unrelated outputs, with correlations of 0."),
+            Mistake(256, "Each entry is off by 2. The term squares that."),
+        ),
+        (
+            "Which correlation has a feature with its own negative?",
+            "Each of the 128 entries costs (1 - c)^2 with c = -1.",
+            "128 * 2^2",
+        ),
+        "A correlation of -1 costs 4, four times as much as no correlation at all.",
+        judge_value,
+    ),
+    Exercise(
+        "2.2",
+        "share of a finding in both views",
+        15,
+        share_in_both,
+        (
+            Mistake(
+                lambda b, p, q: _share_in(b, p) * _share_in(b, q),
+                "The product of the shares assumes that chance decides. Intersect the boxes.",
+            ),
+            Mistake(
+                lambda b, p, q: min(_share_in(b, p), _share_in(b, q)),
+                "Each view may hold another half of the finding: the minimum does not see that.",
+            ),
+            Mistake(_shared_of_crop, "Divide by the area of the finding, not by that of the crop."),
+        ),
+        (
+            "What is in both crops and in the box is an intersection of three boxes.",
+            "It begins at the largest of three x_min and ends at the smallest of three x_max.",
+            "Cut width and height at 0, multiply, and divide by the area of the finding's box.",
+        ),
+        "Two crops may each show half of a finding, and have none of it in common.",
+        judge_function(
+            [
+                ([0, 0, 10, 10], [0, 0, 5, 10], [5, 0, 10, 10]),
+                ([0, 0, 10, 10], [-5, -5, 20, 20], [0, 0, 10, 5]),
+                ([2, 2, 6, 8], [0, 0, 5, 20], [3, 0, 20, 7]),
+                ([0, 0, 2, 2], [5, 5, 9, 9], [6, 6, 8, 8]),
+            ]
+        ),
+    ),
+    Exercise(
+        "2.3",
+        "the batch for a floor",
+        5,
+        batch_for_floor,
+        (
+            Mistake(
+                lambda f: math.ceil(2 / (math.pi * f)),
+                "The floor is a square root: square it before you solve for N.",
+            ),
+            Mistake(
+                lambda f: math.floor(2 / (math.pi * f**2)),
+                "One image too few: rounded down, the floor is still a little too high.",
+            ),
+            Mistake(
+                lambda f: 2 / (math.pi * f**2),
+                "Solved. A batch has a whole number of images: round up.",
+            ),
+        ),
+        (
+            "Set floor = sqrt(2 / (pi N)) and square both sides.",
+            "N = 2 / (pi floor^2)",
+            "math.ceil rounds up.",
+        ),
+        "Half the floor costs four times the batch.",
+        judge_function([(0.4,), (0.05,), (0.1,), (0.013,)]),
+    ),
+    Exercise(
+        "2.4",
+        "a vote of neighbors",
+        15,
+        knn_vote,
+        (
+            Mistake(
+                _vote_by(lambda f, q: np.linalg.norm(f - q, axis=1)),
+                "These are the neighbors by distance. The cosine leaves the length out.",
+            ),
+            Mistake(
+                _vote_by(lambda f, q: -(f @ q)),
+                "Without dividing by the lengths, long features win whatever their direction.",
+            ),
+            Mistake(
+                _vote_by(lambda f, q: f @ q / np.linalg.norm(f, axis=1)),
+                "These are the least similar images: argsort begins with the smallest.",
+            ),
+        ),
+        (
+            "The cosine similarity is the dot product divided by both lengths.",
+            "np.argsort(-similarity)[:k] are the rows of the k most similar.",
+            "Return the mean of their labels.",
+        ),
+        "k-NN trains nothing, so it shows what the features hold already.",
+        judge_function(
+            [
+                (
+                    np.array([[10.0, 8], [1, 0.1], [0.2, 1], [-1, 0], [0.3, 0.01]]),
+                    np.array([0.0, 1, 0, 0, 1]),
+                    np.array([1.0, 0]),
+                    2,
+                ),
+                (
+                    np.array([[1.0, 1], [5, 4], [0, 8], [3, 0.2], [-2, 1]]),
+                    np.array([1.0, 1, 0, 0, 0]),
+                    np.array([2.0, 2]),
+                    2,
+                ),
+            ]
+        ),
+    ),
+    Exercise(
+        "2.5",
+        "four runs, four diagnoses",
+        5,
+        {"run 1": "copies", "run 2": "unsteady", "run 3": "small batch", "run 4": "healthy"},
+        (
+            Mistake(
+                {
+                    "run 1": "healthy",
+                    "run 2": "unsteady",
+                    "run 3": "small batch",
+                    "run 4": "copies",
+                },
+                "Copies show off the diagonal: the correlation of different outputs is high.",
+            ),
+            Mistake(
+                {
+                    "run 1": "small batch",
+                    "run 2": "unsteady",
+                    "run 3": "copies",
+                    "run 4": "healthy",
+                },
+                "A small batch and copies both lift the off-diagonal. Compare it with the floor.",
+            ),
+            Mistake(
+                {
+                    "run 1": "copies",
+                    "run 2": "healthy",
+                    "run 3": "small batch",
+                    "run 4": "unsteady",
+                },
+                "Unsteady outputs change from view to view: their diagonal is low.",
+            ),
+        ),
+        (
+            "Which run has a low diagonal?",
+            "Two runs have a high off-diagonal. For which of them is that just the floor?",
+            "The floor at a batch of 4 is sqrt(2 / (4 pi)), about 0.40.",
+        ),
+        "Diagonal, off-diagonal and its floor tell the three faults apart; the loss would not.",
+        judge_value,
+    ),
+    Exercise(
+        "2.6",
+        "your figure: the floor",
+        30,
+        floor_figure,
+        (
+            Mistake(lambda axis: axis.plot(BATCHES, 1 / FLOOR), NO_FORMULA),
+            Mistake(_only_formula, NO_MEASURE),
+            Mistake(_covariance_sum, NOT_CORRELATED),
+            Mistake(_nameless, "name both axes"),
+        ),
+        (
+            "Draw the formula first, at the eight batch sizes.",
+            "For each N: z_a, z_b = np.random.default_rng(0).normal(size=(2, N, 64))",
+            "np.corrcoef(z_a, z_b, rowvar=False)[:64, 64:] is their cross-correlation matrix.",
+        ),
+        "Independent outputs lie on the formula: a log cannot show less at its batch size.",
+        judge_figure(_problem),
+    ),
+)

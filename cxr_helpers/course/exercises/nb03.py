@@ -1,0 +1,330 @@
+"""Exercises of notebook 03: scores, probabilities, leaks, resampling."""
+
+from collections.abc import Callable
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from cxr_helpers.course.exercises.engine import (
+    EMPTY,
+    WRONG,
+    Exercise,
+    Mistake,
+    Verdict,
+    drawn_series,
+    is_empty,
+    judge_figure,
+    judge_function,
+    judge_value,
+    right,
+)
+
+
+def auroc(ill, scores):
+    """Share of the pairs of one ill and one healthy image in the right order; a tie is half."""
+    ill, scores = np.asarray(ill, bool), np.asarray(scores, float)
+    apart = scores[ill][:, None] - scores[~ill][None, :]  # (ill, healthy)
+    return (apart > 0).mean() + (apart == 0).mean() / 2
+
+
+def _auroc(ill, scores, *, tie=0.5, sign=1):
+    ill, scores = np.asarray(ill, bool), sign * np.asarray(scores, float)
+    apart = scores[ill][:, None] - scores[~ill][None, :]
+    return (apart > 0).mean() + tie * (apart == 0).mean()
+
+
+def at_other_prevalence(p, trained, real):
+    """Probability where a share `real` is ill, of a model trained where `trained` was."""
+    odds = p / (1 - p) * (real / (1 - real)) / (trained / (1 - trained))
+    return odds / (1 + odds)
+
+
+def overlap(train_patients, test_patients):
+    """Share of the test images whose patient has an image in training too."""
+    return np.isin(test_patients, train_patients).mean()
+
+
+def _known_patients(train, test):
+    return np.isin(np.unique(test), train).mean()
+
+
+def resample_patients(patients, rng):
+    """Rows of a resample: patients drawn with replacement, each bringing all of its images."""
+    names = np.unique(patients)
+    drawn = rng.choice(names, size=len(names), replace=True)
+    return np.concatenate([np.flatnonzero(patients == name) for name in drawn])
+
+
+def _drawn_once(patients, rng):
+    names = np.unique(patients)
+    return np.flatnonzero(np.isin(patients, rng.choice(names, size=len(names))))
+
+
+def _no_replacement(patients, rng):
+    names = rng.permutation(np.unique(patients))
+    return np.concatenate([np.flatnonzero(patients == name) for name in names])
+
+
+def _with_fixed_seed(patients, rng):
+    return resample_patients(patients, np.random.default_rng(0))
+
+
+BY_IMAGE = "A patient comes with some of its images only. Draw patients, and take all their images."
+ONCE = "A patient that is drawn twice must bring its images twice; isin and sets lose that."
+ALL_ONCE = "Every patient comes exactly once: draw with replacement, or nothing varies."
+FIXED = "Two calls draw the same patients. Use the generator rng that you were given."
+TOO_FEW = "Draw as many patients as there are, so that the resample is as uncertain as the sample."
+
+
+def judge_resample(exercise: Exercise, answer: Callable) -> Verdict:
+    """Judge by properties, since there are many right ways to draw."""
+    patients = np.repeat(np.arange(12), np.arange(1, 13))
+    rng = np.random.default_rng(0)
+    draws = [answer(patients.copy(), rng) for _ in range(40)]
+    if all(is_empty(rows) for rows in draws):
+        return Verdict(EMPTY, "Not attempted yet.")
+    draws = [np.asarray(rows) for rows in draws]
+    if any(rows.ndim != 1 or rows.dtype.kind not in "iu" for rows in draws):
+        return Verdict(WRONG, "Return the numbers of the rows, as one flat array of integers.")
+    counts = np.stack([np.bincount(rows, minlength=len(patients)) for rows in draws])
+    if counts.shape[1] != len(patients):
+        return Verdict(WRONG, f"There are {len(patients)} rows: numbers 0 to {len(patients) - 1}.")
+    times = np.stack([counts[:, patients == name].max(axis=1) for name in range(12)], axis=1)
+    found = _problem_of_resample(counts, times, patients)
+    return Verdict(WRONG, found) if found else right(exercise)
+
+
+def _problem_of_resample(counts, times, patients) -> str | None:
+    """`counts` (draws, images) and `times` (draws, patients): how often each was drawn."""
+    if (counts != times[:, patients]).any():
+        return BY_IMAGE
+    if (times == 1).all():
+        return ALL_ONCE
+    if (times <= 1).all():
+        return ONCE
+    if (times == times[0]).all():
+        return FIXED
+    return None if (times.sum(axis=1) == times.shape[1]).all() else TOO_FEW
+
+
+def practice_scores() -> tuple[np.ndarray, np.ndarray]:
+    """Labels (0 or 1) and scores of 200 invented images, a quarter of them ill; no ties."""
+    rng = np.random.default_rng(0)
+    ill = (np.arange(200) % 4 == 0).astype(int)
+    return ill, rng.normal(size=200) + 1.2 * ill
+
+
+def roc_figure(axis, ill, scores):
+    """The ROC curve, from the highest score down, and the line of chance."""
+    ranked = ill[np.argsort(-scores)]
+    found = np.concatenate([[0], np.cumsum(ranked) / ranked.sum()])
+    false = np.concatenate([[0], np.cumsum(1 - ranked) / (1 - ranked).sum()])
+    axis.plot(false, found)
+    axis.plot([0, 1], [0, 1], "--", color="gray")
+    axis.set(xlabel="healthy called ill (share)", ylabel="ill called ill (share)")
+
+
+def _ascending(axis, ill, scores):
+    roc_figure(axis, ill, -scores)
+
+
+def _roc_nameless(axis, ill, scores):
+    roc_figure(axis, ill, scores)
+    axis.set(xlabel="", ylabel="")
+
+
+def _no_chance(axis, ill, scores):
+    roc_figure(axis, ill, scores)
+    axis.lines[1].remove()
+
+
+def _no_corner(axis, ill, scores):
+    roc_figure(axis, ill, scores)
+    line = axis.lines[0]
+    line.set_data(line.get_xdata()[20:], line.get_ydata()[20:])
+
+
+TURNED = "The curve runs below chance: begin with the highest score, and put the ill on the y axis."
+CORNERS = "The curve should go from (0, 0), where nobody is called ill, to (1, 1), where all are."
+NO_CURVE = "The area under no curve of this figure is the AUROC of these scores."
+NO_CHANCE = (
+    "Add the line of chance, from (0, 0) to (1, 1): without it nobody sees how good this is."
+)
+
+
+def _problem(axis: Axes) -> str | None:
+    ill, scores = practice_scores()
+    curves = [s for s in drawn_series(axis) if len(s) > 2]
+    if not curves:
+        return NO_CURVE
+    areas = [np.trapezoid(s[:, 1], s[:, 0]) for s in curves]
+    truth = auroc(ill, scores)
+    best = int(np.argmin(np.abs(np.array(areas) - truth)))
+    if not np.allclose(curves[best][[0, -1]], [[0, 0], [1, 1]], atol=1e-6):
+        return CORNERS
+    if abs(areas[best] - truth) > 1e-3:
+        return TURNED if abs(areas[best] - (1 - truth)) < 1e-3 else NO_CURVE
+    chance = [s for s in drawn_series(axis) if np.allclose(s[:, 0], s[:, 1])]
+    return None if chance else NO_CHANCE
+
+
+EXERCISES = (
+    Exercise(
+        "3.1",
+        "other scores, same order",
+        2,
+        5 / 6,
+        (
+            Mistake(1.0, "One of the six pairs is in the wrong order, before and after."),
+            Mistake(0.5, "That is chance. How many of the six pairs are in the right order?"),
+            Mistake(25 / 3, "A share of pairs cannot exceed 1; multiplying scores moves no pair."),
+        ),
+        (
+            "Does any pair change its order?",
+            "The exponential of a larger number is larger.",
+            "So the AUROC is what it was: 5 of 6 pairs.",
+        ),
+        "AUROC knows only the order, and a rising function changes none.",
+        judge_value,
+    ),
+    Exercise(
+        "3.2",
+        "AUROC with ties",
+        10,
+        auroc,
+        (
+            Mistake(
+                lambda y, s: _auroc(y, s, tie=0),
+                "Right without ties. Two equal scores count as half a pair.",
+            ),
+            Mistake(
+                lambda y, s: _auroc(y, s, tie=1),
+                "A tie is no success: with >=, a constant score would reach 1. Count half.",
+            ),
+            Mistake(
+                lambda y, s: _auroc(y, s, sign=-1),
+                "You count the pairs in the wrong order: the ill image should score higher.",
+            ),
+            Mistake(
+                lambda y, s: ((np.asarray(s) > 0.5) == np.asarray(y, bool)).mean(),
+                "That is the accuracy at 0.5. AUROC needs no threshold.",
+            ),
+        ),
+        (
+            "Compare each ill image with each healthy one.",
+            "scores[ill][:, None] - scores[~ill][None, :] has one entry for each pair.",
+            "The mean of (apart > 0), plus half of the mean of (apart == 0).",
+        ),
+        "A constant score gives 0.5, as it should: it knows nothing.",
+        judge_function(
+            [
+                (np.array([0, 0, 1, 0, 1]), np.array([0.1, 0.4, 0.35, 0.2, 0.8])),
+                (np.array([0, 1, 1, 0]), np.array([0.3, 0.3, 0.3, 0.3])),
+                (np.array([1, 0, 0, 1, 0]), np.array([2.0, 2.0, 1.0, 5.0, 7.0])),
+            ]
+        ),
+    ),
+    Exercise(
+        "3.3",
+        "another share of ill patients",
+        10,
+        at_other_prevalence,
+        (
+            Mistake(
+                lambda p, t, r: p * r / t,
+                "Probabilities scaled like this can exceed 1. Scale the odds, p / (1 - p).",
+            ),
+            Mistake(
+                lambda p, t, r: at_other_prevalence(p, r, t),
+                "The two shares are swapped: fewer ill patients must lower the probability.",
+            ),
+            Mistake(
+                lambda p, t, r: p / (1 - p) * (r / (1 - r)) / (t / (1 - t)),
+                "These are the odds. Turn them back into a probability: odds / (1 + odds).",
+            ),
+        ),
+        (
+            "Write the probability as odds, p / (1 - p).",
+            "Divide by the odds of being ill in training, multiply by those of the real patients.",
+            "Turn the odds back: odds / (1 + odds).",
+        ),
+        "Bayes' rule: the evidence stays, the odds before it change. Platt scaling learns that.",
+        judge_function([(0.5, 0.5, 0.1), (0.8, 0.3, 0.05), (0.2, 0.2, 0.2), (0.9, 0.1, 0.6)]),
+    ),
+    Exercise(
+        "3.4",
+        "count the leak",
+        5,
+        overlap,
+        (
+            Mistake(
+                _known_patients, "That is a share of the patients. Asked is one of the test images."
+            ),
+            Mistake(
+                lambda a, b: overlap(b, a),
+                "That is the share of the training images. The test images are scored.",
+            ),
+            Mistake(
+                lambda a, b: np.isin(b, a).sum(), "That is how many. Divide by the test images."
+            ),
+        ),
+        (
+            "Ask of each test image: is its patient among the training patients?",
+            "np.isin(test_patients, train_patients) answers that for all at once.",
+            "Its mean is the share.",
+        ),
+        "One line of code, to be run on every split that you meet.",
+        judge_function(
+            [
+                (np.array([1, 2, 3, 3]), np.array([3, 3, 3, 4, 5])),
+                (np.array([1, 2, 2]), np.array([8, 9])),
+                (np.array([4, 4, 7, 7, 7, 9]), np.array([4, 7, 7, 1])),
+            ]
+        ),
+    ),
+    Exercise(
+        "3.5",
+        "draw patients, not images",
+        20,
+        resample_patients,
+        (
+            Mistake(lambda p, rng: rng.integers(len(p), size=len(p)), BY_IMAGE),
+            Mistake(_drawn_once, ONCE),
+            Mistake(_no_replacement, ALL_ONCE),
+            Mistake(_with_fixed_seed, FIXED),
+            Mistake(
+                lambda p, rng: np.concatenate(
+                    [np.flatnonzero(p == n) for n in rng.choice(np.unique(p), 6)]
+                ),
+                TOO_FEW,
+            ),
+        ),
+        (
+            "First draw names: rng.choice(names, size=len(names), replace=True).",
+            "np.flatnonzero(patients == name) are the rows of one patient.",
+            "np.concatenate the rows of all drawn names, twice for a name that was drawn twice.",
+        ),
+        "Images of a patient are alike. To draw them singly claims more evidence than there is.",
+        judge_resample,
+    ),
+    Exercise(
+        "3.6",
+        "your figure: an ROC curve",
+        30,
+        roc_figure,
+        (
+            Mistake(_ascending, TURNED),
+            Mistake(_no_corner, CORNERS),
+            Mistake(lambda axis, y, s: axis.plot([0, 0.5, 1], [0, 0.5, 1]), NO_CURVE),
+            Mistake(_no_chance, NO_CHANCE),
+            Mistake(_roc_nameless, "name both axes"),
+        ),
+        (
+            "Sort the labels by falling score: ill[np.argsort(-scores)].",
+            "np.cumsum of the sorted labels, divided by their sum, is the share of the ill found.",
+            "The same with 1 - labels is the share of the healthy called ill. Put a 0 before both.",
+        ),
+        "Each step up is an ill image, each step right a healthy one; the area is the AUROC.",
+        judge_figure(_problem, practice_scores),
+    ),
+)
