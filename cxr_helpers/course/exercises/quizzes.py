@@ -107,14 +107,14 @@ _ALL = (
                 "The name says nothing about what is in this image.",
             ),
             (
-                "Some readers were mostly given abnormal images, and the name gives that away.",
-                True,
-                "Three readers drew nearly all boxes. The name is a shortcut, not a finding.",
-            ),
-            (
                 "More inputs always help.",
                 False,
                 "An input that is not there, or means something else, at another hospital harms.",
+            ),
+            (
+                "Some readers were mostly given abnormal images, and the name gives that away.",
+                True,
+                "Three readers drew nearly all boxes. The name is a shortcut, not a finding.",
             ),
         ),
     ),
@@ -166,14 +166,14 @@ _ALL = (
         "The 95% intervals of two arms overlap, scored on the same patients. What follows?",
         (
             (
-                "There is no difference.",
-                False,
-                "Overlap of two intervals is no test, and 'not shown' is not 'not there'.",
-            ),
-            (
                 "Nothing yet: look at the interval of the paired difference.",
                 True,
                 "Hard patients are hard for both arms. The difference cancels that part.",
+            ),
+            (
+                "There is no difference.",
+                False,
+                "Overlap of two intervals is no test, and 'not shown' is not 'not there'.",
             ),
             (
                 "The arm with the higher score is better.",
