@@ -8,7 +8,7 @@ against the fast path; the same detector, image and box, in turn. `relation`: la
 from brute force with the box fixed, and rank correlations with the library's map and weights.
 `scores`: time to score the maps of both arms over the whole test set. `large`: a torchvision
 Faster R-CNN ResNet-50-FPN at 192 pixels with random weights; the library's time on all channels is
-extrapolated from a share of them.
+extrapolated from a share of them. All with one thread, unless told otherwise.
 """
 
 import argparse
@@ -96,7 +96,9 @@ def measure_speed(bench: dict, count: int) -> tuple[dict, bool]:
         rows.append({"class": item.name, "library": library, "fast": fast, "times": library / fast})
     table = pd.DataFrame(rows)
     channels = detector.backbone.body[layer][-1].conv2.out_channels
-    print(f"{layer}, {channels} channels, {data.images.size} px, {torch.get_num_threads()} threads")
+    print(
+        f"{layer}, {channels} channels, {data.images.size} px, {torch.get_num_threads()} thread(s)"
+    )
     print(table.round(3).to_string(index=False))
     times = float(table["times"].median())
     kept = times >= TIMES_FASTER
@@ -184,8 +186,12 @@ def main() -> int:
     """Run from the command line; 1 where an aim is not kept."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument(
+        "--threads", type=int, default=1, help="with one, other work slows both ways alike"
+    )
     parser.add_argument("--findings", type=int, default=6, help="findings of speed and relation")
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     settings = load_settings()
     name = "explanation" if settings.is_demo else f"explanation_{settings.data}"
     results = Results(name, settings, folder=ROOT / "runs" / "benchmarks")
