@@ -426,13 +426,13 @@ curve, differences = tables.label_efficiency(settings, data, arms, truths, test)
 curve.round(3)
 
 # %%
-plots.plot_label_curve(curve, ylabel="mAP50 (test)", chance=None)
-plt.show()
-
-# %%
 value = curve.set_index(["arm", "fraction"])["value"]
 falls = [value[arm, settings.detect.fractions[0]] < value[arm, 1.0] for arm in arms]
 claim(all(falls), "a tenth of the images gives a worse detector, in every arm", settings)
+
+# %%
+plots.plot_label_curve(curve, ylabel="mAP50 (test)", chance=None)
+plt.show()
 
 # %%
 rows = [{"name": f"{100 * f:g}%", **d.as_dict()} for f, d in differences.items()]
@@ -566,7 +566,8 @@ sides = np.full((len(test), 2), data.images.size)
 file = coco.write_coco(
     settings.runs / "detect" / "truth.json", coco.CocoTruth(ids, sides, truths, data.classes)
 )
-renamed = tuple(name.replace(smallest, smallest.replace("/", "_") + "_") for name in data.classes)
+other = smallest.replace("/", "_") if "/" in smallest else smallest.lower()
+renamed = tuple(other if name == smallest else name for name in data.classes)
 try:
     coco.read_coco(file, class_names=renamed)
 except coco.CocoError:
