@@ -7,10 +7,13 @@ Exercise 1.1 has 3 hints: hint("1.1", 1) to hint("1.1", 3)
 """
 
 import inspect
+import io
+import textwrap
 
 import pandas as pd
 from IPython import get_ipython
-from IPython.display import display
+from IPython.display import Image, display
+from matplotlib.figure import Figure
 
 from cxr_helpers.course.exercises import engine, nb01, nb02, nb03
 from cxr_helpers.course.exercises.progress_file import (
@@ -37,9 +40,9 @@ def check(number: str, answer: object) -> None:
     verdict = engine.judge(exercise, answer)
     more = "" if verdict.kind == engine.RIGHT else f' For help: hint("{number}")'
     more += f', solution("{number}")' if verdict.kind == engine.EMPTY else ""
-    print(f"Exercise {number}: {verdict.text}{more}")
+    _say(f"Exercise {number}: {verdict.text}{more}")
     if verdict.figure is not None and get_ipython() is not None:
-        display(verdict.figure)
+        _show(verdict.figure, f"Your figure for exercise {number}")
     if verdict.kind != engine.EMPTY:
         _record(number, DONE if verdict.kind == engine.RIGHT else TRIED)
 
@@ -56,8 +59,9 @@ def hint(number: str, step: int = 1) -> None:
             f'Exercise {number} has {count} hints: hint("{number}", 1) to hint("{number}", {count})'
         )
         return
-    more = f'. The next: hint("{number}", {step + 1})' if step < count else ""
-    print(f"Hint {step} of {count}: {exercise.hints[step - 1]}{more}")
+    _say(f"Hint {step} of {count}: {exercise.hints[step - 1]}")
+    if step < count:
+        print(f'The next: hint("{number}", {step + 1})')
 
 
 def solution(number: str) -> None:
@@ -68,7 +72,8 @@ def solution(number: str) -> None:
         return
     known = exercise.reference
     print(inspect.getsource(known).rstrip() if callable(known) else repr(known))
-    print(f"\n{exercise.why}")
+    print()
+    _say(exercise.why)
 
 
 def quiz(number: str) -> None:
@@ -102,6 +107,18 @@ def progress() -> pd.DataFrame:
 
 def _unknown(number: object) -> str:
     return f"There is no exercise {number!r}; there are {', '.join(EXERCISES)}"
+
+
+def _say(text: str) -> None:
+    """Print as lines that fit a page."""
+    print(textwrap.fill(text, width=95, break_long_words=False, break_on_hyphens=False))
+
+
+def _show(figure: Figure, alt: str) -> None:
+    """Show a figure as a picture, whether or not matplotlib has a notebook backend yet."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight")
+    display(Image(data=buffer.getvalue(), alt=alt))
 
 
 def _record(number: str, state: str) -> None:

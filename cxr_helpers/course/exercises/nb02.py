@@ -286,7 +286,7 @@ EXERCISES = (
         (
             "Which run has a low diagonal?",
             "Two runs have a high off-diagonal. For which of them is that just the floor?",
-            "The floor at a batch of 4 is sqrt(2 / (4 pi)), about 0.40.",
+            "At a batch of 4 the floor is 0.4 by the formula, and 0.5 in truth: it is for large N.",
         ),
         "Diagonal, off-diagonal and its floor tell the three faults apart; the loss would not.",
         judge_value,
@@ -307,7 +307,8 @@ EXERCISES = (
             "For each N: z_a, z_b = np.random.default_rng(0).normal(size=(2, N, 64))",
             "np.corrcoef(z_a, z_b, rowvar=False)[:64, 64:] is their cross-correlation matrix.",
         ),
-        "Independent outputs lie on the formula: a log cannot show less at its batch size.",
+        "Independent outputs lie on the formula, and at the smallest batches a little above: it is "
+        "made for large N. A log cannot show less at its batch size.",
         judge_figure(_problem),
     ),
 )
