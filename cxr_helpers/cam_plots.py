@@ -74,7 +74,7 @@ def _draw_boxes(axis: Axes, boxes_xyxy: np.ndarray, color: str, linestyle: str) 
         )
 
 
-def panels(rows: int, columns: int, *, width: float = 2.1) -> tuple[Figure, np.ndarray]:
+def panels(rows: int, columns: int, *, width: float = 1.8) -> tuple[Figure, np.ndarray]:
     """A figure of square panels with titles, and its axes as (rows, columns)."""
     return plt.subplots(
         rows, columns, figsize=(width * columns, (width + 0.3) * rows), squeeze=False
@@ -220,7 +220,7 @@ def mosaic(
     truth_boxes: Sequence[np.ndarray],
     found_boxes: Sequence[np.ndarray] | None = None,
     columns: int = 4,
-    width: float = 2.1,
+    width: float = 1.8,
 ) -> Figure:
     """`show_heatmap` for several images; panels that are left over stay empty."""
     rows = -(-len(images) // columns)

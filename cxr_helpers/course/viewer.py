@@ -70,7 +70,7 @@ def static_view(arms: Arms, data: VindrData, key: tuple[int, int], *, level: flo
     Raises:
         KeyError: an arm has no such finding.
     """
-    figure, axes = cam_plots.panels(len(arms), len(LAYER_NAMES), width=2.0)
+    figure, axes = cam_plots.panels(len(arms), len(LAYER_NAMES), width=1.5)
     for line, (arm, (detector, items)) in zip(axes, arms.items(), strict=True):
         item = by_key(items)[key]
         for axis, (layer, name) in zip(line, LAYER_NAMES.items(), strict=True):

@@ -276,7 +276,7 @@ claim(ranks["fast"] > 0.2, "both ways light up similar places", settings)
 # readers' box, solid the detected one; bright is where the evidence lies.
 
 # %%
-figure, axes = cam_plots.panels(1, 3, width=2.6)
+figure, axes = cam_plots.panels(1, 3, width=2.0)
 for axis, (name, heatmap) in zip(axes[0], shown.items(), strict=True):
     cam_plots.show_heatmap(
         axis, picture, heatmap, title=f"{name} ({ranks[name]:.2f})",
@@ -368,7 +368,7 @@ claim(
 
 # %% tags=["readme-picture"]
 chosen = list({a.label: (a, b) for a, b in reversed(shared)}.values())[::-1][:4]
-figure, axes = cam_plots.panels(2, len(chosen), width=2.5)
+figure, axes = cam_plots.panels(2, len(chosen), width=2.0)
 for column, pair in zip(axes.T, chosen, strict=True):
     for axis, arm, one in zip(column, detectors, pair, strict=True):
         heatmap = explaining.heatmap_of(detectors[arm], data, one, layer=layer)
@@ -496,7 +496,7 @@ for name, changed in sanity.cascade(
     steps[f"+ {name}"] = changed
 
 # %%
-figure, axes = cam_plots.panels(2, 4, width=1.9)
+figure, axes = cam_plots.panels(2, 4, width=1.6)
 for axis, (name, changed) in zip(axes.flat, steps.items(), strict=True):
     heatmap = explaining.heatmap_of(changed, data, item, layer=layer)
     cam_plots.show_heatmap(axis, picture, heatmap, title=name, truth_boxes=item.readers)
@@ -589,22 +589,15 @@ areas.mean().unstack().round(3)
 
 # %%
 claim(
-    areas["insertion", "ablation"].mean() > areas["insertion", "random map"].mean(),
-    "inserting pixels by the map brings the score back sooner than a random map does",
-    settings,
-)
-
-# %%
-claim(
     areas["deletion", "bell on the box"].mean() < areas["deletion", "ablation"].mean(),
     "deleting the bare box hurts the score sooner than deleting by the map does",
     settings,
 )
 
 # %% [markdown]
-# So the map knows more than chance, and less than the box itself: the pixels that the score rests on
-# lie in the box, and the map spreads beyond it. Had we compared with random alone, the map would
-# have passed with honors. And remember that a half blurred radiograph is an image that the detector
+# The map's curves lie between the two others, nearer to chance: the pixels that the score rests on lie
+# in the box, and the map spreads beyond it. Had we compared with random alone, the map might have
+# passed. And remember that a half blurred radiograph is an image that the detector
 # has never seen.
 
 # %% [markdown]
@@ -671,7 +664,7 @@ claim(min(falls) > 0.15, "each shortcut network fails once the shortcut is moved
 
 # %%
 sick = np.flatnonzero(test_images.labels == 1)[:4]
-figure, axes = cam_plots.panels(3, 4, width=1.9)
+figure, axes = cam_plots.panels(3, 4, width=1.6)
 for line, trial in zip(axes, trials, strict=True):
     for axis, i, network in zip(line, np.repeat(sick[:2], 2), list(trial.nets) * 2, strict=True):
         image = trial.test.pixels[i]
