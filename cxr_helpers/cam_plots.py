@@ -107,6 +107,9 @@ def plot_scores(scores: pd.DataFrame, *, limits: tuple[float, float] = (0, 1)) -
 def plot_class_scores(scores: pd.DataFrame) -> Figure:
     """Scores class by class: a panel for each measure, a mark with interval for each arm.
 
+    The figure's size does not depend on the number of classes, so that a stored notebook, which
+    names the size, does not change with what was found.
+
     Args:
         scores: columns measure, class, n, arm, value, low, high; classes in this order from the
             top, with the numbers n of each arm in brackets.
@@ -114,7 +117,7 @@ def plot_class_scores(scores: pd.DataFrame) -> Figure:
     measures, classes, arms = (
         list(dict.fromkeys(scores[column])) for column in ("measure", "class", "arm")
     )
-    size = (2.2 + 2.9 * len(measures), 0.42 * len(classes) + 1.2)
+    size = (2.2 + 2.9 * len(measures), 4.56)
     figure, axes = plt.subplots(1, len(measures), figsize=size, squeeze=False, sharey=True)
     for axis, measure in zip(axes.flat, measures, strict=True):
         part = scores[scores["measure"] == measure].set_index(["class", "arm"])
