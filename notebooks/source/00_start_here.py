@@ -145,6 +145,22 @@ assert set(table.columns) >= {"notebook", "metric", "value", "low", "high"}
 print("Each row is one metric of one notebook, with its interval where it has one.")
 
 # %% [markdown]
+# ## Which exercises are done?
+#
+# Notebooks 01 to 03 hold exercises and questions that check your answers. What you solved is kept
+# in `runs/exercises.json`, and the next cell counts it.
+
+# %% tags=["nbval-ignore-output"]
+from cxr_helpers.course.exercises import progress
+
+done = progress()
+done
+
+# %%
+assert set(done.columns) == {"done", "of", "still open"}
+print("Each row is one notebook; what is still open has its number.")
+
+# %% [markdown]
 # ## What you learned
 #
 # - The course goes from unlabelled images to boxes and heatmaps in five notebooks.

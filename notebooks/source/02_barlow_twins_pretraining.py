@@ -332,8 +332,8 @@ plt.show()
 # either way, and must not drop to a few.
 #
 # The curve off the diagonal has a floor. The correlation of two *independent* features over N
-# images is not 0; its mean size is $\sqrt{2 / (\pi N)}$. One batch cannot show less, however good
-# the outputs are.
+# images is not 0; its mean size is about $\sqrt{2 / (\pi N)}$. One batch cannot show less, however
+# good the outputs are.
 
 # %%
 counts = {"a training batch": preset.batch_size, "validation": len(data.rows("val"))}
@@ -573,6 +573,9 @@ claim(ends["batch of 4"]["offdiagonal_abs_mean"] > 0.3, "batch of 4: only noise"
 #
 # So never watch the loss alone. Watch the diagonal and the off-diagonal with its floor, and both on
 # images that training does not see.
+#
+# The formula for the floor is meant for many images. For very few the true mean is larger: 0.5 at a
+# batch of 4. Exercise 2.6 lets you measure it.
 
 # %%
 print(f"floor of the off-diagonal mean at a batch of 4: {np.sqrt(2 / np.pi / 4):.2f}")
@@ -702,7 +705,7 @@ check("2.6", floor_figure)
 #
 # ## Questions to think about
 #
-# 1. The batch of 4 has a floor of 0.40. At which batch would the floor be 0.05?
+# 1. By the formula a batch of 4 has a floor of 0.40. At which batch would the floor be 0.05?
 # 2. Flipping puts the heart on the right. Which finding could that hurt?
 # 3. The features recognize patients. For which use is that good, and for which is it a danger?
 #
