@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from dicom_files import gradient, make_dataset, to_bytes
 from PIL import Image
 
 from cxr_helpers import nih, splits, vindr
@@ -166,3 +167,28 @@ def test_a_png_is_detected_in_its_own_pixels(settings, nih_root):
     path = next(iter(nih.find_images(nih_root).values()))
     boxes = detection.detect_file(built, path)["boxes"]
     assert len(boxes) and boxes.max() <= 64 and boxes.max() > 32
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_a_dicom_is_detected_in_its_own_pixels(settings, data, tmp_path, photometric):
+    built = detection.det.build_detector(
+        detection.detector_settings(settings, data, "random"), seed=0
+    )
+    path = tmp_path / "wide.dicom"
+    stored = gradient(rows=60, columns=90)
+    path.write_bytes(to_bytes(make_dataset(stored, PhotometricInterpretation=photometric)))
+    boxes = detection.detect_file(built, path)["boxes"]
+    assert len(boxes) and (boxes.max(axis=0) <= [90, 60, 90, 60]).all()
+    assert boxes[:, 2].max() > 60  # pixels of the file, not of the square that goes in
+
+
+def test_a_file_that_is_no_dicom_is_named(settings, data, tmp_path):
+    built = detection.det.build_detector(
+        detection.detector_settings(settings, data, "random"), seed=0
+    )
+    path = tmp_path / "notes.dicom"
+    path.write_bytes(b"no picture at all")
+    with pytest.raises(ValueError, match="notes.dicom"):
+        detection.detect_file(built, path)
+    with pytest.raises(FileNotFoundError, match="gone.dicom"):
+        detection.detect_file(built, tmp_path / "gone.dicom")
