@@ -32,6 +32,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cxr_helpers import barlow, probe, view_pairs, views
 from cxr_helpers.course import evaluation, pretraining
+from cxr_helpers.course.compute import training_precision
 from cxr_helpers.course.data import NihData, ensure_demo, load_nih
 from cxr_helpers.course.quiet import quiet_lightning
 from cxr_helpers.course.results import Results
@@ -117,7 +118,7 @@ def course_rate(settings: Settings, pixels: np.ndarray, steps: int) -> tuple[flo
     with quiet_lightning():
         trainer = pl.Trainer(
             max_steps=steps + 1,
-            precision=pretraining.training_precision(),
+            precision=training_precision(),
             accelerator="cpu",
             logger=False,
             callbacks=[clock],
@@ -147,7 +148,7 @@ def measure_speed(settings: Settings, data: NihData, steps: int, rounds: int) ->
         "images_a_second": best,
         "speedup": best["course"] / plain,
         "waiting": min(waiting),
-        "precision": pretraining.training_precision(),
+        "precision": training_precision(),
     }
 
 

@@ -46,6 +46,10 @@ class CacheError(ValueError):
     """A packed cache is damaged, or cannot be made from these files."""
 
 
+class CacheBusyError(CacheError):
+    """Another process is packing into the same folder."""
+
+
 @dataclass(frozen=True)
 class PackedImages:
     """Radiographs of one size, in one memory-mapped array.
@@ -157,7 +161,8 @@ def pack_images(
 
     Raises:
         CacheError: there is no file, `size` is not positive, no file could be read, the disk
-            cannot be written, or another process is packing into `out`.
+            cannot be written.
+        CacheBusyError: another process is packing into `out`.
     """
     if not files or size < 1:
         raise CacheError(f"nothing to pack into {out}: {len(files)} files at {size} pixels")
@@ -200,7 +205,7 @@ def _alone(out: Path) -> Iterator[None]:
                 # Not flock: forked workers would inherit that and outlive a killed parent.
                 fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise CacheError(f"another process is packing into {out}; wait for it") from error
+            raise CacheBusyError(f"another process is packing into {out}; wait for it") from error
         try:
             yield
         finally:

@@ -3,36 +3,15 @@
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 from dicom_files import gradient, make_dataset, to_bytes
 from PIL import Image
+from tiny_detection import CORNERS, small_settings, vindr_data
 
-from cxr_helpers import nih, splits, vindr
+from cxr_helpers import nih, splits
 from cxr_helpers.course import detection, detection_data
-from cxr_helpers.course.data import VindrData, load_nih
-from cxr_helpers.course.settings import SettingsError, load_settings
-from cxr_helpers.datasets import PackedImages
-
-CORNERS = ["x_min", "y_min", "x_max", "y_max"]
-
-
-def vindr_data(n=40):
-    """Images of 32 px, packed at 16; two readers agree on a heart, a third draws a nodule."""
-    ids = [f"i{k:02d}" for k in range(n)]
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (n, 16, 16), dtype=np.uint8)
-    images = PackedImages(pixels, ids, np.full((n, 2), 32), {})
-    drawn, fused = [], []
-    for k in ids[: n - 8]:
-        heart, nodule = (k, "Cardiomegaly", 4, 8, 24, 28), (k, "Nodule/Mass", 2, 2, 8, 8)
-        drawn += [("R2", *heart), ("R1", *nodule), ("R3", *heart)]
-        fused += [(*heart, 2), (*nodule, 1)]
-    boxes = pd.DataFrame(drawn, columns=["reader_id", "image_id", "label", *CORNERS])
-    table = pd.DataFrame(fused, columns=["image_id", "label", *CORNERS, "readers"])
-    readings = vindr.Readings(boxes, pd.DataFrame(), pd.DataFrame())
-    split = splits.split_by_patient(ids, parts={"train": 0.6, "val": 0.2, "test": 0.2}, seed=0)
-    return VindrData(readings, table, images, split)
+from cxr_helpers.course.data import load_nih
+from cxr_helpers.course.settings import SettingsError
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +21,7 @@ def data():
 
 @pytest.fixture
 def settings(tmp_path):
-    small = {"image_size": 32, "batch_size": 2, "epochs": 1, "fpn_channels": 8, "head_width": 8}
-    found = load_settings({})
-    pretrain = replace(found.pretrain, cache_size=16)
-    return replace(
-        found, data="made", project=tmp_path, detect=replace(found.detect, **small),
-        pretrain=pretrain,
-    )  # fmt: skip
+    return small_settings(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_matrices_are_kept_before_halfway_and_after(unbroken):
 
 def test_nothing_but_results_is_left(unbroken):
     names = sorted(p.name for p in unbroken.with_suffix("").iterdir())
-    assert names == [*(f"correlation_{e}.npy" for e in (0, 3, 6)), "log.csv"]
+    assert names == [*(f"correlation_{e}.npy" for e in (0, 3, 6)), "log.csv", "record.json"]
     assert [p.name for p in unbroken.parent.iterdir() if p.is_file()] == [unbroken.name]
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from cxr_helpers.course import pretraining
+from cxr_helpers.course.compute import Compute
 from cxr_helpers.course.settings import PretrainPreset, ProbePreset, Settings
 
 PRESET = PretrainPreset(
@@ -34,6 +35,7 @@ class TinyData:
     images: SimpleNamespace
     entries: pd.DataFrame
     labels: np.ndarray
+    digest: str = "0123456789abcdef"
 
     def rows(self, part):
         return {"train": np.arange(24), "val": np.arange(24, 36)}[part]
@@ -61,4 +63,4 @@ def run(folder, *, progress=False, **options):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     devices = int(sys.argv[2]) if len(sys.argv) > 2 else 1
-    run(sys.argv[1], devices=devices, strategy="ddp" if devices > 1 else "auto")
+    run(sys.argv[1], compute=Compute(devices, strategy="ddp" if devices > 1 else "auto"))

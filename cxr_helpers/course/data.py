@@ -5,10 +5,14 @@ every file once. The caches lie in runs/<data>/cache and are named after what is
 cache that data_scripts/prepare_nih.py or prepare_vindr.py left in the download is used instead.
 """
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,11 +28,18 @@ from cxr_helpers.course.settings import (
     fingerprint,
 )
 from cxr_helpers.course.tables import packaged_table
-from cxr_helpers.datasets import CacheError, PackedImages, boxes_by_image, pack_images
+from cxr_helpers.datasets import (
+    CacheBusyError,
+    CacheError,
+    PackedImages,
+    boxes_by_image,
+    pack_images,
+)
 
 NIH_PARTS = {"train": 0.7, "val": 0.1, "test": 0.2}
 PREPARED = "packed"  # folder in a download in which the scripts leave what they prepared
 VINDR_PARTS = {"train": 0.6, "val": 0.1, "test": 0.3}
+CHUNK = 512  # images hashed at once
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,11 @@ class NihData:
         """(N,) patient of each image."""
         return self.entries["patient_id"].to_numpy()
 
+    @cached_property
+    def digest(self) -> str:
+        """Changes with the images and the split, see `data_digest`."""
+        return data_digest(self.images, self.split)
+
     def rows(self, part: str) -> np.ndarray:
         """Row numbers of the images in one part of the split."""
         return np.flatnonzero(self.split == part)
@@ -82,6 +98,11 @@ class VindrData:
     def abnormal(self) -> np.ndarray:
         """(N,) whether at least one reader drew a box."""
         return np.isin(self.images.image_ids, self.fused["image_id"].unique())
+
+    @cached_property
+    def digest(self) -> str:
+        """Changes with the images and the split, see `data_digest`."""
+        return data_digest(self.images, self.split)
 
     def rows(self, part: str, *, abnormal_only: bool = False) -> np.ndarray:
         """Row numbers of the images in one part of the split."""
@@ -115,6 +136,19 @@ class VindrData:
         names = [self.images.image_ids[row] for row in rows]
         found = boxes_by_image(self.packed_fused, names, self.classes)
         return [boxes for boxes, _ in found], [labels for _, labels in found]
+
+
+def data_digest(images: PackedImages, split: Sequence[str]) -> str:
+    """Sixteen hex digits that change when an image, its name or its part of the split changes.
+
+    Args:
+        images: every pixel is read, about a second for each gigabyte.
+        split: (N,) part of each image.
+    """
+    digest = hashlib.sha256(json.dumps([list(images.image_ids), list(map(str, split))]).encode())
+    for start in range(0, len(images.pixels), CHUNK):
+        digest.update(np.ascontiguousarray(images.pixels[start : start + CHUNK]))
+    return digest.hexdigest()[:16]
 
 
 def ensure_demo(settings: Settings) -> None:
@@ -233,7 +267,10 @@ def listed(files: Mapping[str, Path], image_ids: Iterable[str]) -> dict[str, Pat
 def pack_once(
     settings: Settings, root: Path, name: str, files: dict, read, size: int
 ) -> PackedImages:
-    """The packed images: as prepared in the download, or packed into runs/ where they are not."""
+    """The packed images: as prepared in the download, or packed into runs/ where they are not.
+
+    Where another process is packing the same images, this one waits for it.
+    """
     prepared = root / PREPARED / name
     if prepared.is_dir():
         images = PackedImages.load(prepared)
@@ -241,8 +278,13 @@ def pack_once(
             return images
     key = fingerprint(sorted(files), size, settings.data_key)
     folder = settings.runs / "cache" / f"{name}_{key}"
-    try:
-        return PackedImages.load(folder)
-    except CacheError:
-        workers = min(8, os.cpu_count() or 1)
-        return pack_images(files, read, size=size, out=folder, workers=workers, progress=True)
+    options = {"workers": min(8, os.cpu_count() or 1), "progress": True}
+    while True:
+        try:
+            return PackedImages.load(folder)
+        except CacheError:
+            with suppress(CacheBusyError):  # a process beside this one, started by torchrun
+                return pack_images(
+                    files, read, size=size, out=folder, workers=workers, progress=True
+                )
+            time.sleep(1.0)

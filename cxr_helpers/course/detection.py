@@ -4,31 +4,26 @@ Detectors and their predictions lie in runs/<data>/detect, named after everythin
 and are made where they are missing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytorch_lightning as pl
-import torch
-from pytorch_lightning.callbacks import Callback, TQDMProgressBar
-from pytorch_lightning.loggers import CSVLogger
 from sklearn.cluster import KMeans
-from torch.utils.data import DataLoader
 
-from cxr_helpers import detection_metrics, dicom, nih, splits
 from cxr_helpers import detector as det
-from cxr_helpers.course import pretraining
+from cxr_helpers import dicom, nih, splits
+from cxr_helpers.course import pretraining, records
+from cxr_helpers.course.compute import ONE_PROCESS, Compute, each_once, process_rank
 from cxr_helpers.course.data import VindrData
-from cxr_helpers.course.quiet import quiet_lightning
+from cxr_helpers.course.detector_training import train_detector
 from cxr_helpers.course.settings import Settings, fingerprint
-from cxr_helpers.datasets import DetectionDataset, boxes_by_image
-from cxr_helpers.detection_pipelines import CountedPipeline, detection_pipeline
+from cxr_helpers.datasets import boxes_by_image
 
 ARMS = pretraining.ARMS
 TRUTHS = ("fused", "two readers", "one reader", "any reader")
-UNTRAINED = ("fractions", "resamples")  # settings that no training depends on
+UNTRAINED = ("fractions", "resamples", "checkpoint_every")  # settings that no training depends on
 
 
 def detector_settings(settings: Settings, data: VindrData, arm: str) -> det.DetectorSettings:
@@ -139,115 +134,6 @@ def _chosen(data: VindrData, choice: str) -> pd.DataFrame:
     raise ValueError(f"truth {choice!r} is none of {', '.join(TRUTHS)}")
 
 
-class _KeepBest(Callback):
-    """Keeps the weights of the epoch with the best validation mAP50."""
-
-    def __init__(self, settings: Settings, data: VindrData):
-        self.settings, self.rows = settings, data.rows("val", abnormal_only=True)
-        self.pixels, self.truths = data.images.pixels[self.rows], truths(data, self.rows)
-        self.classes = data.classes
-        self.best, self.state = -1.0, None
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: det.DetectorModule) -> None:
-        found = det.predict(module.detector, self.pixels)
-        matches = detection_metrics.match_detections(found, self.truths, class_names=self.classes)
-        value = detection_metrics.mean_average_precision(matches)
-        module.log("val_map50", value)
-        if value > self.best:
-            state = module.detector.state_dict()
-            self.best, self.state = value, {k: v.cpu().clone() for k, v in state.items()}
-
-    def on_fit_end(self, trainer: pl.Trainer, module: det.DetectorModule) -> None:
-        if self.state is not None:
-            module.detector.load_state_dict(self.state)
-
-
-def train_detector(
-    settings: Settings,
-    data: VindrData,
-    arm: str,
-    state: Mapping[str, torch.Tensor],
-    *,
-    seed: int,
-    log: Path,
-    rows: np.ndarray | None = None,
-    progress: bool = True,
-) -> det.Detector:
-    """Train one arm on abnormal training images, as the paper does.
-
-    Args:
-        settings: give the preset.
-        data: boxes are the fused ones.
-        arm: name that decides the normalization.
-        state: the backbone's weights.
-        seed: of new weights, order and augmentation.
-        log: folder for the CSV file of the losses.
-        rows: other training rows than all of the abnormal ones.
-        progress: show Lightning's progress bar.
-
-    Returns:
-        The detector after the last epoch, or the epoch best on validation, as the preset says.
-    """
-    preset = settings.detect
-    rows = data.rows("train", abnormal_only=True) if rows is None else rows
-    if len(rows) < preset.batch_size:
-        raise ValueError(f"{len(rows)} training images do not fill a batch of {preset.batch_size}")
-    table = pd.DataFrame({"image_id": [data.images.image_ids[row] for row in rows]})
-    pipeline = CountedPipeline(detection_pipeline(preset.pipeline, seed=seed))
-    dataset = DetectionDataset(
-        table, data.images.read, pipeline, boxes=data.packed(data.fused), classes=data.classes
-    )
-    detector = det.build_detector(detector_settings(settings, data, arm), state, seed=seed)
-    module = det.DetectorModule(
-        detector.to(memory_format=torch.channels_last),
-        optimizer=preset.optimizer,
-        learning_rate=preset.learning_rate,
-        weight_decay=preset.weight_decay,
-        warmup_steps=preset.warmup_steps,
-    )
-    callbacks: list[Callback] = [_KeepBest(settings, data)] if preset.keep == "best" else []
-    if progress:
-        callbacks.append(TQDMProgressBar())
-    pl.seed_everything(seed, verbose=False)
-    loader = DataLoader(
-        dataset, preset.batch_size, shuffle=True, drop_last=True, collate_fn=det.collate_detection
-    )
-    with quiet_lightning():
-        trainer = pl.Trainer(
-            max_epochs=_epochs(settings, data, len(rows)),
-            precision=pretraining.training_precision(),
-            accelerator="auto",
-            devices=1,
-            logger=CSVLogger(log, name="", version=""),
-            callbacks=callbacks,
-            enable_progress_bar=progress,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            log_every_n_steps=1,
-        )
-        trainer.fit(module, loader)
-    _write_counts(log, pipeline, data.classes)
-    return detector.cpu().eval()
-
-
-def _epochs(settings: Settings, data: VindrData, n_images: int) -> int:
-    """The preset's epochs, or more where few images would make less than the least steps."""
-    preset, all_images = settings.detect, len(data.rows("train", abnormal_only=True))
-    steps = preset.epochs * (all_images // preset.batch_size)
-    return max(preset.epochs, round(preset.least_steps * steps / (n_images // preset.batch_size)))
-
-
-def _write_counts(log: Path, pipeline: CountedPipeline, classes: Sequence[str]) -> None:
-    """Keep beside the losses how many boxes augmentation met and lost, by class."""
-    numbers = range(1, len(classes) + 1)
-    table = {
-        "class": list(classes),
-        "seen": [pipeline.seen[k] for k in numbers],
-        "lost": [pipeline.lost[k] for k in numbers],
-    }
-    pd.DataFrame(table).to_csv(log / "boxes.csv", index=False)
-
-
 def train_or_load_detector(
     settings: Settings,
     data: VindrData,
@@ -256,6 +142,8 @@ def train_or_load_detector(
     seed: int = 0,
     fraction: float = 1.0,
     progress: bool = True,
+    compute: Compute = ONE_PROCESS,
+    resume: str = "auto",
 ) -> tuple[det.Detector | None, Path | str]:
     """The detector of an arm, trained where its file is missing.
 
@@ -266,6 +154,8 @@ def train_or_load_detector(
         seed: of everything, the backbone's weights or pretraining included.
         fraction: share of the abnormal training images.
         progress: show Lightning's progress bar.
+        compute: processes and precision.
+        resume: as for `train_detector`.
 
     Returns:
         The detector and its path; or None and a sentence, where the arm's weights are not to be
@@ -277,11 +167,27 @@ def train_or_load_detector(
     state, sentence = pretraining.arm_state(settings, arm, seed=seed)
     if state is None:
         return None, sentence
+    detector = det.build_detector(detector_settings(settings, data, arm), state, seed=seed)
     rows = training_rows(settings, data, fraction=fraction, seed=seed)
-    options = {"seed": seed, "log": path.with_suffix(""), "rows": rows, "progress": progress}
-    detector = train_detector(settings, data, arm, state, **options)
-    notes = {"arm": arm, "seed": seed, "data": settings.data, "images": len(rows)}
-    det.save_detector(detector, path, notes=notes)
+    detector = train_detector(
+        detector,
+        settings,
+        data,
+        rows,
+        seed=seed,
+        log=path.with_suffix(""),
+        validation=truths(data, data.rows("val", abnormal_only=True)),
+        progress=progress,
+        compute=compute,
+        resume=resume,
+    )
+    if process_rank() == 0:
+        notes = {"arm": arm, "seed": seed, "data": settings.data, "images": len(rows)}
+        record = records.run_record(
+            settings, stage="detect", seed=seed, digest=data.digest, compute=compute
+        )
+        records.write_record(record | notes, path.with_suffix("") / "record.json")
+        det.save_detector(detector, path, notes=notes)
     return detector, path
 
 
@@ -326,7 +232,9 @@ def predictions(
         return [
             dict(zip(parts, values, strict=True)) for values in zip(*parts.values(), strict=True)
         ]
-    found = det.predict(detector, data.images.pixels[rows])
+    found = each_once(rows, lambda share: det.predict(detector, data.images.pixels[share]))
+    if process_rank() > 0:
+        return found
     arrays = {k: np.concatenate([f[k] for f in found]) for k in ("boxes", "scores", "labels")}
     temporary = cache.with_name(f".{cache.name}")
     with temporary.open("wb") as file:

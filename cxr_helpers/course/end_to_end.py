@@ -9,6 +9,7 @@ import torch
 
 from cxr_helpers import barlow, finetune, probe
 from cxr_helpers.course import pretraining
+from cxr_helpers.course.compute import training_precision
 from cxr_helpers.course.data import NihData
 from cxr_helpers.course.evaluation import Arm, LabelDraws, label_names, untrained_to_nan
 from cxr_helpers.course.quiet import quiet_lightning
@@ -72,7 +73,7 @@ def train_end_to_end(
 
 def _precision() -> str:
     """Float32 on a processor: in bfloat16 the small batches here took far longer."""
-    return pretraining.training_precision() if torch.cuda.is_available() else "32-true"
+    return training_precision() if torch.cuda.is_available() else "32-true"
 
 
 def train_runs(

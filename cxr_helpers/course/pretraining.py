@@ -2,7 +2,6 @@
 
 import math
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,8 @@ from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from torch import Tensor, nn
 
 from cxr_helpers import barlow, probe, view_pairs, views
+from cxr_helpers.course import checkpoints, records
+from cxr_helpers.course.compute import ONE_PROCESS, Compute, resolved, training_precision
 from cxr_helpers.course.data import NihData
 from cxr_helpers.course.quiet import quiet_lightning
 from cxr_helpers.course.settings import PretrainPreset, Settings, fingerprint
@@ -22,19 +23,6 @@ from cxr_helpers.course.settings import PretrainPreset, Settings, fingerprint
 ARMS = ("random", "pretrained", "imagenet")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
-
-
-def cpu_has_bf16() -> bool:
-    """Whether this processor multiplies bfloat16 in hardware (AVX512-BF16 or AMX)."""
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
-
-
-def training_precision() -> str:
-    """Lightning's name for the fastest precision that trains well here."""
-    if torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-    return "bf16-mixed" if cpu_has_bf16() else "32-true"
 
 
 def backbone_path(settings: Settings, *, seed: int) -> Path:
@@ -233,8 +221,8 @@ def pretrain(
     *,
     seed: int,
     progress: bool = True,
-    devices: int | str = 1,
-    strategy: str = "auto",
+    compute: Compute = ONE_PROCESS,
+    resume: str = "auto",
 ) -> Path:
     """Pretrain on the training part (its pixels only) and save the backbone.
 
@@ -245,20 +233,23 @@ def pretrain(
         data: images of the `train` part are used, no label of theirs.
         seed: of weights, order and augmentations.
         progress: show Lightning's progress bar.
-        devices: processes that train together, as Lightning's Trainer takes it.
-        strategy: how they work together, as Lightning's Trainer takes it.
+        compute: processes and precision.
+        resume: `auto` goes on where a checkpoint is, `yes` insists on one, `no` starts anew.
 
     Returns:
-        Path of the backbone; `training_log` and `correlations` read what lies beside it.
+        Path of the backbone; `training_log` and `correlations` read what lies beside it, and
+        `record.json` there says what it was made of.
 
     Raises:
         ValueError: fewer training images than one batch.
-        OSError: the folder of the results cannot be written.
+        ComputeError: the machines are not there, or do not fit the batch.
+        OSError: the folder of the results cannot be written, or its disk is too small or full.
         FloatingPointError: the loss is not finite; the text says at which step and what to try.
         MemoryError: memory ran out; the text says what to halve.
         WeightsError: the checkpoint to go on from, or the preset's weights, cannot be used.
     """
     preset, path = settings.pretrain, backbone_path(settings, seed=seed)
+    compute = resolved(compute, batch_size=preset.batch_size)
     folder, rows = path.with_suffix(""), data.rows("train")
     barlow.check_writable(path.parent)
     pairs = view_pairs.ViewPairs(
@@ -267,63 +258,58 @@ def pretrain(
     epochs = epoch_count(preset, len(rows))
     steps = epochs * (len(rows) // preset.batch_size)
     module = build_module(preset, seed=seed, total_steps=steps)
-    if devices != 1 and not torch.cuda.is_available():
+    checkpoints.check_room(path.parent, checkpoint_bytes(module))
+    if compute.processes > 1 and not compute.uses_gpu:
         barlow.synchronize_batch_norm(module)
-    checkpoint = _checkpoint_to_resume(folder)
+    told = {"data": settings.data, "images": len(rows), "digest": data.digest}
+    checkpoint = checkpoints.checkpoint_to_resume(folder, told, resume=resume)
     log = EpochLog(folder, watch(settings, data), every=preset.measure_every)
+    callbacks = [log, checkpoints.Identity(told), *([TQDMProgressBar()] if progress else [])]
     with quiet_lightning():
-        trainer = _trainer(preset, log, epochs, progress, devices=devices, strategy=strategy)
+        trainer = _trainer(preset, folder, epochs, callbacks, compute)
         _fit(trainer, module, pairs, checkpoint, preset)
-    told = {"preset": asdict(preset), "data": settings.data, "seed": seed, "images": len(rows)}
     if trainer.is_global_zero:
-        barlow.save_backbone(module.backbone, path, settings=told)
-        (folder / "last.ckpt").unlink(missing_ok=True)
+        barlow.save_backbone(
+            module.backbone, path, settings={"preset": asdict(preset), "seed": seed, **told}
+        )
+        record = records.run_record(
+            settings, stage="pretrain", seed=seed, digest=data.digest, compute=compute
+        )
+        records.write_record(record, folder / "record.json")
+        (folder / checkpoints.NAME).unlink(missing_ok=True)
     return path
 
 
+def checkpoint_bytes(module: barlow.BarlowTwins) -> int:
+    """Bytes of a checkpoint: weights, and one or two values a parameter for the optimizer."""
+    states = 2 if module.hparams.optimizer == "adamw" else 1
+    return checkpoints.training_bytes(module, states=states)
+
+
 def _trainer(
-    preset: PretrainPreset, log: EpochLog, epochs: int, progress: bool, **options
+    preset: PretrainPreset, folder: Path, epochs: int, callbacks: list, compute: Compute
 ) -> pl.Trainer:
-    """Lightning's trainer with our log and a checkpoint to resume from; CSV is the log's."""
-    checkpoints = ModelCheckpoint(
-        log.folder,
-        filename="last",
+    """Lightning's trainer with a checkpoint to resume from; the CSV file is our log's."""
+    kept = ModelCheckpoint(
+        folder,
+        filename=Path(checkpoints.NAME).stem,
         every_n_epochs=preset.checkpoint_every,
         enable_version_counter=False,
     )
     return pl.Trainer(
         max_epochs=epochs,
-        precision=training_precision(),
-        accelerator="auto",
-        sync_batchnorm=options["devices"] != 1 and torch.cuda.is_available(),
-        use_distributed_sampler=False,
+        sync_batchnorm=compute.uses_gpu,
         logger=False,
-        callbacks=[log, checkpoints, *([TQDMProgressBar()] if progress else [])],
-        enable_progress_bar=progress,
+        callbacks=[*callbacks, kept],
+        plugins=[checkpoints.AtomicCheckpointIO()],
+        enable_progress_bar=any(isinstance(c, TQDMProgressBar) for c in callbacks),
         enable_model_summary=False,
-        **options,
+        **compute.trainer_options(),
     )
-
-
-def _checkpoint_to_resume(folder: Path) -> Path | None:
-    """The checkpoint that a killed run left; without one the folder is made anew."""
-    checkpoint = folder / "last.ckpt"
-    if checkpoint.is_file():
-        return checkpoint
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    return None
 
 
 def _fit(trainer, module, pairs, checkpoint: Path | None, preset: PretrainPreset) -> None:
     """Train; what goes wrong is said in words that help."""
-    if checkpoint is not None:
-        try:
-            torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-        except Exception as error:  # a damaged file can break the reader anywhere
-            raise barlow.WeightsError(
-                f"{checkpoint} cannot be read ({error}); delete it to start this run anew"
-            ) from error
     try:
         trainer.fit(module, pairs, ckpt_path=checkpoint, weights_only=True)
     except (RuntimeError, MemoryError) as error:
@@ -371,6 +357,7 @@ def arm_state(settings: Settings, arm: str, *, seed: int, data: NihData | None =
 
     Raises:
         ValueError: there is no such arm.
+        WeightsError: the pretrained backbone is of other data under the same name.
     """
     if arm == "random":
         backbone = barlow.build_backbone(settings.pretrain.arch, seed=seed)
@@ -386,7 +373,14 @@ def arm_state(settings: Settings, arm: str, *, seed: int, data: NihData | None =
 
             data = load_nih(settings)
         pretrain(settings, data, seed=seed)
-    return barlow.read_weights(path)[0], f"Barlow Twins pretraining: {path.name}."
+    state, told = barlow.read_weights(path)
+    if data is not None and told.get("digest", data.digest) != data.digest:
+        raise barlow.WeightsError(
+            f"{path} was pretrained on other images or another split than this {settings.data} "
+            "(their digests differ). Give each root a folder name of its own, or delete the file "
+            "to pretrain anew"
+        )
+    return state, f"Barlow Twins pretraining: {path.name}."
 
 
 def arm_backbone(settings: Settings, arm: str, *, seed: int, data: NihData | None = None):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cxr_helpers import barlow, probe, view_pairs
 from cxr_helpers.course import pretraining
+from cxr_helpers.course.compute import training_precision
 from cxr_helpers.course.data import NihData
 from cxr_helpers.course.quiet import quiet_lightning
 from cxr_helpers.course.settings import Settings
@@ -97,7 +98,7 @@ def short_run(
         trainer = pl.Trainer(
             max_steps=steps,
             limit_train_batches=min(STEPS_A_ROW, len(pixels) // preset.batch_size),
-            precision=pretraining.training_precision(),
+            precision=training_precision(),
             accelerator="auto",
             devices=1,
             logger=False,

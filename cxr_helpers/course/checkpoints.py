@@ -1,0 +1,158 @@
+"""Checkpoints that a full disk, a kill or a change of data cannot turn against their run.
+
+Lightning writes a checkpoint to the system's temporary folder and moves it. Where that is another
+disk, the move is a copy, and a kill or a full disk in the middle of it destroys the last good
+checkpoint. Here the new file is written beside the old one and takes its place once it is whole.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.utilities import rank_zero_only
+
+from cxr_helpers import __version__, barlow
+
+FORMAT = 1  # raised when an older checkpoint can no longer be gone on from
+NAME = "last.ckpt"
+RESUME = ("auto", "yes", "no")
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside the old one, then renames it."""
+
+    def save_checkpoint(self, checkpoint: dict, path: str, storage_options=None) -> None:
+        """Write the file, whole or not at all.
+
+        Raises:
+            OSError: it cannot be written; the last good one still stands.
+        """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except (OSError, RuntimeError) as error:  # torch wraps the stream's error in its own
+            free = shutil.disk_usage(path.parent).free / 2**30
+            raise OSError(
+                f"checkpoint {path} cannot be written ({error}); {free:.1f} GB are free there. "
+                "Make room and start the same command: it goes on from the last good checkpoint"
+            ) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+class Identity(pl.Callback):
+    """Keeps in each checkpoint what it belongs to.
+
+    Args:
+        told: plain values, such as a digest of the data.
+    """
+
+    state_key = "identity"
+
+    def __init__(self, told: Mapping[str, object]):
+        self.told = identity(told)
+
+    def state_dict(self) -> dict:
+        """What the checkpoint keeps."""
+        return self.told
+
+
+def identity(told: Mapping[str, object]) -> dict[str, object]:
+    """What a checkpoint must say of itself to be gone on from."""
+    return {"format": FORMAT, "version": __version__, **told}
+
+
+def checkpoint_to_resume(
+    folder: Path, told: Mapping[str, object], *, resume: str = "auto"
+) -> Path | None:
+    """The checkpoint that an unfinished run left; without one the folder is made anew.
+
+    Args:
+        folder: of the run.
+        told: as for `Identity`.
+        resume: `auto` goes on where there is a checkpoint; `yes` insists on one; `no` keeps it
+            under another name and starts anew.
+
+    Raises:
+        WeightsError: the checkpoint is damaged, of another version, or of other data.
+        FileNotFoundError: `resume` is `yes` and there is none.
+        ValueError: `resume` is none of the three.
+    """
+    if resume not in RESUME:
+        raise ValueError(f"resume {resume!r} is none of {', '.join(RESUME)}")
+    checkpoint = folder / NAME
+    if checkpoint.is_file() and resume != "no":
+        _check(checkpoint, identity(told))
+        return checkpoint
+    if resume == "yes":
+        raise FileNotFoundError(f"{checkpoint} does not exist, so there is no run to go on from")
+    if rank_zero_only.rank == 0:
+        _make_anew(folder, checkpoint)
+    return None
+
+
+def _make_anew(folder: Path, checkpoint: Path) -> None:
+    kept = folder.with_name(f"{folder.name}.before.ckpt")
+    if checkpoint.is_file():
+        os.replace(checkpoint, kept)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _check(checkpoint: Path, own: Mapping[str, object]) -> None:
+    try:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # a damaged file can break the reader anywhere
+        raise barlow.WeightsError(
+            f"{checkpoint} cannot be read ({error}); delete it to start this run anew"
+        ) from error
+    theirs = content.get("callbacks", {}).get(Identity.state_key, {})
+    if theirs.get("format") != FORMAT:
+        raise barlow.WeightsError(
+            f"{checkpoint} was written by another version of the course "
+            f"({theirs.get('version', 'not known')}; this is {__version__}). Finish the run with "
+            "that version, or delete the checkpoint to start anew"
+        )
+    differ = {k for k in own.keys() | theirs.keys() if own.get(k) != theirs.get(k)} - {"version"}
+    if differ:
+        told = "; ".join(f"{k} {theirs.get(k)}, now {own.get(k)}" for k in sorted(differ))
+        raise barlow.WeightsError(
+            f"{checkpoint} belongs to another run ({told}). Point the switch at the data of that "
+            "run, or delete the checkpoint to start anew"
+        )
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Refuse to begin a run whose checkpoints do not fit the disk.
+
+    Args:
+        folder: where they go; it exists.
+        needed: bytes of one checkpoint. Two must fit, for the new one is written before the old
+            one goes.
+
+    Raises:
+        OSError: they do not fit; the text gives both sizes.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < 2 * needed:
+        raise OSError(
+            f"{folder} has {free / 2**30:.2f} GB free, and two checkpoints take "
+            f"{2 * needed / 2**30:.2f} GB; make room, or link `runs` to a larger disk"
+        )
+
+
+def training_bytes(module: torch.nn.Module, *, states: int) -> int:
+    """Bytes of a checkpoint: parameters and buffers, and so many optimizer values a parameter."""
+    parameters = sum(p.numel() * p.element_size() for p in module.parameters())
+    buffers = sum(b.numel() * b.element_size() for b in module.buffers())
+    return parameters * (1 + states) + buffers

@@ -1,0 +1,171 @@
+"""Which machines a training run uses, in Lightning's terms, checked before it starts."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+LAUNCHED = "TORCHELASTIC_RUN_ID"  # torchrun sets it for its workers
+
+
+class ComputeError(ValueError):
+    """The machines that were asked for are not there, or do not fit the batch."""
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this processor multiplies bfloat16 in hardware (AVX512-BF16 or AMX)."""
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
+
+
+def training_precision() -> str:
+    """Lightning's name for the fastest precision that trains well here."""
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    return "bf16-mixed" if cpu_has_bf16() else "32-true"
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Processes and precision of a run, as Lightning's Trainer takes them.
+
+    Attributes:
+        devices: processes on each machine, or `auto` for one a GPU.
+        nodes: machines.
+        strategy: how the processes work together.
+        accelerator: `auto`, `gpu` or `cpu`.
+        precision: None takes the fastest that trains well here.
+    """
+
+    devices: int | str = 1
+    nodes: int = 1
+    strategy: str = "auto"
+    accelerator: str = "auto"
+    precision: str | None = None
+
+    @property
+    def processes(self) -> int:
+        """How many train together."""
+        devices = self.devices
+        if devices == "auto":
+            devices = max(1, torch.cuda.device_count()) if self.uses_gpu else 1
+        return int(devices) * self.nodes
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether the run is on GPUs."""
+        return self.accelerator != "cpu" and torch.cuda.is_available()
+
+    def trainer_options(self) -> dict[str, object]:
+        """Keyword arguments for Lightning's Trainer."""
+        return {
+            "accelerator": "gpu" if self.uses_gpu else self.accelerator,
+            "devices": 1 if self.devices == "auto" and not self.uses_gpu else self.devices,
+            "num_nodes": self.nodes,
+            "strategy": self.strategy,
+            "precision": self.precision or training_precision(),
+            "use_distributed_sampler": False,
+        }
+
+
+ONE_PROCESS = Compute()
+
+
+def resolved(
+    compute: Compute, *, batch_size: int, environ: Mapping[str, str] = os.environ
+) -> Compute:
+    """The machines as they are: torchrun's own numbers where it started this process.
+
+    Args:
+        compute: as asked for.
+        batch_size: images a step over all processes.
+        environ: the environment.
+
+    Raises:
+        ComputeError: there is no such GPU, the numbers contradict torchrun's, or the batch cannot
+            be shared evenly.
+    """
+    if LAUNCHED in environ:
+        compute = _as_launched(compute, environ)
+    if compute.accelerator == "gpu" and not torch.cuda.is_available():
+        raise ComputeError(
+            "no GPU can be used: torch sees none. Look whether `nvidia-smi` lists one and whether "
+            f"its driver fits torch {torch.__version__}; or take --accelerator cpu, at demo scale"
+        )
+    if compute.uses_gpu and compute.processes > compute.nodes * torch.cuda.device_count():
+        raise ComputeError(
+            f"{compute.devices} devices asked for, and this machine has "
+            f"{torch.cuda.device_count()} GPUs; set --devices to that, or add --nodes"
+        )
+    check_batch(batch_size, compute.processes)
+    return compute
+
+
+def _as_launched(compute: Compute, environ: Mapping[str, str]) -> Compute:
+    local, nodes = int(environ["LOCAL_WORLD_SIZE"]), int(environ["GROUP_WORLD_SIZE"])
+    asked = (compute.devices, compute.nodes)
+    if asked not in ((1, 1), ("auto", 1), (local, nodes), ("auto", nodes)):
+        raise ComputeError(
+            f"--devices {asked[0]} --nodes {asked[1]}, but torchrun started {local} processes on "
+            f"{nodes} machines; leave both out, or make them agree"
+        )
+    return replace(compute, devices=local, nodes=nodes)
+
+
+def check_batch(batch_size: int, processes: int) -> None:
+    """Refuse a batch that the processes cannot share evenly.
+
+    Raises:
+        ComputeError: with the nearest numbers that do fit.
+
+    >>> check_batch(768, 8)
+    """
+    if processes < 1 or batch_size < processes or batch_size % processes:
+        below = max(batch_size - batch_size % max(processes, 1), processes)
+        fitting = [n for n in range(1, batch_size + 1) if batch_size % n == 0]
+        near = min(fitting, key=lambda n: abs(n - processes))
+        raise ComputeError(
+            f"a batch of {batch_size} images cannot be shared evenly by {processes} processes: "
+            f"set batch_size to {below} or {below + processes}, or start {near} processes"
+        )
+
+
+def process_rank() -> int:
+    """Number of this process; 0 where there is one only."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def process_count() -> int:
+    """How many processes work together; 1 where none were started."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def each_once(items: np.ndarray, work: Callable[[np.ndarray], Sequence]) -> list:
+    """Share items among the processes; every process gets all results, each item's once.
+
+    A distributed sampler repeats items to make the shares equal, and a repeated image counts twice
+    in a metric. Here the shares may differ by one.
+
+    Args:
+        items: (N,) what to work on, the same in every process.
+        work: gives a result for each item of a share.
+
+    Returns:
+        N results in the order of the items.
+
+    >>> each_once(np.arange(3), lambda share: [10 * x for x in share.tolist()])
+    [0, 10, 20]
+    """
+    world, rank = process_count(), process_rank()
+    own = list(work(items[rank::world]))
+    if world == 1:
+        return own
+    parts: list = [None] * world
+    dist.all_gather_object(parts, own)
+    merged: list = [None] * len(items)
+    for first, part in enumerate(parts):
+        merged[first::world] = part
+    return merged

@@ -1,0 +1,285 @@
+"""How a detector is trained in the course: its loader, log, checkpoints and best epoch."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.utilities import rank_zero_only
+from torch import distributed as dist
+from torch.utils.data import DataLoader
+
+from cxr_helpers import detection_metrics
+from cxr_helpers import detector as det
+from cxr_helpers.course import checkpoints
+from cxr_helpers.course.compute import (
+    ONE_PROCESS,
+    Compute,
+    each_once,
+    process_count,
+    process_rank,
+    resolved,
+)
+from cxr_helpers.course.data import VindrData
+from cxr_helpers.course.quiet import quiet_lightning
+from cxr_helpers.course.settings import Settings
+from cxr_helpers.datasets import DetectionDataset
+from cxr_helpers.detection_pipelines import CountedPipeline, detection_pipeline
+
+Truths = Sequence[Mapping[str, np.ndarray]]
+
+
+class KeepBest(Callback):
+    """Keeps the weights of the epoch with the best validation mAP50.
+
+    Args:
+        pixels: (N, H, W) validation images.
+        truths: boxes and labels of each.
+        classes: names of the labels from 1.
+    """
+
+    state_key = "keep_best"
+
+    def __init__(self, pixels: np.ndarray, truths: Truths, classes: Sequence[str]):
+        self.pixels, self.truths, self.classes = pixels, truths, classes
+        self.best, self.weights = -1.0, None
+
+    def state_dict(self) -> dict:
+        """What the checkpoint keeps."""
+        return {"best": self.best, "weights": self.weights}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from a checkpoint."""
+        self.best, self.weights = state["best"], state["weights"]
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: det.DetectorModule) -> None:
+        """Score the epoch that ended; each process detects in its share of the images."""
+        found = each_once(
+            np.arange(len(self.pixels)),
+            lambda share: det.predict(module.detector, self.pixels[share]),
+        )
+        matches = detection_metrics.match_detections(found, self.truths, class_names=self.classes)
+        value = detection_metrics.mean_average_precision(matches)
+        module.log("val_map50", value)
+        if value > self.best:
+            state = module.detector.state_dict()
+            self.best, self.weights = value, {k: v.cpu().clone() for k, v in state.items()}
+
+    def on_fit_end(self, trainer: pl.Trainer, module: det.DetectorModule) -> None:
+        """Put the best weights back."""
+        if self.weights is not None:
+            module.detector.load_state_dict(self.weights)
+
+
+class EpochRows(Callback):
+    """Writes a row for each epoch to `metrics.csv`; the checkpoint keeps them, so no kill does not.
+
+    Args:
+        folder: for the file.
+    """
+
+    state_key = "epoch_rows"
+
+    def __init__(self, folder: Path):
+        self.folder, self.rows = folder, []
+
+    def state_dict(self) -> dict:
+        """What the checkpoint keeps."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from a checkpoint."""
+        self.rows = list(state["rows"])
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: det.DetectorModule) -> None:
+        """Add the row of the epoch that ended."""
+        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **logged})
+        if trainer.is_global_zero:
+            temporary = self.folder / f".metrics.{os.getpid()}"
+            pd.DataFrame(self.rows).to_csv(temporary, index=False)
+            os.replace(temporary, self.folder / "metrics.csv")
+
+
+class RandomStates(Callback):
+    """Keeps all random states in the checkpoint, so that a killed run ends as an unbroken one.
+
+    Order of the images and sampling of proposals draw from torch, augmentation from the pipeline.
+
+    Args:
+        counted: the pipeline; its counts are kept too.
+    """
+
+    state_key = "random_states"
+
+    def __init__(self, counted: CountedPipeline):
+        self.counted, self.loaded = counted, None
+
+    def state_dict(self) -> dict:
+        """What the checkpoint keeps: a state for each process."""
+        own = {
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "pipeline": [
+                (step.random_generator.bit_generator.state, step.py_random.getstate())
+                for step in self._steps()
+            ],
+            "seen": dict(self.counted.seen),
+            "lost": dict(self.counted.lost),
+        }
+        states = [own] * process_count()
+        if process_count() > 1:
+            dist.all_gather_object(states, own)
+        return {"states": states}
+
+    def _steps(self) -> list:
+        """The pipeline and its steps: each draws from a generator of its own."""
+        return [self.counted.pipeline, *self.counted.pipeline.transforms]
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from a checkpoint; with another number of processes each draws anew."""
+        same = len(state["states"]) == process_count()
+        self.loaded = state["states"][process_rank()] if same else None
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: det.DetectorModule) -> None:
+        """Put the states back where the unbroken run had them."""
+        if self.loaded is None:
+            return
+        own, self.loaded = self.loaded, None
+        torch.set_rng_state(own["torch"])
+        torch.empty((), dtype=torch.int64).random_()  # the loader's iterator drew its seed before
+        if own["cuda"]:
+            torch.cuda.set_rng_state_all(own["cuda"])
+        for step, (numpy_state, python_state) in zip(self._steps(), own["pipeline"], strict=True):
+            step.random_generator.bit_generator.state = numpy_state
+            step.py_random.setstate(python_state)
+        self.counted.seen.update(own["seen"])
+        self.counted.lost.update(own["lost"])
+
+
+def train_detector(
+    detector: det.Detector,
+    settings: Settings,
+    data: VindrData,
+    rows: np.ndarray,
+    *,
+    seed: int,
+    log: Path,
+    validation: Truths,
+    progress: bool = True,
+    compute: Compute = ONE_PROCESS,
+    resume: str = "auto",
+) -> det.Detector:
+    """Train a detector on these images, as the paper does on its abnormal ones.
+
+    Args:
+        detector: with its backbone in place; changed.
+        settings: give the preset.
+        data: boxes are the fused ones.
+        rows: training images.
+        seed: of order and augmentation.
+        log: folder for `metrics.csv` (losses), `boxes.csv` (boxes seen and lost), checkpoints.
+        validation: boxes of the abnormal validation images, where the best epoch is kept.
+        progress: show Lightning's progress bar.
+        compute: processes and precision.
+        resume: `auto` goes on where a checkpoint is, `yes` insists on one, `no` starts anew.
+
+    Returns:
+        The detector after the last epoch, or the epoch best on validation, as the preset says.
+
+    Raises:
+        ValueError: fewer images than one batch.
+        ComputeError, WeightsError, OSError: as `pretraining.pretrain`.
+    """
+    preset = settings.detect
+    if len(rows) < preset.batch_size:
+        raise ValueError(f"{len(rows)} training images do not fill a batch of {preset.batch_size}")
+    compute = resolved(compute, batch_size=preset.batch_size)
+    pipeline = CountedPipeline(detection_pipeline(preset.pipeline, seed=seed + rank_zero_only.rank))
+    module = det.DetectorModule(
+        detector.to(memory_format=torch.channels_last),
+        optimizer=preset.optimizer,
+        learning_rate=preset.learning_rate,
+        weight_decay=preset.weight_decay,
+        warmup_steps=preset.warmup_steps,
+    )
+    told = {"data": settings.data, "images": len(rows), "digest": data.digest}
+    checkpoint = checkpoints.checkpoint_to_resume(log, told, resume=resume)
+    callbacks = _callbacks(settings, data, validation, progress)
+    callbacks += [EpochRows(log), RandomStates(pipeline), checkpoints.Identity(told)]
+    if preset.checkpoint_every:
+        states = 2 if preset.optimizer == "adamw" else 1
+        checkpoints.check_room(log.parent, checkpoints.training_bytes(module, states=states))
+        callbacks.append(_checkpoints(log, preset.checkpoint_every))
+    pl.seed_everything(seed, verbose=False)
+    loader = _loader(data, rows, pipeline, preset.batch_size // compute.processes)
+    with quiet_lightning():
+        trainer = pl.Trainer(
+            max_epochs=epoch_count(settings, data, len(rows)),
+            logger=False,
+            callbacks=callbacks,
+            plugins=[checkpoints.AtomicCheckpointIO()],
+            enable_progress_bar=progress,
+            enable_checkpointing=bool(preset.checkpoint_every),
+            enable_model_summary=False,
+            **compute.trainer_options() | {"use_distributed_sampler": True},
+        )
+        trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+    if trainer.is_global_zero:
+        _write_counts(log, pipeline, data.classes)
+        (log / checkpoints.NAME).unlink(missing_ok=True)
+    return detector.cpu().eval()
+
+
+def _callbacks(
+    settings: Settings, data: VindrData, validation: Truths, progress: bool
+) -> list[Callback]:
+    callbacks: list[Callback] = [TQDMProgressBar()] if progress else []
+    if settings.detect.keep == "best":
+        pixels = data.images.pixels[data.rows("val", abnormal_only=True)]
+        callbacks.insert(0, KeepBest(pixels, validation, data.classes))
+    return callbacks
+
+
+def _checkpoints(folder: Path, every: int) -> ModelCheckpoint:
+    return ModelCheckpoint(
+        folder,
+        filename=Path(checkpoints.NAME).stem,
+        every_n_epochs=every,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+
+
+def _loader(
+    data: VindrData, rows: np.ndarray, pipeline: CountedPipeline, batch_size: int
+) -> DataLoader:
+    table = pd.DataFrame({"image_id": [data.images.image_ids[row] for row in rows]})
+    dataset = DetectionDataset(
+        table, data.images.read, pipeline, boxes=data.packed(data.fused), classes=data.classes
+    )
+    return DataLoader(
+        dataset, batch_size, shuffle=True, drop_last=True, collate_fn=det.collate_detection
+    )
+
+
+def epoch_count(settings: Settings, data: VindrData, n_images: int) -> int:
+    """The preset's epochs, or more where few images would make less than the least steps."""
+    preset, all_images = settings.detect, len(data.rows("train", abnormal_only=True))
+    steps = preset.epochs * (all_images // preset.batch_size)
+    return max(preset.epochs, round(preset.least_steps * steps / (n_images // preset.batch_size)))
+
+
+def _write_counts(log: Path, pipeline: CountedPipeline, classes: Sequence[str]) -> None:
+    """Keep beside the losses how many boxes augmentation met and lost, by class."""
+    numbers = range(1, len(classes) + 1)
+    table = {
+        "class": list(classes),
+        "seen": [pipeline.seen[k] for k in numbers],
+        "lost": [pipeline.lost[k] for k in numbers],
+    }
+    pd.DataFrame(table).to_csv(log / "boxes.csv", index=False)

@@ -1,0 +1,98 @@
+"""Checkpoints: whole or not at all, and only for the run that they belong to."""
+
+import os
+
+import pytest
+import torch
+
+from cxr_helpers import barlow
+from cxr_helpers.course import checkpoints as c
+
+TOLD = {"data": "demo", "images": 24, "digest": "abc"}
+
+
+def write(folder, **changes):
+    """A checkpoint as a run of `TOLD` leaves it, with changes to what it says of itself."""
+    content = {"epoch": 3, "callbacks": {c.Identity.state_key: c.identity(TOLD) | changes}}
+    c.AtomicCheckpointIO().save_checkpoint(content, folder / c.NAME)
+    return folder / c.NAME
+
+
+def test_without_a_checkpoint_the_folder_is_made_anew(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "log.csv").write_text("of a run that never came to a checkpoint")
+    assert c.checkpoint_to_resume(folder, TOLD) is None
+    assert list(folder.iterdir()) == []
+
+
+def test_a_run_goes_on_from_its_own_checkpoint_and_one_of_a_newer_version(tmp_path):
+    assert c.checkpoint_to_resume(tmp_path, TOLD, resume="yes" if write(tmp_path) else "") == (
+        tmp_path / c.NAME
+    )
+    write(tmp_path, version="99.0")
+    assert c.checkpoint_to_resume(tmp_path, TOLD) == tmp_path / c.NAME
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"digest": "xyz"}, "belongs to another run .digest xyz, now abc."),
+        ({"images": 9, "data": "nih"}, "data nih, now demo; images 9, now 24"),
+        ({"format": 0, "version": "0.0.1"}, r"another version of the course .0\.0\.1; this is"),
+    ],
+)
+def test_a_checkpoint_of_other_data_or_an_older_format_is_refused(tmp_path, changes, message):
+    write(tmp_path, **changes)
+    with pytest.raises(barlow.WeightsError, match=message):
+        c.checkpoint_to_resume(tmp_path, TOLD)
+
+
+def test_a_checkpoint_that_says_nothing_of_itself_is_refused(tmp_path):
+    torch.save({"epoch": 1}, tmp_path / c.NAME)
+    with pytest.raises(barlow.WeightsError, match="another version .*not known"):
+        c.checkpoint_to_resume(tmp_path, TOLD)
+
+
+def test_to_start_anew_keeps_the_checkpoint_under_another_name(tmp_path):
+    folder = tmp_path / "run"
+    old = write(folder).read_bytes()
+    assert c.checkpoint_to_resume(folder, TOLD, resume="no") is None
+    assert list(folder.iterdir()) == []
+    assert (tmp_path / "run.before.ckpt").read_bytes() == old
+
+
+def test_to_insist_on_a_checkpoint_needs_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no run to go on from"):
+        c.checkpoint_to_resume(tmp_path, TOLD, resume="yes")
+    with pytest.raises(ValueError, match="'maybe' is none of auto, yes, no"):
+        c.checkpoint_to_resume(tmp_path, TOLD, resume="maybe")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
+    """The temporary file is a link to /dev/full, where every write fails for want of room."""
+    path = write(tmp_path)
+    good = path.read_bytes()
+    (tmp_path / f".{c.NAME}.{os.getpid()}").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"last\.ckpt cannot be written .* GB are free there"):
+        c.AtomicCheckpointIO().save_checkpoint({"weights": torch.zeros(99_999)}, path)
+    assert path.read_bytes() == good
+    assert [p.name for p in tmp_path.iterdir()] == [c.NAME]
+
+
+def test_a_disk_too_small_for_two_checkpoints_is_named_before_training(tmp_path):
+    c.check_room(tmp_path, 10)
+    with pytest.raises(OSError, match="GB free, and two checkpoints take"):
+        c.check_room(tmp_path, 2**60)
+
+
+def test_the_size_of_a_checkpoint_is_foretold(tmp_path):
+    module = torch.nn.Sequential(torch.nn.Linear(300, 300), torch.nn.BatchNorm1d(300))
+    optimizer = torch.optim.AdamW(module.parameters())
+    module(torch.rand(4, 300)).sum().backward()
+    optimizer.step()
+    content = {"state_dict": module.state_dict(), "optimizer_states": [optimizer.state_dict()]}
+    c.AtomicCheckpointIO().save_checkpoint(content, tmp_path / c.NAME)
+    size = (tmp_path / c.NAME).stat().st_size
+    assert size == pytest.approx(c.training_bytes(module, states=2), rel=0.02)

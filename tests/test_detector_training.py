@@ -1,0 +1,157 @@
+"""Training a detector: kill and resume, several processes, what lies beside the result."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.torch import load_file
+from tiny_detection import long_settings, train, vindr_data
+
+from cxr_helpers import barlow
+from cxr_helpers import detector as det
+from cxr_helpers.course import detection
+from cxr_helpers.course.compute import Compute, ComputeError
+
+SCRIPT = Path(__file__).with_name("tiny_detection.py")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def start(folder, *more):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), str(folder), *more],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process):
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+
+
+def path_in(folder):
+    return detection.detector_path(long_settings(folder), vindr_data(), "random", seed=0)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken")
+    finish(start(folder))
+    return path_in(folder)
+
+
+def test_log_counts_and_record_lie_beside_the_detector_and_no_checkpoint(unbroken):
+    folder = unbroken.with_suffix("")
+    assert sorted(p.name for p in folder.iterdir()) == ["boxes.csv", "metrics.csv", "record.json"]
+    log = detection.training_log(unbroken)
+    assert log["epoch"].tolist() == [0, 1, 2] and log["val_map50"].between(0, 1).all()
+    record = json.loads((folder / "record.json").read_text())
+    assert record["arm"] == "random" and record["data_digest"] == vindr_data().digest
+    assert record["settings"]["detect"]["epochs"] == 3 and "torch" in record["versions"]
+    assert str(ROOT) not in json.dumps(record)
+
+
+def test_a_killed_training_goes_on_and_ends_as_an_unbroken_one(unbroken, tmp_path):
+    path = path_in(tmp_path)
+    checkpoint = path.with_suffix("") / "last.ckpt"
+    process = start(tmp_path)
+    deadline = time.monotonic() + 240
+    while not checkpoint.is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL and not path.exists()
+    finish(start(tmp_path))
+    expected, got = load_file(unbroken), load_file(path)
+    assert all((expected[k] == got[k]).all() for k in expected)
+    pd.testing.assert_frame_equal(detection.training_log(path), detection.training_log(unbroken))
+    assert detection.lost_boxes(path).equals(detection.lost_boxes(unbroken))
+
+
+def test_three_processes_detect_in_every_image_once(unbroken, tmp_path):
+    """Eight test images do not divide by three; every process ends with all of them."""
+    path = path_in(tmp_path)
+    detector = det.load_detector(unbroken)
+    path.parent.mkdir(parents=True)
+    det.save_detector(detector, path)
+    data = vindr_data()
+    rows = data.rows("test")
+    assert len(rows) % 3
+    alone = detection.predictions(detector, path, data, rows)
+    script = (
+        "import sys, numpy as np, torch.distributed as dist, torch\n"
+        "from pathlib import Path\n"
+        "from tiny_detection import vindr_data\n"
+        "from cxr_helpers import detector as det\n"
+        "from cxr_helpers.course.compute import each_once\n"
+        "rank, path = int(sys.argv[1]), Path(sys.argv[2])\n"
+        "torch.set_num_threads(1)\n"
+        "dist.init_process_group('gloo', init_method=f'file://{path.parent}/meet',"
+        " rank=rank, world_size=3)\n"
+        "data = vindr_data()\n"
+        "detector = det.load_detector(path)\n"
+        "found = each_once(data.rows('test'), lambda s: det.predict(detector,"
+        " data.images.pixels[s]))\n"
+        "counts = [len(f['labels']) for f in found]\n"
+        "np.savez(path.parent / f'{rank}.npz', counts=counts,"
+        " boxes=np.concatenate([f['boxes'] for f in found]))\n"
+        "dist.destroy_process_group()\n"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{SCRIPT.parent}", "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen([sys.executable, "-c", script, str(rank), str(path)], env=environment)
+        for rank in range(3)
+    ]
+    assert [process.wait(timeout=240) for process in started] == [0, 0, 0]
+    for rank in range(3):
+        with np.load(path.parent / f"{rank}.npz") as stored:
+            assert stored["counts"].tolist() == [len(f["labels"]) for f in alone]
+            expected = np.concatenate([f["boxes"] for f in alone])
+            np.testing.assert_allclose(stored["boxes"], expected, atol=1e-3)
+
+
+def test_two_processes_train_one_detector_and_agree_on_its_detections(tmp_path):
+    finish(start(tmp_path, "2"))
+    path = path_in(tmp_path)
+    log = detection.training_log(path)
+    assert log["epoch"].tolist() == [0, 1, 2] and np.isfinite(log["loss"]).all()
+    with np.load(path.with_name("found_by_0.npz")) as first:
+        with np.load(path.with_name("found_by_1.npz")) as second:
+            assert len(first["scores"])
+            np.testing.assert_array_equal(first["scores"], second["scores"])
+            np.testing.assert_array_equal(first["boxes"], second["boxes"])
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused(tmp_path):
+    with pytest.raises(ComputeError, match=r"batch of 4 .* 3 processes: set batch_size to 3 or 6"):
+        train(tmp_path, compute=Compute(3, accelerator="cpu"))
+
+
+def test_a_checkpoint_of_other_data_is_refused(tmp_path, monkeypatch):
+    class StoppedError(Exception):
+        pass
+
+    step = det.DetectorModule.training_step
+
+    def fail_in_the_second_epoch(self, batch, batch_index):
+        if self.current_epoch == 1:
+            raise StoppedError
+        return step(self, batch, batch_index)
+
+    monkeypatch.setattr(det.DetectorModule, "training_step", fail_in_the_second_epoch)
+    with pytest.raises(StoppedError):
+        train(tmp_path)
+    assert (path_in(tmp_path).with_suffix("") / "last.ckpt").is_file()
+    monkeypatch.setattr(type(vindr_data()), "digest", "of another root")
+    with pytest.raises(barlow.WeightsError, match="belongs to another run .*digest"):
+        train(tmp_path)
