@@ -284,7 +284,5 @@ def pack_once(
             return PackedImages.load(folder)
         except CacheError:
             with suppress(CacheBusyError):  # a process beside this one, started by torchrun
-                return pack_images(
-                    files, read, size=size, out=folder, workers=workers, progress=True
-                )
+                return pack_images(files, read, size=size, out=folder, **options)
             time.sleep(1.0)
