@@ -11,6 +11,7 @@ from torch import nn
 
 from cxr_helpers import barlow, nih, probe, splits
 from cxr_helpers.course import pretraining
+from cxr_helpers.course.compute import each_once
 from cxr_helpers.course.data import NihData
 from cxr_helpers.course.settings import Settings
 from cxr_helpers.datasets import PackedImages
@@ -89,14 +90,24 @@ def _checkpoint_arm(settings: Settings, path: Path) -> Arm:
 
 
 def frozen_features(settings: Settings, arm: Arm, images: PackedImages) -> FrozenFeatures:
-    """Features of all images, from the cache in runs/<data>/features where they are there."""
+    """Features of all images, from the cache in runs/<data>/features where they are there.
+
+    Where several processes work together, each extracts its share.
+    """
     norm = "imagenet" if arm.imagenet_input else "course"
     device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    def extract(net: nn.Module, pixels: np.ndarray) -> np.ndarray:
+        def share(rows: np.ndarray) -> np.ndarray:
+            return pretraining.features(settings, net.to(device), pixels[rows], norm)
+
+        return np.stack(each_once(np.arange(len(pixels)), share))
+
     return cached_features(
         arm.backbone,
         images.pixels,
         images.image_ids,
-        extract=lambda net, pixels: pretraining.features(settings, net.to(device), pixels, norm),
+        extract=extract,
         recipe={"image_size": settings.pretrain.image_size, "normalization": norm},
         folder=settings.runs / "features",
     )

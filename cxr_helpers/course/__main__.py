@@ -1,0 +1,128 @@
+"""The course's stages from a terminal, at any scale and on several machines.
+
+    python -m cxr_helpers.course pretrain --scale paper --devices 4
+    python -m cxr_helpers.course detect --data /data/cxr --scale paper --dry-run
+    torchrun --nproc-per-node 4 -m cxr_helpers.course pretrain --scale paper
+
+Presets, functions and files are those of the notebooks. A run that was stopped goes on when the
+same command is given again.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+from cxr_helpers.course.checkpoints import RESUME
+from cxr_helpers.course.compute import Compute
+from cxr_helpers.course.overrides import with_overrides
+from cxr_helpers.course.planning import PLANS
+from cxr_helpers.course.pretraining import ARMS
+from cxr_helpers.course.records import run_record, write_record
+from cxr_helpers.course.results import Results, results_table
+from cxr_helpers.course.run import show_results
+from cxr_helpers.course.settings import (
+    DATA_SWITCH,
+    SCALE_SWITCH,
+    SCALES,
+    Settings,
+    load_settings,
+)
+from cxr_helpers.course.stages import STAGES, Run, is_first, joined, load
+
+TOLD = (ValueError, OSError, MemoryError, ArithmeticError)  # errors whose text says what to do
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one stage, or print its plan; 0 where it ended, 1 with one sentence where it did not."""
+    options = parser().parse_args(arguments)
+    try:
+        settings = settings_of(options)
+        run = Run(
+            settings,
+            seed=options.seed,
+            compute=Compute(
+                options.devices,
+                options.nodes,
+                options.strategy,
+                options.accelerator,
+                options.precision,
+            ),
+            resume=options.resume,
+            progress=sys.stderr.isatty(),
+            arms=tuple(options.arms),
+        )
+        if options.dry_run:
+            plan = PLANS[options.stage](run, load(settings, options.stage))
+            print("\n".join(plan.lines()))
+            return 0
+        perform(options.stage, run)
+    except TOLD as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m cxr_helpers.course",
+        description=__doc__.split("\n\n")[0],
+        epilog="Presets are in cxr_helpers/course/settings.py; --set changes any of their fields.",
+    )
+    made.add_argument("stage", choices=tuple(STAGES), help="what to do")
+    made.add_argument("--data", help=f"`demo`, or the root of a download; {DATA_SWITCH} otherwise")
+    made.add_argument("--scale", choices=SCALES, help=f"which presets; {SCALE_SWITCH} otherwise")
+    made.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation")
+    made.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="to compare")
+    made.add_argument("--devices", type=_devices, default=1, help="processes a machine, or auto")
+    made.add_argument("--nodes", type=int, default=1, help="machines")
+    made.add_argument("--strategy", default="auto", help="of Lightning's Trainer, such as ddp")
+    made.add_argument("--accelerator", choices=("auto", "gpu", "cpu"), default="auto")
+    made.add_argument("--precision", help="of Lightning's Trainer, such as bf16-mixed or 32-true")
+    made.add_argument(
+        "--resume",
+        choices=RESUME,
+        default="auto",
+        help="auto goes on where a checkpoint is, yes insists on one, no starts anew",
+    )
+    made.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of a preset"
+    )
+    made.add_argument(
+        "--dry-run", action="store_true", help="print steps, memory, disk and hours, and stop"
+    )
+    return made
+
+
+def _devices(text: str) -> int | str:
+    return text if text == "auto" else int(text)
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """The settings that the switches and the command line give."""
+    switches = {DATA_SWITCH: options.data, SCALE_SWITCH: options.scale}
+    environ = dict(os.environ) | {name: value for name, value in switches.items() if value}
+    return with_overrides(load_settings(environ), options.set, stage=options.stage)
+
+
+def perform(stage: str, run: Run) -> None:
+    """Run a stage; the first process writes its results and its record."""
+    results = Results(f"{stage}_seed{run.seed}", run.settings)
+    with joined() if stage in ("probe", "explain") else nullcontext():
+        outcome = STAGES[stage](run)
+    if not is_first():
+        return
+    results.add(**outcome.metrics)
+    path = results.save()
+    record = run_record(
+        run.settings, stage=stage, seed=run.seed, digest=outcome.digest, compute=run.compute
+    )
+    write_record(record, run.settings.runs / "records" / path.name)
+    table = results_table(path.parent)
+    print("\n".join([*outcome.made, "", show_results(table[table["notebook"] == path.stem])]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

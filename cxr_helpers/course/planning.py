@@ -1,0 +1,340 @@
+"""What a run will take, from a trial of some seconds: `--dry-run`.
+
+Two trials, one with twice as many images as the other, give the cost of an image and the cost of a
+step whatever its images. With D = 8192 outputs the second is large: a step multiplies and updates
+matrices of 8192 by 8192. What the plan says of a full batch is these two put together.
+"""
+
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cxr_helpers import ablation_fast, probe
+from cxr_helpers import detector as det
+from cxr_helpers.course import checkpoints, detection, detector_training, evaluation, pretraining
+from cxr_helpers.course.compute import Compute, resolved
+from cxr_helpers.course.data import NihData, VindrData
+from cxr_helpers.course.stages import Run
+
+GIB = 2**30
+SMALL_TRIAL = 4  # images; a plan for the paper's batch must fit a laptop's memory
+SEVERAL = 3  # times a trial is repeated at least
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a step costs on one device: a fixed part, and a part for each of its images."""
+
+    seconds: float
+    seconds_per_image: float
+    bytes: float
+    bytes_per_image: float
+
+    def step_seconds(self, images: float) -> float:
+        """Seconds of a step with so many images."""
+        return self.seconds + images * self.seconds_per_image
+
+    def step_bytes(self, images: float) -> float:
+        """Memory in bytes of a step with so many images."""
+        return self.bytes + images * self.bytes_per_image
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will take; `lines` shows it.
+
+    Attributes:
+        stage: its name.
+        facts: sentences without figures that were measured.
+        steps: how many pieces of work, such as optimizer steps.
+        unit: what a piece is.
+        memory_gb: of one device, in GB of 2**30 bytes.
+        disk_gb: that the run adds.
+        hours: on the machines that were asked for, if data is never waited for.
+        trial: on what the trial ran.
+    """
+
+    stage: str
+    facts: tuple[str, ...]
+    steps: int
+    unit: str
+    memory_gb: float
+    disk_gb: float
+    hours: float
+    trial: str
+
+    def lines(self) -> list[str]:
+        """The plan as text."""
+        figures = [
+            f"{self.unit}: {self.steps:,}",
+            f"memory of one device: about {self.memory_gb:.1f} GB",
+            f"disk: about {self.disk_gb:.2f} GB",
+            f"time: about {_duration(self.hours)}",
+        ]
+        return [f"plan of {self.stage}", *self.facts, *figures, f"measured by {self.trial}"]
+
+
+def _duration(hours: float) -> str:
+    """Hours in words.
+
+    >>> _duration(0.01), _duration(0.5), _duration(42.1), _duration(1000)
+    ('36 seconds', '30 minutes', '42.1 hours', '41.7 days')
+    """
+    if hours < 1 / 30:
+        return f"{3600 * hours:.0f} seconds"
+    if hours < 1:
+        return f"{60 * hours:.0f} minutes"
+    return f"{hours:.1f} hours" if hours < 72 else f"{hours / 24:.1f} days"
+
+
+def seconds_of(work: Callable[[], object], *, least: float) -> float:
+    """Median seconds of a piece of work, after one that is not counted."""
+    work()
+    times = []
+    while sum(times) < least or len(times) < SEVERAL:
+        start = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def activation_bytes(forward: Callable[[], Tensor]) -> int:
+    """Bytes that a forward pass keeps for the backward pass, parameters not counted.
+
+    Args:
+        forward: gives a tensor that gradients flow back from.
+    """
+    seen: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, nn.Parameter):
+            storage = tensor.untyped_storage()
+            seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        kept = forward()
+        total = sum(seen.values())
+    del kept
+    return total
+
+
+def trial_cost(
+    step: Callable[[int], None], forward: Callable[[int], Tensor], *, images: int, seconds: float
+) -> Cost:
+    """The cost of a step from trials with `images` and twice as many.
+
+    Args:
+        step: takes a whole step with so many images.
+        forward: the forward pass alone.
+        images: of the smaller trial.
+        seconds: least length of each trial.
+    """
+    times = [seconds_of(lambda n=n: step(n), least=seconds) for n in (images, 2 * images)]
+    sizes = [activation_bytes(lambda n=n: forward(n)) for n in (images, 2 * images)]
+    each, one = max(0.0, (times[1] - times[0]) / images), max(0.0, (sizes[1] - sizes[0]) / images)
+    return Cost(
+        seconds=max(0.0, times[0] - images * each),
+        seconds_per_image=each or times[1] / (2 * images),
+        bytes=max(0.0, sizes[0] - images * one),
+        bytes_per_image=one,
+    )
+
+
+def plan_pretrain(run: Run, data: NihData, *, seconds: float = 3.0) -> Plan:
+    """The plan of pretraining, from steps with a few images."""
+    preset = run.settings.pretrain
+    compute = resolved(run.compute, batch_size=preset.batch_size)
+    n = len(data.rows("train"))
+    epochs = pretraining.epoch_count(preset, n)
+    steps = epochs * (n // preset.batch_size)
+    module = pretraining.build_module(
+        replace(preset, initial_weights="random"), seed=run.seed, total_steps=steps
+    ).to(_device(compute))
+    make_views, generator = pretraining.batch_views(preset), torch.Generator().manual_seed(0)
+    optimizer = module.configure_optimizers()["optimizer"]
+
+    def forward(images: int) -> Tensor:
+        pixels = torch.from_numpy(np.array(data.images.pixels[:images])).to(module.device)
+        with _autocast(compute), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Lightning's note that nothing logs
+            return module.training_step(make_views(pixels, generator), 0)
+
+    def step(images: int) -> None:
+        forward(images).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    images = min(SMALL_TRIAL, preset.batch_size // 2)
+    cost = trial_cost(step, forward, images=images, seconds=seconds)
+    share = preset.batch_size // compute.processes
+    states = 2 if preset.optimizer == "adamw" else 1
+    checkpoint = checkpoints.training_bytes(module, states=states)
+    return Plan(
+        stage="pretrain",
+        facts=(
+            f"{n:,} images, {epochs} epochs of {n // preset.batch_size} steps",
+            f"batch {preset.batch_size}: {share} images on each of {compute.processes} processes",
+        ),
+        steps=steps,
+        unit="steps",
+        memory_gb=(checkpoint + _parameter_bytes(module) + cost.step_bytes(share)) / GIB,
+        disk_gb=(2 * checkpoint + _cache_bytes(run, data)) / GIB,
+        hours=steps * cost.step_seconds(share) / 3600,
+        trial=_told(compute, images),
+    )
+
+
+def plan_detect(run: Run, data: VindrData, *, seconds: float = 3.0) -> Plan:
+    """The plan of fine-tuning all arms at all boxes, from steps with one and two images."""
+    preset = run.settings.detect
+    compute = resolved(run.compute, batch_size=preset.batch_size)
+    rows = data.rows("train", abnormal_only=True)
+    epochs = detector_training.epoch_count(run.settings, data, len(rows))
+    steps = epochs * (len(rows) // preset.batch_size)
+    built = det.build_detector(detection.detector_settings(run.settings, data, "random"), seed=0)
+    built = built.to(_device(compute), memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(built.parameters(), 1e-6, momentum=0.9)
+    boxes, labels = data.packed_boxes(rows[:SMALL_TRIAL])
+
+    def forward(images: int) -> Tensor:
+        device = next(built.parameters()).device
+        batch = [det.gray_to_tensor(data.images.pixels[row]).to(device) for row in rows[:images]]
+        targets = [
+            {
+                "boxes": torch.as_tensor(b).float().to(device),
+                "labels": torch.as_tensor(k).to(device),
+            }
+            for b, k in zip(boxes[:images], labels[:images], strict=True)
+        ]
+        with _autocast(compute):
+            return sum(built(batch, targets).values())
+
+    def step(images: int) -> None:
+        forward(images).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    cost = trial_cost(step, forward, images=2, seconds=seconds)
+    share = preset.batch_size // compute.processes
+    checkpoint = checkpoints.training_bytes(built, states=2 if preset.optimizer == "adamw" else 1)
+    arms, kept = len(run.arms), _parameter_bytes(built)
+    return Plan(
+        stage="detect",
+        facts=(
+            f"{len(rows):,} images with boxes, {epochs} epochs, {arms} arms",
+            f"batch {preset.batch_size}: {share} images on each of {compute.processes} processes",
+        ),
+        steps=arms * steps,
+        unit="steps",
+        memory_gb=(checkpoint + kept + cost.step_bytes(share)) / GIB,
+        disk_gb=(arms * kept + 2 * checkpoint * bool(preset.checkpoint_every)) / GIB,
+        hours=arms * steps * cost.step_seconds(share) / 3600,
+        trial=_told(compute, 2),
+    )
+
+
+def plan_probe(run: Run, data: NihData, *, seconds: float = 3.0) -> Plan:
+    """The plan of linear evaluation: features of all images, then the probes of all draws."""
+    preset, n = run.settings.probe, len(data.entries)
+    arch = run.settings.pretrain.arch
+    backbone = pretraining.barlow.build_backbone(arch, seed=0).to(_device(run.compute))
+    sample = np.array(data.images.pixels[: 8 * SMALL_TRIAL])
+    reading = seconds_of(
+        lambda: pretraining.features(run.settings, backbone, sample, "pretrained"), least=seconds
+    )
+    width = pretraining.barlow.feature_count(backbone)
+    columns, rng = evaluation.scorable_labels(data), np.random.default_rng(0)
+    train = data.rows("train")
+    few = train[: min(len(train), 2000)]
+    values = rng.normal(size=(len(few), width)).astype(np.float32)
+    start = time.perf_counter()
+    probe.fit_path(values, data.labels[few][:, columns], probe.REGULARIZATION)
+    fitting = (time.perf_counter() - start) / len(few)
+    shares = sum(f * (1 if f == 1 else preset.draws) for f in preset.fractions)
+    arms = len(run.arms)
+    total = arms * (n * reading / len(sample) + shares * len(train) * fitting)
+    return Plan(
+        stage="probe",
+        facts=(f"{n:,} images, {arms} arms, {width} features, {len(columns)} labels",),
+        steps=arms * n,
+        unit="images through a backbone",
+        memory_gb=(4 * arms * n * width + 8 * len(train) * width + _parameter_bytes(backbone))
+        / GIB,
+        disk_gb=4 * arms * n * width / GIB,
+        hours=total / 3600,
+        trial=_told(run.compute, len(sample)),
+    )
+
+
+def plan_explain(run: Run, data: VindrData, *, seconds: float = 3.0) -> Plan:
+    """The plan of explaining: an ablation of each finding, on a detector of random weights."""
+    preset = run.settings.explain
+    built = det.build_detector(detection.detector_settings(run.settings, data, "random"), seed=0)
+    built = built.to(_device(run.compute)).eval()
+    rows = np.concatenate([data.rows(p, abnormal_only=True) for p in ("val", "test")])
+    image = det.gray_to_tensor(data.images.pixels[rows[0]]).to(next(built.parameters()).device)
+    side = image.shape[-1]
+    box = [0.3 * side, 0.3 * side, 0.6 * side, 0.6 * side]
+    each = seconds_of(
+        lambda: ablation_fast.ablate_box(built, image, box, 1, layer=preset.layer), least=seconds
+    )
+    images = sum(
+        min(preset.max_images, len(data.rows(p, abnormal_only=True))) for p in ("val", "test")
+    )
+    _, labels = data.packed_boxes(rows)
+    classes = float(np.mean([len(set(one.tolist())) for one in labels]))
+    arms = min(2, len(run.arms))
+    return Plan(
+        stage="explain",
+        facts=(f"at most {classes:.1f} findings in each of {images} images, {arms} arms",),
+        steps=arms * images,
+        unit="images explained",
+        memory_gb=(_parameter_bytes(built) + 64 * 4 * 3 * side**2) / GIB,
+        disk_gb=0.0,
+        hours=arms * images * classes * each / 3600,
+        trial=_told(run.compute, 1),
+    )
+
+
+PLANS = {
+    "pretrain": plan_pretrain,
+    "probe": plan_probe,
+    "detect": plan_detect,
+    "explain": plan_explain,
+}
+
+
+def _device(compute: Compute) -> str:
+    return "cuda" if compute.uses_gpu else "cpu"
+
+
+def _autocast(compute: Compute) -> torch.autocast:
+    precision = compute.trainer_options()["precision"]
+    kinds = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+    half = kinds.get(precision)
+    return torch.autocast(_device(compute), half or torch.bfloat16, enabled=half is not None)
+
+
+def _parameter_bytes(module: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in module.parameters())
+
+
+def _cache_bytes(run: Run, data: NihData) -> int:
+    """Of a packed cache that is yet to be made; none where it is there."""
+    cache: Path = run.settings.runs / "cache"
+    return 0 if cache.is_dir() else data.images.pixels.nbytes
+
+
+def _told(compute: Compute, images: int) -> str:
+    where = torch.cuda.get_device_name() if compute.uses_gpu else "the processor of this machine"
+    return f"steps with {images} and {2 * images} images on {where}; data was at hand"

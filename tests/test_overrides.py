@@ -1,0 +1,47 @@
+"""Fields of a preset changed by name from the command line."""
+
+import pytest
+
+from cxr_helpers.course.overrides import with_overrides
+from cxr_helpers.course.settings import SettingsError, load_settings
+
+SETTINGS = load_settings({})
+
+
+def test_nothing_to_set_changes_nothing():
+    assert with_overrides(SETTINGS, [], stage="pretrain") == SETTINGS
+
+
+def test_a_field_of_the_own_stage_and_of_another():
+    pairs = ["batch_size=256", "detect.epochs = 3", "learning_rate=2", "projector=64,64,32"]
+    changed = with_overrides(SETTINGS, pairs, stage="pretrain")
+    assert changed.pretrain.batch_size == 256 and changed.detect.epochs == 3
+    assert changed.pretrain.learning_rate == 2.0 and changed.pretrain.projector == (64, 64, 32)
+    assert SETTINGS.pretrain.batch_size == 128
+
+
+def test_words_flags_and_lists_of_shares():
+    pairs = ["anchors_at_every_level=false", "norm=frozen", "fractions=0.1,1"]
+    changed = with_overrides(SETTINGS, pairs, stage="detect").detect
+    assert changed.anchors_at_every_level is False and changed.norm == "frozen"
+    assert changed.fractions == (0.1, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        ("batch_size", "write it as field=value"),
+        ("batchsize=3", "did you mean batch_size"),
+        ("zzz=3", "there are arch, views"),
+        ("train.epochs=3", "'train' is none of pretrain, probe"),
+        ("batch_size=2.5", "give a whole number"),
+        ("batch_size=many", "'many' is no number"),
+        ("learning_rate=True", "give a number"),
+        ("detect.anchors_at_every_level=1", "give true or false"),
+        ("projector=64,b,32", "'b' is no number"),
+    ],
+)
+def test_what_cannot_be_set_is_named(pair, message):
+    with pytest.raises(SettingsError, match=message) as error:
+        with_overrides(SETTINGS, [pair], stage="pretrain")
+    assert f"--set {pair}" in str(error.value)
