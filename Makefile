@@ -19,7 +19,7 @@ AS_ROOT = $(shell test "$$(id -u)" = 0 && echo --allow-root)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo lab test check lint course notebooks test-real benchmark clean
+.PHONY: help setup demo lab test check lint course notebooks site test-real benchmark clean
 
 help: ## show this list
 	@echo "make TARGET, where TARGET is one of"
@@ -76,10 +76,15 @@ course: $(INSTALLED) ## run the notebooks in order and show the results (CXR_DAT
 notebooks: $(INSTALLED) $(DEMO) ## rebuild the executed notebooks from notebooks/source
 	@$(ON_DEMO) $(PY) -m cxr_helpers.course.notebooks build
 
+site: $(INSTALLED) ## build the pages of the course in build/site, offline
+	@rm -rf build/site build/doctrees docs/api/generated
+	@$(ON_DEMO) $(PY) -m sphinx -W --keep-going -q -c docs -d build/doctrees . build/site
+	@echo "The pages are ready: open build/site/index.html"
+
 benchmark: $(INSTALLED) ## run every benchmark; results go to runs/benchmarks
 	@status=0; for script in benchmarks/*.py; do \
 	  [ -e "$$script" ] || continue; echo "== $$script"; $(PY) "$$script" || status=1; done; exit $$status
 
 clean: ## remove .venv, the demo data, its results and caches (results on other data stay)
-	rm -rf $(VENV) $(INSTALLING) data/demo runs/demo build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(INSTALLING) data/demo runs/demo build docs/api/generated *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
