@@ -116,7 +116,8 @@ def activation_bytes(forward: Callable[[], Tensor]) -> int:
     seen: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, nn.Parameter):
+        owner = tensor if tensor._base is None else tensor._base
+        if not isinstance(owner, nn.Parameter):
             storage = tensor.untyped_storage()
             seen[storage.data_ptr()] = storage.nbytes()
         return tensor

@@ -1,0 +1,111 @@
+"""The four stages from a terminal: results, records, plans, and what can go wrong."""
+
+import json
+
+import pytest
+from tiny_root import command, make_root
+
+from cxr_helpers.course import __main__ as cli
+from cxr_helpers.course import planning
+from cxr_helpers.course import settings as settings_module
+from cxr_helpers.course.stages import STAGES
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return make_root(tmp_path_factory.mktemp("data") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return tmp_path_factory.mktemp("project")
+
+
+@pytest.fixture(autouse=True)
+def in_project(monkeypatch, project):
+    monkeypatch.setattr(settings_module, "project_root", lambda: project)
+    monkeypatch.delenv("CXR_SCALE", raising=False)
+
+
+def test_the_stages_in_order_write_results_and_records(root, project, capsys):
+    figures = {}
+    for stage in STAGES:
+        assert cli.main(command(stage, root)) == 0, capsys.readouterr().err
+        content = json.loads((project / "runs/tiny/results" / f"{stage}_seed0.json").read_text())
+        record = json.loads((project / "runs/tiny/records" / f"{stage}_seed0.json").read_text())
+        figures[stage] = content["metrics"]
+        assert record["stage"] == stage and len(record["data_digest"]) == 16
+        assert record["settings"]["pretrain"]["batch_size"] == 8
+        assert {"torch", "lightly"} <= record["versions"].keys() and "commit" in record
+        assert str(root.parent) not in json.dumps(record)
+    assert -1 <= figures["pretrain"]["heldout_diagonal"] <= 1
+    assert figures["probe"]["gain"].keys() == {"50%", "100%"}
+    assert figures["detect"]["map50"].keys() == {"random", "pretrained"}
+    assert figures["detect"]["difference"]["low"] <= figures["detect"]["difference"]["high"]
+    assert 0 <= figures["explain"]["pointing game"]["random"]["value"] <= 1
+    out = capsys.readouterr().out
+    assert "Made runs/tiny/pretrain/resnet18_seed0_" in out and "detect_seed0 (" in out
+
+
+def test_what_is_made_is_found_and_not_made_again(root, project, capsys):
+    assert cli.main(command("pretrain", root)) == 0
+    made = next((project / "runs/tiny/pretrain").glob("*.safetensors"))
+    before = made.stat().st_mtime_ns
+    assert cli.main(command("pretrain", root)) == 0
+    assert made.stat().st_mtime_ns == before
+    assert "Found runs/tiny/pretrain/" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_dry_run_prints_the_plan_and_makes_no_result(root, project, capsys, stage):
+    assert cli.main(command(stage, root, "--dry-run", "--seed", "7")) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"plan of {stage}\n")
+    for word in ("memory of one device: about", "disk: about", "time: about", "measured by steps"):
+        assert word in out
+    assert not list((project / "runs/tiny").glob("*/*seed7*"))
+
+
+def test_the_plan_counts_the_steps_of_the_run(root, capsys, monkeypatch):
+    monkeypatch.setattr(planning, "seconds_of", lambda work, least: 1.0)
+    cli.main(command("pretrain", root, "--dry-run"))
+    assert "56 images, 2 epochs of 7 steps" in capsys.readouterr().out
+    cli.main(command("pretrain", root, "--dry-run", "--set", "epochs=600"))
+    assert "steps: 4,200\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--set", "epoch=3"], "--set epoch=3: no field 'epoch'; did you mean epochs?"),
+        (
+            ["--devices", "3", "--seed", "11"],
+            "a batch of 8 images cannot be shared evenly by 3 processes",
+        ),
+        (["--resume", "yes", "--seed", "9"], "last.ckpt does not exist, so there is no run"),
+        (["--set", "batch_size=99"], "batch_size 99 does not fit 56 images"),
+        (["--set", "initial_weights=gone.pth", "--seed", "8"], "gone.pth does not exist"),
+        (["--data", "/nowhere/at/all"], "/nowhere/at/all is not a folder"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence_and_status_1(root, capsys, more, message):
+    assert cli.main(command("pretrain", root, *more)) == 1
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+
+
+def test_a_gpu_that_is_not_there_is_named(root, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert cli.main(command("pretrain", root, "--accelerator", "gpu", "--seed", "5")) == 1
+    assert "no GPU can be used: torch sees none" in capsys.readouterr().err
+
+
+def test_an_arm_that_cannot_be_explained_is_named(root, capsys):
+    arguments = [*command("explain", root), "--arms", "imagenet"]
+    assert cli.main(arguments) == 1
+    assert "explain takes random and pretrained" in capsys.readouterr().err
+
+
+def test_a_root_with_one_data_set_says_which_is_missing(root, capsys):
+    assert cli.main(command("probe", root / "vindr")) == 1
+    assert "vindr has no NIH ChestX-ray14 folder" in capsys.readouterr().err
