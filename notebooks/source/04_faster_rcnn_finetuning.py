@@ -105,6 +105,50 @@ assert np.isclose(theirs, by_hand) and np.isclose(fast, by_hand)
 print("By hand, torchmetrics and the course agree.")
 
 # %% [markdown]
+# ### Exercises
+#
+# Fill in the dots, run the cell, and `check` says what is wrong or that it is right. Stuck? In a new
+# cell, `hint("4.1")` nudges, `hint("4.1", 2)` says more, `solution("4.1")` shows one way. Nothing below
+# depends on your answers. What is done is remembered, and notebook 00 counts it.
+
+# %%
+from cxr_helpers.course.exercises import check, hint, quiz, solution  # noqa: F401
+
+# %% [markdown]
+# **Exercise 4.1, two minutes.** The detector of this example also draws ten wrong boxes, with scores
+# below all others. Predict the average precision.
+
+# %%
+precision_with_ten_more = ...
+check("4.1", precision_with_ten_more)
+
+# %% [markdown]
+# **Exercise 4.2, ten minutes.** The truth holds four boxes, A to D. Below, which of them each of six
+# detections overlaps by an IoU above 0.5. What is the average precision over 101 recall points? Work
+# it out by hand or with numpy.
+#
+# | score | 0.9 | 0.8 | 0.7 | 0.6 | 0.5 | 0.4 |
+# |---|---|---|---|---|---|---|
+# | overlaps | A | A | B | none | C | none |
+
+# %%
+precision_of_six = ...
+check("4.2", precision_of_six)
+
+# %% [markdown]
+# **Exercise 4.3, fifteen minutes.** Write the IoU of each of N boxes with each of M others, as an
+# array (N, M), without a loop. Both inputs are numpy arrays, (N, 4) and (M, 4), each row
+# (x_min, y_min, x_max, y_max).
+
+
+# %%
+def iou_of_all_pairs(first, second):
+    return ...  # your code
+
+
+check("4.3", iou_of_all_pairs)
+
+# %% [markdown]
 # ## In ten lines: one box for one finding
 #
 # A detector looks at many places, and around each finding many boxes get a high score. Non-maximum
@@ -131,6 +175,22 @@ crowd = torch.tensor([[0.0, 0, 10, 10], [1, 1, 11, 11], [30, 30, 50, 50], [31, 2
 scores = torch.tensor([0.6, 0.9, 0.7, 0.5])
 assert suppress(crowd, scores, 0.5) == torchvision.ops.nms(crowd, scores, 0.5).tolist()
 suppress(crowd, scores, 0.5)
+
+# %% [markdown]
+# ### Exercise: suppression, class by class
+#
+# **Exercise 4.4, twenty minutes.** One place may show two findings. Write non-maximum suppression so
+# that a box drops only boxes of its own class, with an IoU above `threshold`. `boxes` is (N, 4),
+# `labels` and `scores` are (N,), all numpy. Return the rows that are kept, by falling score.
+# `dm.box_iou(a, b)` gives the IoU of all pairs.
+
+
+# %%
+def suppress_per_class(boxes, labels, scores, threshold):
+    return ...  # your code
+
+
+check("4.4", suppress_per_class)
 
 # %% [markdown]
 # ## The images and their boxes
@@ -182,7 +242,23 @@ print(f"{smallest}: {100 * share:.0f}% of its boxes are under 8 pixels wide or h
 # A box of 8 pixels is two cells of the finest level, and half a cell of level 4. Shift it by three
 # pixels and its IoU is below 0.5. This is why the smallest finding all but vanishes at 224 pixels,
 # for every detector, and why the paper reports 640 pixels too.
+
+# %% [markdown]
+# ### Exercise: which level?
 #
+# **Exercise 4.5, five minutes.** The rule behind the column `level`: a box with the area of a square of
+# `canonical` pixels a side goes to level 4. With half of that side it goes to level 3, with twice to
+# level 5; in between, the lower level is taken. No box goes below level 2 or above level 5.
+
+
+# %%
+def level_of_box(width, height, canonical):
+    return ...  # your code
+
+
+check("4.5", level_of_box)
+
+# %% [markdown]
 # ### Anchors from the boxes
 #
 # The detector starts from box shapes at each place, its anchors, and learns how to move them.
@@ -231,6 +307,12 @@ try:
     det.place_backbone(blank, {f"module.{name}": tensor for name, tensor in state.items()})
 except det.DetectorError as error:
     print(str(error)[:96], "...")
+
+# %% [markdown]
+# ### A question
+
+# %%
+quiz("4.A")
 
 # %% [markdown]
 # ## The real run
@@ -416,6 +498,26 @@ plt.show()
 # stay far behind: where one reader in three drew a box, no detector can agree with all of them.
 
 # %% [markdown]
+# ### Exercises
+
+# %%
+quiz("4.B")
+
+# %% [markdown]
+# **Exercise 4.6, fifteen minutes.** A paired bootstrap of a simpler measure, the share of boxes that is
+# found. For each image: how many of its boxes detector A found (`hits_a`), how many B found (`hits_b`),
+# and how many there are (`boxes`). Each row of `draws` holds the numbers of the images in one resample.
+# For each row, return the share that B finds in it minus the share that A finds.
+
+
+# %%
+def paired_differences(hits_a, hits_b, boxes, draws):
+    return ...  # your code
+
+
+check("4.6", paired_differences)
+
+# %% [markdown]
 # ## Fewer boxes
 #
 # Labels are what pretraining is meant to save. Now each arm gets a tenth and a third of the
@@ -482,6 +584,25 @@ claim(all(lower), "with normal images included, mAP50 falls for every arm", sett
 # %% [markdown]
 # Same detectors, same truth: only healthy people joined. A detector that never met one during
 # training finds something in them too.
+
+# %% [markdown]
+# ### Exercises
+
+# %%
+quiz("4.C")
+
+# %% [markdown]
+# **Exercise 4.7, ten minutes.** One point of the FROC curve. `hit` says of each detection, by falling
+# score, whether it is right (numpy, bool). There are `boxes` boxes in `images` images. Which share of
+# the boxes is found if at most `allowed` false alarms an image are accepted?
+
+
+# %%
+def share_found(hit, boxes, images, allowed):
+    return ...  # your code
+
+
+check("4.7", share_found)
 
 # %% [markdown]
 # ## What goes wrong?
@@ -596,7 +717,20 @@ claim(moved < dropped, "shifted labels cost mAP50, but still give a number", set
 
 # %% [markdown]
 # So count the classes in the table, and compare the names in every file, before you believe a mean.
+
+# %% [markdown]
+# ### Exercise: what does the mean say?
 #
+# **Exercise 4.8, five minutes.** Three classes, in this order, with their average precision:
+# Cardiomegaly 0.6, Nodule/Mass 0.1, Pleural effusion 0.5. Predict mAP when the truth loses Nodule/Mass,
+# and when the label of Pleural effusion moves up by one as well. The detector stays as it is; its
+# nodules lie on no effusion.
+
+# %%
+map_with_a_lost_class = {"dropped": ..., "shifted too": ...}
+check("4.8", map_with_a_lost_class)
+
+# %% [markdown]
 # ## The open track: NIH's own boxes
 #
 # Nobody needs credentials for BBox_List_2017.csv. Its images are of the official test list, whose
@@ -630,6 +764,23 @@ results.add(
     sensitivity_at_1_fp=sensitivity,
 )
 results.save().name
+
+# %% [markdown]
+# ## Your own figure
+#
+# **Exercise 4.9, half an hour.** Draw precision against recall, with numpy alone: one point after each
+# detection, going down from the highest score. Add a second series, the best precision from each recall
+# on, which is what average precision sums up. Name both axes. `right` says which detections are right,
+# `scores` how sure they are, in no order; there are `boxes` boxes. To try it, `practice_detections()`
+# of `cxr_helpers.course.exercises.nb04_scores` gives all three.
+
+
+# %%
+def precision_recall_figure(axis, right, scores, boxes):
+    return ...  # your code
+
+
+check("4.9", precision_recall_figure)
 
 # %% [markdown]
 # ## What this does not show

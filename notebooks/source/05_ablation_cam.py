@@ -163,6 +163,44 @@ pd.DataFrame({name: explain(values) for name, values in cases.items()}).T
 # No method that removes one at a time can find them.
 
 # %% [markdown]
+# ### Exercises
+#
+# Fill in the dots, run the cell, and `check` says what is wrong or that it is right. Stuck? In a new
+# cell, `hint("5.1")` nudges, `hint("5.1", 2)` says more, `solution("5.1")` shows one way. Nothing below
+# depends on your answers. What is done is remembered, and notebook 00 counts it.
+
+# %%
+from cxr_helpers.course.exercises import check, hint, quiz, solution  # noqa: F401
+
+# %% [markdown]
+# **Exercise 5.1, two minutes.** A box has the score 0.8. With one channel removed, its score is 0.9.
+# Predict the weight of that channel.
+
+# %%
+weight_of_that_channel = ...
+check("5.1", weight_of_that_channel)
+
+# %% [markdown]
+# **Exercise 5.2, fifteen minutes.** Write the map: from the `score`, the scores without each channel
+# (`ablated`, an array (C,)) and the channels themselves (`maps`, an array (C, h, w)).
+
+
+# %%
+def map_from_channels(score, ablated, maps):
+    return ...  # your code
+
+
+check("5.2", map_from_channels)
+
+# %% [markdown]
+# **Exercise 5.3, five minutes.** A score is the larger one of two channels, `max(a, b)`, and
+# `a = 3`, `b = 2`. Predict the weight that ablation gives to each.
+
+# %%
+weights_of_two = {"a": ..., "b": ...}
+check("5.3", weights_of_two)
+
+# %% [markdown]
 # ## A detected box
 #
 # The detectors are those of notebook 04; where they are missing, they are trained now. Two arms: one
@@ -439,6 +477,55 @@ claim(
 )
 
 # %% [markdown]
+# ### Exercises
+#
+# **Exercise 5.4, fifteen minutes.** The pointing game. `heatmap` is an array (height, width), `box` is
+# (x_min, y_min, x_max, y_max) in whole pixels, where x_max and y_max are the first ones outside. If
+# several pixels share the maximum, return the share of them that lies inside. A map with nothing above
+# zero points nowhere: 0.
+
+
+# %%
+def points_into(heatmap, box):
+    return ...  # your code
+
+
+check("5.4", points_into)
+
+# %% [markdown]
+# **Exercise 5.5, ten minutes.** The energy: which share of what is above zero lies in at least one of
+# the `boxes`? Boxes as before, a list of several; they may overlap.
+
+
+# %%
+def energy_inside(heatmap, boxes):
+    return ...  # your code
+
+
+check("5.5", energy_inside)
+
+# %% [markdown]
+# **Exercise 5.6, five minutes.** Two maps that explain nothing. A *constant* map is 1 everywhere, and the
+# readers' box covers a fifth of the image. A filled *box* is 1 inside a detected box and 0 outside; it
+# is as large as the readers' box, but shifted by half its width. Predict their scores, with ties in the
+# pointing game as in 5.4, and the IoU at half of the map's maximum.
+
+# %%
+scores_of_nothing = {
+    "constant: energy": ...,
+    "constant: pointing": ...,
+    "box: energy": ...,
+    "box: IoU": ...,
+}
+check("5.6", scores_of_nothing)
+
+# %% [markdown]
+# A question. Choose, then unfold the answers.
+
+# %%
+quiz("5.A")
+
+# %% [markdown]
 # ### Class by class
 #
 # Each class of which both arms explain ten findings or more; in brackets how many. The others are
@@ -601,6 +688,26 @@ claim(
 # has never seen.
 
 # %% [markdown]
+# ### Exercises
+#
+# **Exercise 5.7, fifteen minutes.** The rank correlation of two maps (Spearman's): the correlation of
+# their ranks, where equal values share their mean rank. Both are arrays of the same shape.
+
+
+# %%
+def rank_correlation(first, second):
+    return ...  # your code
+
+
+check("5.7", rank_correlation)
+
+# %% [markdown]
+# A question. Choose, then unfold the answers.
+
+# %%
+quiz("5.B")
+
+# %% [markdown]
 # ## Failures
 #
 # ### Maps that lie elsewhere
@@ -700,6 +807,12 @@ claim(
 # whether the score follows.
 
 # %% [markdown]
+# ### A question
+
+# %%
+quiz("5.C")
+
+# %% [markdown]
 # ## See for yourself
 #
 # Choose arm, image, box, layer and threshold. The white line is where the map reaches the threshold;
@@ -733,6 +846,22 @@ results.add(
     shortcut={kind: t.loc["shortcut"].to_dict() for kind, t in auroc.items()},
 )
 results.save().name
+
+# %% [markdown]
+# ## Your own figure
+#
+# **Exercise 5.8, half an hour.** Draw an Ablation-CAM map and the box that it explains on one axis. The
+# image has 64 x 64 pixels, the box (x_min, y_min, x_max, y_max) is in these; the map has 8 x 8 cells
+# and covers the same area. `score`, `ablated` and `maps` are as in exercise 5.2. Name both axes. To try
+# it, `practice_box()` of `cxr_helpers.course.exercises.nb05_figure` gives the four arguments.
+
+
+# %%
+def map_figure(axis, score, ablated, maps, box):
+    return ...  # your code
+
+
+check("5.8", map_figure)
 
 # %% [markdown]
 # ## What a heatmap may be used for in a clinic, and what not

@@ -15,7 +15,16 @@ from IPython import get_ipython
 from IPython.display import Image, display
 from matplotlib.figure import Figure
 
-from cxr_helpers.course.exercises import engine, nb01, nb02, nb03
+from cxr_helpers.course.exercises import (
+    engine,
+    nb01,
+    nb02,
+    nb03,
+    nb04,
+    nb04_scores,
+    nb05,
+    nb05_figure,
+)
 from cxr_helpers.course.exercises.progress_file import (
     DONE,
     TRIED,
@@ -23,9 +32,11 @@ from cxr_helpers.course.exercises.progress_file import (
     read_progress,
     record,
 )
-from cxr_helpers.course.exercises.quizzes import QUIZZES, show_quiz
+from cxr_helpers.course.exercises.questions import QUIZZES
+from cxr_helpers.course.exercises.quizzes import show_quiz
 
-EXERCISES = {e.number: e for module in (nb01, nb02, nb03) for e in module.EXERCISES}
+MODULES = (nb01, nb02, nb03, nb04, nb04_scores, nb05, nb05_figure)
+EXERCISES = {e.number: e for module in MODULES for e in module.EXERCISES}
 
 
 def check(number: str, answer: object) -> None:

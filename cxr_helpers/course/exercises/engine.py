@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 EMPTY, WRONG, RIGHT = "not attempted yet", "not yet", "right"
+ROUNDED = 2e-3  # how far a number may lie off that a learner rounded
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def is_empty(answer: object) -> bool:
 
 
 def same(first: object, second: object, tolerance: float = 1e-6) -> bool:
-    """Whether two answers agree: text and dicts exactly, numbers and arrays to the tolerance.
+    """Whether two answers agree: text exactly, numbers and arrays to the tolerance.
 
     >>> same(0.5, np.float32(0.5)), same([1, 2], [1]), same({"a": "x"}, {"a": "y"})
     (True, False, False)
@@ -84,7 +85,9 @@ def same(first: object, second: object, tolerance: float = 1e-6) -> bool:
     if isinstance(first, Mapping) or isinstance(second, Mapping):
         both = isinstance(first, Mapping) and isinstance(second, Mapping)
         return (
-            both and first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
+            both
+            and first.keys() == second.keys()
+            and all(same(first[k], second[k], tolerance) for k in first)
         )
     if isinstance(first, str) or isinstance(second, str):
         return first == second
@@ -102,11 +105,10 @@ def right(exercise: Exercise, figure: Figure | None = None) -> Verdict:
 
 def judge_value(exercise: Exercise, answer: object) -> Verdict:
     """Judge a number, a text or a dict; numbers may be rounded to three digits."""
-    tolerance = 2e-3
-    if same(answer, exercise.reference, tolerance):
+    if same(answer, exercise.reference, ROUNDED):
         return right(exercise)
     for mistake in exercise.mistakes:
-        if same(answer, mistake.answer, tolerance):
+        if same(answer, mistake.answer, ROUNDED):
             return Verdict(WRONG, mistake.message)
     if isinstance(exercise.reference, Mapping):
         return Verdict(WRONG, _wrong_entries(exercise.reference, answer))
@@ -118,7 +120,7 @@ def judge_value(exercise: Exercise, answer: object) -> Verdict:
 def _wrong_entries(reference: Mapping, answer: object) -> str:
     if not isinstance(answer, Mapping) or answer.keys() != reference.keys():
         return f"A dict with the keys {', '.join(map(repr, reference))} is asked for."
-    wrong = [repr(k) for k, v in reference.items() if not same(answer[k], v)]
+    wrong = [repr(k) for k, v in reference.items() if not same(answer[k], v, ROUNDED)]
     return f"Look again at {', '.join(wrong)}."
 
 

@@ -1,0 +1,296 @@
+"""Exercises of notebook 04 about scores: a paired difference, FROC, a lost class, a curve."""
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from cxr_helpers import detection_metrics as dm
+from cxr_helpers.course.exercises.engine import (
+    Exercise,
+    Mistake,
+    drawn_series,
+    judge_figure,
+    judge_function,
+    judge_value,
+)
+
+
+def paired_differences(hits_a, hits_b, boxes, draws):
+    """Share of the boxes that B finds minus that of A, for each row of drawn image numbers."""
+    found_more = (hits_b - hits_a)[draws].sum(axis=1)
+    return found_more / boxes[draws].sum(axis=1)
+
+
+def share_found(hit, boxes, images, allowed):
+    """Share of the boxes found with at most `allowed` false alarms an image.
+
+    `hit` says of each detection, by falling score, whether it is right; `boxes` and `images` are
+    how many there are.
+    """
+    false_alarms = np.cumsum(~hit)
+    return hit[false_alarms <= allowed * images].sum() / boxes
+
+
+def _up_to_the_last_allowed(hit, boxes, images, allowed):
+    false_rows = np.flatnonzero(~hit)
+    last = int(allowed * images)
+    stop = false_rows[last - 1] if 0 < last <= len(false_rows) else len(hit) * (last > 0)
+    return hit[:stop].sum() / boxes
+
+
+def practice_detections() -> tuple[np.ndarray, np.ndarray, int]:
+    """60 invented detections, in no order: right or not, score; and the number of boxes.
+
+    Not all of the boxes were found. No two scores are equal.
+    """
+    rng = np.random.default_rng(4)
+    scores = rng.random(60)
+    right = rng.random(60) < 0.9 * scores
+    return right, scores, int(right.sum()) + 10
+
+
+def precision_recall_figure(axis, right, scores, boxes):
+    """Precision at each recall, and the best precision from there on."""
+    found = np.cumsum(right[np.argsort(-scores)])
+    recall, precision = found / boxes, found / np.arange(1, len(found) + 1)
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    axis.plot(recall, precision, label="after each detection")
+    axis.plot(recall, best, "--", label="the best from there on")
+    axis.set(xlabel="recall (share of the boxes)", ylabel="precision (share of the detections)")
+    axis.legend()
+
+
+def _without_names(axis, *arguments):
+    precision_recall_figure(axis, *arguments)
+    axis.set(xlabel="", ylabel="")
+
+
+def _of_what_was_found(axis, right, scores, boxes):
+    precision_recall_figure(axis, right, scores, right.sum())
+
+
+def _unsorted(axis, right, scores, boxes):
+    precision_recall_figure(axis, right, -np.arange(len(scores)), boxes)
+
+
+def _turned(axis, *arguments):
+    precision_recall_figure(axis, *arguments)
+    for line in axis.lines:
+        line.set_data(*line.get_data()[::-1])
+
+
+def _no_best(axis, *arguments):
+    precision_recall_figure(axis, *arguments)
+    axis.lines[1].remove()
+
+
+def _best_so_far(axis, *arguments):
+    precision_recall_figure(axis, *arguments)
+    line = axis.lines[1]
+    line.set_ydata(np.maximum.accumulate(axis.lines[0].get_ydata()))
+
+
+NO_CURVE = "No series has the precision (y) at the recall (x) after each of the 60 detections."
+NOT_SORTED = "Go down from the highest score: sort the detections by falling score first."
+OF_FOUND = "Recall is a share of all boxes, found or not: divide by the number of boxes."
+SWAPPED = "The axes are swapped: recall belongs on the x axis, precision on the y axis."
+NO_BEST = "The curve is there. Now add the best precision from each recall on, as a second series."
+SO_FAR = "That is the best precision up to there. Asked is the best one from there on."
+
+
+def _points(order, right, boxes) -> tuple[np.ndarray, np.ndarray]:
+    found = np.cumsum(right[order])
+    return found / boxes, found / np.arange(1, len(found) + 1)
+
+
+def _is_drawn(axis: Axes, x: np.ndarray, y: np.ndarray) -> bool:
+    """Whether a series goes through these points; it may begin with some of its own."""
+    wanted = np.column_stack([x, y])
+    return any(
+        len(s) >= len(wanted) and np.allclose(s[-len(wanted) :], wanted, atol=1e-3)
+        for s in drawn_series(axis)
+    )
+
+
+def _problem(axis: Axes) -> str | None:
+    right, scores, boxes = practice_detections()
+    order = np.argsort(-scores)
+    recall, precision = _points(order, right, boxes)
+    if not _is_drawn(axis, recall, precision):
+        return _why_no_curve(axis, order, right, boxes)
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    at = np.searchsorted(recall, dm.RECALL_POINTS)
+    at_points = np.append(best, 0.0)[at]
+    if _is_drawn(axis, recall, best) or _is_drawn(axis, dm.RECALL_POINTS, at_points):
+        return None
+    return SO_FAR if _is_drawn(axis, recall, np.maximum.accumulate(precision)) else NO_BEST
+
+
+def _why_no_curve(axis: Axes, order: np.ndarray, right: np.ndarray, boxes: int) -> str:
+    recall, precision = _points(order, right, boxes)
+    if _is_drawn(axis, precision, recall):
+        return SWAPPED
+    if _is_drawn(axis, *_points(order, right, right.sum())):
+        return OF_FOUND
+    other_orders = (np.arange(len(right)), order[::-1])
+    return (
+        NOT_SORTED
+        if any(_is_drawn(axis, *_points(o, right, boxes)) for o in other_orders)
+        else NO_CURVE
+    )
+
+
+def _bools(text: str) -> np.ndarray:
+    return np.array([letter == "1" for letter in text])
+
+
+EXERCISES = (
+    Exercise(
+        "4.6",
+        "the same draws for both",
+        15,
+        paired_differences,
+        (
+            Mistake(
+                lambda a, b, n, draws: paired_differences(b, a, n, draws),
+                "Turned around: asked is how much more B finds than A.",
+            ),
+            Mistake(
+                lambda a, b, n, draws: ((b - a) / n)[draws].mean(axis=1),
+                "That is a mean over images: one with a single box counts as much as one with six. "
+                "Add up the hits and the boxes of a draw, then divide.",
+            ),
+            Mistake(
+                lambda a, b, n, draws: (b - a)[draws].sum(axis=1) / n.sum(),
+                "You divide by all boxes. A draw has boxes of its own: boxes[draws].sum(axis=1).",
+            ),
+            Mistake(
+                lambda a, b, n, draws: np.full(len(draws), (b - a).sum() / n.sum()),
+                "Each draw gives the same: use its images, hits_a[draws] and hits_b[draws].",
+            ),
+            Mistake(
+                lambda a, b, n, draws: paired_differences(a, b, n, draws).mean(),
+                "One number for each draw is asked for: their spread is the interval.",
+            ),
+        ),
+        (
+            "hits_a[draws] has a row for each draw and a column for each drawn image.",
+            "Its sum along axis 1, divided by that of boxes[draws], is what A finds in each draw.",
+            "The same for B, with the same draws; then subtract.",
+        ),
+        "An image that is hard for both drops out of the difference. With draws of their own for "
+        "each detector it would not.",
+        judge_function(
+            [
+                (
+                    np.array([1, 0, 2, 3]),
+                    np.array([1, 1, 2, 5]),
+                    np.array([1, 2, 3, 6]),
+                    np.array([[0, 1, 2, 3], [0, 0, 1, 2], [3, 3, 3, 1], [1, 1, 0, 2]]),
+                ),
+                (
+                    np.array([2, 2, 0]),
+                    np.array([0, 1, 1]),
+                    np.array([2, 4, 1]),
+                    np.array([[2, 2, 1], [0, 1, 0]]),
+                ),
+            ]
+        ),
+    ),
+    Exercise(
+        "4.7",
+        "what is found at so many false alarms",
+        10,
+        share_found,
+        (
+            Mistake(
+                lambda hit, boxes, images, allowed: share_found(hit, boxes, 1, allowed),
+                "So many false alarms are allowed in each image: multiply by the images.",
+            ),
+            Mistake(
+                lambda hit, boxes, images, allowed: share_found(hit, hit.sum(), images, allowed),
+                "Divided by all hits, the best threshold would always find 100%. Divide by boxes.",
+            ),
+            Mistake(
+                _up_to_the_last_allowed,
+                "You stop at the last allowed false alarm. Hits that come after it, and before "
+                "the next one, cost nothing.",
+            ),
+            Mistake(
+                lambda hit, boxes, images, allowed: hit[: int(allowed * images)].sum() / boxes,
+                "You allow so many detections. Only the false ones count.",
+            ),
+        ),
+        (
+            "np.cumsum(~hit) counts the false alarms on the way down the list.",
+            "Go on as long as that count is at most allowed * images.",
+            "hit[count <= allowed * images].sum() / boxes",
+        ),
+        "Normal images bring false alarms of their own and no boxes. A set without them never "
+        "counts those.",
+        judge_function(
+            [
+                (_bools("110101001"), 6, 4, 0.5),
+                (_bools("01101"), 4, 2, 0.25),
+                (_bools("101011"), 5, 10, 0.2),
+                (_bools("1010101"), 6, 2, 1.0),
+            ]
+        ),
+    ),
+    Exercise(
+        "4.8",
+        "a class is lost",
+        5,
+        {"dropped": 0.55, "shifted too": 0.3},
+        (
+            Mistake(
+                {"dropped": 1.1 / 3, "shifted too": 0.2},
+                "A class without truth does not count as 0: it leaves the mean, which is then "
+                "over two classes.",
+            ),
+            Mistake(
+                {"dropped": 0.4, "shifted too": 0.4},
+                "That is the mean before, over three classes. Of how many is it now?",
+            ),
+            Mistake(
+                {"dropped": 0.55, "shifted too": 0.55},
+                "The first is right. In the second the effusions of the truth bear the label of "
+                "nodules. Which boxes of the detector are compared with them?",
+            ),
+            Mistake(
+                {"dropped": 0.55, "shifted too": 0.0},
+                "The first is right. Hearts come before the lost class: their label stays.",
+            ),
+        ),
+        (
+            "mAP is a mean over the classes that the truth holds.",
+            "Dropped: the mean of 0.6 and 0.5.",
+            "Shifted: hearts keep 0.6; effusions are compared with nodules, which gives 0.",
+        ),
+        "The first mistake flatters, the second one costs half of the number. Neither gives an "
+        "error.",
+        judge_value,
+    ),
+    Exercise(
+        "4.9",
+        "your figure: precision and recall",
+        30,
+        precision_recall_figure,
+        (
+            Mistake(_unsorted, NOT_SORTED),
+            Mistake(_of_what_was_found, OF_FOUND),
+            Mistake(_turned, SWAPPED),
+            Mistake(_no_best, NO_BEST),
+            Mistake(_best_so_far, SO_FAR),
+            Mistake(lambda axis, *_: axis.plot([0, 1], [1, 0]), NO_CURVE),
+            Mistake(_without_names, "name both axes"),
+        ),
+        (
+            "found = np.cumsum(right[np.argsort(-scores)])",
+            "Recall is found / boxes, precision is found / np.arange(1, 61).",
+            "Best from there on: np.maximum.accumulate(precision[::-1])[::-1]",
+        ),
+        "The mean height of the upper series over 101 recall points is the average precision. It "
+        "is 0 where recall never comes.",
+        judge_figure(_problem, practice_detections),
+    ),
+)
