@@ -147,7 +147,7 @@ print("Each row is one metric of one notebook, with its interval where it has on
 # %% [markdown]
 # ## Which exercises are done?
 #
-# Notebooks 01 to 03 hold exercises and questions that check your answers. What you solved is kept
+# Notebooks 01 to 05 hold exercises and questions that check your answers. What you solved is kept
 # in `runs/exercises.json`, and the next cell counts it.
 
 # %% tags=["nbval-ignore-output"]

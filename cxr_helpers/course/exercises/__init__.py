@@ -112,7 +112,7 @@ def progress() -> pd.DataFrame:
         row["done"] += known.get(number) == DONE
         row["open"] += [number] * (known.get(number) != DONE)
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("notebook")
-    table["still open"] = table.pop("open").map(", ".join)
+    table["still open"] = table.pop("open").map(" ".join)  # pandas cuts after 50 characters
     return table
 
 

@@ -103,12 +103,14 @@ def _points(order, right, boxes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _is_drawn(axis: Axes, x: np.ndarray, y: np.ndarray) -> bool:
-    """Whether a series goes through these points; it may begin with some of its own."""
+    """Whether a series goes through these points, forth or back, others before or after them."""
     wanted = np.column_stack([x, y])
-    return any(
-        len(s) >= len(wanted) and np.allclose(s[-len(wanted) :], wanted, atol=1e-3)
-        for s in drawn_series(axis)
-    )
+    return any(_holds(s, wanted) or _holds(s[::-1], wanted) for s in drawn_series(axis))
+
+
+def _holds(series: np.ndarray, wanted: np.ndarray) -> bool:
+    starts = range(len(series) - len(wanted) + 1)
+    return any(np.allclose(series[i : i + len(wanted)], wanted, atol=1e-3) for i in starts)
 
 
 def _problem(axis: Axes) -> str | None:
@@ -266,8 +268,8 @@ EXERCISES = (
             "Dropped: the mean of 0.6 and 0.5.",
             "Shifted: hearts keep 0.6; effusions are compared with nodules, which gives 0.",
         ),
-        "The first mistake flatters, the second one costs half of the number. Neither gives an "
-        "error.",
+        "The first mistake lifts mAP from 0.4 to 0.55, the second one lowers it to 0.3. Neither gives "
+        "an error.",
         judge_value,
     ),
     Exercise(
