@@ -1,8 +1,13 @@
 """The generated parts of the README."""
 
+import re
+import subprocess
+from datetime import date
+
 import pytest
 
 from cxr_helpers.course import readme
+from cxr_helpers.course.anywhere import badges, repository_address
 from cxr_helpers.course.settings import project_root
 
 COST = {"seconds": 90.0, "peak_memory_mb": 2048}
@@ -22,10 +27,37 @@ def test_a_notebook_without_results_is_named():
 
 
 def test_only_what_is_between_the_markers_changes():
-    text = f"above\n{readme.BEGIN}\nold\n{readme.END}\nbelow\n"
-    assert readme.replace_between(text, "new") == text.replace("old", "new")
-    with pytest.raises(readme.ReadmeError, match="lacks"):
-        readme.replace_between("no markers", "new")
+    text = "above\n<!-- x: begin -->\nold\n<!-- x: end -->\nbelow\n"
+    assert readme.replace_between(text, "new", name="x") == text.replace("old", "new")
+    with pytest.raises(readme.ReadmeError, match="lacks <!-- y: begin -->"):
+        readme.replace_between(text, "new", name="y")
+
+
+def test_the_readme_counts_the_pins_and_has_the_badges():
+    project = project_root()
+    text = (project / "README.md").read_text(encoding="utf-8")
+    day = re.search(r"its versions are of (\d{4}-\d\d-\d\d)\.", text)[1]
+    pins = readme.pins_line((project / "constraints.txt").read_text(encoding="utf-8"), day=day)
+    for name, content in (("pins", pins), ("badges", badges(repository_address()))):
+        assert readme.replace_between(text, content, name=name) == text, (
+            "run python -m cxr_helpers.course.readme --no-results"
+        )
+
+
+def test_the_day_of_the_pins_is_that_of_their_last_change(tmp_path):
+    def git(*arguments):
+        person = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", *person, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    with pytest.raises(readme.ReadmeError, match="git status .* failed"):
+        readme.day_of_pins(tmp_path / "..")
+    pins = tmp_path / "constraints.txt"
+    pins.write_text("numpy==2.4.6\n")
+    git("init")
+    assert readme.day_of_pins(tmp_path) == date.today().isoformat()
+    git("add", ".")
+    git("commit", "-m", "x")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", readme.day_of_pins(tmp_path))
 
 
 def test_a_notebook_without_the_picture_is_told(tmp_path):
@@ -34,8 +66,6 @@ def test_a_notebook_without_the_picture_is_told(tmp_path):
 
 
 def test_the_readme_links_only_to_files_that_exist():
-    import re
-
     text = (project_root() / "README.md").read_text(encoding="utf-8")
     targets = re.findall(r"\]\(([^)#]+)\)", text)
     local = [t for t in targets if "://" not in t]

@@ -1,18 +1,87 @@
-"""Start the course where nothing is installed: the public address, Binder, Colab.
+"""Start the course where nothing is installed: its public address, Binder, Colab.
 
-The address is the line `repository-code:` of CITATION.cff, and nowhere else.
+The address is the line `repository-code:` of CITATION.cff, and only there. What follows from it in
+the README is made by `python -m cxr_helpers.course.readme`.
 """
 
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 from cxr_helpers.course.settings import project_root
+
+FIRST = "notebooks/00_start_here.ipynb"
+BRANCH = "main"
+SETUP = """\
+import importlib.util
+import os
+import subprocess
+import sys
+
+ADDRESS = "{address}"  # the course's repository; needed only where the course is not installed
+if importlib.util.find_spec("cxr_helpers") is None:
+    assert ADDRESS, "write the address of the course's repository into ADDRESS, then run again"
+    pip = [sys.executable, "-m", "pip", "install", "-q", "-c", "cxr-course/constraints.txt"]
+    subprocess.run(["git", "clone", "-q", "--depth", "1", ADDRESS, "cxr-course"], check=True)
+    subprocess.run([*pip, "-e", "cxr-course"], check=True)
+    sys.path.insert(0, os.path.abspath("cxr-course"))"""
 
 
 def repository_address(project: Path | None = None) -> str:
     """The repository's public address, without a slash at its end; '' where it has none yet."""
-    path = (project or project_root()) / "CITATION.cff"
-    match = re.search(
-        r"^repository-code: *[\"']?([^\s\"']+)", path.read_text("utf-8"), re.MULTILINE
-    )
+    text = ((project or project_root()) / "CITATION.cff").read_text(encoding="utf-8")
+    match = re.search(r"^repository-code: *[\"']?([^\s\"']+)", text, re.MULTILINE)
     return match[1].rstrip("/") if match else ""
+
+
+def setup_code(address: str) -> str:
+    """The first cell of a notebook that may run where the course is not installed.
+
+    It fetches and installs the course there, and does nothing where `cxr_helpers` is installed.
+    """
+    return SETUP.format(address=address)
+
+
+def binder_link(address: str) -> str:
+    """Where Binder starts the course; any git repository that is public.
+
+    >>> binder_link("https://github.com/ann/cxr")
+    'https://mybinder.org/v2/gh/ann/cxr/main?urlpath=lab/tree/notebooks/00_start_here.ipynb'
+    """
+    name = _on_github(address)
+    place = f"gh/{name}" if name else f"git/{quote(address, safe='')}"
+    return f"https://mybinder.org/v2/{place}/{BRANCH}?urlpath=lab/tree/{FIRST}"
+
+
+def colab_link(address: str) -> str:
+    """Where Colab opens the first notebook; '' for a repository that is not on GitHub.
+
+    >>> colab_link("https://github.com/ann/cxr.git")
+    'https://colab.research.google.com/github/ann/cxr/blob/main/notebooks/00_start_here.ipynb'
+    >>> colab_link("https://example.org/cxr")
+    ''
+    """
+    name = _on_github(address)
+    colab = "https://colab.research.google.com/github"
+    return f"{colab}/{name}/blob/{BRANCH}/{FIRST}" if name else ""
+
+
+def _on_github(address: str) -> str:
+    match = re.fullmatch(r"https://github\.com/([^/]+/[^/]+?)(\.git)?", address)
+    return match[1] if match else ""
+
+
+def badges(address: str) -> str:
+    """The README's badges, or what to do before there can be any."""
+    if not address:
+        return (
+            "Binder and Colab can start the course as soon as its repository is public: write the\n"
+            "address into [CITATION.cff](CITATION.cff) as `repository-code`, then run\n"
+            "`python -m cxr_helpers.course.readme --no-results`."
+        )
+    links = {"Binder": binder_link(address), "Colab": colab_link(address)}
+    return "\n".join(
+        f"[![Open in {name}](docs/badges/{name.lower()}.svg)]({link})"
+        for name, link in links.items()
+        if link
+    )

@@ -1,9 +1,11 @@
-"""Put measured times and a picture of the course into the README.
+"""Put measured times, a picture of the course, badges and the pins' age into the README.
 
     python -m cxr_helpers.course.readme [--busy]
+    python -m cxr_helpers.course.readme --no-results    badges and pins alone
 
 The times come from the results that the notebooks left in runs/demo/results, the picture from the
-cell tagged `readme-picture` in one of the built notebooks. Nothing in that table is typed by hand.
+cell tagged `readme-picture` in one of the built notebooks, the badges from CITATION.cff, the pins'
+age from constraints.txt and its history. Nothing of that is typed by hand.
 """
 
 import argparse
@@ -11,14 +13,15 @@ import base64
 import json
 import os
 import platform
+import subprocess
 import sys
 from datetime import date
 from pathlib import Path
 
+from cxr_helpers.course.anywhere import badges, repository_address
 from cxr_helpers.course.results import read_results
 from cxr_helpers.course.settings import load_settings
 
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 QUESTIONS = {
     "00_start_here": "Does my machine work, what will I build, where are my results?",
     "01_data_exploration": "What is in these two data sets, and how do they differ?",
@@ -57,19 +60,49 @@ def measured_table(results: dict[str, dict], *, machine: str, day: str) -> str:
     return "\n".join(lines)
 
 
-def replace_between(text: str, content: str) -> str:
-    """Put `content` between the two markers.
+def replace_between(text: str, content: str, *, name: str) -> str:
+    """Put `content` between the two markers of a name.
 
-    >>> replace_between(f"a {BEGIN} old {END} z", "new").splitlines()[1]
-    'new'
+    >>> replace_between("a <!-- x: begin --> old <!-- x: end --> z", "new", name="x").splitlines()
+    ['a <!-- x: begin -->', 'new', '<!-- x: end --> z']
 
     Raises:
         ReadmeError: the markers are not there.
     """
-    if BEGIN not in text or END not in text:
-        raise ReadmeError(f"the README lacks {BEGIN} or {END}")
-    head, rest = text.split(BEGIN, 1)
-    return f"{head}{BEGIN}\n{content}\n{END}{rest.split(END, 1)[1]}"
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    if begin not in text or end not in text:
+        raise ReadmeError(f"the README lacks {begin} or {end}")
+    head, rest = text.split(begin, 1)
+    return f"{head}{begin}\n{content}\n{end}{rest.split(end, 1)[1]}"
+
+
+def pins_line(constraints: str, *, day: str) -> str:
+    """How many packages are pinned, and since when, as one sentence of the README.
+
+    >>> pins_line("numpy==2.4.6", day="2026-01-02")
+    '`constraints.txt` pins 1 packages; its versions are of 2026-01-02.'
+    """
+    count = sum("==" in line for line in constraints.splitlines() if not line.startswith("#"))
+    return f"`constraints.txt` pins {count} packages; its versions are of {day}."
+
+
+def day_of_pins(project: Path) -> str:
+    """When the pins last changed: today, where that is not committed yet.
+
+    Raises:
+        ReadmeError: the project is no git checkout.
+    """
+    changed = ["git", "status", "--porcelain", "--", "constraints.txt"]
+    if _output(changed, project):
+        return date.today().isoformat()
+    return _output(["git", "log", "-1", "--format=%cs", "--", "constraints.txt"], project)
+
+
+def _output(command: list[str], folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        raise ReadmeError(f"{' '.join(command)} failed: {done.stderr.strip()}")
+    return done.stdout.strip()
 
 
 def tagged_picture(notebooks: Path) -> bytes:
@@ -96,26 +129,37 @@ def write(path: Path, content: bytes) -> None:
     os.replace(temporary, path)
 
 
+def with_history(text: str, project: Path) -> str:
+    """The README's text with the badges and the pins' age of today."""
+    constraints = (project / "constraints.txt").read_text(encoding="utf-8")
+    pins = pins_line(constraints, day=day_of_pins(project))
+    text = replace_between(text, badges(repository_address(project)), name="badges")
+    return replace_between(text, pins, name="pins")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Update README.md and docs/course.png; the exit status is 1 where something is missing."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--busy", action="store_true", help="say that other programs were running")
+    parser.add_argument("--no-results", action="store_true", help="leave times and picture alone")
     options = parser.parse_args(arguments)
     settings = load_settings({})
     readme = settings.project / "README.md"
     machine = f"{os.cpu_count()} cores ({platform.machine()}), no GPU"
     machine += ", while other programs were running" if options.busy else ""
     try:
-        results = read_results(settings.runs / "results")
-        table = measured_table(results, machine=machine, day=date.today().isoformat())
-        picture = tagged_picture(settings.project / "notebooks")
-        text = replace_between(readme.read_text(encoding="utf-8"), table)
+        text = with_history(readme.read_text(encoding="utf-8"), settings.project)
+        if not options.no_results:
+            results = read_results(settings.runs / "results")
+            table = measured_table(results, machine=machine, day=date.today().isoformat())
+            text = replace_between(text, table, name="measured")
+            picture = tagged_picture(settings.project / "notebooks")
+            write(settings.project / "docs" / "course.png", picture)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1
     write(readme, text.encode("utf-8"))
-    write(settings.project / "docs" / "course.png", picture)
-    print(f"{readme.name} and docs/course.png are up to date")
+    print(f"{readme.name} is up to date")
     return 0
 
 
