@@ -268,8 +268,8 @@ EXERCISES = (
             "Dropped: the mean of 0.6 and 0.5.",
             "Shifted: hearts keep 0.6; effusions are compared with nodules, which gives 0.",
         ),
-        "The first mistake lifts mAP from 0.4 to 0.55, the second one lowers it to 0.3. Neither gives "
-        "an error.",
+        "The first mistake lifts mAP from 0.4 to 0.55, the second one lowers it to 0.3. Neither "
+        "gives an error.",
         judge_value,
     ),
     Exercise(
