@@ -42,6 +42,26 @@
 # it is missing, a notebook makes it itself. So each one also runs alone; it then takes longer.
 
 # %% [markdown]
+# ## Is the course here?
+#
+# The next cell is for Colab and other places where the course is not installed: it fetches the course
+# and installs it. Where you have installed it yourself, it does nothing.
+
+# %%
+import importlib.util
+import os
+import subprocess
+import sys
+
+ADDRESS = ""  # the course's repository; needed only where the course is not installed
+if importlib.util.find_spec("cxr_helpers") is None:
+    assert ADDRESS, "write the address of the course's repository into ADDRESS, then run again"
+    pip = [sys.executable, "-m", "pip", "install", "-q", "-c", "cxr-course/constraints.txt"]
+    subprocess.run(["git", "clone", "-q", "--depth", "1", ADDRESS, "cxr-course"], check=True)
+    subprocess.run([*pip, "-e", "cxr-course"], check=True)
+    sys.path.insert(0, os.path.abspath("cxr-course"))
+
+# %% [markdown]
 # ## Does my machine work?
 #
 # The next cell looks at processor, memory, disk and packages. Look at the column `ok`: a `False`
