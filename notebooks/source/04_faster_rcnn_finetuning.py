@@ -123,9 +123,9 @@ precision_with_ten_more = ...
 check("4.1", precision_with_ten_more)
 
 # %% [markdown]
-# **Exercise 4.2, ten minutes.** The truth holds four boxes, A to D. Below, which of them each of six
-# detections overlaps by an IoU above 0.5. What is the average precision over 101 recall points? Work
-# it out by hand or with numpy.
+# **Exercise 4.2, ten minutes.** The truth holds four boxes, A to D. The table says which of them each
+# of six detections overlaps, by an IoU above 0.5. What is the average precision over 101 recall points?
+# Work it out by hand or with numpy.
 #
 # | score | 0.9 | 0.8 | 0.7 | 0.6 | 0.5 | 0.4 |
 # |---|---|---|---|---|---|---|
