@@ -14,8 +14,6 @@ DEMO := data/demo/demo.json
 
 # The stored notebooks hold the demo's results, so these targets always run on the demo.
 ON_DEMO := CXR_DATA=demo CXR_SCALE=demo
-# JupyterLab refuses to run as root unless told that this is meant.
-AS_ROOT = $(shell test "$$(id -u)" = 0 && echo --allow-root)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -50,12 +48,8 @@ $(DEMO): data_scripts/make_demo.py cxr_helpers/phantom.py | $(INSTALLED)
 	@$(PY) data_scripts/make_demo.py
 	@touch $@
 
-lab: $(INSTALLED) $(DEMO) ## open JupyterLab at the first notebook
-	@echo "JupyterLab prints its address below; stop it with Ctrl-C."
-	@$(PY) -m jupyterlab $(AS_ROOT) --ServerApp.root_dir="$(CURDIR)" \
-	  --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \
-	  --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
-	  --KernelManager.transport_encryption=auto --ServerApp.log_level=WARN
+lab: $(INSTALLED) $(DEMO) ## open JupyterLab at the first notebook, with settings of its own
+	@$(PY) -m cxr_helpers.course.lab
 
 lint: $(INSTALLED)
 	@$(PY) -m ruff check .
