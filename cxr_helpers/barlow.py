@@ -397,7 +397,7 @@ class ProcessBatchNorm(nn.modules.batchnorm._BatchNorm):
         if not self.training or process_count() == 1:
             return super().forward(x)
         self._check_input_dim(x)
-        values, dims = x.float(), [d for d in range(x.ndim) if d != 1]
+        values, dims = _at_least_float32(x), [d for d in range(x.ndim) if d != 1]
         shape = (1, -1) + (1,) * (x.ndim - 2)
         count = values.numel() / values.shape[1] * process_count()
         mean = _sum_over_processes(values.sum(dims)) / count  # (C,)
@@ -435,6 +435,10 @@ def synchronize_batch_norm(module: nn.Module) -> nn.Module:
 def process_count() -> int:
     """Number of processes that train together; 1 where none were started."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _sum_over_processes(x: Tensor) -> Tensor:
@@ -519,7 +523,7 @@ class BarlowTwins(pl.LightningModule):
         images = views.expand(-1, channels, -1, -1).contiguous(memory_format=torch.channels_last)
         features = self.backbone(images)  # (B, features)
         with torch.autocast(features.device.type, enabled=False):
-            return self.projector(features.float())
+            return self.projector(_at_least_float32(features))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Loss of one batch of view pairs; logs loss, its two terms and the correlations.

@@ -63,6 +63,10 @@ class ViewDraws:
         """The same draws on another device."""
         return ViewDraws(*(getattr(self, f.name).to(device) for f in fields(self)))
 
+    def of(self, images: slice) -> "ViewDraws":
+        """The draws of some of the images."""
+        return ViewDraws(*(getattr(self, f.name)[images] for f in fields(self)))
+
 
 def draw_boxes(
     count: int, image_hw: tuple[int, int], *, min_scale: float, generator: torch.Generator
@@ -281,12 +285,17 @@ class BatchViews:
             draw(settings, 0, (1, 1), torch.Generator())
         self.sides, self.image_size, self.mean, self.std = (first, second), image_size, mean, std
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, images: Tensor, generator: torch.Generator, *, rank: int = 0, world: int = 1
+    ) -> tuple[Tensor, Tensor]:
         """Two views of each image.
 
         Args:
             images: (B, H, W), uint8, or uint16 of the full range, or float in [0, 1].
             generator: source of the draws, on the CPU.
+            rank: these images are numbers rank, rank + world, ... of a larger batch, and get the
+                views that they would get in it.
+            world: how many processes share that batch.
 
         Returns:
             Two tensors (B, 1, image_size, image_size), normalized float32.
@@ -297,7 +306,8 @@ class BatchViews:
         images = to_unit_range(images)
         views = []
         for settings in self.sides:
-            draws = draw(settings, len(images), images.shape[1:], generator)
+            draws = draw(settings, len(images) * world, images.shape[1:], generator)
+            draws = draws.of(slice(rank, None, world))
             view = apply(images, draws.to(images.device), self.image_size)
             views.append(((view - self.mean) / self.std)[:, None])
         return views[0], views[1]
@@ -345,12 +355,14 @@ class ViewPairs(pl.LightningDataModule):
     """Feeds pairs of views; what a step sees depends on seed, epoch and step alone.
 
     So a run that was killed and goes on from a checkpoint sees what an unbroken one would have
-    seen. Under several processes each gets its own part of every epoch.
+    seen. Under several processes each gets its share of every batch, and the images in it get the
+    views that one process would have given them.
 
     Args:
         pixels: (N, H, W) uint8, or uint16 of the full range, or float in [0, 1].
         rows: which of these images to use.
-        make_views: called with a batch (B, H, W) and a generator, as BatchViews is.
+        make_views: called with a batch (B, H, W) and a generator, as BatchViews is; under several
+            processes also with `rank` and `world`.
         batch_size: images a step over all processes.
         seed: of order and views.
         workers: processes that read ahead; none are needed for a packed cache.
@@ -401,6 +413,8 @@ class ViewPairs(pl.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Tensor, dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Make the views where the batch is, on the processor or on the GPU."""
-        parts = [self.seed, self.trainer.global_step, self.trainer.global_rank]
+        parts = [self.seed, self.trainer.global_step, 0]
         seed = int(np.random.SeedSequence(parts).generate_state(1)[0])
-        return self.make_views(batch, torch.Generator().manual_seed(seed))
+        world, rank = self.trainer.world_size, self.trainer.global_rank
+        share = {"rank": rank, "world": world} if world > 1 else {}
+        return self.make_views(batch, torch.Generator().manual_seed(seed), **share)

@@ -89,12 +89,20 @@ def test_a_killed_run_goes_on_and_ends_as_an_unbroken_one(unbroken, tmp_path):
         assert np.array_equal(matrix, pretraining.correlations(path)[epoch])
 
 
-def test_two_processes_train_by_the_trainers_strategy(tmp_path):
-    finish(start(tmp_path, "2"))
-    path = pretraining.backbone_path(tiny_settings(tmp_path), seed=0)
+@pytest.mark.parametrize("processes", [2, 4])
+def test_several_processes_begin_as_one_does_and_train_as_well(tmp_path, processes):
+    """All images are one batch, so the first epoch is a step that has met no rounding yet."""
+    logs = []
+    for count in (1, processes):
+        folder = tmp_path / str(count)
+        finish(start(folder, str(count), "24"))
+        path = pretraining.backbone_path(tiny_settings(folder, batch_size=24), seed=0)
+        logs.append(pretraining.training_log(path))
+    alone, log = logs
     log = pretraining.training_log(path)
     assert log["epoch"].tolist() == list(range(PRESET.epochs + 1))
     assert log["loss"].iloc[-1] < log["loss"].iloc[1]
+    assert log["loss"].iloc[1] == pytest.approx(alone["loss"].iloc[1], rel=1e-5)
     barlow.load_weights(barlow.build_backbone("resnet18", seed=1), barlow.read_weights(path)[0])
 
 

@@ -140,6 +140,17 @@ def test_the_generator_alone_decides():
     assert torch.equal(state, torch.random.get_rng_state())
 
 
+@pytest.mark.parametrize("world", [2, 3])
+def test_the_shares_of_several_processes_are_the_views_of_one(world):
+    make = view_pairs.BatchViews(*views.recipe("paper"), SIZE)
+    whole = make(torch.from_numpy(IMAGES), torch.Generator().manual_seed(5))
+    for rank in range(world):
+        share = torch.from_numpy(IMAGES[rank::world])
+        found = make(share, torch.Generator().manual_seed(5), rank=rank, world=world)
+        for view, expected in zip(found, whole, strict=True):
+            assert torch.allclose(view, expected[rank::world], atol=1e-5)
+
+
 def test_byte_word_and_float_images_give_the_same_views():
     batch = view_pairs.BatchViews(*views.recipe("demo"), SIZE)
     kinds = [IMAGES, IMAGES.astype(np.uint16) * 257, IMAGES / 255]

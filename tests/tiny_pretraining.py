@@ -1,8 +1,13 @@
 """A pretraining run small enough for a unit test; as a script it runs in a process of its own.
 
-python tests/tiny_pretraining.py FOLDER [DEVICES]
+python tests/tiny_pretraining.py FOLDER [DEVICES [BATCH_SIZE]]
+
+With KILL_IN_EPOCH in the environment the last of several processes kills itself once, in that
+epoch.
 """
 
+import os
+import signal
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from cxr_helpers import barlow
 from cxr_helpers.course import pretraining
 from cxr_helpers.course.compute import Compute
 from cxr_helpers.course.settings import PretrainPreset, ProbePreset, Settings
@@ -55,12 +61,34 @@ def tiny_settings(folder, **changes):
     return Settings("tiny", "demo", Path(folder), None, None, pretrain=preset, probe=probe)
 
 
-def run(folder, *, progress=False, **options):
-    settings, data = tiny_settings(folder), tiny_data()
+def run(folder, *, progress=False, changes=(), **options):
+    settings, data = tiny_settings(folder, **dict(changes)), tiny_data()
     return pretraining.pretrain(settings, data, seed=0, progress=progress, **options)
+
+
+def die_once(folder, epoch):
+    """Make the last process kill itself in the middle of an epoch, if it has not done so before."""
+    mark, step = Path(folder) / "killed", barlow.BarlowTwins.training_step
+
+    def training_step(self, batch, batch_index):
+        last = self.trainer.global_rank == self.trainer.world_size - 1
+        if last and self.current_epoch == epoch and batch_index == 1 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(self, batch, batch_index)
+
+    barlow.BarlowTwins.training_step = training_step
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    if "KILL_IN_EPOCH" in os.environ:
+        die_once(sys.argv[1], int(os.environ["KILL_IN_EPOCH"]))
     devices = int(sys.argv[2]) if len(sys.argv) > 2 else 1
-    run(sys.argv[1], compute=Compute(devices, strategy="ddp" if devices > 1 else "auto"))
+    changes = {"batch_size": int(sys.argv[3])} if len(sys.argv) > 3 else {}
+    strategy = "ddp" if devices > 1 else "auto"
+    run(
+        sys.argv[1],
+        changes=changes,
+        compute=Compute(devices, strategy=strategy, precision="32-true"),
+    )
