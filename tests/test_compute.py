@@ -1,0 +1,105 @@
+"""Which machines a run uses, and work that several processes share without repeating any of it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from course_data import made_up_nih
+
+from cxr_helpers import barlow, probe
+from cxr_helpers.course import compute as c
+from cxr_helpers.course.evaluation import Arm, frozen_features
+from cxr_helpers.course.settings import load_settings
+
+LAUNCHED = {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "3"}
+
+
+@pytest.mark.parametrize(("batch", "processes"), [(768, 8), (4, 4), (128, 1)])
+def test_a_batch_that_can_be_shared_passes(batch, processes):
+    c.check_batch(batch, processes)
+
+
+@pytest.mark.parametrize(
+    ("batch", "processes", "remedy"),
+    [
+        (768, 7, "set batch_size to 763 or 770, or start 6 processes"),
+        (2, 3, "set batch_size to 3 or 6, or start 2 processes"),
+        (8, 0, "start 1 processes"),
+    ],
+)
+def test_one_that_cannot_be_shared_says_what_would_do(batch, processes, remedy):
+    with pytest.raises(c.ComputeError, match=remedy):
+        c.check_batch(batch, processes)
+
+
+def test_torchruns_own_numbers_are_taken():
+    found = c.resolved(c.Compute(accelerator="cpu"), batch_size=12, environ=LAUNCHED)
+    assert (found.devices, found.nodes, found.processes) == (2, 3, 6)
+    same = c.Compute(2, 3, accelerator="cpu")
+    assert c.resolved(same, batch_size=12, environ=LAUNCHED) == same
+
+
+def test_numbers_that_contradict_torchruns_are_refused():
+    asked = c.Compute(4, 1, accelerator="cpu")
+    with pytest.raises(c.ComputeError, match="torchrun started 2 processes on 3 machines"):
+        c.resolved(asked, batch_size=12, environ=LAUNCHED)
+
+
+def test_more_gpus_than_there_are_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert c.resolved(c.Compute("auto"), batch_size=8, environ={}).processes == 2
+    with pytest.raises(c.ComputeError, match="4 devices asked for, and this machine has 2 GPUs"):
+        c.resolved(c.Compute(4), batch_size=8, environ={})
+
+
+def test_auto_is_one_process_without_a_gpu():
+    options = c.Compute("auto", accelerator="cpu", precision="32-true").trainer_options()
+    assert options["devices"] == 1 and options["precision"] == "32-true"
+
+
+def test_nothing_to_share_gives_nothing():
+    assert c.each_once(np.arange(0), lambda share: share.tolist()) == []
+
+
+def work(rank, folder, world):
+    """One of the processes: squares of eleven numbers, and features of 360 images."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/m", rank=rank, world_size=world)
+    asked = []
+
+    def square(share):
+        asked.extend(share.tolist())
+        return [x * x for x in share.tolist()]
+
+    squares = c.each_once(np.arange(11), square)
+    features = features_of(f"{folder}/{rank}")
+    np.savez(f"{folder}/{rank}.npz", squares=squares, asked=asked, features=features)
+    dist.destroy_process_group()
+
+
+def features_of(folder):
+    """Features of made-up images, cached in a folder of this process's own."""
+    settings = replace(load_settings({}), project=Path(folder))
+    settings = replace(settings, pretrain=replace(settings.pretrain, image_size=16))
+    arm = Arm(barlow.build_backbone("resnet18", seed=0), False, "random")
+    data = made_up_nih()
+    return frozen_features(settings, arm, data.images).of(data.images.image_ids)
+
+
+def test_each_item_is_worked_on_once_and_all_processes_get_all_results(tmp_path):
+    mp.spawn(work, (str(tmp_path), 3), nprocs=3)
+    found = [np.load(tmp_path / f"{rank}.npz") for rank in range(3)]
+    assert sorted(np.concatenate([f["asked"] for f in found]).tolist()) == list(range(11))
+    alone = features_of(tmp_path / "alone")
+    data = made_up_nih()
+    labels = data.labels[:, :2]
+    score = probe.auroc(labels, alone[:, :2])
+    for one in found:
+        assert one["squares"].tolist() == [x * x for x in range(11)]
+        np.testing.assert_allclose(one["features"], alone, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(probe.auroc(labels, one["features"][:, :2]), score, atol=1e-3)
