@@ -17,7 +17,7 @@ ON_DEMO := CXR_DATA=demo CXR_SCALE=demo
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo lab test check lint course notebooks site test-real benchmark clean
+.PHONY: help setup demo lab test check lint course notebooks site test-real benchmark freshness clean
 
 help: ## show this list
 	@echo "make TARGET, where TARGET is one of"
@@ -78,6 +78,9 @@ site: $(INSTALLED) ## build the pages of the course in build/site, offline
 benchmark: $(INSTALLED) ## run every benchmark; results go to runs/benchmarks
 	@status=0; for script in benchmarks/*.py; do \
 	  [ -e "$$script" ] || continue; echo "== $$script"; $(PY) "$$script" || status=1; done; exit $$status
+
+freshness: $(INSTALLED) ## test with the newest releases that pyproject.toml allows
+	@$(PY) -m cxr_helpers.course.freshness
 
 clean: ## remove .venv, the demo data, its results and caches (results on other data stay)
 	rm -rf $(VENV) $(INSTALLING) data/demo runs/demo build docs/api/generated *.egg-info .pytest_cache .ruff_cache
