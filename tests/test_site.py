@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -54,6 +55,7 @@ def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, *SPHINX.split(), str(folder / "doctrees"), ".", str(folder / "html")]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
+    shutil.rmtree(ROOT / "docs" / "api" / "generated", ignore_errors=True)  # of an earlier build
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder / "html"
