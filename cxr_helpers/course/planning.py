@@ -151,6 +151,40 @@ def trial_cost(
     )
 
 
+def pretrain_cost(run: Run, data: NihData, *, images: int, seconds: float) -> Cost:
+    """What a step of pretraining costs, the correlation and its matrices included.
+
+    Args:
+        run: gives preset and precision.
+        data: its first images are used.
+        images: of the smaller trial.
+        seconds: least length of each of the two trials.
+    """
+    module = _pretrain_module(run)
+    make_views = pretraining.batch_views(run.settings.pretrain)
+    generator = torch.Generator().manual_seed(0)
+    optimizer = module.configure_optimizers()["optimizer"]
+
+    def forward(count: int) -> Tensor:
+        pixels = torch.from_numpy(np.array(data.images.pixels[:count])).to(module.device)
+        with _autocast(run.compute), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Lightning's note that nothing logs
+            return module.training_step(make_views(pixels, generator), 0)
+
+    def step(count: int) -> None:
+        forward(count).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return trial_cost(step, forward, images=images, seconds=seconds)
+
+
+def _pretrain_module(run: Run) -> pretraining.barlow.BarlowTwins:
+    preset = replace(run.settings.pretrain, initial_weights="random")
+    module = pretraining.build_module(preset, seed=run.seed, total_steps=1000)
+    return module.to(_device(run.compute))
+
+
 def plan_pretrain(run: Run, data: NihData, *, seconds: float = 3.0) -> Plan:
     """The plan of pretraining, from steps with a few images."""
     preset = run.settings.pretrain
@@ -158,28 +192,10 @@ def plan_pretrain(run: Run, data: NihData, *, seconds: float = 3.0) -> Plan:
     n = len(data.rows("train"))
     epochs = pretraining.epoch_count(preset, n)
     steps = epochs * (n // preset.batch_size)
-    module = pretraining.build_module(
-        replace(preset, initial_weights="random"), seed=run.seed, total_steps=steps
-    ).to(_device(compute))
-    make_views, generator = pretraining.batch_views(preset), torch.Generator().manual_seed(0)
-    optimizer = module.configure_optimizers()["optimizer"]
-
-    def forward(images: int) -> Tensor:
-        pixels = torch.from_numpy(np.array(data.images.pixels[:images])).to(module.device)
-        with _autocast(compute), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Lightning's note that nothing logs
-            return module.training_step(make_views(pixels, generator), 0)
-
-    def step(images: int) -> None:
-        forward(images).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
     images = min(SMALL_TRIAL, preset.batch_size // 2)
-    cost = trial_cost(step, forward, images=images, seconds=seconds)
-    share = preset.batch_size // compute.processes
-    states = 2 if preset.optimizer == "adamw" else 1
-    checkpoint = checkpoints.training_bytes(module, states=states)
+    cost = pretrain_cost(run, data, images=images, seconds=seconds)
+    share, module = preset.batch_size // compute.processes, _pretrain_module(run)
+    checkpoint = pretraining.checkpoint_bytes(module)
     return Plan(
         stage="pretrain",
         facts=(

@@ -142,7 +142,8 @@ def watch(settings: Settings, data: NihData, *, most: int = 2000) -> Callable:
 
     Args:
         settings: views, image size and neighbors.
-        data: validation images are measured; training images and their labels vote.
+        data: validation images are measured; training images and their labels vote, where there
+            are labels.
         most: images of each part, evenly spaced, so that large data is measured in seconds.
 
     Returns:
@@ -153,8 +154,10 @@ def watch(settings: Settings, data: NihData, *, most: int = 2000) -> Callable:
     """
     train, val = (_spaced(data.rows(part), most) for part in ("train", "val"))
     pixels = np.concatenate([data.images.pixels[train], data.images.pixels[val]])
-    is_ap = (data.entries["view"] == "AP").to_numpy(int)[:, None]
-    targets = {"knn_findings": data.labels, "knn_view": is_ap}
+    targets = {}
+    if data.labels is not None:
+        is_ap = (data.entries["view"] == "AP").to_numpy(int)[:, None]
+        targets = {"knn_findings": data.labels, "knn_view": is_ap}
 
     def measure(module: barlow.BarlowTwins) -> tuple[dict[str, float], Tensor]:
         with _autocast():

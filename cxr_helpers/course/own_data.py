@@ -1,0 +1,79 @@
+"""Your own images in the form that pretraining takes, from three things that only you know.
+
+Which files there are, how one is read, and whose it is.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from cxr_helpers import splits
+from cxr_helpers.course.data import NIH_PARTS, data_digest, pack_once
+from cxr_helpers.course.settings import Settings, SettingsError
+from cxr_helpers.datasets import PackedImages
+
+
+@dataclass(frozen=True)
+class OwnImages:
+    """Images without labels, split by patient.
+
+    Attributes:
+        images: the pixels.
+        patients: (N,) patient of each image.
+        split: (N,) `train`, `val` or `test`.
+        labels: None, since pretraining needs none.
+    """
+
+    images: PackedImages
+    patients: np.ndarray
+    split: np.ndarray
+    labels: None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """Changes with the images and the split."""
+        return data_digest(self.images, self.split)
+
+    def rows(self, part: str) -> np.ndarray:
+        """Row numbers of the images in one part of the split."""
+        return np.flatnonzero(self.split == part)
+
+
+def own_images(
+    settings: Settings,
+    *,
+    name: str,
+    files: Mapping[str, Path],
+    read: Callable[[Path], np.ndarray],
+    patient: Callable[[str], object],
+) -> tuple[Settings, OwnImages]:
+    """Read every file once, pack it, and split by patient.
+
+    Args:
+        settings: the preset's `cache_size` is the side of the packed images in pixels.
+        name: of the data; results go to runs/NAME.
+        files: path of each image id.
+        read: path to an (H, W) array, uint8 or float in [0, 1]; a function of a module, since
+            several processes read. A file that it raises for is set aside.
+        patient: image id to the patient; images of one patient stay together.
+
+    Returns:
+        Settings whose results go to a folder of their own, and the images.
+
+    Raises:
+        SettingsError: there is no file, or the name is taken by the demo.
+        CacheError: no file could be read.
+    """
+    if not files:
+        raise SettingsError(f"{name}: no files were given; does the folder hold images?")
+    if name == "demo" or Path(name).name != name:
+        raise SettingsError(f"the name {name!r} cannot be used; take a word other than `demo`")
+    own = replace(settings, data=name, nih=None, vindr=None)
+    size = own.pretrain.cache_size
+    images = pack_once(own, next(iter(files.values())).parent, name, dict(files), read, size)
+    patients = np.array([patient(image_id) for image_id in images.image_ids])
+    split = splits.split_by_patient(patients, parts=NIH_PARTS, seed=own.seed)
+    return own, OwnImages(images, patients, split)
