@@ -62,6 +62,15 @@ def test_auto_is_one_process_without_a_gpu():
     assert options["devices"] == 1 and options["precision"] == "32-true"
 
 
+def test_where_memory_ends_is_told_and_any_other_error_passes():
+    with pytest.raises(MemoryError, match=r"halve batch_size \(now 8\), or image_size \(now 64\)"):
+        with c.memory_is_told(batch_size=8, image_size=64):
+            torch.empty(2**58)  # a real failure of torch's own allocator
+    with pytest.raises(RuntimeError, match="something else"):
+        with c.memory_is_told(batch_size=8, image_size=64):
+            raise RuntimeError("something else")
+
+
 def test_nothing_to_share_gives_nothing():
     assert c.each_once(np.arange(0), lambda share: share.tolist()) == []
 

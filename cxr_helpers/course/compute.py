@@ -1,7 +1,8 @@
 """Which machines a training run uses, in Lightning's terms, checked before it starts."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 LAUNCHED = "TORCHELASTIC_RUN_ID"  # torchrun sets it for its workers
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
 class ComputeError(ValueError):
@@ -131,6 +133,29 @@ def check_batch(batch_size: int, processes: int) -> None:
             f"a batch of {batch_size} images cannot be shared evenly by {processes} processes: "
             f"set batch_size to {below} or {below + processes}, or start {near} processes"
         )
+
+
+@contextmanager
+def memory_is_told(*, batch_size: int, image_size: int) -> Iterator[None]:
+    """Say what to halve where memory runs out, on a GPU or not.
+
+    Args:
+        batch_size: images a step.
+        image_size: their side in pixels.
+
+    Raises:
+        MemoryError: memory ran out; any other error passes as it is.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        told = str(error).lower()
+        if isinstance(error, RuntimeError) and not any(words in told for words in OUT_OF_MEMORY):
+            raise
+        raise MemoryError(
+            f"memory ran out; halve batch_size (now {batch_size}), or image_size (now "
+            f"{image_size}), which takes a quarter; or share the batch among more devices"
+        ) from error
 
 
 def process_rank() -> int:

@@ -20,6 +20,7 @@ from cxr_helpers.course.compute import (
     ONE_PROCESS,
     Compute,
     each_once,
+    memory_is_told,
     process_count,
     process_rank,
     resolved,
@@ -193,7 +194,7 @@ def train_detector(
 
     Raises:
         ValueError: fewer images than one batch.
-        ComputeError, WeightsError, OSError: as `pretraining.pretrain`.
+        ComputeError, WeightsError, OSError, MemoryError: as `pretraining.pretrain`.
     """
     preset = settings.detect
     if len(rows) < preset.batch_size:
@@ -228,7 +229,8 @@ def train_detector(
             enable_model_summary=False,
             **compute.trainer_options() | {"use_distributed_sampler": True},
         )
-        trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+        with memory_is_told(batch_size=preset.batch_size, image_size=preset.image_size):
+            trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
         _write_counts(log, pipeline, data.classes)
         (log / checkpoints.NAME).unlink(missing_ok=True)

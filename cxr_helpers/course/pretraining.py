@@ -15,14 +15,19 @@ from torch import Tensor, nn
 
 from cxr_helpers import barlow, probe, view_pairs, views
 from cxr_helpers.course import checkpoints, records
-from cxr_helpers.course.compute import ONE_PROCESS, Compute, resolved, training_precision
+from cxr_helpers.course.compute import (
+    ONE_PROCESS,
+    Compute,
+    memory_is_told,
+    resolved,
+    training_precision,
+)
 from cxr_helpers.course.data import NihData
 from cxr_helpers.course.quiet import quiet_lightning
 from cxr_helpers.course.settings import PretrainPreset, Settings, fingerprint
 
 ARMS = ("random", "pretrained", "imagenet")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
 def backbone_path(settings: Settings, *, seed: int) -> Path:
@@ -270,7 +275,8 @@ def pretrain(
     callbacks = [log, checkpoints.Identity(told), *([TQDMProgressBar()] if progress else [])]
     with quiet_lightning():
         trainer = _trainer(preset, folder, epochs, callbacks, compute)
-        _fit(trainer, module, pairs, checkpoint, preset)
+        with memory_is_told(batch_size=preset.batch_size, image_size=preset.image_size):
+            trainer.fit(module, pairs, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
         barlow.save_backbone(
             module.backbone, path, settings={"preset": asdict(preset), "seed": seed, **told}
@@ -309,23 +315,6 @@ def _trainer(
         enable_model_summary=False,
         **compute.trainer_options(),
     )
-
-
-def _fit(trainer, module, pairs, checkpoint: Path | None, preset: PretrainPreset) -> None:
-    """Train; what goes wrong is said in words that help."""
-    try:
-        trainer.fit(module, pairs, ckpt_path=checkpoint, weights_only=True)
-    except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, MemoryError) and not _is_out_of_memory(error):
-            raise
-        raise MemoryError(
-            f"memory ran out; halve batch_size (now {preset.batch_size}), or image_size (now "
-            f"{preset.image_size}), which takes a quarter"
-        ) from error
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return any(words in str(error).lower() for words in OUT_OF_MEMORY)
 
 
 def training_log(path: Path) -> pd.DataFrame:
