@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torchvision.ops.poolers import LevelMapper
 
-from cxr_helpers import ablation_fast, cam_plots, froc, heatmaps, sanity
+from cxr_helpers import ablation_fast, barlow, cam_plots, froc, heatmaps, sanity
 from cxr_helpers import detection_metrics as dm
 from cxr_helpers.course import exercises as ex
+from cxr_helpers.course import planning
 from cxr_helpers.course.exercises import (
     engine,
     nb02,
@@ -22,14 +23,16 @@ from cxr_helpers.course.exercises import (
     nb04_scores,
     nb05,
     nb05_figure,
+    nb06,
     progress_file,
     quizzes,
 )
 from cxr_helpers.course.notebooks import NOTEBOOKS
+from cxr_helpers.course.settings import PRESETS
 
 NUMBERS = list(ex.EXERCISES)
 MISTAKES = [(n, i) for n in NUMBERS for i in range(len(ex.EXERCISES[n].mistakes))]
-SOURCES = sorted((NOTEBOOKS / "source").glob("0[1-5]_*.py"))
+SOURCES = sorted((NOTEBOOKS / "source").glob("0[1-6]_*.py"))
 
 
 def stub(*arguments):
@@ -156,7 +159,7 @@ def test_no_cell_depends_on_an_answer(source):
 
 
 def test_progress_counts_what_is_done(own_progress):
-    assert ex.progress()["done"].tolist() == [0, 0, 0, 0, 0]
+    assert ex.progress()["done"].tolist() == [0] * 6
     ex.check("1.1", 7)
     ex.check("1.2", nb03.overlap)
     ex.check("1.1", 0.5)
@@ -312,6 +315,28 @@ def test_map_exercises_agree_with_the_helpers():
         assert nb05.points_into(tied, boxes[0]) == heatmaps.pointing_game(tied, boxes[:1])
         ranks = sanity.rank_correlation(tied, maps[1].round())
         assert nb05.rank_correlation(tied, maps[1].round()) == pytest.approx(ranks)
+
+
+def test_exercises_of_scale_agree_with_the_course():
+    preset, at_demo = PRESETS["paper"]["pretrain"], PRESETS["demo"]["pretrain"]
+    assert ex.EXERCISES["6.1"].reference == pytest.approx(preset.learning_rate * 512 / 256)
+    z_a, z_b = torch.randn(
+        2, 512, at_demo.projector[-1], generator=torch.Generator().manual_seed(0)
+    )
+    invariance, _ = barlow.loss_terms(barlow.cross_correlation(z_a, z_b))
+    said = ex.EXERCISES["6.2"].reference[f"D = {at_demo.projector[-1]}"]
+    assert invariance.item() == pytest.approx(said, rel=0.1)
+    assert nb06.hours(112_120, 800, 768, 42.1 * 3600 / (800 * 145)) == pytest.approx(42.1, rel=0.01)
+    shares = [nb06.share(np.arange(11), rank, 3).tolist() for rank in range(3)]
+    assert sorted(sum(shares, [])) == list(range(11))
+    values = np.random.default_rng(0).normal(size=30)
+    parts = np.split(values, [4, 15])
+    sums = [np.array([f(part) for part in parts]) for f in (len, np.sum, lambda x: (x**2).sum())]
+    assert nb06.whole_batch(*sums) == pytest.approx([values.mean(), values.var()])
+    fits = planning.Cost(1.0, 1.0, 5.0, 0.075).step_bytes(192)
+    assert ex.EXERCISES["6.6"].reference["GB on each"] == pytest.approx(fits)
+    workers, rates = nb06.practice_scaling()
+    assert rates[-1] / rates[0] == pytest.approx(1 / (0.05 + 0.95 / workers[-1]), rel=0.01)
 
 
 def test_maps_that_explain_nothing_score_as_said():

@@ -24,6 +24,7 @@ from cxr_helpers.course.exercises import (
     nb04_scores,
     nb05,
     nb05_figure,
+    nb06,
 )
 from cxr_helpers.course.exercises.progress_file import (
     DONE,
@@ -35,7 +36,7 @@ from cxr_helpers.course.exercises.progress_file import (
 from cxr_helpers.course.exercises.questions import QUIZZES
 from cxr_helpers.course.exercises.quizzes import show_quiz
 
-MODULES = (nb01, nb02, nb03, nb04, nb04_scores, nb05, nb05_figure)
+MODULES = (nb01, nb02, nb03, nb04, nb04_scores, nb05, nb05_figure, nb06)
 EXERCISES = {e.number: e for module in MODULES for e in module.EXERCISES}
 
 

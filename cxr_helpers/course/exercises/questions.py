@@ -1,4 +1,4 @@
-"""The questions of notebooks 01 to 05, with an explanation for each option."""
+"""The questions of notebooks 01 to 06, with an explanation for each option."""
 
 from cxr_helpers.course.exercises.quizzes import Quiz
 
@@ -262,6 +262,49 @@ _ALL = (
                 "Yes, if the rank correlation after randomizing is low.",
                 False,
                 "That shows that the map depends on the weights, also if these learned a shortcut.",
+            ),
+        ),
+    ),
+    Quiz(
+        "6.A",
+        "Two GPUs are 1.9 times as fast as one, at 384 images on each. What else must be shown?",
+        (
+            (
+                "Nothing: 95% efficiency is excellent.",
+                False,
+                "Excellent at what? A batch of 768 trains otherwise than one of 384.",
+            ),
+            (
+                "That the result is as good, at the rate that this batch needs.",
+                True,
+                "The whole batch has doubled. Speed counts at equal accuracy.",
+            ),
+            (
+                "That four GPUs are 3.8 times as fast.",
+                False,
+                "That can wait. Whether the training is as good comes first.",
+            ),
+        ),
+    ),
+    Quiz(
+        "6.B",
+        "At epoch 300 the loss is not finite and the run stops. What do you do first?",
+        (
+            (
+                "Delete the checkpoint and start anew with another seed.",
+                False,
+                "Days are lost, and the cause is not known: the new run may end the same way.",
+            ),
+            (
+                "Make the code replace values that are not finite by zero and go on.",
+                False,
+                "Then nobody will ever see what went wrong, and the weights may be ruined already.",
+            ),
+            (
+                "Look at the log before it, keep the last good checkpoint, lower the rate or take "
+                "float32.",
+                True,
+                "The log says whether it came slowly or at once; the checkpoint still loads.",
             ),
         ),
     ),
