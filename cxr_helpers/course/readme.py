@@ -29,6 +29,7 @@ QUESTIONS = {
     "03_linear_evaluation": "How good are the features, and at how many labels?",
     "04_faster_rcnn_finetuning": "Does it find abnormalities better?",
     "05_ablation_cam": "Where does it look?",
+    "06_your_data_and_paper_scale": "How do I run this on my data, at the paper's scale?",
 }
 
 

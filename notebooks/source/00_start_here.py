@@ -37,6 +37,7 @@
 # | [03 linear_evaluation](03_linear_evaluation.ipynb) | How good are the features, and at how many labels? |
 # | [04 faster_rcnn_finetuning](04_faster_rcnn_finetuning.ipynb) | Does it find abnormalities better? |
 # | [05 ablation_cam](05_ablation_cam.ipynb) | Where does it look? |
+# | [06 your_data_and_paper_scale](06_your_data_and_paper_scale.ipynb) | How do I run this on my data, at the paper's scale? |
 #
 # Each notebook leaves what it made in the folder `runs/`, and the next one picks it up there. Where
 # it is missing, a notebook makes it itself. So each one also runs alone; it then takes longer.
@@ -167,7 +168,7 @@ print("Each row is one metric of one notebook, with its interval where it has on
 # %% [markdown]
 # ## Which exercises are done?
 #
-# Notebooks 01 to 05 hold exercises and questions that check your answers. What you solved is kept
+# Notebooks 01 to 06 hold exercises and questions that check your answers. What you solved is kept
 # in `runs/exercises.json`, and the next cell counts it.
 
 # %% tags=["nbval-ignore-output"]
