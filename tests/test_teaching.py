@@ -9,7 +9,7 @@ from cxr_helpers.course.settings import project_root
 
 DOCS = project_root() / "docs"
 PAGES = [DOCS / "glossary.md", *sorted((DOCS / "teaching").glob("*.md"))]
-SOURCES = sorted((project_root() / "notebooks" / "source").glob("0[0-5]_*.py"))
+SOURCES = sorted((project_root() / "notebooks" / "source").glob("0[0-6]_*.py"))
 
 
 def anchors(text):
@@ -53,5 +53,5 @@ def test_every_question_to_think_about_is_answered(source):
 
 def test_every_exercise_that_a_page_names_exists():
     text = " ".join(page.read_text(encoding="utf-8") for page in PAGES)
-    named = set(re.findall(r"\b([1-5]\.[1-9A-C])\b(?=[,;.)]| |$)", text))
+    named = set(re.findall(r"\b([1-6]\.[1-9A-C])\b(?=[,;.)]| |$)", text))
     assert named and named <= {*exercises.EXERCISES, *exercises.QUIZZES}

@@ -740,3 +740,13 @@ check("6.7", scaling_figure)
 # - To bring your own images, with three small functions.
 # - To hand your weights to somebody who does not have this course.
 # - To read the ledger: the paper, its code, and this course side by side.
+#
+# ## Questions to think about
+#
+# 1. You have sixteen GPUs instead of eight, and keep 96 images on each. Name three settings that you
+#    must think about again.
+# 2. A colleague's program trains twice as fast on the same GPU. What do you ask before you believe it?
+# 3. Your hospital's images have no patient number, only a date and a room. How do you split them, and
+#    what do you write into the model card?
+# 4. The ledger says 'not known' in many rows. Which of them would change what you conclude from the
+#    paper, and whom would you ask?

@@ -1,0 +1,85 @@
+"""A folder of files becomes data to pretrain on: nothing but files, a reader and a patient."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_pretraining import tiny_settings
+
+from cxr_helpers import nih
+from cxr_helpers.course import own_data, pretraining
+from cxr_helpers.course.settings import SettingsError
+from cxr_helpers.datasets import CacheError
+
+
+def patient(image_id):
+    return image_id.split("_")[0]
+
+
+@pytest.fixture
+def files(tmp_path):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for k in range(60):
+        pixels = rng.integers(0, 256, (40, 30), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"p{k // 2:02d}_{k % 2}.png")
+    return {path.stem: path for path in sorted(folder.iterdir())}
+
+
+def own(settings, files, **changes):
+    options = {"name": "mine", "files": files, "read": nih.read_image, "patient": patient}
+    return own_data.own_images(settings, **{**options, **changes})
+
+
+def test_images_of_a_patient_stay_together_and_every_image_has_a_place(tmp_path, files):
+    settings, images = own(tiny_settings(tmp_path, cache_size=32), files)
+    assert images.images.pixels.shape == (60, 32, 32)
+    assert settings.runs == tmp_path / "runs" / "mine"
+    parts = [set(images.patients[images.rows(part)]) for part in ("train", "val", "test")]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 30
+
+
+def test_pretraining_takes_them_without_any_label(tmp_path, files):
+    settings, images = own(tiny_settings(tmp_path, cache_size=32, epochs=2), files)
+    path = pretraining.pretrain(settings, images, seed=0, progress=False)
+    log = pretraining.training_log(path)
+    assert log["epoch"].tolist() == [0, 1, 2] and log["spread"].notna().any()
+    assert not [name for name in log if name.startswith("knn")]
+
+
+def test_a_broken_file_is_set_aside_and_named(tmp_path, files):
+    files["p99_0"] = tmp_path / "files" / "p99_0.png"
+    files["p99_0"].write_bytes(b"no picture")
+    _, images = own(tiny_settings(tmp_path, cache_size=32), files)
+    assert list(images.images.unreadable) == ["p99_0"] and len(images.images.image_ids) == 60
+
+
+def test_the_digest_changes_with_a_pixel_and_with_the_split(tmp_path, files):
+    _, images = own(tiny_settings(tmp_path, cache_size=32), files)
+    pixels = np.array(images.images.pixels)
+    pixels[3, 0, 0] ^= 1
+    other = replace(images, images=replace(images.images, pixels=pixels))
+    moved = replace(images, split=np.roll(images.split, 1))
+    assert len({images.digest, other.digest, moved.digest}) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"files": {}}, SettingsError, "mine: no files were given"),
+        ({"name": "demo"}, SettingsError, "'demo' cannot be used"),
+        ({"name": "a/b"}, SettingsError, "'a/b' cannot be used"),
+    ],
+)
+def test_what_cannot_be_used_is_named(tmp_path, files, changes, error, message):
+    with pytest.raises(error, match=message):
+        own(tiny_settings(tmp_path, cache_size=32), **{"files": files, **changes})
+
+
+def test_no_readable_file_is_an_error(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"no picture")
+    with pytest.raises(CacheError, match="none of 1 files could be read"):
+        own(tiny_settings(tmp_path, cache_size=32), {"a": path})

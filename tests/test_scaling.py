@@ -1,0 +1,38 @@
+"""Tables of scale: what differs between the presets, what grows with D, how speed is read."""
+
+import pytest
+
+from cxr_helpers.course import scaling
+from cxr_helpers.course.settings import PRESETS
+
+
+@pytest.mark.parametrize("stage", PRESETS["demo"])
+def test_every_difference_of_the_presets_is_listed_and_nothing_else(stage):
+    table = scaling.preset_changes(stage)
+    assert (table["demo"] != table["paper"]).all()
+    for field, row in table.iterrows():
+        assert row["paper"] == str(getattr(PRESETS["paper"][stage], field))
+    same = set(vars(PRESETS["demo"][stage])) - set(table.index)
+    sides = [PRESETS[scale][stage] for scale in ("demo", "paper")]
+    assert all(getattr(sides[0], field) == getattr(sides[1], field) for field in same)
+
+
+def test_twice_the_width_takes_four_times_the_correlation():
+    small, large = scaling.projector_bytes(1024), scaling.projector_bytes(2048)
+    assert large["correlation"] == 4 * small["correlation"]
+    assert small["weights"] == 12 * (2048 * 1024 + 2 * 1024**2)
+
+
+def test_a_scaling_table_from_known_times(monkeypatch):
+    used = []
+    monkeypatch.setattr(scaling, "_seconds", lambda work: {1: 2.0, 2: 1.25, 4: 1.0}[used[-1]])
+    table = scaling.scaling_table(lambda: None, (1, 2, 4), used.append, items=100)
+    assert table["images a second"].tolist() == [50, 80, 100]
+    assert table["times faster"].tolist() == [1, 1.6, 2]
+    assert table["efficiency"].tolist() == [1, 0.8, 0.5]
+    assert table.index.tolist() == used == [1, 2, 4]
+
+
+def test_time_is_measured():
+    table = scaling.scaling_table(lambda: sum(range(1000)), (1,), lambda count: None, items=5)
+    assert table.loc[1, "images a second"] > 0 and table.loc[1, "efficiency"] == 1
