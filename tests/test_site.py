@@ -101,6 +101,24 @@ def test_a_broken_link_and_a_lost_anchor_are_found(site, pages):
     assert "anchor" in broken(site, pages, page, "ledger.html#no-such-part")
 
 
+def test_each_term_of_the_glossary_can_be_linked_to(site, pages):
+    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    terms = re.findall(r"^- \*\*(.+?)\*\*:", text, re.MULTILINE)
+    anchors = {web_pages.term_anchor(term) for term in terms}
+    assert len(anchors) == len(terms) >= 60
+    assert anchors <= pages[site / "docs" / "glossary.html"].ids
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_links_to_terms_that_the_glossary_has(name):
+    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    known = {
+        web_pages.term_anchor(t) for t in re.findall(r"^(?:- \*\*|## )(.+?)(?:\*\*:|$)", text, re.M)
+    }
+    notebook = (ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8")
+    assert set(re.findall(r"glossary\.md#([^)\s]+)\)", notebook)) <= known
+
+
 def test_pictures_are_there_and_have_a_text(site, pages):
     shown = [(path, *picture) for path, page in pages.items() for picture in page.pictures]
     assert [broken(site, pages, path, source) for path, source, _ in shown if is_afar(source)] == []

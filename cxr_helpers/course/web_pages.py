@@ -1,11 +1,12 @@
 """A small Sphinx extension for the course's site; docs/conf.py loads it, `make site` runs it.
 
-Three things happen to a page before Sphinx reads it, or while it is written:
+Four things happen to a page before Sphinx reads it, or while it is written:
 
 - Figures in notebooks get a text for those who cannot see them, from the prose beside them.
 - Links are put into the form that the site knows: a heading of a notebook is linked to in
   JupyterLab's spelling, a helper's file by its path.
 - Formulas become MathML, which browsers show without a script and read aloud.
+- Each term of the glossary gets an anchor, so that the notebooks can link to it.
 """
 
 import json
@@ -17,6 +18,7 @@ from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from myst_parser.slugs import github_slugify
 
+GLOSSARY = "docs/glossary"
 MATHML = "http://www.w3.org/1998/Math/MathML"
 HELPER = re.compile(r"\]\((?:\.\./)*cxr_helpers/(\w+)\.py\)")
 NOTEBOOK_HEADING = re.compile(r"(\.ipynb)#([^\s)]+)\)")
@@ -125,6 +127,27 @@ def prepare_page(app, docname: str, source: list[str]) -> None:
     source[0] = json.dumps(notebook)
 
 
+def term_anchor(term: str) -> str:
+    """The anchor of a glossary's term, made as those of headings are.
+
+    >>> term_anchor("Base (of the lung)")
+    'base-of-the-lung'
+    """
+    return github_slugify(term)
+
+
+def name_terms(app, doctree: nodes.document) -> None:
+    """Give each entry of the glossary, a list item that begins in bold, its term's anchor."""
+    if app.env.docname != GLOSSARY:
+        return
+    slugs = app.env.metadata[GLOSSARY].setdefault("myst_slugs", {})
+    for item in doctree.findall(nodes.list_item):
+        term = next(item.findall(nodes.strong)).astext()
+        anchor = term_anchor(term)
+        item["ids"].append(anchor)
+        slugs[anchor] = (item.line, anchor, term)
+
+
 def mathml(formula: str, *, block: bool) -> str:
     """A TeX formula as MathML, in line or as a block.
 
@@ -158,4 +181,5 @@ def setup(app) -> dict:
     """Tell Sphinx what this extension does."""
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))
     app.connect("source-read", prepare_page)
+    app.connect("doctree-read", name_terms)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -11,12 +11,18 @@
 #
 # **The question: does my machine work, what will I build, and where are my results?**
 #
-# A hospital has many chest radiographs and few labels. In this course you rebuild one paper that
-# lives with that: BarlowTwins-CXR (Sheng et al. 2024,
+# A hospital has many chest radiographs (X-ray images) and few labels, that is, words for what they
+# show. In this course you rebuild one paper that lives with that: BarlowTwins-CXR (Sheng et al. 2024,
 # [doi 10.1186/s12911-024-02529-9](https://doi.org/10.1186/s12911-024-02529-9)). A network first
-# learns from radiographs of one hospital without any label. Then it learns to find abnormalities in
-# the radiographs of another. The paper's claim is that the first step helps the second, by about 3
-# percentage points of mAP50 over weights from ImageNet, and most where labels are few.
+# learns from radiographs of one hospital without any label: this is
+# [self-supervised](../docs/glossary.md#self-supervised) [pretraining](../docs/glossary.md#pretraining).
+# Then it learns to find abnormalities in the radiographs of other hospitals, in another country. The
+# paper's claim is that the first step helps the second, by about 3 percentage points of
+# [mAP50](../docs/glossary.md#map50), a score of detectors, over weights learned on the photographs of
+# ImageNet.
+#
+# Words that may be new to you are links, the first time they occur. They lead to the
+# [glossary](../docs/glossary.md).
 #
 # ## What you will learn
 #
@@ -25,7 +31,8 @@
 # - Where the data and your results lie, and how to switch to real data.
 #
 # **Time and memory:** the [README](../README.md) lists both, as measured on two cores. The first run
-# takes longer, because it makes the demo data.
+# takes longer, because it makes the demo data. People need longer than machines: the
+# [plans](../docs/teaching/plans.md) propose minutes for a class and an order for self-study.
 
 # %% [markdown]
 # ## What you will build
@@ -87,8 +94,9 @@ assert kept.tolist() == [0, 2]
 print("torch and torchvision work together.")
 
 # %% [markdown]
-# Three boxes went in. The second overlaps the first almost completely, so it was dropped. You will
-# meet this step, non-maximum suppression, again in notebook 04.
+# Three [boxes](../docs/glossary.md#bounding-box) went in, each with a score. The second overlaps the
+# first almost completely and has the lower score, so it was dropped. You will meet this step,
+# [non-maximum suppression](../docs/glossary.md#non-maximum-suppression), again in notebook 04.
 
 # %% [markdown]
 # ## One switch for data and scale
@@ -98,7 +106,8 @@ print("torch and torchvision work together.")
 # - `CXR_DATA` is `demo`, or the root folder of a real download.
 # - `CXR_SCALE` is `demo` for a laptop, or `paper` for GPUs.
 #
-# Set them before you start JupyterLab. They are read in one place, by `load_settings`.
+# Set them before you start JupyterLab; the [README](../README.md#real-data) shows how. They are read
+# in one place, by `load_settings`. For the demo there is nothing to set.
 
 # %%
 from cxr_helpers.course.settings import load_settings
@@ -107,7 +116,8 @@ settings = load_settings()
 print(f"data: {settings.data}, scale: {settings.scale}")
 
 # %% [markdown]
-# The presets behind the scale are plain values. This is the one for pretraining.
+# The presets behind the scale are plain values. This is the one for pretraining. You need none of its
+# names yet; notebook 02 explains those that matter.
 
 # %%
 settings.pretrain
@@ -116,9 +126,9 @@ settings.pretrain
 # ## The data
 #
 # By default you work with **demo data: synthetic radiographs**, drawn by a program. No patient is
-# in them. They come in the very formats and folders of the real downloads, so that every reader you
-# use is the real one. They are good for learning how the methods work. They are no evidence about
-# patients, and no clinical conclusion may be drawn from them.
+# in them. They come in the very formats and folders of the real downloads, so that the same code
+# reads both. They are good for learning how the methods work. They are no evidence about patients,
+# and no clinical conclusion may be drawn from them.
 #
 # The next cell makes them where they are missing.
 
@@ -131,8 +141,8 @@ for name, folder in folders.items():
     print(name, "is here." if folder and folder.is_dir() else "is not in this data.")
 
 # %% [markdown]
-# Let us see one image. Nothing is read by hand here: `nih.read_image` reads NIH's PNG files, and
-# notebook 01 shows how VinDr's DICOM files differ.
+# Let us see four images. `nih.read_image` reads NIH's PNG files; notebook 01 shows how VinDr's
+# [DICOM](../docs/glossary.md#dicom) files differ. Look for what is dark and what is bright.
 
 # %%
 import matplotlib.pyplot as plt
@@ -145,15 +155,21 @@ plots.show_images([nih.read_image(path) for path in first.values()], list(first)
 plt.show()
 
 # %% [markdown]
-# Frontal radiographs. The first eight digits of a name are the patient, the last three count
-# that patient's images. Remember this: one patient can have many images. Notebook 03 shows what
-# goes wrong when one forgets.
+# Four frontal chest radiographs, in the demo synthetic ones: two dark lungs, the bright heart and
+# spine between them, the bright abdomen below. Air is dark, because X-rays pass through it; fluid is
+# bright, and bone and metal are brighter still. The patient faces you: **the left of the picture is
+# the patient's right.** So most of the heart lies on the right of the picture. In the demo, the first
+# patient has a round white shadow in the right lung, and the third a pacemaker with its lead.
+#
+# The first eight digits of a name are the patient, the last three count that patient's images.
+# Remember this: one patient can have many images. Notebook 03 shows what goes wrong when one forgets.
 
 # %% [markdown]
 # ## Where are my results?
 #
-# Each notebook leaves its figures in `runs/<data>/results`. The next cell shows them as one table.
-# Right after a fresh start it is empty; come back after the other notebooks.
+# Each notebook leaves its numbers in `runs/<data>/results`. The next cell shows them as one table;
+# `low` and `high` are the ends of the [interval](../docs/glossary.md#interval-95). Right after a fresh
+# start it is empty; come back after the other notebooks.
 
 # %% tags=["nbval-ignore-output"]
 from cxr_helpers.course.results import results_table
@@ -184,7 +200,8 @@ print("Each row is one notebook; what is still open has its number.")
 # %% [markdown]
 # ## What you learned
 #
-# - The course goes from unlabelled images to boxes and heatmaps in five notebooks.
+# - The course goes from unlabeled images to boxes and
+#   [heatmaps](../docs/glossary.md#heatmap) in notebooks 01 to 05; 06 takes it to your own data.
 # - Your machine runs it, or the table above says what to mend.
 # - Data, models and results lie in `data/` and `runs/`; two environment variables switch to real
 #   data and to the paper's scale.

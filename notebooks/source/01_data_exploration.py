@@ -7,13 +7,14 @@
 # ---
 
 # %% [markdown]
-# # 01 · Two hospitals, two data sets
+# # 01 · Two countries, two data sets
 #
 # **The question: what is in these two data sets, and how do they differ?**
 #
 # The paper learns on one data set and is tested on another. To judge its result you have to know
-# both. NIH ChestX-ray14 comes from a hospital in the USA, with labels that a program read out of
-# reports. VinDr-CXR comes from hospitals in Vietnam, with boxes that radiologists drew.
+# both. NIH ChestX-ray14 comes from one hospital in the USA, with labels that a program read out of
+# the radiologists' reports. VinDr-CXR comes from hospitals in Vietnam, with boxes that radiologists
+# drew around each [finding](../docs/glossary.md#finding).
 #
 # ## What you will learn
 #
@@ -23,7 +24,9 @@
 # - How a stored DICOM value becomes a picture, and two ways to get it wrong.
 # - Why a model trained on one data set will stumble on the other.
 #
-# **Time and memory:** the [README](../README.md) lists both, as measured on two cores.
+# **Time and memory:** the [README](../README.md) lists both, as measured on two cores. The machine
+# needs less time here than you do: there is much to look at. If your time is short, read the real
+# tables and leave out 'From stored values to a picture'.
 
 # %%
 import numpy as np
@@ -47,7 +50,9 @@ results = Results("01_data_exploration", settings)
 # ## Three rows by hand
 #
 # A label table is small enough to do by hand once. Three images; the second has two findings,
-# joined by a bar, and the third has none.
+# joined by a bar, and the third has none: its row holds zeros only.
+# [Effusion](../docs/glossary.md#effusion-pleural) is fluid beside the lung,
+# [edema](../docs/glossary.md#edema) is fluid in its tissue.
 
 # %%
 three = pd.DataFrame({"image_id": ["a", "b", "c"]})
@@ -56,16 +61,17 @@ by_hand = pd.DataFrame({"Edema": [0, 1, 0], "Effusion": [1, 1, 0]}, index=three[
 by_hand
 
 # %% [markdown]
-# One column for each finding, 1 where the image has it. The mean of a column is its **prevalence**:
-# here one third for edema. Our reader makes the same table.
+# One column for each finding, 1 where the image has it. The mean of a column is its
+# [**prevalence**](../docs/glossary.md#prevalence): here one third for edema. `nih.label_matrix` makes
+# the same table.
 
 # %%
 made = nih.label_matrix(three, ["Edema", "Effusion"])
 bool((made == by_hand).all(axis=None))
 
 # %% [markdown]
-# The table times itself counts the pairs: on the diagonal each finding alone, beside it the images
-# that have both.
+# The table turned on its side, times the table, counts: on the diagonal the images with each finding,
+# beside it the images that have both.
 
 # %%
 by_hand.T @ by_hand
@@ -103,8 +109,8 @@ raw = pd.read_csv(packaged_table("nih_entries"), nrows=2)
 list(raw.columns)
 
 # %% [markdown]
-# `OriginalImage[Width` and `Height]`: a header with a comma in it was split in two. Our reader
-# mends this and gives each column a plain name.
+# `OriginalImage[Width` and `Height]`: a header with a comma in it was split in two.
+# `nih.read_entries` mends this and gives each column a plain name.
 
 # %%
 real_nih = nih.read_entries(packaged_table("nih_entries"))
@@ -119,7 +125,8 @@ print(f"{len(real_nih):,} images of {real_nih['patient_id'].nunique():,} patient
 # %% [markdown]
 # ### How often does each finding occur?
 #
-# The scale of the next figure is logarithmic: from 1 to 10 is as far as from 10 to 100.
+# The scale of the next figure is logarithmic: from 1 to 10 is as far as from 10 to 100. What the
+# names mean is in the [glossary](../docs/glossary.md#radiology-and-its-files).
 
 # %%
 labels = nih.label_matrix(real_nih)
@@ -127,8 +134,8 @@ prevalence = pd.DataFrame({"all images": 100 * labels.mean()})
 show(data_plots.plot_dots(prevalence, xlabel="images with the label (%, log scale)", log=True))
 
 # %% [markdown]
-# The findings span two powers of ten. The rarest is so rare that saying 'no' to everything is
-# nearly always right:
+# From Infiltration down to Hernia, the findings span nearly two powers of ten. The rarest is so rare
+# that saying 'no' to everything is nearly always right:
 
 # %%
 counts = labels.sum().sort_values()
@@ -153,8 +160,8 @@ share = "share of the row's images (%)"
 show(data_plots.plot_heatmap(pairs, label=share, xlabel="also has", ylabel="images with"))
 
 # %% [markdown]
-# Infiltration and Effusion are bright in nearly every row: they come with everything. The figure is
-# not symmetric, as by hand. The strongest pairs:
+# The columns of Infiltration and Effusion are bright in nearly every row: they come with almost
+# everything. The figure is not symmetric, as by hand. The strongest pairs:
 
 # %%
 strongest = pairs.stack().nlargest(4).round(1)
@@ -162,7 +169,9 @@ strongest.rename_axis(["images with", "also have"]).reset_index(name="share (%)"
 
 # %% [markdown]
 # Which findings go together is something a network can learn instead of the finding itself. It may
-# call pneumonia where it sees edema, and be right often enough.
+# say pneumonia where it sees edema, and be right far more often than by chance. And the words
+# overlap: [infiltration](../docs/glossary.md#infiltration) describes a shadow,
+# [pneumonia](../docs/glossary.md#pneumonia) is a diagnosis, and reports use both for the same picture.
 
 # %% [markdown]
 # ### How many images has a patient?
@@ -178,15 +187,18 @@ show(plots.plot_frequencies(per_patient, xlabel="images of one patient", ylabel=
 print(f"mean {per_patient.mean():.2f}, median {per_patient.median():.0f}, most {per_patient.max()}")
 
 # %% [markdown]
-# So images are not independent. A test image of a patient who is also in training is a half-known
+# The points fall all the way: most patients have one image or two, a few have more than a hundred. So
+# images are not independent. A test image of a patient who is also in training is a half-known
 # image. That is why this course splits **by patient**, and why notebook 03 measures what happens
 # otherwise.
 
 # %% [markdown]
 # ### The view goes with the illness
 #
-# A patient who can stand is X-rayed from behind (PA). One who lies in bed is X-rayed from the
-# front (AP). Watch how far the share of AP views strays from that of all images, the dashed line.
+# A patient who can stand turns the chest to the detector, and the X-rays come from behind
+# ([PA](../docs/glossary.md#pa-view), from posterior to anterior). For one who cannot stand, often in
+# bed, they come from the front ([AP](../docs/glossary.md#ap-view)), and the heart looks larger than it
+# is. Watch how far the share of AP views strays from that of all images, the dashed line.
 
 # %%
 is_ap = (real_nih["view"] == "AP").to_numpy()
@@ -197,8 +209,10 @@ xlabel = "AP views among the images with the label (%)"
 show(data_plots.plot_dots(ap_share, xlabel=xlabel, reference=average))
 
 # %% [markdown]
-# Edema is seen almost only on AP views. A network can score well on edema by recognizing the bed.
-# Such a shortcut is no knowledge of edema. How strong is it? Compare the two views:
+# Most images labeled Edema are AP views: whoever has it is often too ill to stand. Fibrosis and
+# Hernia, at the other end, are mostly on PA views. A network can score well on edema by recognizing a
+# picture taken in bed. Such a [shortcut](../docs/glossary.md#shortcut) is no knowledge of edema. How
+# strong is it? Compare the two views:
 
 # %%
 edema = labels["Edema"].to_numpy()
@@ -207,10 +221,14 @@ print(f"AP: {is_ap.sum():,} images, PA: {(~is_ap).sum():,}.")
 print(f"Edema is {times:.0f} times as frequent on AP views as on PA views.")
 
 # %% [markdown]
-# Keep it in mind when a heatmap lights up in a corner, where 'PORTABLE' is burnt in.
+# Keep it in mind when a heatmap of notebook 05 lights up in a corner, where a word such as 'PORTABLE'
+# may be burnt into the image.
 
 # %% [markdown]
 # ### How old are the patients?
+#
+# The figure counts images, so a patient with many images counts many times. Does the age go with the
+# view?
 
 # %%
 ages = {view: real_nih.loc[real_nih["view"] == view, "age"] for view in ("PA", "AP")}
@@ -221,8 +239,8 @@ print(real_nih.attrs["accounting"])
 print(f"median age {real_nih['age'].median():.0f}, under 16: {(real_nih['age'] < 16).mean():.1%}")
 
 # %% [markdown]
-# Both views have about the same ages, children among them. The reader sets aside ages that cannot be
-# true and counts them. In this edition of the table there are none left.
+# Both views have about the same ages, children among them. `nih.read_entries` sets aside ages that
+# cannot be true and counts them. In this edition of the table there are none left.
 
 # %% [markdown]
 # ### Are the labels right?
@@ -231,8 +249,12 @@ print(f"median age {real_nih['age'].median():.0f}, under 16: {(real_nih['age'] <
 # looked again ([Majkowska et al. 2020](https://doi.org/10.1148/radiol.2019191293)). Two questions,
 # for each finding:
 #
-# - Of the images **labeled** with it, on how many was it **seen**? (positive predictive value, PPV)
-# - Of the images on which it was **seen**, how many were **labeled**? (sensitivity)
+# - Of the images **labeled** with it, on how many was it **seen**? (positive predictive value,
+#   [PPV](../docs/glossary.md#ppv))
+# - Of the images on which it was **seen**, how many were **labeled**?
+#   ([sensitivity](../docs/glossary.md#sensitivity-recall))
+#
+# Of the four things that the radiologists looked for, two have a label of the same meaning in NIH.
 
 # %%
 rereads = nih.read_rereads(packaged_table("google2019"))
@@ -241,8 +263,11 @@ noise.round(3)
 
 # %% [markdown]
 # Fewer than half of the images labeled Pneumothorax show one, and fewer than half of those that
-# show one are labeled. What did the radiologists see on the images of each label? Look at the last
-# row of the next figure: the images labeled 'No Finding'.
+# show one are labeled. The two shares are equal because as many were labeled as seen; they were other
+# images. What did the radiologists see on the images of each label? Look at the last row of the next
+# figure: the images labeled 'No Finding'.
+# [Airspace opacity](../docs/glossary.md#airspace-opacity) means that something other than air
+# fills a part of the lung: fluid, pus, blood. It covers several labels of NIH.
 
 # %%
 seen = exploration.reread_shares(labels, rereads)
@@ -255,8 +280,10 @@ print(f"{len(rereads):,} images were looked at again, {healthy.sum():,} of them 
 print(f"{missed:.0%} of those carry at least one of the four findings.")
 
 # %% [markdown]
-# 'No Finding' does not mean healthy. It means that the program found none of its words. The images
-# that were looked at again are no random sample, so the shares may differ elsewhere.
+# On the images of nearly every label, and on those labeled 'No Finding' too, airspace opacity was
+# seen more often than the other three. ['No Finding'](../docs/glossary.md#no-finding) does not mean
+# healthy. It means that the program found none of its words. The images that were looked at again are
+# no random sample, so the shares may differ elsewhere.
 
 # %%
 found = [*noise.loc["Pneumothorax", ["ppv", "sensitivity"]]]
@@ -269,8 +296,9 @@ claim(
 )
 
 # %% [markdown]
-# A model that agreed with these labels perfectly would be wrong about every second pneumothorax.
-# So a score against them says how well a model imitates the labels, and no more.
+# A model that agreed with these labels perfectly would be wrong more often than right where it says
+# pneumothorax, and would miss more than half of them. So a score against the labels says how well a
+# model imitates the labels, and no more.
 
 # %% [markdown]
 # ### Exercises
@@ -307,7 +335,8 @@ quiz("1.A")
 # %% [markdown]
 # ## The real VinDr table
 #
-# Three radiologists read each image. Each drew boxes, or said 'No finding'.
+# Three radiologists read each image; the course calls them [readers](../docs/glossary.md#reader).
+# Each drew boxes, or said 'No finding'.
 
 # %%
 real_vindr = vindr.read_readings(packaged_table("vinbigdata"))
@@ -322,8 +351,9 @@ print(
 )
 
 # %% [markdown]
-# Most of these images are normal. The paper's detector is trained and scored on the abnormal ones
-# alone, so what it does on a normal image is never measured there.
+# Most of these images are normal, in the sense that no reader drew a box. The paper's detector is
+# trained and scored on the abnormal ones alone, so what it does on a normal image is never measured
+# there.
 #
 # ### Which findings have boxes?
 
@@ -333,16 +363,19 @@ how_many = pd.DataFrame({"boxes": by_label.size(), "images": by_label.nunique()}
 show(data_plots.plot_dots(how_many, xlabel="number (log scale)", log=True))
 
 # %% [markdown]
-# Compare with the NIH figure above. The two data sets name other findings, and share only some.
-# Here the most frequent are an enlarged aorta and an enlarged heart.
+# The most frequent boxes are those of an enlarged aorta and an enlarged heart, the rarest those of a
+# pneumothorax. Compare with the NIH figure above: the two data sets list different findings. Which
+# names are in both, letter by letter?
 
 # %%
 both = set(vindr.CLASSES) & {name.replace("_", " ") for name in nih.LABELS}
 print(f"The same name in both: {', '.join(sorted(both))}")
 
 # %% [markdown]
-# 'Nodule/Mass' here is two labels there, and 'Infiltration' is a word that one radiologist uses
-# where another says 'consolidation'. Even the shared names do not promise a shared meaning.
+# By meaning there are more. NIH's Effusion is called Pleural effusion here, Fibrosis is called
+# Pulmonary fibrosis, Pleural_Thickening is Pleural thickening but for a capital, and 'Nodule/Mass'
+# here is two labels there. And a shared name is no shared meaning: 'Infiltration' is a word that one
+# radiologist uses where another says [consolidation](../docs/glossary.md#consolidation).
 
 # %% [markdown]
 # ### How large is a finding?
@@ -358,7 +391,7 @@ print(f"99.5% of the boxes end before x = {frame_xy[0]:.0f} and before y = {fram
 
 # %% [markdown]
 # **An assumption for what follows:** every image is taken to be that large. The real ones are
-# larger and smaller, so the next figures are a little blurred, and exact for no single image.
+# larger and smaller, so the next figures hold on the whole, and are exact for no single image.
 #
 # The next figure shows the shorter side of the boxes: the median (stroke), the middle half (box) and
 # the middle 90% (whiskers).
@@ -370,8 +403,9 @@ side = "shorter side of the box (% of the image, log scale)"
 show(data_plots.plot_spread(percent, real_vindr.boxes["label"], xlabel=side))
 
 # %% [markdown]
-# Boxes of one finding differ too: some whiskers reach over a power of ten. And from finding to
-# finding?
+# The largest boxes are those of pneumothorax and of [ILD](../docs/glossary.md#ild), the smallest those
+# of nodules. Boxes of one finding differ too: some whiskers reach over a power of ten. How far apart
+# are the findings in area?
 
 # %%
 corners = real_vindr.boxes[["x_min", "y_min", "x_max", "y_max"]].to_numpy()
@@ -399,9 +433,9 @@ lost = 100 * pd.DataFrame(at).groupby(real_vindr.boxes["label"]).mean()
 show(data_plots.plot_dots(lost, xlabel="boxes with a short side under 8 px (%)"))
 
 # %% [markdown]
-# At 224 pixels more than half of the nodules shrink to a few dots, and much of the calcification and the pleural
-# thickening with them. At 640 pixels little is lost. How much does the assumed size matter? Let it
-# be a tenth smaller or larger:
+# At 224 pixels more than half of the nodules' boxes are that small, and many of those of calcification
+# and of pleural thickening. At 640 pixels far less is lost. How much does the assumed size matter?
+# Let it be a tenth smaller or larger:
 
 # %%
 nodules = real_vindr.boxes.query("label == 'Nodule/Mass'")
@@ -436,9 +470,18 @@ show(data_plots.plot_places(real_vindr.boxes, frame_xy=frame_xy), colors=96)
 
 # %% [markdown]
 # The heart and the aorta have one place each: no other finding has so small a spot that so many of
-# its boxes cover. Pleural effusions lie at the bases, fibrosis and thickening at the apices, nodules
-# anywhere in the lungs, so that no place is covered by many of them. A detector may lean on these places. At
-# another hospital, where images are cropped otherwise, they shift.
+# its boxes cover. Pleural effusions lie at the [bases](../docs/glossary.md#base-of-the-lung), pleural
+# thickening at the [apices](../docs/glossary.md#apex-apices), fibrosis in the upper lungs, calcifications
+# most often where the aorta is. Nodules lie anywhere in the lungs, so that no place is covered by many
+# of them. Most maps of the lungs are brighter on the left, the patient's right; the table does not say
+# why.
+#
+# A radiologist may be surprised, because the fibrosis of many lung diseases is seen first at the
+# bases. In this table the word stands mostly for shadows in the upper lungs, and the table does not
+# say of which disease.
+#
+# A detector may lean on these places. At another hospital, where images are cropped otherwise, they
+# shift.
 
 # %% [markdown]
 # ### Who drew the boxes?
@@ -462,7 +505,7 @@ print(f"{(readers['boxes'] == 0).sum()} of {len(readers)} readers drew none")
 
 # %% [markdown]
 # Suppose somebody never looks at the image and is told only who read it. The rule: call the image
-# abnormal where these three did.
+# abnormal if these three were its readers, whatever they said about it.
 
 # %%
 rule = exploration.read_by_all(real_vindr, top_names)
@@ -484,8 +527,8 @@ claim(
 # ## Three readers, one truth
 #
 # Two readers may draw the same finding a little differently. A detector needs one box. The
-# **intersection over union** (IoU) says how well two boxes agree: the area they share, divided by
-# the area they cover together. Three readers drew one box each:
+# **intersection over union** ([IoU](../docs/glossary.md#iou)) says how well two boxes agree: the area
+# they share, divided by the area they cover together. Three readers drew one box each:
 
 # %%
 drawn = np.array([[10, 10, 50, 50], [14, 12, 54, 50], [60, 60, 90, 90]], dtype=float)
@@ -494,16 +537,17 @@ together = 40 * 40 + 40 * 38 - shared
 print(f"IoU of the first two: {shared} / {together} = {shared / together:.2f}")
 
 # %% [markdown]
-# The first two overlap by more than half; the third lies alone. **Weighted box fusion** replaces
-# boxes that overlap so much by their mean.
+# The IoU of the first two is above 0.5, the threshold here; the third lies alone.
+# [**Weighted box fusion**](../docs/glossary.md#weighted-box-fusion) replaces boxes that overlap so much
+# by their mean.
 
 # %%
 fused, n_readers, _ = consensus.weighted_box_fusion(drawn, np.array(["R8", "R9", "R10"]))
 pd.DataFrame(fused, columns=["x_min", "y_min", "x_max", "y_max"]).assign(readers=n_readers)
 
 # %% [markdown]
-# The first two became one: their mean. The third stayed, with one reader behind it. This is what
-# the paper's data went through. Now all real boxes:
+# The first two became one, the second row: their mean, with two readers behind it. The third stayed,
+# with one reader. This is what the paper's data went through. Now all real boxes:
 
 # %%
 real_fused = consensus.fuse_readings(real_vindr.boxes)
@@ -527,9 +571,9 @@ opinions = pd.DataFrame({"agreement of two readers (F1)": agreement, "on one rea
 show(data_plots.plot_dots(opinions, xlabel="percent"))
 
 # %% [markdown]
-# Large organs find agreement. Small or diffuse findings do not, and there the truth is mostly one
-# person's. No detector can be expected to agree with the readers more than they agree with each
-# other.
+# On an enlarged heart or aorta the readers agree well, on a pneumothorax about half of the time. On
+# small or diffuse findings they do not, and there the truth is mostly one person's. So no detector,
+# however good, can be expected to score 100% against such boxes.
 
 # %% [markdown]
 # ### Exercises
@@ -567,6 +611,10 @@ pictures = [nih.read_image(nih_files[image_id]) for image_id in sick["image_id"]
 show(plots.show_images(pictures, sick["findings"].tolist(), width=1.55))
 
 # %% [markdown]
+# In the demo, the consolidation and the pneumonia are plain to see, as white areas where the lung
+# should be dark. The infiltration and the nodule are not. A radiologist might read the first image as
+# an effusion instead: it is white down to the chest wall, and the edge of the diaphragm is lost.
+#
 # Each image carries one label. Some labels are wrong, as you saw above; in the demo they are wrong
 # on purpose, as often as measured where that is known.
 
@@ -582,7 +630,9 @@ pictures = [nih.read_image(nih_files[image_id]) for image_id in same["image_id"]
 show(plots.show_images(pictures, same["view"].tolist(), width=1.55))
 
 # %% [markdown]
-# The anatomy stays: lungs, heart, spine. Exposure, position and devices change. A network can
+# The anatomy stays: the shape of lungs and heart, the spine. View, exposure and position change, and
+# so does the illness: in the demo, a lung has collapsed beside air in the third image
+# ([pneumothorax](../docs/glossary.md#pneumothorax)), and the fourth has round shadows. A network can
 # learn to recognize the person.
 
 # %% [markdown]
@@ -617,8 +667,8 @@ for name, rows in parts.items():
 # %% [markdown]
 # ## The pictures: VinDr
 #
-# VinDr's files are DICOM, the format of hospitals. Where your data has no VinDr folder, the next
-# cells say so and go on.
+# VinDr's files are [DICOM](../docs/glossary.md#dicom), the format of hospitals. Where your data has no
+# VinDr folder, the next cells say so and go on.
 
 # %%
 vindr_data = load_vindr(settings) if settings.vindr else None
@@ -631,8 +681,9 @@ else:
 # ### From stored values to a picture, step by step
 #
 # A DICOM file stores whole numbers and says what they mean. Its **Photometric Interpretation** tells
-# the direction: with MONOCHROME2 a large number means bright, with MONOCHROME1 it means dark. Its
-# **window** tells which numbers to show. Files differ in both. How many are of which kind here?
+# the direction: with [MONOCHROME2](../docs/glossary.md#monochrome1-monochrome2) a large number means
+# bright, with MONOCHROME1 it means dark. Its [**window**](../docs/glossary.md#window) tells which
+# numbers to show. Files differ in both. How many are of which kind here?
 
 # %%
 vindr_files = vindr.find_images(settings.vindr) if settings.vindr else {}
@@ -679,9 +730,9 @@ if inverted:
 show(figure, colors=96) if inverted else None
 
 # %% [markdown]
-# The first three look like negatives: the lungs are bright. Only the last step makes them dark, as
-# the convention is: air lets X-rays pass. The window brought all values into 0 to 1. `read_dicom`
-# does the same in one call, and lists what it did.
+# The first three look inverted: the lungs are bright. Only the last step makes them dark, as on film,
+# which turns dark where X-rays pass, and through air they pass. The window brought all values into 0
+# to 1. `read_dicom` does the same in one call, and lists what it did.
 
 # %%
 if inverted:
@@ -705,7 +756,8 @@ show(plots.show_images(pair, titles, columns=2, width=1.9)) if inverted else Non
 
 # %% [markdown]
 # On the left, air is bright and bone is dark. If that happens to some of the files, a network sees
-# negatives among positives, and nothing tells you.
+# inverted images among the others, and nothing tells you. A radiologist would notice at once: some
+# even invert an image on purpose, to look at ribs or lines.
 #
 # Second, a file without a window. We take the window out of the same file, and try three ways to do
 # without: the full range of the bits, the smallest to the largest value, and the percentiles that
@@ -738,8 +790,9 @@ if inverted:
 show(figure) if inverted else None
 
 # %% [markdown]
-# The same file, four pictures. By the range of the bits, the gray depends on how many bits the
-# machine happened to store. The next two look alike here. Now two of the pixels break: one is stuck
+# The same file, four pictures. By the range of the bits the picture is the flattest, and its gray
+# depends on how many bits the machine happened to store. The next two look alike here. Now two of the
+# pixels break: one is stuck
 # at 0, the other at the largest number that the bits allow. The contrast (the standard deviation of
 # the gray values) before and after:
 
@@ -793,12 +846,12 @@ if vindr_data is not None:
 show(figure, colors=96) if vindr_data is not None else None
 
 # %% [markdown]
-# Where several frames lie close together on the left, there is one on the right: their mean.
+# Where several boxes lie close together on the left, there is one on the right: their mean.
 
 # %% [markdown]
 # ### A nodule at 640 and at 224 pixels
 #
-# The table told how many nodules shrink to a few dots. What does that look like? We take a nodule of
+# The table told how many nodules shrink to a few pixels. What does that look like? We take a nodule of
 # median size, of those that two readers agree on, and cut out its surroundings after the image was
 # scaled. An image smaller than 640 pixels, as in the demo, is left as it is, and shrunk in the ratio
 # of 224 to 640.
@@ -819,8 +872,8 @@ if vindr_data is not None:
 show(figure) if vindr_data is not None else None
 
 # %% [markdown]
-# On the right a handful of dots is left of the nodule, and its round edge is gone. No network gets
-# back what is not in its input.
+# On the left the nodule is a bright spot in the middle, in the demo over a rib. On the right a handful
+# of pixels is left of it, and its edge is gone. No network gets back what is not in its input.
 
 # %% [markdown]
 # ## Two sites, two looks
@@ -836,17 +889,21 @@ means = [np.mean(pixels, axis=0) / 255 for pixels in sites.values()]
 show(plots.show_images(means, list(sites), columns=2, width=2))
 
 # %% [markdown]
-# Borders and position differ. They would make it too easy to tell the sites apart, so from here on
-# only the middle of each picture counts. How often does each gray value occur in it?
+# Borders and position differ: in the demo, VinDr's mean picture ends in a dark band at one side. That
+# would make it too easy to tell the sites apart, so from here on only the middle of each picture
+# counts. How often does each gray value occur in it?
 
 # %%
 looks = {site: exploration.center(pixels) for site, pixels in sites.items()}
 show(plots.plot_gray_values(looks))
 
 # %% [markdown]
-# The curves differ: each site's machines and processing leave their own look. How far could a model
-# tell the sites apart by that alone? It gets 16 numbers for each picture: the shares of 16 steps of
-# gray. No shape, no place. Guessing is right for half of the pictures.
+# The curves differ: VinDr's pictures have more of the darkest and of the brightest gray. Each site's
+# machines and processing leave their own look. In the demo, the program gave each site its look; so
+# this part shows how to measure such a difference, and not how large it is between the real sites.
+#
+# How far could a model tell the sites apart by that alone? It gets 16 numbers for each picture: the
+# shares of 16 steps of gray. No shape, no place. Guessing is right for half of the pictures.
 
 # %%
 accuracy = 0.5
@@ -863,9 +920,10 @@ if vindr_data is not None:
 # %% [markdown]
 # ## How the demo data was made
 #
-# The demo's radiographs come from a program, `cxr_helpers/phantom.py`, and it works as an X-ray
-# machine does. It draws a patient, then how the image is taken, and puts a finding into it: here
-# fluid at the base of the left lung (`side` 1), with its size in centimeters.
+# The demo's radiographs come from a program, a [phantom](../docs/glossary.md#phantom) in
+# `cxr_helpers/phantom.py`, that follows the steps of an X-ray machine. It draws a patient, then how
+# the image is taken, and puts a finding into it: here fluid at the base of the patient's left lung
+# (`side` 1, on the right of the picture), with its size in centimeters.
 
 # %%
 patient = phantom.draw_patient(3, 10, sex="M", age=60)
@@ -876,9 +934,10 @@ effusion = phantom.Lesion("Pleural effusion", **place, severity=0.9, seed=1)
 
 # %% [markdown]
 # From that follow **maps of thickness**: how many centimeters of soft tissue, lung and bone lie in
-# the way of each ray. The beam grows weaker with each centimeter (the law of Beer and Lambert), and
-# scatter and noise are added. That is the signal. Its logarithm, sharpened and windowed as a site
-# would, is the picture.
+# the way of each ray. The beam grows weaker with each centimeter
+# ([attenuation](../docs/glossary.md#attenuation), by the law of Beer and Lambert), and scatter and
+# noise are added. That is the signal. Its logarithm, sharpened and windowed as a site would, is the
+# picture.
 
 # %%
 image = phantom.render(patient, taken, (effusion,), keep_maps=True)
@@ -902,8 +961,10 @@ figure = plots.show_images([m.pixels for m in made], list(views), width=1.7, box
 show(figure, colors=96)
 
 # %% [markdown]
-# The program knows where the fluid is, because it put it there: the box is measured on what the
-# finding changed. The two sites show one and the same patient, and still the pictures differ.
+# In both pictures with the effusion, fluid hides the lower left lung and the edge of the diaphragm; the
+# box is around it. The program knows where the fluid is, because it put it there: the box is measured
+# on what the finding changed. The two sites show one and the same patient, and still the pictures
+# differ.
 #
 # What of all this is real?
 #
@@ -913,7 +974,7 @@ show(figure, colors=96)
 # | Numbers | how often each finding occurs, how large it is and how far readers agree follow the real tables; so does how often labels are wrong, for the findings where that is known | the patients; the share of wrong labels of all other findings |
 # | Anatomy | lung outlines vary as in real masks | ribs, vessels and organs are plausible shapes, not measured ones |
 # | Physics | attenuation, scatter, noise and blur exist | one energy of the beam, and a simple law for scatter |
-# | Findings | place, size and kind of shadow | an illness: no cause, no course, no mixture with others |
+# | Findings | place, size and kind of shadow | an illness: no cause, no course, no effect of one on another |
 #
 # **No clinical conclusion may be drawn from the demo.** That a model finds an effusion in it means
 # that the model can find this program's effusions. What the demo can show is how the methods work,
@@ -938,14 +999,15 @@ pd.DataFrame(both_sets, index=["NIH", "VinDr"]).T
 
 # %% [markdown]
 # - The **labels** mean different things: words in a report there, boxes by radiologists here.
-# - The **findings** are others: few names are shared, and what leads one list is rare or missing in
-#   the other.
-# - The **patients** differ: how many are ill, how many lie in bed.
-# - The **gray values** differ, so much that they name the site.
+# - The **findings** are different: few names are shared, and what leads one list is rare or missing
+#   in the other.
+# - The **patients** may differ: how many are called ill does, and how many were X-rayed in bed is not
+#   told for VinDr.
+# - The **gray values** differ, in the demo so much that they name the site.
 #
-# Of these, more training on one side mends none. The paper's answer is to learn first from the
-# pictures of one side *without* its labels, and to take only the features to the other side.
-# Whether that helps is the question of the next notebooks.
+# More training on one side mends none of this. The paper's answer is to learn first from the pictures
+# of one side *without* its labels, and to take only the features to the other side. Whether that
+# helps is the question of the next notebooks.
 
 # %%
 results.add(
@@ -987,7 +1049,7 @@ check("1.6", ap_by_decade)
 #
 # - How many images, patients and findings there are: two large data sets with few names in common.
 # - Labels from reports are wrong about every second pneumothorax; fusion turns three readers' boxes
-#   into one truth, most of it the word of one reader.
+#   into one truth, the [consensus](../docs/glossary.md#consensus), most of it the word of one reader.
 # - Findings differ widely in area, have their places, and small ones vanish at 224 pixels.
 # - A DICOM value becomes a picture in named steps; MONOCHROME1 and a missing window are the traps.
 # - A model trained on one will stumble on the other: over labels, findings, patients and gray.
@@ -998,7 +1060,7 @@ check("1.6", ap_by_decade)
 # 2. A detector reaches a higher F1 against the fused boxes than two readers reach with each other.
 #    Is it better than a radiologist?
 # 3. Set the IoU of the fusion to 0.4. Do you expect more boxes or fewer?
-# 4. With the PPV and the sensitivity of Pneumothorax above: which AUC could a perfect reader of
+# 4. With the PPV and the sensitivity of Pneumothorax above: which AUROC could a perfect reader of
 #    images reach against these labels at most? What else would you need to know?
 #
 # Go on with [02 barlow_twins_pretraining](02_barlow_twins_pretraining.ipynb).

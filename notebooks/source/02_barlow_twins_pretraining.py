@@ -12,8 +12,13 @@
 # **The question: what can be learned without labels?**
 #
 # Take one radiograph. Crop it, change its contrast, blur it a little. It still shows the same
-# patient. Two such views of one image should give the same features; that is one half of Barlow
-# Twins. The other half: no two features should say the same thing. No label is needed for either.
+# patient. A network turns each such [view](../docs/glossary.md#view) into a row of numbers, its
+# [features](../docs/glossary.md#feature). Two views of one image should give the same features; that is one half of
+# [Barlow Twins](../docs/glossary.md#barlow-twins). The other half: no two features should say the same
+# thing. No label is needed for either.
+#
+# Mind the word: to a radiologist a view is PA or AP. Here, 'view A' and 'view B' are two changed copies
+# of one image, whatever its projection.
 #
 # ## What you will learn
 #
@@ -26,7 +31,8 @@
 # - Whether it matters what the images show.
 #
 # **Time and memory:** the [README](../README.md) lists both, as measured on two cores. The real run
-# below takes about half of the time, the two labs most of the rest.
+# below takes about half of the time, the two labs most of the rest. Where `runs/` holds a finished
+# real run of the same data and settings, it is read from there.
 
 # %%
 from dataclasses import replace
@@ -61,9 +67,12 @@ z_b = torch.tensor([[1.0, 1.0, 3.0], [1.0, 1.0, 0.0], [-1.0, -1.0, 2.0], [-1.0, 
 
 # %% [markdown]
 # Feature 1 is the same in both views: good. Feature 2 is a copy of feature 1: wasted. Feature 3
-# changes from view to view. The **cross-correlation matrix** shows all three at once. Its entry in
+# changes from view to view. The
+# [**cross-correlation matrix**](../docs/glossary.md#cross-correlation-matrix) shows all three at once.
+# Its entry in
 # row i and column j is the correlation, over the images, of feature i in view A with feature j in
-# view B. Look for the good feature, the copy and the unsteady one.
+# view B: 1 where they go together, 0 where they have nothing in common, -1 where they are opposite.
+# Look for the good feature, the copy and the unsteady one.
 
 # %%
 c = barlow.cross_correlation(z_a, z_b)
@@ -75,7 +84,8 @@ pd.DataFrame(c.numpy(), index=["A1", "A2", "A3"], columns=["B1", "B2", "B3"]).ro
 
 # %% [markdown]
 # The first two diagonal entries are 1: steady. The entries A1-B2 and A2-B1 are also 1: a copy. The
-# third diagonal entry is far from 1: unsteady.
+# third diagonal entry is far from 1: unsteady. That A3 also goes a little against B1 and B2 is chance;
+# over four images it is not rare.
 #
 # The aim is the identity matrix: ones on the diagonal, zeros elsewhere. The loss is the distance to
 # it:
@@ -83,16 +93,24 @@ pd.DataFrame(c.numpy(), index=["A1", "A2", "A3"], columns=["B1", "B2", "B3"]).ro
 # $$\mathcal{L} = \underbrace{\sum_i (1 - c_{ii})^2}_{\text{invariance}} +
 # \lambda \underbrace{\sum_i \sum_{j \ne i} c_{ij}^2}_{\text{redundancy}}$$
 #
-# The weight $\lambda$ is small, because there are many more entries off the diagonal than on it.
+# The [invariance](../docs/glossary.md#invariance-term) term looks at the diagonal, the
+# [redundancy](../docs/glossary.md#redundancy-term) term at all the rest. The weight $\lambda$ is small,
+# because there are many more entries off the diagonal than on it. It differs between the demo and the
+# paper's code, as does the number of outputs; the [ledger](../docs/ledger.md) has the code's.
 
 # %%
 invariance, redundancy = barlow.loss_terms(c)
 print(f"invariance {invariance:.3f}, redundancy {redundancy:.3f}")
 
 # %% [markdown]
+# All of the invariance term comes from feature 3, as $(1 + 0.8)^2$. Of the redundancy term, 1 each comes
+# from A1-B2 and A2-B1, and 0.2 each from A3-B1 and A3-B2.
+#
 # ## The loss in ten lines of torch
 #
-# Standardize each feature over the batch, multiply, divide by the number of images.
+# Standardize each feature over the batch, multiply, divide by the number of images. In the comments, B
+# is the number of images in a batch and **D the number of features that enter the loss**. D comes
+# back all through this notebook.
 
 
 # %%
@@ -135,9 +153,9 @@ for width in (32, 128, 512):
 #
 # ### What does each term pull at?
 #
-# Take 24 images. The arrows show where a gradient step on one term alone would move each output.
-# Left: a noisy feature in both views. Right: two features that nearly copy each other, in one view,
-# where the other view is the same. Look at how the arrows stand to the gray line.
+# Take 24 images, one point each. The arrows show where a gradient step on one term alone would move
+# each point. Left: one feature, in view A and in view B; it is noisy. Right: two features of view A
+# that nearly copy each other, while view B is held still. Look at how the arrows stand to the gray line.
 
 # %%
 steady = torch.randn(24, 1, generator=generator)
@@ -161,8 +179,9 @@ pretraining_plots.plot_pull(panels, axes)
 plt.show()
 
 # %% [markdown]
-# Invariance pulls the two views of an image together, onto the line. Redundancy moves the points
-# away from the line, so that knowing feature 1 no longer tells feature 2.
+# On the left most arrows point to the line: invariance pulls the two views of an image together. On
+# the right they point away from it: redundancy spreads the points, so that knowing feature 1 no longer
+# tells feature 2.
 
 # %%
 step = 0.05
@@ -197,8 +216,9 @@ quiz("2.A")
 # ## The views
 #
 # What may change between two views of a radiograph? Position, size, exposure, sharpness. What may
-# not: the finding must stay in view. Here is one radiograph under each augmentation of the paper's
-# recipe alone. Look for those that change nothing.
+# not: the finding must stay in the picture. Here is one radiograph under each
+# [augmentation](../docs/glossary.md#augmentation) of the paper's recipe alone. Look for those that
+# change nothing, and for those that no X-ray machine would make.
 
 # %%
 data = load_nih(settings)
@@ -211,8 +231,10 @@ plt.show()
 print("on a gray image these do nothing:", views.no_effect_on_gray(picture, "paper", 96))
 
 # %% [markdown]
-# Saturation, hue and grayscale are made for color photographs. The paper's recipe has them, and on
-# radiographs they do nothing. So the demo's recipe leaves them out.
+# Saturation, hue and grayscale change nothing here, because they are made for color photographs. The
+# crop leaves a shoulder and a corner of a lung; solarization turns the brightest parts dark, as no
+# radiograph looks. The paper's recipe has them all. The demo's leaves out the three that do nothing,
+# and solarizes rarely.
 #
 # The crop matters more. The paper's may take as little as 8% of the image. If a finding is in view
 # A and not in view B, the loss asks the network to ignore it. How often is at least half of a
@@ -239,7 +261,8 @@ for name in ("paper", "demo"):
     print(f"{name}: crops of {scale:.0%} or more, in both views {seen_in_both(scale):.0%}")
 
 # %% [markdown]
-# With the paper's crops nearly half of the pairs lose a finding. With the demo's hardly any does.
+# With the paper's crops, nearly half of the pairs lose most of a finding in one view at least. With the
+# demo's hardly any does.
 
 # %%
 first, second = views.recipe(preset.views)
@@ -262,7 +285,8 @@ plt.show()
 
 # %% [markdown]
 # Some views are flipped, so the heart may lie on the wrong side. Some are darker, flatter or
-# blurred.
+# blurred. A radiologist would take a flipped image for a mistake or, rarely, for a patient whose heart
+# lies on the right; the network is told that it makes no difference.
 
 # %% [markdown]
 # ### Exercise: what both views hold
@@ -281,8 +305,9 @@ check("2.2", share_in_both)
 # %% [markdown]
 # ## The network before training
 #
-# A ResNet gives each image its features. A small network behind it, the **projector**, turns them
-# into the outputs that enter the loss. After training the projector is thrown away.
+# A ResNet, the [backbone](../docs/glossary.md#backbone), gives each image its features. A small network
+# behind it, the [**projector**](../docs/glossary.md#projector), turns them into the outputs that enter
+# the loss: the last of its widths is D. After training the projector is thrown away.
 
 # %%
 before = barlow.build_backbone(preset.arch, seed=settings.seed)
@@ -292,8 +317,10 @@ print(f"{preset.arch}: {barlow.feature_count(before)} features; projector {prese
 # ## The real run
 #
 # The next cell pretrains with lightly's loss and projector, under PyTorch Lightning. Only the
-# training part is used, and no label of it. In JupyterLab a bar shows how far it is. Were it
-# killed, the same cell would go on from the last checkpoint and end with the same weights.
+# training part is used, and no label of it. In JupyterLab a bar shows how far it is. This is the cell
+# to wait for: until it ends, the notebook answers no other cell, but you can read on, and the stored
+# figures below show what to expect. Were it killed, the same cell would go on from the last
+# [checkpoint](../docs/glossary.md#checkpoint) and end with the same weights.
 
 # %% tags=["nbval-ignore-output"]
 path = pretraining.pretrain(settings, data, seed=settings.seed)
@@ -307,8 +334,11 @@ print("The log has one row for each epoch, and one from before training.")
 # %% [markdown]
 # Every few epochs the run also measured itself on validation patients, whom it never trained on.
 # Look for these: the loss falls from about D. The mean of the diagonal rises towards 1, on new
-# patients nearly as far as in training. The mean off the diagonal ends low. The features spread
-# out. Then look at the k-NN scores: do they rise as the loss falls?
+# patients nearly as far as in training. The mean off the diagonal (without its sign) ends low. The
+# features spread out: the **spread** is 0 where all images have the same features, and near 1 where
+# they point in all directions. The **effective rank** says how many directions they use. Then look
+# at the k-NN scores, in which the most similar images vote (more below): do they rise as the loss
+# falls?
 
 # %%
 panels = {
@@ -326,14 +356,15 @@ pretraining_plots.plot_log(log, panels)
 plt.show()
 
 # %% [markdown]
-# A falling loss is not a rising score. On the demo, k-NN tells AP from PA from the start: random
-# filters see brightness and zoom. And for findings the few validation patients give a curve that
-# is mostly noise. The effective rank is an alarm for collapse, not a score: it may move a little
-# either way, and must not drop to a few.
+# The loss falls, the diagonal rises, the features spread out; the k-NN scores hardly follow. A falling
+# loss is not a rising score. On the demo, k-NN tells AP from PA from the start: random filters see
+# brightness and zoom. And for findings the few validation patients give a curve that is mostly noise.
+# The effective rank is an alarm for [collapse](../docs/glossary.md#collapse), not a score: it may move
+# a little either way, and must not drop to a few.
 #
 # The curve off the diagonal has a floor. The correlation of two *independent* features over N
-# images is not 0; its mean size is about $\sqrt{2 / (\pi N)}$. One batch cannot show less, however
-# good the outputs are.
+# images is not 0; its mean size is about $\sqrt{2 / (\pi N)}$. So much is left even where the outputs
+# have nothing in common.
 
 # %%
 counts = {"a training batch": preset.batch_size, "validation": len(data.rows("val"))}
@@ -383,9 +414,10 @@ check("2.3", batch_for_floor)
 # %% [markdown]
 # ## Did the features learn anything?
 #
-# A test without any training: find the nearest images in feature space, and let their labels vote.
-# The score is the AUROC: 0.5 is chance, 1 is perfect. The baseline is the same network with random
-# weights. It is a real baseline: even random filters react to size, brightness and edges.
+# A test without any training: find the nearest images in feature space, and let their labels vote
+# ([k-NN](../docs/glossary.md#k-nn)). The score is the [AUROC](../docs/glossary.md#auroc): 0.5 is
+# chance, 1 is perfect. The baseline is the same network with random weights. It is a real baseline:
+# even random filters react to size, brightness and edges.
 
 # %%
 after, _ = pretraining.arm_backbone(settings, "pretrained", seed=settings.seed)
@@ -397,8 +429,8 @@ features = {
 # %% [markdown]
 # ### What nobody told them
 #
-# Was the patient X-rayed from the front (AP) or from behind (PA)? Is it a woman? The table of the
-# images says so; pretraining never saw it. Are two images of the same patient?
+# Was the patient X-rayed from the front (AP) or from behind (PA)? Is the patient female? Are two images
+# of the same patient? The table of the images says so; pretraining never saw it.
 
 # %%
 test, patients = data.rows("test"), data.patients
@@ -428,14 +460,18 @@ claim(pretrained["AP view"] > 0.65, "the features tell AP from PA, without being
 claim(pretrained[same] > 2 * chance, "they recognize patients far above chance", settings)
 
 # %% [markdown]
-# The first rows are AUROC on test patients, the last is a share. Features that recognize patients
-# are a warning too: if a patient is in training and in test, recognizing is enough to score.
-# Notebook 03 measures that.
+# The first rows are AUROC on test patients, the last is a share. Before you give pretraining the
+# credit, read the column `random`: that the features tell AP from PA is true of both networks. Only a
+# difference between the columns can speak for pretraining, and whether it is more than luck is asked
+# below.
+#
+# Features that recognize patients are a warning too: if a patient is in training and in test,
+# recognizing is enough to score. Notebook 03 measures that.
 #
 # ### Nearest neighbors
 #
-# One test image, and the four training images that each network holds nearest to it. Look at what
-# the neighbors share with the query.
+# One test image, the one with the most labels, and the four training images that each network holds
+# nearest to it. Look at what the neighbors share with the query.
 
 # %%
 query = test[data.labels[test].sum(axis=1).argmax()]
@@ -448,13 +484,16 @@ pretraining_plots.plot_neighbors(np.array(data.images.pixels[query]), neighbors)
 plt.show()
 
 # %% [markdown]
-# One query is an anecdote, and the table above counted. Pictures like this are for finding out what
-# went wrong: neighbors that share only a border, a marker or their brightness are a bad sign.
+# In the stored figure most neighbors share the query's view and have large white areas in the lungs, as
+# it has; their sex and the side of the white area vary. One query is an anecdote, and the table above
+# counted. Pictures like this are for finding out what went wrong: neighbors that share only a border,
+# a marker or their brightness are a bad sign.
 #
 # ### And the findings?
 #
 # How sure is the difference of the two networks? Draw the test patients again, with replacement,
-# many times. The interval holds the middle 95% of the differences.
+# many times ([bootstrap](../docs/glossary.md#bootstrap)). The interval holds the middle 95% of the
+# differences.
 
 # %%
 gains = {
@@ -466,8 +505,8 @@ plots.plot_estimates(pd.DataFrame(rows), xlabel="pretrained - random, k-NN AUROC
 plt.show()
 
 # %% [markdown]
-# An interval right of zero speaks for pretraining, one that covers zero leaves it open. It is one
-# run with one seed. `benchmarks/pretraining.py` repeats it with five seeds, and notebook 03 asks
+# Each line is one question: the dot is the difference, the bar its interval. An interval right of zero
+# speaks for pretraining, one that covers zero leaves it open. It is one run with one seed. `benchmarks/pretraining.py` repeats it with five seeds, and notebook 03 asks
 # the same with better probes and few labels.
 
 # %% [markdown]
@@ -534,12 +573,25 @@ pretraining_plots.plot_runs(logs, metrics)
 plt.show()
 
 # %% [markdown]
-# The matrices of the outputs on validation patients, at the end of each run:
+# Only the healthy run has a diagonal that rises while the off-diagonal stays low. Without the redundancy
+# term both rise; without the invariance term the diagonal stays low; without augmentation it is 1 from
+# the first step; with a batch of 4 the off-diagonal is high from the start and stays there.
+#
+# The next figure shows the matrices of the outputs on validation patients, at the end of each run. Which
+# has a diagonal on a pale ground?
 
 # %%
 ends = {name.replace(" term", ""): run.correlation.numpy() for name, run in runs.items()}
 pretraining_plots.plot_correlations(ends, shown=32)
 plt.show()
+
+# %% [markdown]
+# Only the healthy run has one. Without the redundancy term every entry is near 1 or -1: all outputs are
+# copies. Without the invariance term, and without augmentation, there is no diagonal to see; with a batch of 4
+# it stands on a ground as colorful as itself.
+#
+# Now in numbers. Do not look for the fault in the last row: AP or PA is so easy here that the sick runs
+# answer it as well.
 
 # %% tags=["nbval-ignore-output"]
 figures = pd.DataFrame({name: run.figures for name, run in runs.items()})
@@ -614,7 +666,9 @@ plots.show_images(crops, columns=5, width=1.3)
 plt.show()
 
 # %% [markdown]
-# Guess first: will photographs beat random weights? Will they reach the radiographs?
+# Gray crops of photographs: the moon, gravel, coins, cloth, an astronaut, bricks, stars. Nothing in
+# them looks like a chest, but edges and textures are there. Guess first: will photographs beat random
+# weights? Will they reach the radiographs?
 
 # %%
 backbones = labs.domain_lab(settings, data, steps=64)
@@ -649,8 +703,8 @@ plots.plot_estimates(pd.DataFrame(rows), xlabel="radiographs - photographs, k-NN
 plt.show()
 
 # %% [markdown]
-# Where an interval lies right of zero, the domain mattered at this budget. Where it covers zero,
-# this lab cannot tell: the runs are short, and one seed is one seed. Compare the columns of the
+# Each line is one question, as above. Where an interval lies right of zero, the domain mattered at this
+# budget. Where it covers zero, this lab cannot tell: the runs are short, and one seed is one seed. Compare the columns of the
 # table with `random` too: after so few steps neither run need beat it.
 
 # %%
@@ -700,7 +754,7 @@ check("2.6", floor_figure)
 #   color augmentations do nothing.
 # - A log is read by its two halves, diagonal and off-diagonal, and the second has a floor.
 # - A random network is a baseline to beat, not a zero.
-# - A falling loss alone proves nothing: three of the four failed runs have one.
+# - A falling loss alone proves nothing: failed runs have one too.
 # - Losses are compared after division by D.
 #
 # ## Questions to think about
