@@ -279,14 +279,15 @@ def moved(make_optimizer):
 # %%
 steps = {
     "SGD": moved(lambda layers: torch.optim.SGD(layers, lr=0.6)),
-    "LARS": moved(lambda layers: LARS(layers, lr=0.6)),
+    "LARS": moved(lambda layers: LARS(layers, lr=0.6, weight_decay=1e-6)),
 }
 pd.DataFrame(steps, index=["small gradients", "large gradients"]).round(4)
 
 # %% [markdown]
 # Under SGD the second layer becomes something else entirely. Under LARS both move by the same small
-# share: the rate times 0.001, lightly's trust coefficient. The demo trains with AdamW, which gives each
-# weight a step of its own size and is at home in small batches.
+# share: the rate times 0.001, lightly's trust coefficient. lightly scales a step only where there is
+# weight decay. Biases and norms have none, so they take plain steps, and that is why they have the
+# smaller rate. The demo trains with AdamW, which gives each weight a step of its own size.
 
 # %% [markdown]
 # ### The batch: several processes must act as one
@@ -682,7 +683,7 @@ for part, lines in rows.groupby("part", sort=False):
     display(Markdown(f"**{part}**\n\n{ledger.markdown(shown)}"))  # noqa: F821
 
 # %% [markdown]
-# How many settings are not known from the paper's text?
+# How many of these does the paper itself say, as far as this course knows it?
 
 # %%
 unknown = (rows["paper"] == ledger.NOT_KNOWN).sum()
@@ -690,6 +691,9 @@ differ = (rows["why"] != ledger.SAME).sum()
 print(f"{len(rows)} rows: {unknown} not known from the paper, {differ} where this course differs")
 
 # %% [markdown]
+# Nearly everything comes from the published code. That is the usual state of a paper, and the reason
+# to publish code: without it this rebuilding would have been guesswork.
+#
 # Eleven points of the published protocol are worth a lesson each. Look at the last column: it says
 # where in the course you met it.
 
