@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
+from cxr_helpers import probe
 from cxr_helpers.course import pretraining
-from cxr_helpers.course.settings import PRESETS
+from cxr_helpers.course.settings import PRESETS, load_settings
 
 PRESET = PRESETS["paper"]["pretrain"]
 STEPS = 100_000
@@ -54,3 +56,17 @@ def test_one_step_at_full_size_moves_the_weights(module):
     assert torch.isclose(loss, terms, rtol=1e-3)
     moved = module.backbone.conv1.weight.detach() - before
     assert torch.isfinite(moved).all() and moved.abs().max() > 0
+
+
+def test_linear_evaluation_at_full_size_reads_features_and_fits_a_probe():
+    settings = replace(load_settings({}), **PRESETS["paper"])
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (12, 256, 256), dtype=np.uint8)
+    backbone = pretraining.barlow.build_backbone(settings.pretrain.arch, seed=0)
+    features = pretraining.features(settings, backbone, pixels, "pretrained")
+    assert features.shape == (12, 2048) and np.isfinite(features).all()
+    labels = np.arange(12)[:, None] % 2
+    fitted = probe.fit_path(features, labels, probe.REGULARIZATION)
+    assert len(fitted) == len(probe.REGULARIZATION)
+    assert (fitted[-1].scores(features)[:, 0] > 0).tolist() == labels[:, 0].astype(bool).tolist()
+    assert settings.probe.fractions[0] == 0.01 and settings.probe.resamples == 1000

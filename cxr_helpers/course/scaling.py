@@ -23,8 +23,17 @@ def preset_changes(stage: str) -> pd.DataFrame:
     """
     sides = {scale: asdict(PRESETS[scale][stage]) for scale in ("demo", "paper")}
     changed = [name for name in sides["demo"] if sides["demo"][name] != sides["paper"][name]]
-    rows = {name: {scale: str(side[name]) for scale, side in sides.items()} for name in changed}
+    rows = {name: {scale: as_text(side[name]) for scale, side in sides.items()} for name in changed}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("field")
+
+
+def as_text(value: object) -> str:
+    """A setting as a table shows it.
+
+    >>> as_text(10 / 600), as_text((8192, 8192)), as_text("lars")
+    ('0.0166667', '(8192, 8192)', 'lars')
+    """
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def projector_bytes(width: int, features: int = 2048) -> dict[str, int]:
