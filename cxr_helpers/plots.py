@@ -273,6 +273,7 @@ def plot_estimates(estimates: pd.DataFrame, *, xlabel: str, zero: float | None =
         axis.axvline(zero, color="0.6", lw=1)
     axis.set_yticks(y, estimates["name"])
     axis.set(xlabel=xlabel)
+    axis.locator_params(axis="x", nbins=6)  # labels of small differences are long
     axis.margins(y=0.2)
     sns.despine(figure)
     return figure
