@@ -350,6 +350,14 @@ class GrayImages(Dataset):
     def __getitem__(self, index: int) -> Tensor:
         return torch.from_numpy(np.array(self.pixels[self.rows[index]]))
 
+    def __getitems__(self, indices: Sequence[int]) -> Tensor:
+        """A whole batch (B, H, W) in one copy; torch's loader asks for it where it is there."""
+        return torch.from_numpy(np.asarray(self.pixels[self.rows[np.asarray(indices)]]))
+
+
+def _as_it_is(batch: Tensor) -> Tensor:
+    return batch
+
 
 class ViewPairs(pl.LightningDataModule):
     """Feeds pairs of views; what a step sees depends on seed, epoch and step alone.
@@ -407,6 +415,7 @@ class ViewPairs(pl.LightningDataModule):
             self.batch_size // world,
             sampler=sampler,
             drop_last=True,
+            collate_fn=_as_it_is,
             num_workers=self.workers,
             pin_memory=self.trainer.strategy.root_device.type == "cuda",
         )

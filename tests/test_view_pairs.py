@@ -231,3 +231,13 @@ def test_each_epoch_has_another_order_and_the_seed_fixes_all():
 def test_a_batch_that_cannot_be_filled_is_refused(batch_size):
     with pytest.raises(ValueError, match=f"batch_size {batch_size} does not fit 20 images"):
         pairs(batch_size=batch_size)
+
+
+def test_a_batch_in_one_copy_is_the_images_one_by_one(tmp_path):
+    np.save(tmp_path / "pixels.npy", IMAGES)
+    stored = np.load(tmp_path / "pixels.npy", mmap_mode="r")
+    images = view_pairs.GrayImages(stored, [5, 3, 9, 1])
+    batch = images.__getitems__([2, 0, 2])
+    assert torch.equal(batch, torch.stack([images[2], images[0], images[2]]))
+    batch[:] = 0
+    assert np.array_equal(stored, IMAGES)
