@@ -51,8 +51,7 @@ results = Results("01_data_exploration", settings)
 #
 # A label table is small enough to do by hand once. Three images; the second has two findings,
 # joined by a bar, and the third has none: its row holds zeros only.
-# [Effusion](../docs/glossary.md#effusion-pleural) is fluid beside the lung,
-# [edema](../docs/glossary.md#edema) is fluid in its tissue.
+# Effusion is fluid beside the lung, edema is fluid in its tissue.
 
 # %%
 three = pd.DataFrame({"image_id": ["a", "b", "c"]})
@@ -170,8 +169,8 @@ strongest.rename_axis(["images with", "also have"]).reset_index(name="share (%)"
 # %% [markdown]
 # Which findings go together is something a network can learn instead of the finding itself. It may
 # say pneumonia where it sees edema, and be right far more often than by chance. And the words
-# overlap: [infiltration](../docs/glossary.md#infiltration) describes a shadow,
-# [pneumonia](../docs/glossary.md#pneumonia) is a diagnosis, and reports use both for the same picture.
+# overlap: infiltration describes a shadow, pneumonia is a diagnosis, and reports use both for the same
+# picture.
 
 # %% [markdown]
 # ### How many images has a patient?
@@ -375,7 +374,7 @@ print(f"The same name in both: {', '.join(sorted(both))}")
 # By meaning there are more. NIH's Effusion is called Pleural effusion here, Fibrosis is called
 # Pulmonary fibrosis, Pleural_Thickening is Pleural thickening but for a capital, and 'Nodule/Mass'
 # here is two labels there. And a shared name is no shared meaning: 'Infiltration' is a word that one
-# radiologist uses where another says [consolidation](../docs/glossary.md#consolidation).
+# radiologist uses where another says 'consolidation'.
 
 # %% [markdown]
 # ### How large is a finding?
@@ -470,11 +469,10 @@ show(data_plots.plot_places(real_vindr.boxes, frame_xy=frame_xy), colors=96)
 
 # %% [markdown]
 # The heart and the aorta have one place each: no other finding has so small a spot that so many of
-# its boxes cover. Pleural effusions lie at the [bases](../docs/glossary.md#base-of-the-lung), pleural
-# thickening at the [apices](../docs/glossary.md#apex-apices), fibrosis in the upper lungs, calcifications
-# most often where the aorta is. Nodules lie anywhere in the lungs, so that no place is covered by many
-# of them. Most maps of the lungs are brighter on the left, the patient's right; the table does not say
-# why.
+# its boxes cover. Pleural effusions lie at the bases, the lower ends of the lungs; pleural thickening
+# at the apices, their upper tips; fibrosis in the upper lungs; calcifications most often where the
+# aorta is. Nodules lie anywhere in the lungs, so that no place is covered by many of them. Most maps of
+# the lungs are brighter on the left, the patient's right; the table does not say why.
 #
 # A radiologist may be surprised, because the fibrosis of many lung diseases is seen first at the
 # bases. In this table the word stands mostly for shadows in the upper lungs, and the table does not
@@ -631,9 +629,8 @@ show(plots.show_images(pictures, same["view"].tolist(), width=1.55))
 
 # %% [markdown]
 # The anatomy stays: the shape of lungs and heart, the spine. View, exposure and position change, and
-# so does the illness: in the demo, a lung has collapsed beside air in the third image
-# ([pneumothorax](../docs/glossary.md#pneumothorax)), and the fourth has round shadows. A network can
-# learn to recognize the person.
+# so does the illness: in the demo, the third image has air beside a collapsed lung, a pneumothorax, and
+# the fourth has round shadows. A network can learn to recognize the person.
 
 # %% [markdown]
 # ### What the test list does to prevalence
@@ -934,10 +931,9 @@ effusion = phantom.Lesion("Pleural effusion", **place, severity=0.9, seed=1)
 
 # %% [markdown]
 # From that follow **maps of thickness**: how many centimeters of soft tissue, lung and bone lie in
-# the way of each ray. The beam grows weaker with each centimeter
-# ([attenuation](../docs/glossary.md#attenuation), by the law of Beer and Lambert), and scatter and
-# noise are added. That is the signal. Its logarithm, sharpened and windowed as a site would, is the
-# picture.
+# the way of each ray. The beam grows weaker with each centimeter (attenuation, by the law of Beer and
+# Lambert), and scatter and noise are added. That is the signal. Its logarithm, sharpened and windowed
+# as a site would, is the picture.
 
 # %%
 image = phantom.render(patient, taken, (effusion,), keep_maps=True)
