@@ -140,25 +140,31 @@ def ledger_table(ledger: Mapping, results: Mapping[str, dict] | None = None) -> 
     return pd.DataFrame(rows)
 
 
-def points_table(ledger: Mapping, *, base: str = "..") -> pd.DataFrame:
+def points_table(ledger: Mapping, *, base: str | None = "..") -> pd.DataFrame:
     """The protocol's points as a table.
 
     Args:
         ledger: as `read_ledger` gives it.
-        base: from where the table is shown to the repository's root, for its links.
+        base: from where the table is shown to the repository's root, for its links; None gives
+            file and heading as text, for an output that is shown in several places.
 
     Returns:
-        Columns point, published code, here, shown in (a Markdown link).
+        Columns point, published code, here, shown in.
     """
     return pd.DataFrame(
         {
             "point": point["number"],
             "published code": point["theirs"],
             "here": point["ours"],
-            "shown in": f"[{Path(point['link']).name}]({base}/{_address(point)})",
+            "shown in": _place(point, base),
         }
         for point in ledger["point"]
     )
+
+
+def _place(point: Mapping, base: str | None) -> str:
+    name = Path(point["link"]).name
+    return f"{name}: {point['at']}" if base is None else f"[{name}]({base}/{_address(point)})"
 
 
 def _address(point: Mapping) -> str:
