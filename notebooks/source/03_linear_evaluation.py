@@ -13,8 +13,8 @@
 #
 # Labels are what a hospital has least of. So the useful question is not 'how good are the
 # features', but 'how good are they when I have labels for a hundredth, a tenth, or all of my
-# images'. The answer is a curve. This notebook draws it, with intervals. Then it shows five ways to
-# make the curve look better than it is.
+# images'. The answer is a curve. This notebook draws it, with intervals. Then it shows five ways
+# that can make the curve look better than it is.
 #
 # ## What you will learn
 #
@@ -23,10 +23,12 @@
 # - To put an interval on a curve and on a difference.
 # - To check whether predicted probabilities mean what they say.
 # - What remains of a result at another site.
-# - Five traps that flatter a score, how much each does here, and how to notice it.
+# - Five traps that may flatter a score, how much each does here, and how to notice it.
 #
-# **Time and memory:** the [README](../README.md) lists both, as measured on two cores. Networks that
-# are trained end to end take most of the time.
+# **Time and memory:** the [README](../README.md) lists both, as measured on two cores. Networks
+# that are trained end to end take most of the time: start Run All and read on meanwhile. If your
+# time is short, leave out 'What remains at another site?'. The curve and the leakage lab are the
+# core.
 
 # %%
 import copy
@@ -54,9 +56,11 @@ results = Results("03_linear_evaluation", settings)
 # %% [markdown]
 # ## By hand: two scores
 #
-# Five images, two of them ill. A model gives each a score. Take each pair of one ill and one
-# healthy image: how often has the ill one the higher score? That share is the area under the ROC
-# curve, **AUROC**. Chance is 0.5.
+# Five images, two of them with a finding. For short we call these ill and the others healthy, here
+# and below; a radiologist would only say with and without the finding. A model gives each image a
+# score. Take each pair of one ill and one healthy image: how often has the ill one the higher
+# score? That share is the area under the ROC curve, [**AUROC**](../docs/glossary.md#auroc). Chance
+# is 0.5.
 
 # %%
 ill = np.array([0, 0, 1, 0, 1])
@@ -66,7 +70,8 @@ print(f"{sum(wins)} of {len(wins)} pairs in the right order: AUROC {np.mean(wins
 
 # %% [markdown]
 # Now go down the list from the highest score. At each ill image, ask which share of the images so
-# far is ill. The mean of these shares is the **average precision**, AP. Its chance level is the
+# far is ill. The mean of these shares is the
+# [**average precision**](../docs/glossary.md#average-precision-ap), AP. Its chance level is the
 # share of ill images, so it falls with a rare finding.
 
 # %%
@@ -138,15 +143,16 @@ parts = data.entries.assign(part=data.split).groupby("part", sort=False)
 parts.agg(images=("image_id", "size"), patients=("patient_id", "nunique"))
 
 # %% [markdown]
-# Look at the row of the test part. An interval is made of patients, so few test patients mean wide
-# intervals, however many images they have.
+# Look at the row of the test part. An [interval](../docs/glossary.md#interval-95) is made of
+# patients, so few test patients mean wide intervals, however many images they have.
 
 # %% [markdown]
 # ## Freeze the network
 #
-# Frozen means: nothing in the network changes any more. That is more than 'no optimizer'. A network
-# in training mode updates the running means of its batch norms whenever an image passes. Watch the
-# fingerprint of weights and buffers.
+# [Frozen](../docs/glossary.md#frozen) means: nothing in the network changes any more. That is more
+# than 'no optimizer'. A network in training mode updates the running means of its
+# [batch norms](../docs/glossary.md#batch-norm) whenever an image passes. Watch the fingerprint of
+# weights and buffers.
 
 # %% tags=["nbval-ignore-output"]
 checkpoints = {}  # your own: {"name": "path of a .safetensors or .pth file"}
@@ -178,9 +184,10 @@ print(f"{f.shape[0]:,} images, {f.shape[1]} features each")
 # %% [markdown]
 # ## One linear probe, by hand
 #
-# A linear probe is a logistic regression on frozen features: a weighted sum for each label, and
-# nothing else. Here is one for the most frequent label, in plain torch. The squared weights are
-# penalized; $C$ says how little:
+# A [linear probe](../docs/glossary.md#linear-probe) is a logistic regression on frozen features: a
+# weighted sum for each label, and nothing else. Here is one for the most frequent label, in plain
+# torch. The sign $s_n$ is +1 for an image with the label and -1 for one without. The squared
+# weights are penalized; $C$ says how little:
 #
 # $$\min_{w, b} \sum_n \log\left(1 + e^{-s_n (w^\top x_n + b)}\right) + \frac{\lVert w
 # \rVert^2}{2 C}, \qquad s_n = \pm 1$$
@@ -211,8 +218,9 @@ print("Five hundred steps of gradient descent and the course's probe agree.")
 # %% [markdown]
 # ### Choose the regularization on validation patients
 #
-# With weak regularization (large $C$) the probe learns its training images by heart. Watch where
-# the two curves part.
+# With weak [regularization](../docs/glossary.md#regularization) (large $C$) the probe learns its
+# training images by heart. Look at which way each curve goes to the right, and at the gap between
+# them.
 
 # %%
 path = probe.fit_path(f[train], labels[train], probe.REGULARIZATION)
@@ -240,15 +248,21 @@ plt.show()
 claim(one.value > 0.5, "a linear probe on pretrained features beats chance", settings)
 
 # %% [markdown]
-# Some findings are easy for a probe, others stay near 0.5. The **macro** AUROC is their plain mean,
-# over the labels that can be scored.
+# Some findings are easy for a probe, others stay near 0.5. The
+# [**macro**](../docs/glossary.md#macro) AUROC is their plain mean, over the labels that can be
+# scored.
+#
+# Do not read this as a list of what is hard for a radiologist. An enlarged heart, which a
+# radiologist sees at once, may stand at the bottom here. The label comes from a report, the images
+# are small, and few test patients carry it. A value below 0.5 may then be chance, and is no reason
+# to turn the probe around: 'Label by label' below gives the intervals.
 
 # %% [markdown]
 # ## The curve
 #
-# Now the same with fewer labels. Each share is drawn patient by patient, the larger shares contain
-# the smaller, and every label gets its part as far as there is room. At small shares chance decides
-# which patients are drawn, so the draw is repeated.
+# Now the same with fewer labels. Each share is drawn patient by patient, and the larger shares
+# contain the smaller. The smallest takes a patient for each label first, as far as there is room.
+# At small shares chance decides which patients are drawn, so the draw is repeated.
 
 # %%
 draws = evaluation.draw_labels(settings, data, columns)
@@ -274,15 +288,19 @@ curve = evaluation.curves(settings, *truth, scores, names)
 
 # %% [markdown]
 # Each point is the mean over the draws. The bars are 95% intervals: test patients and draws are
-# drawn again, with replacement, hundreds of times. Look at the height of the lines, and at the width
-# of the bars.
+# drawn again, with replacement, hundreds of times (the bootstrap). Look at the height of the lines,
+# and at the width of the bars.
 
 # %%
 plots.plot_label_curve(evaluation.macro_of(curve))
 plt.show()
 
 # %% [markdown]
-# The same with average precision. Its chance level differs from label to label, so no line is drawn.
+# In the stored run the bars are wider than the gap between the lines: from this figure alone one
+# cannot say that an arm is better. At the smallest share both are near chance.
+#
+# The same with average precision. Its chance level differs from label to label, so no line is
+# drawn: the axis does not begin at zero, and a small value is no failure where a finding is rare.
 
 # %%
 curve_ap = evaluation.curves(
@@ -296,7 +314,7 @@ plt.show()
 #
 # Two overlapping intervals do not mean that there is no difference. Both arms were scored on the
 # same patients and learned from the same draws. So take the difference in each resample, and look
-# at its interval.
+# at its interval ([paired difference](../docs/glossary.md#paired-difference)).
 
 # %%
 minus = scores["random"]
@@ -310,7 +328,8 @@ plt.show()
 
 # %% [markdown]
 # An interval right of zero speaks for pretraining at that share of labels. One that covers zero
-# leaves it open. One left of zero speaks against.
+# leaves it open. One left of zero speaks against. Five shares are five looks: a single interval
+# that just misses zero is weaker than it seems.
 
 # %% tags=["nbval-ignore-output"]
 gain[["value", "low", "high"]].round(3)
@@ -333,6 +352,9 @@ plots.plot_class_curves(curve[curve["label"] != evaluation.MACRO])
 plt.show()
 
 # %% [markdown]
+# In the stored run the two lines lie, in most panels, within each other's bars. On the demo, nodule
+# and mass stay near chance at every share: in an image of 64 pixels little is left of them.
+#
 # ### A question
 
 # %%
@@ -342,12 +364,13 @@ quiz("3.A")
 # ## Linear, nearest neighbors, or the whole network?
 #
 # A linear probe asks what the features hold. k-NN asks even less: which training images are most
-# similar? **Fine-tuning** trains backbone and probe together. Without pretraining the same is
-# training **from scratch**, the baseline that matters in practice. The paper's second table is about
-# these.
+# similar? [**Fine-tuning**](../docs/glossary.md#fine-tuning) trains backbone and probe together.
+# Without pretraining the same is training **from scratch**, the baseline that matters in practice.
+# The paper's code does this too, after its linear evaluation.
 #
 # Four times in each run, the validation and the test patients are scored. The check that is best on
-# validation counts.
+# validation counts. The test scores of the others choose nothing; they are kept for trap 4 below.
+# The next cell takes longest in this notebook.
 
 # %%
 few = end_to_end.few_draws(settings, draws)
@@ -373,9 +396,10 @@ plots.plot_label_curve(compared, legend="method")
 plt.show()
 
 # %% [markdown]
-# Two questions to this figure. Does fine-tuning beat training from scratch, and at which share? And
-# does it beat the linear probe, or is there too little data to move so many weights? The first as a
-# paired difference:
+# In the stored run the lines cross and their bars overlap: which method comes first depends on the
+# share. Two questions to this figure. Does fine-tuning beat training from scratch, and at which
+# share? And does it beat the linear probe, or is there too little data to move so many weights? The
+# first as a paired difference:
 
 # %%
 tuned = evaluation.curves(
@@ -387,10 +411,15 @@ plots.plot_estimates(named, xlabel="fine-tuned - from scratch: macro AUROC (test
 plt.show()
 
 # %% [markdown]
+# An interval left of zero is an answer too: there, training from scratch was better. Each share had
+# a single draw, and the interval knows nothing of the luck of that draw. So do not explain one
+# point; ask for more draws and seeds.
+#
 # ## Do the probabilities mean what they say?
 #
 # Of all images that a probe calls '20% likely', a fifth should have the finding. Points on the
-# diagonal keep that promise. Look at the probes with the fewest labels.
+# diagonal keep that promise ([calibration](../docs/glossary.md#calibration)). All labels are pooled
+# here. Look at the probes with the fewest labels.
 
 # %%
 share = min(draws.rows)
@@ -421,6 +450,10 @@ plots.plot_reliability({f"{name} (off by {errors[name]:.2f})": t for name, t in 
 plt.show()
 
 # %% [markdown]
+# In the stored run the curve of the fewest labels is flat: the probe promises far more than is
+# observed. After scaling its points crowd near the share of ill images: what it says is now true,
+# and nearly the same for everybody.
+#
 # The legend gives the mean distance from the diagonal. Scaling changes no order, so it changes no
 # AUROC: a model can rank well and still promise nonsense, and the other way round.
 
@@ -446,9 +479,10 @@ check("3.3", at_other_prevalence)
 # %% [markdown]
 # ## What remains at another site?
 #
-# The paper pretrains on one hospital's images and detects on another's. The counterpart here: probes
-# trained on NIH-like images, scored on VinDr-like ones, for the labels that both have. Nothing is
-# trained or chosen at the second site.
+# The paper pretrains on images of one country and detects on those of another. The counterpart
+# here: probes trained on NIH-like images, scored on VinDr-like ones, for the labels that both have.
+# Nothing is trained or chosen at the second site. On the demo one program draws the images of both
+# sites, so the step between real hospitals may be larger.
 
 # %%
 site = None
@@ -460,7 +494,8 @@ else:
     print("too few positives at one of them:", ", ".join(site.left_out) or "none")
 
 # %% [markdown]
-# Compare the two points of each label. A shift to the left is what the change of site costs.
+# Compare the two points of each label. A shift to the left is what the change of site costs. Single
+# labels may shift to the right: look whether their intervals overlap.
 
 # %%
 if site is not None:
@@ -469,9 +504,11 @@ if site is not None:
     plt.show()
 
 # %% [markdown]
-# The sites differ in more than pixels. At the second, a label is what at least one of three readers
-# drew; at the first, what a text miner found in a report. So part of a shift is a change of what the
-# label means. What pretraining adds at each site:
+# In the stored run most intervals of the two sites overlap, so the cost for a single label is
+# hardly known. And the sites differ in more than pixels. At the second, a label is what at least
+# one of three readers drew; at the first, what a text miner found in a report. So part of a shift
+# is a change of what the label means. What pretraining adds at each site, with all labels of
+# training, over the labels that both sites have (others than in the curve, so the numbers differ):
 
 # %%
 if site is not None:
@@ -480,17 +517,20 @@ if site is not None:
     plt.show()
 
 # %% [markdown]
+# If one interval excludes zero and the other does not, that does not yet mean that pretraining adds
+# less at the second site. For that one would need the interval of the difference of the two.
+#
 # ## Leakage lab: five traps
 #
-# Each trap is a mistake that was made in published work on these data. Switch it on, switch it off,
-# and measure what it adds, on the same test images. The probe is right, the images are right; only
-# the bookkeeping is wrong.
+# Each trap was in published work on these data. Switch it on, switch it off, and measure what it
+# adds, on the same images. The probe is right, the images are right; only the bookkeeping is wrong.
 #
 # ### Trap 1: split by image
 #
 # Deal the images to five folds, without looking at patients. Score each image by the other four
-# folds, with k-NN, which looks for the most similar images. Often the most similar one is the same
-# patient. Then deal patients instead.
+# folds, with k-NN, which looks for the most similar images. Often the most similar one is of the
+# same patient: a sibling, in the words of the next cell. That is a
+# [data leak](../docs/glossary.md#data-leak). Then deal patients instead.
 
 # %%
 values = features["pretrained"].of(ids)
@@ -511,9 +551,12 @@ claim(
 claim(leak.flatters.low > 0, "the leak flatters, and its interval excludes zero", settings)
 
 # %% [markdown]
+# The interval lies right of zero: with siblings in training the same method scores higher on the
+# same images.
+#
 # How large is the opportunity in the real data? The real table of all images is at hand. Draw a
-# random fifth of the images as a test part, ten times, and count the test images whose patient is in
-# training too.
+# random fifth of the images as a test part, ten times, and count the test images whose patient is
+# in training too.
 
 # %%
 entries = nih.read_entries(packaged_table("nih_entries"))
@@ -547,8 +590,9 @@ twice = leakage.duplicates(settings, data, values, columns)
 # %% [markdown]
 # ### Trap 3: 'No Finding' in the mean
 #
-# The published macro AUC has fifteen classes: fourteen findings and their absence. Whether that
-# raises or lowers the mean depends on how easy 'nothing' is.
+# The published macro AUC has fifteen classes: fourteen findings and 'No Finding', which means that
+# the report named none of them. Whether that raises or lowers the mean depends on how easy
+# 'nothing' is.
 
 # %%
 fifteenth = leakage.no_finding(settings, data, values, columns)
@@ -576,15 +620,18 @@ clustered, spread = leakage.few_patients(settings, data, values, columns, n_imag
 spread[["patients", "positive labels"]].round(1)
 
 # %% [markdown]
-# Few patients are not just fewer. Those with many images are others than those with one: compare how
-# many positive labels both kinds bring.
+# Few patients are not just fewer. Those with many images are others than those with one, often
+# sicker: compare how many positive labels both kinds bring. So two things pull against each other.
+# Similar images teach less; more positives teach more. The next table tells which won here.
 
 # %% [markdown]
 # ### What the traps do
 #
 # For each trap: the score with it, the score without, and the difference with its interval over
-# test patients. Look for those whose interval excludes zero. A trap that does not flatter here may
-# still do so elsewhere, and a score that is too low for a wrong reason is wrong too.
+# patients. Compare within a row only. Each trap needs its own method (k-NN, a probe, or training
+# end to end), so the scores without differ from row to row. Look for those whose interval excludes
+# zero. A trap that does not flatter here may still do so elsewhere, and a score that is too low for
+# a wrong reason is wrong too.
 
 # %%
 notices = {
@@ -605,7 +652,8 @@ assert len(traps) == len(notices) and best.flatters.low >= 0
 claim(twice.flatters.value > 0, "copies of test images in training flatter", settings)
 
 # %% [markdown]
-# The traps add up: one protocol can hold several. None is visible in the final number.
+# One protocol can hold several traps at once; what they do together was not measured here. None is
+# visible in the final number.
 
 # %% [markdown]
 # ### Exercises
@@ -701,6 +749,9 @@ print(
 print("the paper's code: resnet50, 224 px, 112,120 images, batch 768")
 
 # %% [markdown]
+# A row that says 'worse' stays in the table like the others: it is a result of one seed, as they
+# are.
+#
 # So this is the paper's protocol, with its traps removed, at a far smaller scale. Three things it
 # does not reproduce at all: the comparison with ImageNet weights, where they are not at hand; the
 # gain in detection, which is notebook 04's subject; and anything about patients, as long as the
