@@ -29,6 +29,9 @@
 # that are trained end to end take most of the time: start Run All and read on meanwhile. If your
 # time is short, leave out 'What remains at another site?'. The curve and the leakage lab are the
 # core.
+#
+# Where the text says 'the stored run', it means the outputs that came with this notebook; yours may
+# differ.
 
 # %%
 import copy
@@ -450,9 +453,9 @@ plots.plot_reliability({f"{name} (off by {errors[name]:.2f})": t for name, t in 
 plt.show()
 
 # %% [markdown]
-# In the stored run the curve of the fewest labels is flat: the probe promises far more than is
-# observed. After scaling its points crowd near the share of ill images: what it says is now true,
-# and nearly the same for everybody.
+# In the stored run the curve of the fewest labels is nearly flat: the probe promises far more than
+# is observed. After scaling its points crowd near the share of ill images: what it says is now
+# true, and nearly the same for everybody.
 #
 # The legend gives the mean distance from the diagonal. Scaling changes no order, so it changes no
 # AUROC: a model can rank well and still promise nonsense, and the other way round.
