@@ -12,12 +12,14 @@
 # **The question: where does the detector look, is that where the finding is, and does the map depend
 # on what was learned at all?**
 #
-# A detector draws a box and writes a number beside it. A heatmap is supposed to say why. The paper
-# shows such maps as pictures. Here they get scores, baselines, and tests that a useless map fails.
+# A detector draws a box and writes a number beside it. A [heatmap](../docs/glossary.md#heatmap) is
+# supposed to say why. The paper shows such maps as pictures. Here they get scores, baselines, and
+# tests that a useless map fails.
 #
 # ## What you will learn
 #
-# - What Ablation-CAM is, by hand: remove a channel, see what the score loses.
+# - What [Ablation-CAM](../docs/glossary.md#ablation-cam) is, by hand: remove a channel, see what
+#   the score loses.
 # - Where gradients mislead, and where ablation does.
 # - To explain a detected box with pytorch-grad-cam, and the same a hundred times faster.
 # - To score a heatmap against boxes, beside maps that cost nothing.
@@ -25,7 +27,13 @@
 # - To catch a network that is right for the wrong reason.
 # - What a heatmap may and may not be used for.
 #
-# **Time and memory:** the [README](../README.md) lists both, as measured on two cores.
+# **Time and memory:** the [README](../README.md) lists both, as measured on two cores. The
+# detectors of notebook 04 are used where they are kept; else they are trained here first, which
+# takes minutes more. If your time is short, leave out 'The fast way', 'Grad-CAM on the same box'
+# and 'Which layer?'. The scores against baselines and the planted shortcut are the core.
+#
+# Where the text says 'the stored run', it means the outputs that came with this notebook; yours may
+# differ.
 
 # %%
 import contextlib
@@ -203,8 +211,9 @@ check("5.3", weights_of_two)
 # %% [markdown]
 # ## A detected box
 #
-# The detectors are those of notebook 04; where they are missing, they are trained now. Two arms: one
-# started from random weights, the other from Barlow Twins.
+# The detectors are those of notebook 04; where they are missing, they are trained now, which takes
+# as long as there. Two [arms](../docs/glossary.md#arm): one started from random weights, the other
+# from [Barlow Twins](../docs/glossary.md#barlow-twins).
 
 # %%
 data = load_vindr(settings)
@@ -236,8 +245,9 @@ found = {
 }
 
 # %% [markdown]
-# To compare the arms we need boxes that both found, where the readers have one too. Here are the
-# three of which the less sure arm is surest. The first one is the example from here on.
+# To compare the arms we need boxes that both found, where the [readers](../docs/glossary.md#reader)
+# have one too. Take of each pair the lower of the two scores; here are the three pairs where it is
+# highest. The first one is the example from here on.
 
 # %% tags=["nbval-ignore-output"]
 shared = explaining.shared_findings(found["random"]["test"], found["pretrained"]["test"])
@@ -252,9 +262,9 @@ claim(len(shared) >= 10, "both arms place at least ten of the same findings", se
 # ### The library's way
 #
 # For each channel of the layer the whole detector runs once. With a channel missing, the proposals
-# move, and so do the boxes. The library's score is the IoU of the best overlapping box with the old
-# one, plus its class probability; 0 if the box is gone. The layer is the third stage of the ResNet
-# (C4), the one that the paper's code uses.
+# move, and so do the boxes. The library's score is the [IoU](../docs/glossary.md#iou) of the best
+# overlapping box with the old one, plus its class probability; 0 if the box is gone. The layer is
+# the third stage of the ResNet (C4), the one that the paper's code uses.
 
 # %%
 item = example["pretrained"]
@@ -266,10 +276,11 @@ print(f"{len(slow.weights)} channels, so the detector ran {len(slow.weights)} ti
 # %% [markdown]
 # ### The fast way
 #
-# Ask a narrower question: hold the box fixed, and see how its class probability changes. Between a
-# channel and the first layer of the box head everything is linear: a 1x1 convolution, nearest
-# upsampling, a 3x3 convolution, RoIAlign. Write $z$ for what the head's first layer gives. Without
-# channel $c$ it gives
+# Ask a narrower question: hold the box fixed, and see how its class probability changes. If the
+# formula is new to you, skip it: the next cell checks it against brute force. Between a channel and
+# the first layer of the box head everything is linear: a 1x1 convolution, nearest upsampling, a 3x3
+# convolution, RoIAlign. Write $z$ for what the head's first layer gives. Without channel $c$ it
+# gives
 #
 # $$z_c = z - Q\,\delta_c, \qquad \delta_c = \sum_d \left(L_d W_c\right) R\left(S_d\, U A_c\right)$$
 #
@@ -286,7 +297,7 @@ print(f"{len(fast.ablated)} channels: fast and brute force agree to 0.0001.")
 # %% [markdown]
 # Brute force means: pyramid and head again for each channel, with the same fixed box. How long each
 # way takes is measured in the [benchmarks](../benchmarks/README.md), under explanation.py: the fast
-# way takes less than a hundredth of the library's time.
+# way takes less than a hundredth of the library's time for the median box.
 #
 # But it is another question than the library's. There are two differences. The library lets the
 # box move. And a channel of C4 also feeds the next stage of the ResNet, C5; the fast way holds that
@@ -311,7 +322,8 @@ claim(ranks["fast"] > 0.2, "both ways light up similar places", settings)
 
 # %% [markdown]
 # Look at the figure; above each map is its rank correlation with the library's. Dashed is the
-# readers' box, solid the detected one; bright is where the evidence lies.
+# readers' box, solid the detected one; bright is where the map is high. Ask before you look: where
+# would a radiologist look for this finding?
 
 # %%
 figure, axes = cam_plots.panels(1, 3, width=2.0)
@@ -323,7 +335,11 @@ for axis, (name, heatmap) in zip(axes[0], shown.items(), strict=True):
 plt.show()
 
 # %% [markdown]
-# The maps need not agree: they answer different questions. If the third is much nearer to the first
+# In the stored run all three maps are brightest at the lower edge of the picture, below the chest
+# and partly beyond the patient, and not in the box. No radiologist would look there for an aorta.
+# The next section and 'Failures' below say how a map can do that although the box is right.
+#
+# Nor need the maps agree: they answer different questions. If the third is much nearer to the first
 # than the second is, the way through C5 makes the difference; else it is the box that may move.
 #
 # Use the fast way for 'what does the class of this very box rest on', and the library for 'what
@@ -353,18 +369,24 @@ for axis, (name, heatmap) in zip(axes[0], pairs.items(), strict=True):
 plt.show()
 
 # %% [markdown]
+# In the stored run ablation lights up the lower edge, the gradient a patch on the heart. The
+# library's maps look like ours, and none of the four is brightest in the box.
+#
 # And for each channel: what its removal costs, against what a straight line along the gradient
-# predicts. On the gray line the two are equal.
+# predicts. On the gray line the two are equal. Read the scale of the axes too.
 
 # %%
 cam_plots.plot_predicted(fast.score - fast.ablated, slope.score - slope.predicted)
 plt.show()
 
 # %% [markdown]
-# Where the points hug the line, the slope was right about each channel: this head is nearly straight
-# there. Even so Grad-CAM's map differs. Its weight is the slope *averaged over all places*, also
-# those outside the box, where the channel does not matter, and it never asks whether the channel
-# is active where its slope is steep. One box is an anecdote, so here are thirty.
+# Where the points hug the line, the slope was right about each channel: this head is nearly
+# straight there. In the stored run no single channel costs more than a few parts in ten thousand:
+# perhaps because the score is sure of itself, or because many channels say the same. A map is
+# stretched from 0 to 1 before it is drawn, so even such small losses look bright. Even so
+# Grad-CAM's map differs. Its weight is the slope *averaged over all places*, also those outside the
+# box, where the channel does not matter, and it never asks whether the channel is active where its
+# slope is steep. One box is an anecdote, so here are thirty.
 
 # %%
 thirty = found["pretrained"]["test"][:30]
@@ -417,8 +439,10 @@ for column, pair in zip(axes.T, chosen, strict=True):
 plt.show()
 
 # %% [markdown]
-# Above the arm that started from random weights, below the pretrained one. It is tempting to read a
-# story into such pictures. Count first.
+# Above the arm that started from random weights, below the pretrained one. In the stored run only
+# the maps of cardiomegaly are brightest in their box; the others are bright elsewhere, at the edge
+# of the picture or beside the patient too. It is tempting to read a story into such pictures. Count
+# first.
 
 # %% [markdown]
 # ## Scores
@@ -444,8 +468,8 @@ drawn = {"resamples": preset.resamples, "seed": settings.seed}
 table = explaining.score_table(scores, reference="pretrained", **drawn)
 
 # %% [markdown]
-# Each line is a mean over findings with its 95% interval over images. Look first at the three
-# baselines, then at the arms.
+# Each line is a mean over findings with its 95% [interval](../docs/glossary.md#interval-95) over
+# images. Look first at the three baselines, then at the arms.
 
 # %%
 cam_plots.plot_scores(table)
@@ -464,7 +488,8 @@ claim(all(better), "every arm's brightest pixel lies in a box more often than a 
 # One measure alone would tell a nicer story: in the pointing game both arms beat the bell. Now look
 # at the class prior, which has never seen the image. An enlarged heart always lies at the same
 # place, and a map of that place is hard to beat. Energy and IoU ask for more than one pixel, and
-# there the map pays for lighting up so much beside the box.
+# there the map pays for lighting up so much beside the box: in the stored run not even the bell is
+# beaten in energy, nor in IoU at validation's threshold.
 #
 # Last, the detected box itself, without any explanation: the detector was trained to put boxes where
 # the readers do. So a good score of a map does not prove that the map adds anything to the box.
@@ -539,6 +564,9 @@ cam_plots.plot_class_scores(by_class)
 plt.show()
 
 # %% [markdown]
+# In the stored run cardiomegaly stands alone in the pointing game, in both arms; for the other
+# classes the brightest pixel seldom lies in a box. In no class does much of the energy.
+#
 # ### Which arm's maps lie better?
 #
 # Each arm found its own boxes, so the lines above are about different findings. Fair is the
@@ -551,8 +579,13 @@ plots.plot_estimates(named, xlabel="pretrained - random, same findings")
 plt.show()
 
 # %% [markdown]
-# An interval that covers zero leaves it open which arm's maps lie better. These are one training run
-# of each arm: another seed may move the difference by more than the interval says.
+# An interval that covers zero leaves it open which arm's maps lie better; one right of zero speaks
+# for the pretrained arm, in that measure. In the stored run both measures of IoU do, the pointing
+# game and the energy do not. Remember the figure of scores: it is a difference between two maps
+# that both lose to the class prior.
+#
+# These are one training run of each arm: another seed may move the difference by more than the
+# interval says.
 
 # %% [markdown]
 # ### Which layer?
@@ -568,6 +601,9 @@ plots.plot_counts(named, xlabel="pointing game, validation (0 to 1)")
 plt.show()
 
 # %% [markdown]
+# In the stored run C4, the paper's layer, points best. It was not chosen for that. The score
+# changes much from layer to layer, so name the layer beside every score of a map.
+#
 # ## Does the map depend on what was learned?
 #
 # ### Randomize the weights
@@ -591,7 +627,9 @@ plt.show()
 
 # %% [markdown]
 # An empty panel means that nothing speaks for the box any more: every channel's weight is negative,
-# or zero. Now thirty boxes: the rank correlation of each map with the map of the trained detector. For this
+# or zero.
+#
+# Now thirty boxes: the rank correlation of each map with the map of the trained detector. For this
 # the maps are taken before what is negative is cut off.
 
 # %%
@@ -638,7 +676,8 @@ claim(
 )
 
 # %% [markdown]
-# The shuffled labels can only be learned by heart. Now compare the maps of two heads that learned the same with those of a head that learned nothing.
+# The shuffled labels can only be learned by heart. Now compare the maps of two heads that learned
+# the same with those of a head that learned nothing.
 
 # %%
 agreement = random_labels.agreement(heads, data, thirty, layer=layer)
@@ -682,10 +721,10 @@ claim(
 )
 
 # %% [markdown]
-# The map's curves lie between the two others, nearer to chance: the pixels that the score rests on lie
-# in the box, and the map spreads beyond it. Had we compared with random alone, the map might have
-# passed. And remember that a half blurred radiograph is an image that the detector
-# has never seen.
+# In the stored run the map's curves lie between the two others, nearer to chance: the pixels that
+# the score rests on lie in the box, and the map spreads beyond it. Had we compared with random
+# alone, the map might have passed. And remember that a half blurred radiograph is an image that the
+# detector has never seen.
 
 # %% [markdown]
 # ### Exercises
@@ -712,7 +751,7 @@ quiz("5.B")
 #
 # ### Maps that lie elsewhere
 #
-# The surest findings whose map has no brightest pixel in a reader's box.
+# The surest findings whose map has its brightest pixel outside the readers' boxes.
 
 # %%
 one = scores["pretrained"]
@@ -741,10 +780,13 @@ plt.show()
 # %% [markdown]
 # ### Right for the wrong reason
 #
-# Now a network that does look elsewhere, because we made it so. The task: is the heart enlarged?
-# Into 95% of the training images with the finding, and 5% of those without, we draw a technician's
-# letter; in a second experiment a tube; in a third the black border of a collimator. A control is
-# trained on the same images without anything drawn.
+# Now a network that does look elsewhere, because we made it so: it learns a
+# [shortcut](../docs/glossary.md#shortcut). The task: is the heart enlarged
+# ([cardiomegaly](../docs/glossary.md#cardiomegaly))? Into 95% of the training images with the
+# finding, and 5% of those without, we draw a letter like a technologist's marker; in a second
+# experiment a tube; in a third the black border of a collimator. A real marker says R or L; ours is
+# an E, which nobody takes for a side. The tube is a bright bar, far cruder than a real one. A
+# control is trained on the same images without anything drawn.
 
 # %%
 train_images = shortcut.finding_images(data, "train", "Cardiomegaly")
@@ -753,8 +795,8 @@ trials = shortcut.run_trials(train_images, test_images, epochs=16, seed=settings
 print(f"{len(train_images.labels)} training and {len(test_images.labels)} test images")
 
 # %% [markdown]
-# AUROC on test images: with the shortcut where it was in training, without it, and with it in the
-# healthy images instead.
+# [AUROC](../docs/glossary.md#auroc) on test images: with the shortcut where it was in training,
+# without it, and with it in the images without the finding instead.
 
 # %% tags=["nbval-ignore-output"]
 auroc = {trial.kind: trial.auroc for trial in trials}
@@ -765,9 +807,10 @@ falls = [t.loc["shortcut", "as in training"] - t.loc["shortcut", "swapped"] for 
 claim(min(falls) > 0.15, "each shortcut network fails once the shortcut is moved", settings)
 
 # %% [markdown]
-# The first column is what a test set from the same hospital would show: a very good network. Only the
-# swapped images tell. Would a heatmap have told? Every image below has the finding (dashed) and the
-# object.
+# The first column is what a test set from the same hospital would show: a very good network. Only
+# the swapped images tell. Read each network beside its control: where the control changes too, the
+# object itself disturbs the image. Would a heatmap have told? Every image below has the finding
+# (dashed) and the object.
 
 # %%
 sick = np.flatnonzero(test_images.labels == 1)[:4]
@@ -782,8 +825,11 @@ for line, trial in zip(axes, trials, strict=True):
 plt.show()
 
 # %% [markdown]
-# And counted over all test images with the finding: which share of the map lies on the object, which
-# in the finding's box?
+# In the stored run the letter lights up in the shortcut network and not in the control. With the
+# tube and the border the eye alone would hardly dare to say.
+#
+# And counted over all test images with the finding: which share of the map lies on the object,
+# which in the finding's box?
 
 # %%
 energy = shortcut.energy_table(trials)
@@ -801,10 +847,10 @@ claim(
 )
 
 # %% [markdown]
-# On average the map gives the shortcut away. But look at single images: here we know what was drawn
-# and where to look, and can compare with a control. In a clinic nobody knows which object to look
-# for. A heatmap may raise a suspicion; only an experiment confirms it: move the object, and see
-# whether the score follows.
+# On average the map gives the shortcut away, although most of it lies elsewhere even then. But look
+# at single images: here we know what was drawn and where to look, and can compare with a control.
+# In a clinic nobody knows which object to look for. A heatmap may raise a suspicion; only an
+# experiment confirms it: move the object, and see whether the score follows.
 
 # %% [markdown]
 # ### A question
@@ -828,7 +874,9 @@ viewer.static_view(arms, data, (item.row, item.label), level=0.5)
 plt.show()
 
 # %% [markdown]
-# The further right, the coarser the map: a stage that lies below the pooled level stays empty.
+# From C2 to C5 the maps become coarser; the last column is the level of the pyramid that the box is
+# pooled from. A stage below that level stays empty. In the stored run no region fits the readers'
+# box: look at the IoU above each map.
 
 # %%
 summary = {
@@ -874,11 +922,11 @@ check("5.8", map_figure)
 #
 # It may not:
 #
-# - prove that a finding is there, or where it ends: the map is coarse, and here it fits the readers'
-#   boxes worse than the box that was detected;
+# - prove that a finding is there, or where it ends: the map is coarse, and here it fits the
+#   readers' boxes worse than the box that was detected;
 # - prove that a network is right for the right reason: a plausible map is what a reader expects to
 #   see, and the checks above are about averages, not about the image on the screen;
-# - replace a test on patients of another hospital, which is what reveals a shortcut;
+# - replace a test on patients of another hospital, where a shortcut of the first one may fail;
 # - stand in for a diagnosis, or calm a doubt about one.
 #
 # ## What this does not show
