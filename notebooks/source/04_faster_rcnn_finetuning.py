@@ -162,6 +162,7 @@ check("4.3", iou_of_all_pairs)
 # [Non-maximum suppression](../docs/glossary.md#non-maximum-suppression) keeps the best one, drops
 # all that overlap it, and goes on with the next best.
 
+
 # %%
 def suppress(boxes, scores, threshold):
     order, kept = scores.argsort(descending=True), []
@@ -476,7 +477,7 @@ claim(all(by_size["ap50_large"] > by_size["ap50_small"]), "large boxes are found
 
 # %% [markdown]
 # The same detections, several headline numbers. Two papers that quote different ones cannot be
-# compared. In the stored run no small box is found: see 'Size decides'.
+# compared. In the stored run next to no small box is found: see 'Size decides'.
 
 # %% [markdown]
 # ### The difference
