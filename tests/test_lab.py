@@ -125,5 +125,7 @@ def test_what_a_learner_changes_stays_in_the_course(server):
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
 def test_make_lab_starts_it_so():
-    done = subprocess.run(["make", "-n", "lab"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        ["make", "-n", "--no-print-directory", "lab"], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.stdout.splitlines()[-1] == ".venv/bin/python -m cxr_helpers.course.lab"

@@ -27,10 +27,13 @@ def two_agents(folder, **environment):
     """Pretrain with one worker on each of two agents that share a folder; what they printed."""
     port = free_port()
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2"]
-    command += ["--nproc-per-node", "1", "--max-restarts", "2", "--monitor-interval", "0.2"]
+    command += ["--nproc-per-node", "1", "--max-restarts", "5", "--monitor-interval", "0.2"]
     command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}"]
     command += ["--local-addr", "127.0.0.1", str(SCRIPT), str(folder)]
     known = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    # By default the agents' rounds share one store, and a second round may wait for ever on what
+    # the first one left in it.
+    known["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     agents = [
         subprocess.Popen(
             command, env=os.environ | known | environment,
