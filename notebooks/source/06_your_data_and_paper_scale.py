@@ -542,7 +542,7 @@ except FloatingPointError as error:
 # %% [markdown]
 # | what happened | what the course says or does | what you do |
 # |---|---|---|
-# | killed, power cut, node lost | the last good checkpoint stands; torchrun starts the workers again | the same command |
+# | killed, power cut, node lost | the last good checkpoint stands; torchrun starts the workers again (several machines: see the [README](../README.md#from-a-terminal)) | the same command |
 # | disk full | refuses to begin if two checkpoints do not fit; later, names the checkpoint that could not be written | make room, the same command |
 # | loss not finite at epoch 300 | stops, with the step and what to lower | `--set learning_rate=...` makes a new run; the old checkpoint stays |
 # | checkpoint of an older version | refuses, with both versions | finish with that version, or start anew |
