@@ -20,7 +20,7 @@ LAUNCHED = {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "2", "GROUP_WORLD_SI
 
 @pytest.mark.parametrize(("batch", "processes"), [(768, 8), (4, 4), (128, 1)])
 def test_a_batch_that_can_be_shared_passes(batch, processes):
-    c.check_batch(batch, processes)
+    assert c.check_batch(batch, processes) is None
 
 
 @pytest.mark.parametrize(

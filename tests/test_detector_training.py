@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from own_process import finish, start
 from safetensors.torch import load_file
 from tiny_detection import long_settings, train, vindr_data
 
@@ -23,22 +24,6 @@ SCRIPT = Path(__file__).with_name("tiny_detection.py")
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def start(folder, *more):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), str(folder), *more],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def finish(process):
-    output = process.communicate(timeout=300)[0]
-    assert process.returncode == 0, output
-
-
 def path_in(folder):
     return detection.detector_path(long_settings(folder), vindr_data(), "random", seed=0)
 
@@ -46,7 +31,7 @@ def path_in(folder):
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
     folder = tmp_path_factory.mktemp("unbroken")
-    finish(start(folder))
+    finish(start(SCRIPT, folder))
     return path_in(folder)
 
 
@@ -64,14 +49,14 @@ def test_log_counts_and_record_lie_beside_the_detector_and_no_checkpoint(unbroke
 def test_a_killed_training_goes_on_and_ends_as_an_unbroken_one(unbroken, tmp_path):
     path = path_in(tmp_path)
     checkpoint = path.with_suffix("") / "last.ckpt"
-    process = start(tmp_path)
+    process = start(SCRIPT, tmp_path)
     deadline = time.monotonic() + 240
     while not checkpoint.is_file() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert process.returncode == -signal.SIGKILL and not path.exists()
-    finish(start(tmp_path))
+    finish(start(SCRIPT, tmp_path))
     expected, got = load_file(unbroken), load_file(path)
     assert all((expected[k] == got[k]).all() for k in expected)
     pd.testing.assert_frame_equal(detection.training_log(path), detection.training_log(unbroken))
@@ -121,7 +106,7 @@ def test_three_processes_detect_in_every_image_once(unbroken, tmp_path):
 
 
 def test_two_processes_train_one_detector_and_agree_on_its_detections(tmp_path):
-    finish(start(tmp_path, "2"))
+    finish(start(SCRIPT, tmp_path, "2"))
     path = path_in(tmp_path)
     log = detection.training_log(path)
     assert log["epoch"].tolist() == [0, 1, 2] and np.isfinite(log["loss"]).all()

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from nbclient import NotebookClient
+from own_process import finish, start
 from tiny_pretraining import PRESET, run, tiny_data, tiny_settings
 
 from cxr_helpers import barlow
@@ -22,26 +21,10 @@ SCRIPT = Path(__file__).with_name("tiny_pretraining.py")
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def start(folder, *more):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), str(folder), *more],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def finish(process):
-    output = process.communicate(timeout=300)[0]
-    assert process.returncode == 0, output
-
-
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
     folder = tmp_path_factory.mktemp("unbroken")
-    finish(start(folder))
+    finish(start(SCRIPT, folder))
     return pretraining.backbone_path(tiny_settings(folder), seed=0)
 
 
@@ -72,7 +55,7 @@ def test_nothing_but_results_is_left(unbroken):
 def test_a_killed_run_goes_on_and_ends_as_an_unbroken_one(unbroken, tmp_path):
     path = pretraining.backbone_path(tiny_settings(tmp_path), seed=0)
     checkpoint = path.with_suffix("") / "last.ckpt"
-    process = start(tmp_path)
+    process = start(SCRIPT, tmp_path)
     deadline = time.monotonic() + 240
     while not checkpoint.is_file() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -81,7 +64,7 @@ def test_a_killed_run_goes_on_and_ends_as_an_unbroken_one(unbroken, tmp_path):
     assert process.returncode == -signal.SIGKILL and not path.exists()
     killed_at = torch.load(checkpoint, weights_only=True, mmap=True)["epoch"] + 1
     assert killed_at < PRESET.epochs
-    finish(start(tmp_path))
+    finish(start(SCRIPT, tmp_path))
     expected, got = barlow.read_weights(unbroken)[0], barlow.read_weights(path)[0]
     assert all(torch.equal(expected[k], got[k]) for k in expected)
     assert pretraining.training_log(path).equals(pretraining.training_log(unbroken))
@@ -95,7 +78,7 @@ def test_several_processes_begin_as_one_does_and_train_as_well(tmp_path, process
     logs = []
     for count in (1, processes):
         folder = tmp_path / str(count)
-        finish(start(folder, str(count), "24"))
+        finish(start(SCRIPT, folder, str(count), "24"))
         path = pretraining.backbone_path(tiny_settings(folder, batch_size=24), seed=0)
         logs.append(pretraining.training_log(path))
     alone, log = logs

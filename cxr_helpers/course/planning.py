@@ -10,7 +10,6 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -56,7 +55,7 @@ class Plan:
         steps: how many pieces of work, such as optimizer steps.
         unit: what a piece is.
         memory_gb: of one device, in GB of 2**30 bytes.
-        disk_gb: that the run adds.
+        disk_gb: that the run adds; the packed images are there by then.
         hours: on the machines that were asked for, if data is never waited for.
         trial: on what the trial ran.
     """
@@ -205,7 +204,7 @@ def plan_pretrain(run: Run, data: NihData, *, seconds: float = 3.0) -> Plan:
         steps=steps,
         unit="steps",
         memory_gb=(checkpoint + _parameter_bytes(module) + cost.step_bytes(share)) / GIB,
-        disk_gb=(2 * checkpoint + _cache_bytes(run, data)) / GIB,
+        disk_gb=2 * checkpoint / GIB,
         hours=steps * cost.step_seconds(share) / 3600,
         trial=_told(compute, images),
     )
@@ -344,12 +343,6 @@ def _autocast(compute: Compute) -> torch.autocast:
 
 def _parameter_bytes(module: nn.Module) -> int:
     return sum(p.numel() * p.element_size() for p in module.parameters())
-
-
-def _cache_bytes(run: Run, data: NihData) -> int:
-    """Of a packed cache that is yet to be made; none where it is there."""
-    cache: Path = run.settings.runs / "cache"
-    return 0 if cache.is_dir() else data.images.pixels.nbytes
 
 
 def _told(compute: Compute, images: int) -> str:

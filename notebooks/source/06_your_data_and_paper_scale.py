@@ -286,8 +286,7 @@ pd.DataFrame(steps, index=["small gradients", "large gradients"]).round(4)
 # %% [markdown]
 # Under SGD the second layer becomes something else entirely. Under LARS both move by the same small
 # share: the rate times 0.001, lightly's trust coefficient. lightly scales a step only where there is
-# weight decay. Biases and norms have none, so they take plain steps, and that is why they have the
-# smaller rate. The demo trains with AdamW, which gives each weight a step of its own size.
+# weight decay. Biases and norms have none, so they take plain steps, at a smaller rate of their own. The demo trains with AdamW, which gives each weight a step of its own size.
 
 # %% [markdown]
 # ### The batch: several processes must act as one
@@ -330,8 +329,8 @@ averaged = torch.stack([barlow.cross_correlation(a, b) for a, b in pairs]).mean(
 print(f"largest difference of an entry: {(whole - averaged).abs().max():.3f}")
 
 # %% [markdown]
-# Here the images of a share are as mixed as the whole, so the difference is small. With four images a
-# GPU it is not. The project's tests prove for 2 and 4 processes that loss, gradients and running
+# Here the images of a share are as mixed as the whole, so the difference is small. Change 8 to 192,
+# four images each, and look again. The project's tests check for 2 and 4 processes that loss, gradients and running
 # statistics are those of one process with the whole batch.
 #
 # And each share must have the same number of images. What if it cannot?
@@ -427,7 +426,7 @@ print("The first row is the measure of the others.")
 #
 # The trial takes a few steps at the paper's settings, ResNet-50 at 224 pixels with D = 8192, with four
 # images and with eight. The difference is the cost of four images; the rest is the cost of a step
-# whatever its images.
+# whatever its images. (The demo's images are stored at 96 pixels; their views have 224 all the same.)
 
 # %%
 data = load_nih(settings)
@@ -445,7 +444,7 @@ print(f"600 epochs of {86_524 // 768} steps: {600 * (86_524 // 768) * step / 86_
 claim(step > 0 and cost.bytes_per_image > 0, "the trial gives a time and a size", settings)
 
 # %% [markdown]
-# On a laptop that is months: the demo exists for a reason. On a GPU the same cell gives the plan of a
+# On a laptop that is weeks or months: the demo exists for a reason. On a GPU the same cell gives the plan of a
 # real run, and so does `--dry-run` for each stage. Compare your images a second with those of the
 # published log above.
 #
@@ -575,9 +574,9 @@ def patient(image_id):
 
 
 # %% [markdown]
-# Reading is `nih.read_image`, since these are PNG files; for DICOM it would be
-# `lambda path: dicom.read_dicom(path).pixels`, in a module of yours. Look at the split: no patient on
-# two sides.
+# Reading is `nih.read_image`, since these are PNG files. For DICOM write a function that returns
+# `dicom.read_dicom(path).pixels`, in a module of yours: several processes read, and they import it.
+# Look at the split: no patient on two sides.
 
 # %% tags=["nbval-ignore-output"]
 here = replace(settings, project=folder)
@@ -625,8 +624,8 @@ for axis, title in zip(axes[0], ["asked", "nearest", "second", "third"], strict=
 plt.show()
 
 # %% [markdown]
-# After so short a training the neighbors share exposure, borders and projection more than findings.
-# That is what such features learn first, from any data.
+# Compare exposure, borders and projection first, then findings. After so short a training, on so few
+# images, do not expect the findings to agree.
 
 # %% [markdown]
 # ## Hand your weights on
