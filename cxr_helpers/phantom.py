@@ -214,18 +214,18 @@ def draw_patient(seed: int, number: int, *, sex: str, age: float) -> Patient:
         raise ValueError(f"age is {age!r}; expected years from 0 to 120")
     rng = _rng(seed, 1, number)
     grown = min(1.0, 0.42 + 0.58 * age / 16)
-    height = grown * (27.0 if sex == "M" else 24.4) * rng.normal(1, 0.07)
-    modes = np.clip(rng.normal(size=6) * 1.15, -2.5, 2.5)
+    height = grown * (28.9 if sex == "M" else 26.1) * rng.normal(1, 0.07)
+    modes = np.clip(rng.normal(size=6) * 1.6, -2.8, 2.8)
     shape = _SHAPE[0] + np.tensordot(modes, _SHAPE[1:], 1)
-    wide = rng.normal(0.86, 0.05)
+    wide = rng.normal(0.82, 0.05)
     outline = shape * height
     outline[:, 2:23] *= wide
     outline[:, 23:] = shape[:, 23:]  # domes stay fractions of the lung's height
-    fat = grown * (0.6 + rng.gamma(2.0, 0.9 if sex == "M" else 1.1))
+    fat = grown * min(0.4 + rng.gamma(1.4, 1.35 if sex == "M" else 1.65), 7.0)
     depth = grown * (17.0 if sex == "M" else 15.5) * rng.normal(1, 0.08) + 1.6 * fat
     lateral = float(outline[:, 2:14].max())
     traits = {
-        "heart": float(np.clip(rng.normal(0.45, 0.035) + 0.0008 * max(age - 40, 0), 0.36, 0.56)),
+        "heart": float(np.clip(rng.normal(0.45, 0.05) + 0.0008 * max(age - 40, 0), 0.36, 0.56)),
         "heart_tilt": rng.uniform(0.45, 0.85),
         "knob": rng.normal(1.45, 0.15) + 0.008 * max(age - 40, 0),
         "unfold": rng.normal(0.0, 0.25) + 0.015 * max(age - 50, 0),
@@ -239,13 +239,15 @@ def draw_patient(seed: int, number: int, *, sex: str, age: float) -> Patient:
         * rng.normal(1, 0.12)
         * (1 - 0.004 * max(age - 55, 0)),
         "clavicle_y": rng.normal(0.075, 0.03),
-        "clavicle_slope": rng.normal(0.20, 0.09),
+        "clavicle_slope": rng.normal(0.12, 0.07),
         "shoulder": lateral + grown * rng.normal(5.2 if sex == "M" else 4.2, 0.6),
         "neck": grown * rng.normal(6.2 if sex == "M" else 5.3, 0.5) + 0.25 * fat,
         "scoliosis": rng.normal(0, 0.35),
         "vertebra": height * rng.normal(0.098, 0.004),
         "spine": grown * rng.normal(1.75, 0.12),
-        "breast": float(sex == "F" and age > 12) * rng.gamma(4.0, 0.9) * (0.7 + 0.2 * fat),
+        "breast": min(
+            float(sex == "F" and age > 12) * rng.gamma(4.0, 0.9) * (0.7 + 0.2 * fat), 7.0
+        ),
         "breast_f": rng.normal(0.66, 0.08),
         "breast_x": rng.normal(0.60, 0.05),
         "dome": float(np.clip(rng.normal(0.20, 0.045), 0.09, 0.32)),
@@ -345,7 +347,7 @@ def draw_acquisition(
         "zoom": (rng.normal(0.97, 0.10) if ap else rng.normal(1.02, 0.05)),
         "tilt": rng.normal(0, 0.055 if ap else 0.02),
         "shift_x": rng.normal(0, 2.0 if ap else 1.0),
-        "shift_y": rng.normal(2.4, 2.0 if ap else 1.4),
+        "shift_y": rng.normal(2.0, 2.0 if ap else 1.4),
         "rotation": rng.normal(0, 1.8 if ap else 0.7),
         "lordosis": rng.normal(0.035 if ap else 0.0, 0.02),
         "inspiration": float(
@@ -356,7 +358,7 @@ def draw_acquisition(
         "arms": rng.normal(2.2, 1.2) if ap else rng.normal(4.0, 1.8),
         "shrug": rng.uniform(-2.2, 0.6) if ap else rng.uniform(-0.5, 1.2),
         "supine": float(ap and rng.uniform() < 0.6),
-        "haze": rng.gamma(1.3, 1.3) if ap else rng.gamma(0.8, 0.3),
+        "haze": rng.gamma(1.3, 2.2) if ap else rng.gamma(0.8, 0.6),
         "haze_side": rng.normal(0, 0.6),
         "gradient_x": rng.normal(0, 0.20 if ap else 0.08),
         "gradient_y": rng.normal(0, 0.30 if ap else 0.12),
@@ -365,10 +367,10 @@ def draw_acquisition(
         "grain": rng.uniform(0.4, 1.0),
         "local": rng.uniform(0.1, 0.4) if nih else rng.uniform(0.2, 0.5),
         "sharpen": rng.uniform(0.0, 0.4) if ap else rng.uniform(0.1, 0.9),
-        "lung_gray": float(np.clip(rng.normal(0.44 if ap else 0.40, 0.10), 0.18, 0.62)),
-        "contrast": float(np.clip(rng.normal(0.29 if ap else 0.43, 0.05), 0.12, 0.62)),
+        "lung_gray": float(np.clip(rng.normal(0.44 if ap else 0.40, 0.13), 0.12, 0.70)),
+        "contrast": float(np.clip(rng.normal(0.29 if ap else 0.43, 0.09), 0.12, 0.62)),
         "blur": rng.uniform(0.5, 0.85) if ap else rng.uniform(0.4, 0.65),
-        "readout": rng.uniform(0.003, 0.008) if ap else rng.uniform(0.004, 0.010),
+        "readout": rng.uniform(0.0, 0.002),
         "top_gray": rng.uniform(0.80, 0.96) if ap else rng.uniform(0.86, 1.02),
         "toe": rng.uniform(0.5, 1.4),
         "outer": rng.uniform(),
@@ -570,7 +572,7 @@ class _Scene:
         dome_f = both(dome, column, 0, 1.3)
         dome_f = dome_f + flat_dome * (0.97 - dome_f)
         self.below = (self.f - dome_f) * self.high  # cm below the diaphragm's dome
-        edge = 1.5 * self.step
+        edge = 1.5 * self.step + 0.35
         inside = _smooth((self.lat - self.ax) / edge) * _smooth((self.ax - self.med) / edge)
         inside *= self.f > 0
         self.inside = inside * (self.f < 1.02)
@@ -579,7 +581,7 @@ class _Scene:
         round_off = _dome(np.clip((u - 0.25) / 0.75, 0, 1) ** 2) * (1 - 0.3 * (1 - u) ** 2)
         apex = _dome(np.clip(1 - self.f / 0.42, 0, 1) ** 2)
         above = np.maximum(-self.below, 0)
-        front = _smooth(-self.below / 0.35) * (0.60 + 0.40 * (1 - np.exp(-above / 3.5)))
+        front = _smooth(-self.below / 0.8) * (0.60 + 0.40 * (1 - np.exp(-above / 3.5)))
         recess = 0.15 * np.clip(4 * u - 0.8, 0, 1) * np.exp(-np.maximum(self.below, 0) / 2.4)
         self.field = self.inside * _smooth(-self.below / 0.5)  # what is seen as lung
         self.lung = depth * self.inside * round_off * apex * np.maximum(front, recess)
@@ -676,7 +678,7 @@ class _Scene:
         droop = (self.y[w] - at_y) / reach
         r2 = ((self.ax[w] - at_x) / reach) ** 2
         up = np.where(droop > 0, droop / 0.55, droop / 1.25) ** 2
-        thick = (0.30 if self.a.view == "AP" else 0.55) * t["breast"]
+        thick = (0.6 if self.a.view == "AP" else 1.0) * t["breast"]
         inside = np.abs(self.x[w] - 0.4 * self.mid[w]) < width[w] + 1.5
         self.soft[w] += thick * np.maximum(1 - r2 - up, 0) * inside
 
@@ -845,7 +847,7 @@ class _Scene:
         # scatter from thick parts hides them below the diaphragm and behind the heart
         hidden = 1 - 0.85 * _smooth((self.below[w] - 2.0) / 2.5)
         hidden *= 0.4 + 0.6 * self.lung[w] / (self.lung[w] + 2.0)
-        self.bone[w] += t["bone"] * hidden * (back + 0.5 * front)
+        self.bone[w] += t["bone"] * hidden * (1.45 * back + 0.73 * front)
 
     def _spine(self) -> None:
         """Vertebrae with rims, pedicles and processes, and the discs between them."""
@@ -861,11 +863,11 @@ class _Scene:
         spine += 0.12 * np.exp(-(((off - 0.92 * half) / 0.16) ** 2)) * disc
         dy = (phase + 0.5 - np.round(phase + 0.5)) * period
         ring = ((off - 0.62 * half) / 0.33) ** 2 + (dy / 0.5) ** 2 - 1
-        spine += 0.18 * np.exp(-3 * ring**2)  # pedicles
+        spine += 0.13 * np.exp(-3 * ring**2)  # pedicles
         turn = 0.3 * self.q["rotation"]
         spine += 0.30 * np.exp(-(((x + turn) / 0.28) ** 2) - ((dy - 0.5) / 0.55) ** 2)
         spine += 0.15 * _dome(_fourth(x / (half + 1.7))) * np.exp(-(((dy + 0.2) / 0.4) ** 2))
-        self.bone[w] += t["bone"] * spine * (0.55 + 0.2 * _smooth((y - 2) / 4))
+        self.bone[w] += t["bone"] * spine * (0.72 + 0.26 * _smooth((y - 2) / 4))
 
     def _clavicles(self) -> None:
         """From the sternum to the shoulder, rising; a slender S."""
@@ -879,10 +881,10 @@ class _Scene:
         v = np.clip((ax - 1.6) / (end - 1.6), 0, 1)
         y = low - tip * v + 0.75 * np.sin(v * 6.0) * grown
         y += 0.3 * self.q["rotation"] * self.side[w] * (1 - v)
-        r = grown * (0.50 + 0.35 * _fourth(1 - v) + 0.15 * v)
+        r = grown * (0.44 + 0.35 * _fourth(1 - v) + 0.15 * v)
         d = np.abs(self.y[w] - y)
         shell = np.maximum(1 - np.abs(d - 0.8 * r) / max(0.16, self.step), 0)
-        clavicle = 0.27 * _smooth((r - d) / (0.9 * self.step)) + 0.17 * shell * (d < r)
+        clavicle = 0.40 * _smooth((r - d) / (0.9 * self.step)) + 0.26 * shell * (d < r)
         clavicle *= _smooth((ax - 1.5) / 0.3) * _smooth((end - ax) / 0.4)
         self.bone[w] += t["bone"] * clavicle
 
@@ -901,11 +903,11 @@ class _Scene:
             medial = lateral - (5.8 * grown) * (1 - tall) * (0.55 + 0.45 * into)
             within = _smooth((y - 1.0) / 0.5) * _smooth((lower - y) / 0.5)
             past = _smooth((ax - medial) / 0.4)
-            scapula = 0.18 * _smooth((lateral - ax) / 0.3) * past * within
+            scapula = 0.36 * _smooth((lateral - ax) / 0.3) * past * within
             border = np.exp(-(((ax - lateral) / 0.42) ** 2)) * (1 - 0.5 * tall)
-            scapula += (0.30 * border + 0.08 * np.exp(-(((ax - medial) / 0.16) ** 2))) * within
+            scapula += (0.60 * border + 0.16 * np.exp(-(((ax - medial) / 0.16) ** 2))) * within
             crest = np.exp(-(((y - 1.6 + 0.17 * (edge - ax)) / 0.4) ** 2)) * past
-            scapula += 0.30 * crest * _smooth((t["shoulder"] + 1.2 - ax) / 0.5)
+            scapula += 0.60 * crest * _smooth((t["shoulder"] + 1.2 - ax) / 0.5)
             self.bone[w] += t["bone"] * scapula
 
     def vessels(self) -> None:
@@ -966,9 +968,9 @@ class _Scene:
         ap = self.a.view == "AP"
         h = self.p.lung_height * self.insp
         t = self.t
-        likely = (0.62 if ap else 0.05) * (1.0 if self.a.site == "nih" else 0.35)
+        usual = (1.0 if ap else 0.08) * (1.0 if self.a.site == "nih" else 0.35)
         lines = []
-        if rng.uniform() < likely * 0.5:  # central line from the neck, the subclavian or the arm
+        if rng.uniform() < 0.65 * usual:  # central line from the neck, the subclavian or the arm
             kind, side = rng.integers(3), rng.choice((-1.0, 1.0, -1.0))
             tip = [-1.6 + rng.normal(0, 0.3), h * rng.uniform(0.32, 0.5)]
             start = (
@@ -977,17 +979,17 @@ class _Scene:
                 [[side * 20, 9.0], [side * 13.5, 2.5], [side * 7.0, 2.2], [side * 3.0, 2.7]],
             )[kind]
             lines.append((np.array([*start, [-1.5, 0.2 * h], tip]), 0.09, 0.6))
-        if ap and rng.uniform() < likely * 0.25:  # endotracheal tube
+        if ap and rng.uniform() < 0.32 * usual:  # endotracheal tube
             x = rng.normal(0, 0.25)
             end = h * rng.uniform(0.05, 0.22)
             for dx in (-0.35, 0.35):
                 lines.append((np.array([[x + dx, -14], [x + dx, -5], [x + dx, end]]), 0.06, 0.5))
-        if ap and rng.uniform() < likely * 0.3:  # gastric tube
+        if ap and rng.uniform() < 0.39 * usual:  # gastric tube
             bend = rng.normal(0, 0.4, 3)
             end = [[1.0, 0.93 * h], [3.5, 1.05 * h], [6.0, 1.12 * h]]
             path = [[bend[0], -12], [bend[1], 0.1 * h], [0.6 + bend[2], 0.55 * h], *end]
             lines.append((np.array(path), 0.12, 0.4))
-        if ap and rng.uniform() < likely * 0.1:  # chest tube
+        if ap and rng.uniform() < 0.13 * usual:  # chest tube
             side = rng.choice((-1.0, 1.0))
             w = float(np.max(self.p.outline[:, 2:14]))
             path = [
@@ -997,7 +999,7 @@ class _Scene:
                 [0.5 * w, 0.1 * h],
             ]
             lines.append((np.array(path) * [side, 1], 0.25, 0.3))
-        if rng.uniform() < likely * 0.65:  # electrodes and their wires
+        if rng.uniform() < 0.85 * usual:  # electrodes and their wires
             for _ in range(rng.integers(2, 6)):
                 x, y = rng.uniform(-14, 14), rng.uniform(0.05, 1.0) * h
                 away = np.array(
@@ -1084,7 +1086,7 @@ class _Scene:
             own=self.side[w] == lesion.side,
             seen=self.field[w] * (self.side[w] == lesion.side),
             lung_width=max(lateral - medial, 1.0),
-            strength=0.25 + 1.05 * lesion.severity,
+            strength=_PLAIN[self.a.site] * (0.25 + 1.05 * lesion.severity),
         )
 
     def noise(self, spot: _Spot, first: int, octaves: int) -> np.ndarray:
@@ -1119,6 +1121,10 @@ class _Spot:
     lung_width: float
     strength: float
 
+
+# How plainly findings of one severity show. Boxes were drawn around what readers could see; labels
+# taken from reports also know what other images and the ward knew.
+_PLAIN = {"nih": 1.0, "vindr": 1.5}
 
 # cm of fluid, unevenness of the edge, softness of the edge
 _OPACITIES = {

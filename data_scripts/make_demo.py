@@ -408,7 +408,7 @@ def _vindr_lesions(
     """Lesions of each marked class; the more readers marked it, the plainer it is."""
     lesions = []
     for class_id, by_reader in sorted(marks.items()):
-        low, high = ((0.15, 0.75), (0.4, 0.95), (0.65, 1.0))[len(by_reader) - 1]
+        low, high = ((0.2, 0.85), (0.5, 1.0), (0.7, 1.0))[len(by_reader) - 1]
         for k in range(min(max(by_reader.values()), 8)):
             severity = rng.uniform(low, high) * (1.0 if k == 0 else rng.uniform(0.5, 1.0))
             name = VINDR_CLASSES[class_id]
