@@ -134,7 +134,7 @@ def plot_box_shapes(
         label="anchors",
     )  # fmt: skip
     axis.set(xscale="log", yscale="log", xlabel="width (pixels)", ylabel="height (pixels)")
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     sns.despine(figure)
     return figure
 

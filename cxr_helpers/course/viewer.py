@@ -74,7 +74,7 @@ def static_view(arms: Arms, data: VindrData, key: tuple[int, int], *, level: flo
     for line, (arm, (detector, items)) in zip(axes, arms.items(), strict=True):
         item = by_key(items)[key]
         for axis, (layer, name) in zip(line, LAYER_NAMES.items(), strict=True):
-            title = f"{arm}, {name.split(',')[0]}: "
+            title = f"{arm}\n{name.split(',')[0]}: "
             draw(axis, detector, data, item, layer=layer, level=level, title=title)
     return figure
 

@@ -364,17 +364,17 @@ show(data_plots.plot_dots(how_many, xlabel="number (log scale)", log=True))
 # %% [markdown]
 # The most frequent boxes are those of an enlarged aorta and an enlarged heart, the rarest those of a
 # pneumothorax. Compare with the NIH figure above: the two data sets list different findings. Which
-# names are in both, letter by letter?
+# names are in both, apart from capitals and underscores?
 
 # %%
-both = set(vindr.CLASSES) & {name.replace("_", " ") for name in nih.LABELS}
+nih_names = {name.replace("_", " ").lower() for name in nih.LABELS}
+both = [name for name in vindr.CLASSES if name.lower() in nih_names]
 print(f"The same name in both: {', '.join(sorted(both))}")
 
 # %% [markdown]
 # By meaning there are more. NIH's Effusion is called Pleural effusion here, Fibrosis is called
-# Pulmonary fibrosis, Pleural_Thickening is Pleural thickening but for a capital, and 'Nodule/Mass'
-# here is two labels there. And a shared name is no shared meaning: 'Infiltration' is a word that one
-# radiologist uses where another says 'consolidation'.
+# Pulmonary fibrosis, and 'Nodule/Mass' here is two labels there. And a shared name is no shared
+# meaning: 'Infiltration' is a word that one radiologist uses where another says 'consolidation'.
 
 # %% [markdown]
 # ### How large is a finding?
@@ -970,7 +970,7 @@ show(figure, colors=96)
 # | Numbers | how often each finding occurs, how large it is and how far readers agree follow the real tables; so does how often labels are wrong, for the findings where that is known | the patients; the share of wrong labels of all other findings |
 # | Anatomy | lung outlines vary as in real masks | ribs, vessels and organs are plausible shapes, not measured ones |
 # | Physics | attenuation, scatter, noise and blur exist | one energy of the beam, and a simple law for scatter |
-# | Findings | place, size and kind of shadow | an illness: no cause, no course, no effect of one on another |
+# | Findings | place, size and kind of shadow | an illness: no cause, no course, no effect of one on another; how plainly a shadow shows (plainer at the VinDr-like site, where boxes were drawn around what readers saw) |
 #
 # **No clinical conclusion may be drawn from the demo.** That a model finds an effusion in it means
 # that the model can find this program's effusions. What the demo can show is how the methods work,

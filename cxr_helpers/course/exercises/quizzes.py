@@ -5,6 +5,7 @@ explanations folded away, which need neither.
 """
 
 import html
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ import ipywidgets as widgets
 from IPython.display import HTML, display
 
 LETTERS = "abcdef"
+WIDTH = 88  # columns of the text form
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,10 @@ class Quiz:
 
 def as_text(quiz: Quiz) -> str:
     """The question and its lettered options, without the answers."""
-    lines = [
-        f"({letter}) {option[0]}" for letter, option in zip(LETTERS, quiz.options, strict=False)
-    ]
-    return "\n".join([f"Question {quiz.number}: {quiz.question}", *lines])
+    lines = textwrap.wrap(f"Question {quiz.number}: {quiz.question}", WIDTH)
+    for letter, option in zip(LETTERS, quiz.options, strict=False):
+        lines += textwrap.wrap(f"({letter}) {option[0]}", WIDTH, subsequent_indent="    ")
+    return "\n".join(lines)
 
 
 def answer(quiz: Quiz, letter: str) -> str:
