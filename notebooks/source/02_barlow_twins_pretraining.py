@@ -356,8 +356,8 @@ pretraining_plots.plot_log(log, panels)
 plt.show()
 
 # %% [markdown]
-# The loss falls, the diagonal rises, the features spread out; the k-NN scores hardly follow. A falling
-# loss is not a rising score. On the demo, k-NN tells AP from PA from the start: random filters see
+# The loss falls, the diagonal rises, the features spread out; the k-NN scores follow only a little. A
+# falling loss is not a rising score. On the demo, k-NN tells AP from PA from the start: random filters see
 # brightness and zoom. And for findings the few validation patients give a curve that is mostly noise.
 # The effective rank is an alarm for [collapse](../docs/glossary.md#collapse), not a score: it may move
 # a little either way, and must not drop to a few.
@@ -484,8 +484,8 @@ pretraining_plots.plot_neighbors(np.array(data.images.pixels[query]), neighbors)
 plt.show()
 
 # %% [markdown]
-# In the stored figure most neighbors share the query's view and have large white areas in the lungs, as
-# it has; their sex and the side of the white area vary. One query is an anecdote, and the table above
+# In the stored figure all neighbors share the query's view, and most are as dark and pale as it is. The
+# white half of its chest is in hardly any of them, and their sex varies. One query is an anecdote, and the table above
 # counted. Pictures like this are for finding out what went wrong: neighbors that share only a border,
 # a marker or their brightness are a bad sign.
 #
@@ -586,8 +586,8 @@ pretraining_plots.plot_correlations(ends, shown=32)
 plt.show()
 
 # %% [markdown]
-# Only the healthy run has one. Without the redundancy term every entry is near 1 or -1: all outputs are
-# copies. Without the invariance term, and without augmentation, there is no diagonal to see; with a batch of 4
+# Only the healthy run has one. Without the redundancy term nearly every entry is near 1 or -1: the outputs
+# are copies. Without the invariance term, and without augmentation, there is no diagonal to see; with a batch of 4
 # it stands on a ground as colorful as itself.
 #
 # Now in numbers. Do not look for the fault in the last row: AP or PA is so easy here that the sick runs
