@@ -335,8 +335,9 @@ for axis, (name, heatmap) in zip(axes[0], shown.items(), strict=True):
 plt.show()
 
 # %% [markdown]
-# In the stored run all three maps are brightest at the lower edge of the picture, below the chest
-# and partly beyond the patient, and not in the box. No radiologist would look there for an aorta.
+# In the stored run the maps are brightest at the right edge of the picture, partly beyond the patient,
+# and not in the box; only the fast one is bright in the middle of the chest as well. No radiologist
+# would look at that edge for an aorta.
 # The next section and 'Failures' below say how a map can do that although the box is right.
 #
 # Nor need the maps agree: they answer different questions. If the third is much nearer to the first
@@ -369,8 +370,8 @@ for axis, (name, heatmap) in zip(axes[0], pairs.items(), strict=True):
 plt.show()
 
 # %% [markdown]
-# In the stored run ablation lights up the lower edge, the gradient a patch on the heart. The
-# library's maps look like ours, and none of the four is brightest in the box.
+# In the stored run ablation lights up the right edge and the middle of the chest, the gradient the
+# middle alone. The library's ablation stays at the edge, and its gradient is brightest below the heart.
 #
 # And for each channel: what its removal costs, against what a straight line along the gradient
 # predicts. On the gray line the two are equal. Read the scale of the axes too.
@@ -381,7 +382,7 @@ plt.show()
 
 # %% [markdown]
 # Where the points hug the line, the slope was right about each channel: this head is nearly
-# straight there. In the stored run no single channel costs more than a few parts in ten thousand:
+# straight there. In the stored run no single channel costs much more than a thousandth:
 # perhaps because the score is sure of itself, or because many channels say the same. A map is
 # stretched from 0 to 1 before it is drawn, so even such small losses look bright. Even so
 # Grad-CAM's map differs. Its weight is the slope *averaged over all places*, also those outside the
@@ -439,9 +440,9 @@ for column, pair in zip(axes.T, chosen, strict=True):
 plt.show()
 
 # %% [markdown]
-# Above the arm that started from random weights, below the pretrained one. In the stored run only
-# the maps of cardiomegaly are brightest in their box; the others are bright elsewhere, at the edge
-# of the picture or beside the patient too. It is tempting to read a story into such pictures. Count
+# Above the arm that started from random weights, below the pretrained one. In the stored run
+# most maps are brightest outside their box, at the edge of the picture, beside the patient or below
+# the lungs. It is tempting to read a story into such pictures. Count
 # first.
 
 # %% [markdown]
@@ -564,8 +565,8 @@ cam_plots.plot_class_scores(by_class)
 plt.show()
 
 # %% [markdown]
-# In the stored run cardiomegaly stands alone in the pointing game, in both arms; for the other
-# classes the brightest pixel seldom lies in a box. In no class does much of the energy.
+# In the stored run cardiomegaly leads in the pointing game, in both arms; for most other classes the
+# brightest pixel seldom lies in a box. In no class does much of the energy.
 #
 # ### Which arm's maps lie better?
 #
@@ -580,8 +581,8 @@ plt.show()
 
 # %% [markdown]
 # An interval that covers zero leaves it open which arm's maps lie better; one right of zero speaks
-# for the pretrained arm, in that measure. In the stored run both measures of IoU do, the pointing
-# game and the energy do not. Remember the figure of scores: it is a difference between two maps
+# for the pretrained arm, in that measure. In the stored run every interval covers zero.
+# Remember the figure of scores: it is a difference between two maps
 # that both lose to the class prior.
 #
 # These are one training run of each arm: another seed may move the difference by more than the
@@ -721,9 +722,9 @@ claim(
 )
 
 # %% [markdown]
-# In the stored run the map's curves lie between the two others, nearer to chance: the pixels that
-# the score rests on lie in the box, and the map spreads beyond it. Had we compared with random
-# alone, the map might have passed. And remember that a half blurred radiograph is an image that the
+# In the stored run the map's curves lie close to those of chance: the pixels that the score rests on
+# lie in the box, and the map spreads beyond it. Had we looked at deletion alone, and at random alone,
+# the map might have passed. And remember that a half blurred radiograph is an image that the
 # detector has never seen.
 
 # %% [markdown]
@@ -825,8 +826,9 @@ for line, trial in zip(axes, trials, strict=True):
 plt.show()
 
 # %% [markdown]
-# In the stored run the letter lights up in the shortcut network and not in the control. With the
-# tube and the border the eye alone would hardly dare to say.
+# In the stored run the corner with the letter lights up in the shortcut network; in the control there
+# is a glow beside it, in one of the two images. With the border the map moves to the side where it was
+# drawn. With the tube the eye alone would hardly dare to say.
 #
 # And counted over all test images with the finding: which share of the map lies on the object,
 # which in the finding's box?
