@@ -105,7 +105,7 @@ print(f"{seen:,} images an epoch; all of NIH are 112,120, the official training 
 # | NIH ChestX-ray14 | 112,120 PNG files of 1024 x 1024 pixels, in twelve archives | about 42 to 45 GB | everybody |
 # | the same, a sample of 5% on Kaggle | for a first try | about 2 GB | everybody with an account |
 # | VinDr-CXR on Kaggle (VinBigData) | 15,000 DICOM files and `train.csv` | the site says | with an account, under its rules |
-# | VinDr-CXR 1.0.0 on PhysioNet | the same images, and a test set read by five | the site says | credentialed users |
+# | VinDr-CXR 1.0.0 on PhysioNet | the same images, and a test set with the consensus of five radiologists | the site says | credentialed users |
 #
 # Put both below one folder, in `nih` and `vindr`, and set `CXR_DATA` to that folder. VinDr-CXR's
 # agreement forbids sharing its images. Without it, notebook 04 uses NIH's own boxes.
