@@ -590,8 +590,9 @@ plt.show()
 # %% [markdown]
 # Where an interval covers zero, these images and this seed leave it open. Where it lies right of
 # zero, these test images speak for the pretrained arm, at this share and this seed. Three seeds,
-# with all boxes and with a tenth, are what `benchmarks/detection.py` runs: over them
-# [the gain disappears](../benchmarks/README.md) on the demo.
+# with all boxes and with a tenth, are what `benchmarks/detection.py` runs: over them, on the demo,
+# [the gain holds with a tenth](../benchmarks/README.md) of the images. With all of them it is half as
+# large, and leaves open whether another seed would find it.
 #
 # ## The images that the paper leaves out
 #
