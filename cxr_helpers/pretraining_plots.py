@@ -113,7 +113,7 @@ def plot_losses_by_width(curves: Mapping[str, tuple[Sequence[float], Sequence[fl
     axis.axhline(1.0, color="0.6", lw=1)
     axis.annotate("start: loss = D", (100, 1.0), ha="right", va="bottom", color="0.4", fontsize=8)
     axis.set(xlabel="share of the run (%)", ylabel="loss / D", yscale="log")
-    axis.legend(frameon=False, fontsize=9)
+    axis.legend(frameon=False, fontsize=9, loc="center right")
     _small(axis)
     return figure
 
@@ -148,13 +148,17 @@ def plot_pull(
 
 
 def plot_neighbors(
-    query: np.ndarray, rows: Mapping[str, tuple[Sequence[np.ndarray], Sequence[str]]]
+    query: np.ndarray,
+    rows: Mapping[str, tuple[Sequence[np.ndarray], Sequence[str]]],
+    *,
+    title: str = "query",
 ) -> Figure:
     """A query image, and in each row the images that some features hold nearest to it.
 
     Args:
         query: (H, W), uint8 or float in [0, 1].
         rows: name of the features to images and a line about each.
+        title: a line about the query.
     """
     count = max(len(images) for images, _ in rows.values())
     figure, axes = plt.subplots(
@@ -167,7 +171,9 @@ def plot_neighbors(
     for axis in axes.flat:
         axis.set_axis_off()
     for line, (name, (images, texts)) in zip(axes, rows.items(), strict=True):
-        _picture(line[0], query, f"query\n{name}")
+        _picture(line[0], query, title)
+        middle = {"ha": "center", "va": "center", "transform": line[0].transAxes}
+        line[0].text(-0.08, 0.5, name, rotation=90, **middle)
         for axis, image, text in zip(line[1:], images, texts, strict=False):
             _picture(axis, image, text)
     return figure

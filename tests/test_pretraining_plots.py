@@ -55,6 +55,9 @@ def test_losses_are_drawn_in_percent_of_the_run():
 def test_neighbors_have_a_row_for_each_kind_of_features():
     image = np.zeros((4, 4), np.uint8)
     rows = {"a": ([image] * 3, ["1", "2", "3"]), "b": ([image] * 2, ["1", "2"])}
-    figure = pp.plot_neighbors(image, rows)
+    figure = pp.plot_neighbors(image, rows, title="query: AP, F")
+    first = [figure.axes[0], figure.axes[4]]
+    assert [axis.get_title() for axis in first] == ["query: AP, F"] * 2
+    assert [axis.texts[0].get_text() for axis in first] == ["a", "b"]
     assert len(figure.axes) == 8
     assert [len(axis.images) for axis in figure.axes] == [1, 1, 1, 1, 1, 1, 1, 0]

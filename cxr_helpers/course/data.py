@@ -204,7 +204,7 @@ def _nih_split(settings: Settings, entries: pd.DataFrame) -> tuple[np.ndarray, s
     share = NIH_PARTS["val"] / (NIH_PARTS["val"] + NIH_PARTS["train"])
     parts = {"train": 1 - share, "val": share}
     split[rest] = splits.split_by_patient(patients[rest], parts=parts, seed=settings.seed)
-    return split, "Test part: the official test list. Validation: patients of the other list."
+    return split, "Test part: the images of test_list.txt. Validation: patients of the other list."
 
 
 def load_vindr(settings: Settings) -> VindrData:

@@ -76,8 +76,9 @@ bool((made == by_hand).all(axis=None))
 by_hand.T @ by_hand
 
 # %% [markdown]
-# So the one image with edema also has an effusion, but only one of the two with an effusion has
-# edema. Keep that asymmetry in mind for the heatmap below.
+# Divide each row by its number on the diagonal, and you have shares: of the one image with edema
+# all have an effusion, of the two with an effusion only half have edema. The counts are symmetric,
+# the shares are not. Keep that in mind for the heatmap below.
 
 # %% [markdown]
 # ### Exercises
@@ -160,7 +161,7 @@ show(data_plots.plot_heatmap(pairs, label=share, xlabel="also has", ylabel="imag
 
 # %% [markdown]
 # The columns of Infiltration and Effusion are bright in nearly every row: they come with almost
-# everything. The figure is not symmetric, as by hand. The strongest pairs:
+# everything. The figure is not symmetric, for the reason you saw by hand. The strongest pairs:
 
 # %%
 strongest = pairs.stack().nlargest(4).round(1)
@@ -186,10 +187,10 @@ show(plots.plot_frequencies(per_patient, xlabel="images of one patient", ylabel=
 print(f"mean {per_patient.mean():.2f}, median {per_patient.median():.0f}, most {per_patient.max()}")
 
 # %% [markdown]
-# The points fall all the way: most patients have one image or two, a few have more than a hundred. So
-# images are not independent. A test image of a patient who is also in training is a half-known
-# image. That is why this course splits **by patient**, and why notebook 03 measures what happens
-# otherwise.
+# The points fall until they reach single patients: most patients have one image or two, a few have
+# more than a hundred. So images are not independent. A test image of a patient who is also in
+# training is a half-known image. That is why this course splits **by patient**, and why notebook
+# 03 measures what happens otherwise.
 
 # %% [markdown]
 # ### The view goes with the illness
@@ -220,8 +221,8 @@ print(f"AP: {is_ap.sum():,} images, PA: {(~is_ap).sum():,}.")
 print(f"Edema is {times:.0f} times as frequent on AP views as on PA views.")
 
 # %% [markdown]
-# Keep it in mind when a heatmap of notebook 05 lights up in a corner, where a word such as 'PORTABLE'
-# may be burnt into the image.
+# Keep it in mind when notebook 05 draws where a network looks, and a corner lights up, where a
+# word such as 'PORTABLE' may be burnt into the image.
 
 # %% [markdown]
 # ### How old are the patients?
@@ -253,7 +254,8 @@ print(f"median age {real_nih['age'].median():.0f}, under 16: {(real_nih['age'] <
 # - Of the images on which it was **seen**, how many were **labeled**?
 #   ([sensitivity](../docs/glossary.md#sensitivity-recall))
 #
-# Of the four things that the radiologists looked for, two have a label of the same meaning in NIH.
+# The radiologists looked for four things: fracture, pneumothorax, airspace opacity, and nodule or
+# mass. Two of them have a label of the same meaning in NIH.
 
 # %%
 rereads = nih.read_rereads(packaged_table("google2019"))
@@ -273,16 +275,16 @@ seen = exploration.reread_shares(labels, rereads)
 show(data_plots.plot_heatmap(seen, label=share, xlabel="radiologists saw", ylabel="NIH label"))
 
 # %%
-healthy = labels.loc[rereads.index].sum(axis=1) == 0
-missed = rereads[healthy].any(axis=1).mean()
-print(f"{len(rereads):,} images were looked at again, {healthy.sum():,} of them 'No Finding'.")
+unlabeled = labels.loc[rereads.index].sum(axis=1) == 0
+missed = rereads[unlabeled].any(axis=1).mean()
+print(f"{len(rereads):,} images were looked at again, {unlabeled.sum():,} of them 'No Finding'.")
 print(f"{missed:.0%} of those carry at least one of the four findings.")
 
 # %% [markdown]
 # On the images of nearly every label, and on those labeled 'No Finding' too, airspace opacity was
-# seen more often than the other three. ['No Finding'](../docs/glossary.md#no-finding) does not mean
-# healthy. It means that the program found none of its words. The images that were looked at again are
-# no random sample, so the shares may differ elsewhere.
+# seen more often than the other three. ['No Finding'](../docs/glossary.md#no-finding) does not
+# mean healthy. It means that the program found none of its 14 findings reported as present. The
+# images that were looked at again are no random sample, so the shares may differ elsewhere.
 
 # %%
 found = [*noise.loc["Pneumothorax", ["ppv", "sensitivity"]]]
@@ -402,9 +404,9 @@ side = "shorter side of the box (% of the image, log scale)"
 show(data_plots.plot_spread(percent, real_vindr.boxes["label"], xlabel=side))
 
 # %% [markdown]
-# The largest boxes are those of pneumothorax and of [ILD](../docs/glossary.md#ild), the smallest those
-# of nodules. Boxes of one finding differ too: some whiskers reach over a power of ten. How far apart
-# are the findings in area?
+# By their shorter side, the largest boxes are those of pneumothorax and of
+# [ILD](../docs/glossary.md#ild), the smallest those of nodules. Boxes of one finding differ too:
+# some whiskers reach over a power of ten. How far apart are the findings in area?
 
 # %%
 corners = real_vindr.boxes[["x_min", "y_min", "x_max", "y_max"]].to_numpy()
@@ -419,9 +421,10 @@ print(f"{median_area.index[-1]}: {times:.0f} times the area of {median_area.inde
 # %% [markdown]
 # ### What vanishes at 224 pixels?
 #
-# The paper trains at 224 and at 640 pixels. The finest feature map of a usual Faster R-CNN has a
-# cell for every 4 pixels, so that a box with a short side under 8 pixels is less than two cells
-# wide. How many boxes are that small?
+# The paper trains at 224 and at 640 pixels. The finest feature map of a usual [Faster
+# R-CNN](../docs/glossary.md#faster-r-cnn) with a [feature
+# pyramid](../docs/glossary.md#fpn-feature-pyramid) has a cell for every 4 pixels, so that a box
+# with a short side under 8 pixels is less than two cells wide. How many boxes are that small?
 
 # %%
 at = {
@@ -449,7 +452,7 @@ for factor in (0.9, 1.0, 1.1):
 lost_nodules = lost.loc["Nodule/Mass", "224 px"]
 claim(
     abs(lost_nodules - 55.5) < 1,
-    "at 224 px, 55.5% (within one point) of the Nodule/Mass boxes have a short side under 8 px",
+    "at 224 px, between 54.5% and 56.5% of the Nodule/Mass boxes have a short side under 8 px",
     settings,
 )
 
@@ -535,9 +538,10 @@ together = 40 * 40 + 40 * 38 - shared
 print(f"IoU of the first two: {shared} / {together} = {shared / together:.2f}")
 
 # %% [markdown]
-# The IoU of the first two is above 0.5, the threshold here; the third lies alone.
-# [**Weighted box fusion**](../docs/glossary.md#weighted-box-fusion) replaces boxes that overlap so much
-# by their mean.
+# The IoU of the first two is above 0.5, the threshold here; the third lies alone. [**Weighted box
+# fusion**](../docs/glossary.md#weighted-box-fusion) replaces boxes that overlap so much by their
+# mean, weighted by the score of each box. Readers give no scores, so here all boxes weigh the
+# same.
 
 # %%
 fused, n_readers, _ = consensus.weighted_box_fusion(drawn, np.array(["R8", "R9", "R10"]))
@@ -558,9 +562,10 @@ print(
 claim(len(real_fused) == 23934, "the fused real boxes number 23,934, as the paper's", settings)
 
 # %% [markdown]
-# Two thirds of the 'truth' is the word of one reader. How well do two readers agree at all? F1 is
-# 100% where they draw the same boxes, and 0 where they share none (at an IoU of at least 0.5). The
-# squares show the share of the fused boxes that rest on one reader.
+# Two thirds of the 'truth' is the word of one reader. How well do two readers agree at all?
+# [F1](../docs/glossary.md#f1) is twice the number of matched boxes, divided by all boxes of the
+# two: 100% where they draw the same ones, and 0 where they share none (at an IoU of at least 0.5).
+# The squares show the share of the fused boxes that rest on one reader.
 
 # %%
 agreement = 100 * consensus.reader_agreement(real_vindr.boxes)["f1"]
@@ -610,8 +615,10 @@ show(plots.show_images(pictures, sick["findings"].tolist(), width=1.55))
 
 # %% [markdown]
 # In the demo, the consolidation and the pneumonia are plain to see, as white areas where the lung
-# should be dark. The infiltration and the nodule are not. A radiologist might read the first image as
-# an effusion instead: it is white down to the chest wall, and the edge of the diaphragm is lost.
+# should be dark. The infiltration and the nodule are not. The small white dots on the first image
+# are electrodes on the skin, and the two large pale areas on the fourth are breasts: neither is a
+# finding. A radiologist might read the first image as an effusion instead: it is white down to the
+# chest wall, and the edge of the diaphragm is lost.
 #
 # Each image carries one label. Some labels are wrong, as you saw above; in the demo they are wrong
 # on purpose, as often as measured where that is known.
@@ -628,9 +635,10 @@ pictures = [nih.read_image(nih_files[image_id]) for image_id in same["image_id"]
 show(plots.show_images(pictures, same["view"].tolist(), width=1.55))
 
 # %% [markdown]
-# The anatomy stays: the shape of lungs and heart, the spine. View, exposure and position change, and
-# so does the illness: in the demo, the third image has air beside a collapsed lung, a pneumothorax, and
-# the fourth has round shadows. A network can learn to recognize the person.
+# The anatomy stays: the shape of lungs and heart, the spine. View, exposure and position change,
+# and so does the illness: in the demo, the third image has air beside a collapsed lung, a
+# pneumothorax (its bright dots are electrodes, its thin line is a tube), and the fourth has round
+# shadows. A network can learn to recognize the person.
 
 # %% [markdown]
 # ### What the test list does to prevalence
@@ -653,10 +661,11 @@ for name, rows in parts.items():
     print(f"{name}: {rows.sum():,} images, {without:.1%} without a finding")
 
 # %% [markdown]
-# With the official lists, the test part is the sicker one. In the real data 58.4% of the training
-# list but only 38.5% of the test list are 'No Finding', Pneumothorax rises from 3.1% to 10.4%, and
-# AP views from 35% to 57% (computed from NIH's `train_val_list.txt` and `test_list.txt`). After a
-# random split, the two dots of a line lie close together, as far as chance allows.
+# With the demo's lists, and with NIH's own, the test part is the sicker one, though not for each
+# finding. In the real data 58.4% of the training list but only 38.5% of the test list are 'No
+# Finding', Pneumothorax rises from 3.1% to 10.4%, and AP views from 35% to 57% (computed from
+# NIH's `train_val_list.txt` and `test_list.txt`). After a random split, the two dots of a line lie
+# close together, as far as chance allows.
 #
 # Two consequences. A threshold chosen on the training list is too high or too low on the test list.
 # And a score on the official test list cannot be compared with one on a random split.
@@ -805,8 +814,9 @@ pd.DataFrame(contrast, index=["before", "two pixels broken"]).T.round(2)
 
 # %% [markdown]
 # Where the smallest and the largest value set the scale, two pixels of many thousands change the
-# whole picture. A burnt-in marker does the same. The percentiles pass over them, and `read_dicom`
-# names them in its steps, so that you can count such files.
+# whole picture. A burnt-in marker does the same where it is written in the largest number that the
+# bits allow. The percentiles pass over them, and `read_dicom` names them in its steps, so that you
+# can count such files.
 
 # %% [markdown]
 # ### Exercise: from stored numbers to gray
@@ -848,10 +858,11 @@ show(figure, colors=96) if vindr_data is not None else None
 # %% [markdown]
 # ### A nodule at 640 and at 224 pixels
 #
-# The table told how many nodules shrink to a few pixels. What does that look like? We take a nodule of
-# median size, of those that two readers agree on, and cut out its surroundings after the image was
-# scaled. An image smaller than 640 pixels, as in the demo, is left as it is, and shrunk in the ratio
-# of 224 to 640.
+# The figure above told how many nodules shrink to a few pixels. What does that look like? We take
+# a nodule of median size, of those that two readers agree on, and cut out its surroundings after
+# the image was scaled. The titles give the image's longer side and the nodule's shorter one. An
+# image smaller than 640 pixels, as in the demo, is left as it is, and shrunk in the ratio of 224
+# to 640.
 
 # %%
 if vindr_data is not None:
@@ -869,8 +880,9 @@ if vindr_data is not None:
 show(figure) if vindr_data is not None else None
 
 # %% [markdown]
-# On the left the nodule is a bright spot in the middle, in the demo over a rib. On the right a handful
-# of pixels is left of it, and its edge is gone. No network gets back what is not in its input.
+# On the left the nodule is a bright spot in the middle, in the demo over a rib. On the right few
+# pixels are left of it: still a spot, but whether it is round and smooth, or only a crossing of
+# two ribs, can no longer be told. No network gets back what is not in its input.
 
 # %% [markdown]
 # ## Two sites, two looks
@@ -886,9 +898,10 @@ means = [np.mean(pixels, axis=0) / 255 for pixels in sites.values()]
 show(plots.show_images(means, list(sites), columns=2, width=2))
 
 # %% [markdown]
-# Borders and position differ: in the demo, VinDr's mean picture ends in a dark band at one side. That
-# would make it too easy to tell the sites apart, so from here on only the middle of each picture
-# counts. How often does each gray value occur in it?
+# In the demo, VinDr's mean picture ends in a dark band on the right and a fainter one at the
+# bottom. No machine made them: VinDr's images are not square, and the course fills them up with
+# black. That would make it too easy to tell the sites apart, so from here on only the middle of
+# each picture counts. How often does each gray value occur in it?
 
 # %%
 looks = {site: exploration.center(pixels) for site, pixels in sites.items()}
@@ -899,8 +912,8 @@ show(plots.plot_gray_values(looks))
 # machines and processing leave their own look. In the demo, the program gave each site its look; so
 # this part shows how to measure such a difference, and not how large it is between the real sites.
 #
-# How far could a model tell the sites apart by that alone? It gets 16 numbers for each picture: the
-# shares of 16 steps of gray. No shape, no place. Guessing is right for half of the pictures.
+# How far could a model tell the sites apart by that alone? It gets 16 numbers for each picture:
+# the shares of 16 steps of gray. No shape, no place. Guessing is right for 50% of the pictures.
 
 # %%
 accuracy = 0.5
@@ -908,7 +921,7 @@ if vindr_data is not None:
     shares = {site: exploration.gray_shares(pixels) for site, pixels in looks.items()}
     owners = {"NIH": nih_data.patients, "VinDr": np.array(vindr_data.images.image_ids)}
     accuracy = exploration.site_accuracy(shares, owners)
-    claim(accuracy > 0.65, "gray values alone tell the two sites apart", settings)
+    claim(accuracy > 0.65, "gray values alone name the site of more than 65% of pictures", settings)
 
 # %% [markdown]
 # If the sites can be told apart, so can anything that goes with a site. Train on both at once, with
@@ -949,8 +962,8 @@ show(data_plots.plot_maps(stages, units=units))
 
 # %%
 other = phantom.draw_acquisition(3, 10, 0, site="vindr", **frame)
-views = {"NIH, healthy": (taken, ()), "NIH, effusion": (taken, (effusion,))}
-views |= {"VinDr, healthy": (other, ()), "VinDr, effusion": (other, (effusion,))}
+views = {"NIH, no finding": (taken, ()), "NIH, effusion": (taken, (effusion,))}
+views |= {"VinDr, no finding": (other, ()), "VinDr, effusion": (other, (effusion,))}
 made = [phantom.render(patient, how, what) for how, what in views.values()]
 boxes = [exploration.phantom_boxes(radiograph) for radiograph in made]
 figure = plots.show_images([m.pixels for m in made], list(views), width=1.7, boxes=boxes)
@@ -989,7 +1002,7 @@ both_sets = {
     "findings named": [len(nih.LABELS), len(vindr.CLASSES)],
     "named alike": [len(both), len(both)],
     "who says so": ["a program, from reports", f"{len(readers)} readers, three an image"],
-    "AP views": [f"{100 * is_ap.mean():.0f}%", "not told"],
+    "AP views": [f"{100 * is_ap.mean():.0f}%", "not in the files"],
 }
 pd.DataFrame(both_sets, index=["NIH", "VinDr"]).T
 
@@ -997,8 +1010,8 @@ pd.DataFrame(both_sets, index=["NIH", "VinDr"]).T
 # - The **labels** mean different things: words in a report there, boxes by radiologists here.
 # - The **findings** are different: few names are shared, and what leads one list is rare or missing
 #   in the other.
-# - The **patients** may differ: how many are called ill does, and how many were X-rayed in bed is not
-#   told for VinDr.
+# - The **patients** may differ. More of them are called ill at one site. How many were X-rayed in
+#   bed is not told in VinDr's files: their headers name no view.
 # - The **gray values** differ, in the demo so much that they name the site.
 #
 # More training on one side mends none of this. The paper's answer is to learn first from the pictures
