@@ -117,19 +117,19 @@ def measure_relation(bench: dict, count: int) -> tuple[dict, bool]:
         brute = ablation_fast.brute_force_ablation(*asked, layer=layer)
         later = ablation_fast.brute_force_ablation(*asked, layer=layer, recompute_later=True)
         library = cam.ablation_cam(detector, image, item.box[None], [item.label], layer=layer)
-        shown = explaining.on_image(fast, library.heatmap.shape)
-        recomputed = explaining.on_image(later, library.heatmap.shape)
+        height, width = data.images.filled_hw[item.row]
+        of_library = heatmaps.normalize_map(library.heatmap[:height, :width])
+        shown = explaining.on_image(fast, data.images, item.row)
+        recomputed = explaining.on_image(later, data.images, item.row)
         rows.append(
             {
                 "class": item.name,
                 "difference from brute force": float(np.abs(fast.ablated - brute.ablated).max()),
-                "map / library": sanity.rank_correlation(shown, library.heatmap),
+                "map / library": sanity.rank_correlation(shown, of_library),
                 "weights / library": sanity.rank_correlation(fast.weights, library.weights),
                 "map / later stages recomputed": sanity.rank_correlation(shown, recomputed),
-                "recomputed / library": sanity.rank_correlation(recomputed, library.heatmap),
-                "same brightest pixel": float(
-                    shown.argmax() == heatmaps.normalize_map(library.heatmap).argmax()
-                ),
+                "recomputed / library": sanity.rank_correlation(recomputed, of_library),
+                "same brightest pixel": float(shown.argmax() == of_library.argmax()),
             }
         )
     table = pd.DataFrame(rows)

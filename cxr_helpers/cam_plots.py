@@ -45,6 +45,8 @@ def show_heatmap(
 ) -> None:
     """A map in [0, 1] over its image; transparent where there is no evidence.
 
+    A white cross marks the brightest place: over black it looks darker than it is.
+
     Args:
         axis: to draw on.
         image: (H, W) gray, uint8 or float in [0, 1].
@@ -58,8 +60,13 @@ def show_heatmap(
     axis.imshow(image, cmap="gray", vmin=0, vmax=top)
     if heatmap is not None:
         axis.imshow(heatmap, cmap="magma", vmin=0, vmax=1, alpha=0.65 * np.asarray(heatmap))
-        if level is not None and np.max(heatmap) > 0:
-            axis.contour(heatmap, levels=[level * np.max(heatmap)], colors="white", linewidths=0.8)
+        if np.max(heatmap) > 0:
+            y, x = np.unravel_index(np.argmax(heatmap), np.shape(heatmap))
+            axis.plot(x, y, marker="+", color="black", ms=9, mew=2.6)
+            axis.plot(x, y, marker="+", color="white", ms=8, mew=1.2)
+            if level is not None:
+                contour = {"colors": "white", "linewidths": 0.8}
+                axis.contour(heatmap, levels=[level * np.max(heatmap)], **contour)
     _draw_boxes(axis, truth_boxes, YELLOW, "--")
     _draw_boxes(axis, found_boxes, SKY, "-")
     axis.set_axis_off()

@@ -89,6 +89,16 @@ class PackedImages:
         """(N,) packed pixels for each pixel of the original file."""
         return self.size / self.original_hw.max(axis=1)
 
+    @property
+    def filled_hw(self) -> np.ndarray:
+        """(N, 2) height and width in packed pixels that each image takes; the rest is black."""
+        return np.maximum(1, np.round(self.original_hw * self.scale[:, None])).astype(int)
+
+    def picture(self, row: int) -> np.ndarray:
+        """One image without the black that makes it square: (h, w) uint8, of its `filled_hw`."""
+        height, width = self.filled_hw[row]
+        return np.asarray(self.pixels[row, :height, :width])
+
     def rows(self, image_ids: Sequence[str]) -> np.ndarray:
         """Row numbers of these images.
 

@@ -40,8 +40,9 @@ def draw_boxes(
     *,
     color: str = SKY,
     linestyle: str = "-",
+    below: bool = False,
 ) -> None:
-    """Draw boxes on an image, each with its name at the upper edge.
+    """Draw boxes on an image, each with its name at the upper edge, or below the lower one.
 
     Args:
         axis: shows the image.
@@ -49,6 +50,7 @@ def draw_boxes(
         names: one for each box, or none.
         color: of lines and names.
         linestyle: of the lines.
+        below: whether the names stand below the boxes.
     """
     for i, (x_min, y_min, x_max, y_max) in enumerate(np.asarray(boxes_xyxy).reshape(-1, 4)):
         size = (x_max - x_min, y_max - y_min)
@@ -57,10 +59,10 @@ def draw_boxes(
         )
         if len(names):
             label = {"facecolor": "black", "alpha": 0.6, "edgecolor": "none", "pad": 0.6}
+            y, va = (y_max, "top") if below else (y_min, "bottom")
             axis.text(
-                x_min, y_min, names[i], color=color, fontsize=6.5, va="bottom", bbox=label,
-                clip_on=True,
-            )  # fmt: skip
+                x_min, y, names[i], color=color, fontsize=6.5, va=va, bbox=label, clip_on=True
+            )
 
 
 def show_detections(
@@ -74,6 +76,8 @@ def show_detections(
     threshold: float = 0.3,
 ) -> None:
     """An image with the readers' boxes (dashed) and the detections above a score (solid).
+
+    Names stand below the readers' boxes and above the detections.
 
     Args:
         axis: to draw on.
@@ -91,6 +95,7 @@ def show_detections(
         [class_names[label - 1] for label in truth["labels"]],
         color=YELLOW,
         linestyle="--",
+        below=True,
     )
     strong = found["scores"] >= threshold
     names = [
@@ -112,7 +117,9 @@ def gallery(
 ) -> Figure:
     """`show_detections` for several images."""
     rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(3.3 * columns, 3.5 * rows), squeeze=False)
+    side = 10 / columns
+    size = (side * columns, (side + 0.2) * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     panels = zip(axes.flat, images, truths, found, titles, strict=False)
@@ -128,7 +135,7 @@ def plot_box_shapes(
     width, height = (np.asarray(boxes_xyxy)[:, 2:] - np.asarray(boxes_xyxy)[:, :2]).T
     sizes, ratios = (a.ravel() for a in np.meshgrid(anchor_sizes, anchor_ratios))
     figure, axis = plt.subplots(figsize=(5, 4.2))
-    axis.scatter(width, height, s=8, alpha=0.35, color=BLUE, label="reader's boxes, fused", lw=0)
+    axis.scatter(width, height, s=8, alpha=0.35, color=BLUE, label="readers' boxes, fused", lw=0)
     axis.scatter(
         sizes / np.sqrt(ratios), sizes * np.sqrt(ratios), s=50, marker="x", color=ORANGE,
         label="anchors",

@@ -5,14 +5,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from box_cases import matched, prediction, truth
 from test_course_detection import vindr_data
 from tiny_detector import tiny_detector
 
+from cxr_helpers import vindr
 from cxr_helpers.course import detection
 from cxr_helpers.course import detection_tables as tables
+from cxr_helpers.course.data import VindrData
 from cxr_helpers.course.settings import load_settings
+from cxr_helpers.datasets import PackedImages
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -98,3 +102,55 @@ def test_the_gain_over_seeds_by_hand():
     assert 0.1 <= found["low_both"] < 0.2 < found["high_both"] <= 0.3
     assert found["t_high"] - 0.2 == pytest.approx(4.303 * 0.1 / 3**0.5, abs=1e-3)
     assert bench.gain(each[:1], np.zeros((1, 5)), seed=0)["t_low"] is None
+
+
+# One reader against the others.
+def readings_of(boxes, seen):
+    drawn = pd.DataFrame(
+        [(i, r, "Cardiomegaly", x, 0.0, x + 10.0, 10.0) for i, r, x in boxes],
+        columns=["image_id", "reader_id", "label", "x_min", "y_min", "x_max", "y_max"],
+    )
+    verdicts = pd.DataFrame(seen, columns=["image_id", "reader_id"]).assign(normal=False)
+    return vindr.Readings(drawn, verdicts, pd.DataFrame())
+
+
+def test_a_reader_against_the_others_by_hand():
+    # Two draw the heart at the same place, the third elsewhere: each of the two finds one of the
+    # others' two boxes and draws one; the third finds none of the fused one.
+    three = readings_of(
+        [("a", "R1", 0.0), ("a", "R2", 0.0), ("a", "R3", 50.0)],
+        [("a", "R1"), ("a", "R2"), ("a", "R3")],
+    )
+    value = tables.score_readers(three, vindr.CLASSES)
+    assert value["Cardiomegaly"] == pytest.approx((0.5 + 0.5 + 0) / 3)
+    assert value.drop("Cardiomegaly").isna().all()
+
+
+def test_a_reader_who_drew_nothing_has_found_nothing():
+    two = readings_of([("a", "R1", 0.0)], [("a", "R1"), ("a", "R2")])
+    turns = list(tables.leave_out_readers(two))
+    assert [len(own) for own, _ in turns] == [1, 0] and [len(o) for _, o in turns] == [0, 1]
+    assert tables.score_readers(two, vindr.CLASSES)["Cardiomegaly"] == 0
+
+
+def test_a_single_reader_has_nobody_to_be_compared_with():
+    alone = readings_of([("a", "R1", 0.0)], [("a", "R1")])
+    assert not list(tables.leave_out_readers(alone))
+    assert tables.score_readers(alone, vindr.CLASSES).isna().all()
+
+
+def test_detectors_meet_the_truth_that_readers_meet():
+    images = PackedImages(np.zeros((2, 64, 64), np.uint8), ["a", "b"], np.full((2, 2), 128), {})
+    both = readings_of(
+        [(name, reader, 20.0) for name in "ab" for reader in ("R1", "R2")],
+        [(name, reader) for name in "ab" for reader in ("R1", "R2")],
+    )
+    data = VindrData(both, pd.DataFrame(), images, np.array(["test", "test"]))
+    heart = vindr.CLASSES.index("Cardiomegaly") + 1
+    right = {"boxes": np.array([[10.0, 0, 15, 5]]), "labels": np.array([heart])}
+    right["scores"] = np.ones(1)
+    empty = {k: v[:0] for k, v in right.items()}
+    table = tables.against_other_readers({"half": [right, empty]}, data, np.arange(2))
+    assert table.index.tolist() == ["Cardiomegaly"]
+    assert table.loc["Cardiomegaly", "one reader"] == 1
+    assert table.loc["Cardiomegaly", "half"] == pytest.approx(51 / 101)

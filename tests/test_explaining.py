@@ -1,5 +1,6 @@
 """The glue of notebook 05 on made-up data and a tiny detector."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import matplotlib
@@ -92,7 +93,29 @@ def test_maps_of_one_image_equal_maps_one_by_one(data, detector):
     for item, ablation in explaining.ablations(detector, data, items[::-1], layer="layer2"):
         alone = explaining.heatmap_of(detector, data, item, layer="layer2")
         assert alone.shape == (SIZE, SIZE) and alone.max() in (0, pytest.approx(1))
-        np.testing.assert_allclose(explaining.on_image(ablation, (SIZE, SIZE)), alone, atol=1e-3)
+        on_image = explaining.on_image(ablation, data.images, item.row)
+        np.testing.assert_allclose(on_image, alone, atol=1e-3)
+
+
+def test_maps_end_where_the_radiograph_does(data, detector):
+    narrow = replace(data.images, original_hw=np.full((8, 2), (320, 240)))
+    (item, *_) = found_in(data, "test")
+    ((_, ablation),) = explaining.ablations(detector, data, [item], layer="layer2")
+    cut = explaining.on_image(ablation, narrow, item.row)
+    whole = heatmaps.resize_map(ablation.heatmap, (SIZE, SIZE), covered=ablation.covered)
+    assert narrow.picture(item.row).shape == cut.shape == (64, 48)
+    np.testing.assert_allclose(cut, heatmaps.normalize_map(whole[:, :48]), atol=1e-6)
+
+
+def test_scores_look_at_the_radiograph_alone(data, detector):
+    test, val = found_in(data, "test")[:1], found_in(data, "val")[:1]
+    square = explaining.score_maps(detector, data, val, test, layer="layer3")
+    narrow = replace(data, images=replace(data.images, original_hw=np.full((8, 2), (320, 280))))
+    cut = explaining.score_maps(detector, narrow, val, test, layer="layer3")
+    bell = [
+        table.set_index("map").loc["centered bell", explaining.ENERGY] for table in (square, cut)
+    ]
+    assert 1 > bell[1] > bell[0]  # the box lies in the picture, and so does all of the bell
 
 
 def test_the_prior_knows_training_boxes_only(data):

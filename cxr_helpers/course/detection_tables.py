@@ -1,6 +1,6 @@
 """The tables of notebook 04: sizes and pyramid levels, scores by truth, stages of one image."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,12 +8,13 @@ import pandas as pd
 import torch
 from torchvision.ops.poolers import LevelMapper
 
-from cxr_helpers import coco
+from cxr_helpers import coco, consensus, vindr
 from cxr_helpers import detection_metrics as dm
 from cxr_helpers import detector as det
 from cxr_helpers.course import detection
 from cxr_helpers.course.data import VindrData
 from cxr_helpers.course.settings import Settings
+from cxr_helpers.datasets import boxes_by_image
 
 PAPER_SIZE = 640  # pixels; what is small or large is said at this size
 FINEST, COARSEST = 2, 5  # pyramid levels that boxes are pooled from, strides 4 to 32
@@ -106,6 +107,89 @@ def truth_table(found: Mapping[str, Sequence], data: VindrData, rows: np.ndarray
             means = {arm: dm.mean_average_precision(m) for arm, m in matched.items()}
             table[choice] = {"boxes": boxes} | means
     return pd.DataFrame.from_dict(table, orient="index")
+
+
+def leave_out_readers(readings: vindr.Readings) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+    """One reader of each image against the others, in turn: the first by name, the second, ...
+
+    Args:
+        readings: who read which image, those who drew nothing included.
+
+    Yields:
+        Boxes of the reader who is left out, and the fused boxes of the others. Nothing where
+        images have a single reader.
+    """
+    pairs = ["image_id", "reader_id"]
+    who = readings.readings[pairs].drop_duplicates().sort_values(pairs)
+    who["turn"] = who.groupby("image_id").cumcount()
+    turn = readings.boxes.merge(who, on=pairs, how="left")["turn"].to_numpy()
+    for left_out in range(who["turn"].max() + 1 if who["turn"].max() else 0):
+        own = turn == left_out
+        yield readings.boxes[own], consensus.fuse_readings(readings.boxes[~own])
+
+
+def score_readers(readings: vindr.Readings, classes: Sequence[str]) -> pd.Series:
+    """How well one reader does against the fused boxes of the others, for each class.
+
+    Readers give no scores, so theirs is one point of precision and recall; the area below it,
+    their product, takes the place of average precision at IoU 0.5.
+
+    Returns:
+        Mean over the turns of `leave_out_readers`, indexed by class; empty where images have a
+        single reader.
+    """
+    turns = [
+        _precision_times_recall(own, others, classes) for own, others in leave_out_readers(readings)
+    ]
+    return pd.DataFrame(turns, columns=list(classes)).mean()
+
+
+def _precision_times_recall(
+    own: pd.DataFrame, others: pd.DataFrame, classes: Sequence[str]
+) -> np.ndarray:
+    names = sorted({*own["image_id"], *others["image_id"]})
+    truths = _as_truths(others, names, classes)
+    drawn = [
+        one | {"scores": np.ones(len(one["labels"]))} for one in _as_truths(own, names, classes)
+    ]
+    matched = dm.match_detections(drawn, truths, class_names=classes)
+    kinds = np.arange(1, len(classes) + 1)
+    hits = np.array([(matched.hit & (matched.label == k)).sum() for k in kinds])
+    said = np.array([(matched.label == k).sum() for k in kinds])
+    with np.errstate(invalid="ignore"):  # a class without a box in the truth has no score
+        return hits / np.maximum(said, 1) * (hits / matched.truths.sum(axis=0))
+
+
+def against_other_readers(
+    found: Mapping[str, Sequence], data: VindrData, rows: np.ndarray
+) -> pd.DataFrame:
+    """One reader and each detector against the same truth: the fused boxes of the other readers.
+
+    Returns:
+        Indexed by class: `one reader` as `score_readers` gives it, and average precision of each
+        detector, all means over the turns; empty where images have a single reader.
+    """
+    names = [data.images.image_ids[row] for row in rows]
+    boxes, seen = (
+        table[table["image_id"].isin(names)]
+        for table in (data.readings.boxes, data.readings.readings)
+    )
+    readings = vindr.Readings(boxes, seen, data.readings.dropped)
+    columns = {"one reader": score_readers(readings, data.classes)}
+    turns = [
+        _as_truths(data.packed(others), names, data.classes)
+        for _, others in leave_out_readers(readings)
+    ]
+    for arm, one in found.items():
+        values = [dm.average_precision(match(one, truths, data)) for truths in turns]
+        columns[arm] = pd.DataFrame(values, columns=list(data.classes)).mean()
+    return pd.DataFrame(columns).dropna(how="all")
+
+
+def _as_truths(
+    boxes: pd.DataFrame, names: Sequence[str], classes: Sequence[str]
+) -> list[dict[str, np.ndarray]]:
+    return [{"boxes": b, "labels": k} for b, k in boxes_by_image(boxes, names, classes)]
 
 
 def match(found: Sequence, truths: Sequence, data: VindrData, **options) -> dm.Matches:

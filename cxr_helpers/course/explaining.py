@@ -1,6 +1,7 @@
 """What notebook 05 asks of its detectors: which boxes to explain, their maps, scores and checks.
 
-All boxes are xyxy in pixels of the packed images, all maps have the packed images' size.
+All boxes are xyxy in pixels of the packed images. Maps have the size of the radiograph in them,
+without the black that makes it square: nothing is to be seen there.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from cxr_helpers import ablation_fast, detection_metrics, heatmaps, vindr
 from cxr_helpers import detector as det
 from cxr_helpers.course import detection
 from cxr_helpers.course.data import VindrData
+from cxr_helpers.datasets import PackedImages
 
 POINTING, ENERGY = "pointing game", "energy in the box"
 IOU, BEST_IOU = "IoU, validation's threshold", "IoU, own best threshold"
@@ -119,16 +121,17 @@ def ablations(
         yield from zip(here, made, strict=True)
 
 
-def on_image(ablation: ablation_fast.BoxAblation, shape_hw: tuple[int, int]) -> np.ndarray:
-    """A map scaled to [0, 1] and to the image."""
-    resized = heatmaps.resize_map(ablation.heatmap, shape_hw, covered=ablation.covered)
-    return heatmaps.normalize_map(resized)
+def on_image(ablation: ablation_fast.BoxAblation, images: PackedImages, row: int) -> np.ndarray:
+    """A map scaled to [0, 1] and to the radiograph in this row, (h, w) of its `filled_hw`."""
+    shape = tuple(images.filled_hw[row])
+    covered = tuple(c * n / images.size for c, n in zip(ablation.covered, shape, strict=True))
+    return heatmaps.normalize_map(heatmaps.resize_map(ablation.heatmap, shape, covered=covered))
 
 
 def heatmap_of(detector: nn.Module, data: VindrData, item: Finding, *, layer: str) -> np.ndarray:
-    """The fast Ablation-CAM of one finding, in [0, 1] and of the image's size."""
+    """The fast Ablation-CAM of one finding, in [0, 1] and of the radiograph's size."""
     ((_, ablation),) = ablations(detector, data, [item], layer=layer)
-    return on_image(ablation, data.images.pixels[item.row].shape)
+    return on_image(ablation, data.images, item.row)
 
 
 def class_priors(data: VindrData) -> dict[int, np.ndarray]:
@@ -200,15 +203,14 @@ def _measure(
     layer: str,
 ) -> tuple[dict[str, np.ndarray], dict[str, list[int]]]:
     """For each kind of map (n, 2 + levels): pointing, energy, IoUs; and each row's image, class."""
-    shape = (data.images.size, data.images.size)
-    bell = heatmaps.centered_gaussian(shape)
     values: dict[str, list] = {}
     rows, labels = [], []
     for item, ablation in ablations(detector, data, items, layer=layer):
+        shape = height, width = tuple(data.images.filled_hw[item.row])
         maps = {
-            ABLATION: on_image(ablation, shape),
-            PRIOR: priors[item.label],
-            BELL: bell,
+            ABLATION: on_image(ablation, data.images, item.row),
+            PRIOR: priors[item.label][:height, :width],
+            BELL: heatmaps.centered_gaussian(shape),
             BOX: heatmaps.box_mask(item.box[None], shape).astype(float),
         }
         rows.append(item.row)
@@ -328,12 +330,11 @@ def paired_difference(
 
 def pointing_by_layer(detector: nn.Module, data: VindrData, items: Sequence[Finding]) -> pd.Series:
     """Share of the findings whose map points into a reader's box, for each layer."""
-    shape = (data.images.size, data.images.size)
     return pd.Series(
         {
             layer: np.mean(
                 [
-                    heatmaps.pointing_game(on_image(ablation, shape), item.readers)
+                    heatmaps.pointing_game(on_image(ablation, data.images, item.row), item.readers)
                     for item, ablation in ablations(detector, data, items, layer=layer)
                 ]
             )

@@ -92,11 +92,15 @@ def pixel_curves(
     scores: dict[tuple[str, str], list[sanity.Curve]] = {}
     for item, ablation in explaining.ablations(detector, data, items, layer=layer):
         image = np.asarray(data.images.pixels[item.row], dtype=np.float32) / 255
-        orders = {
-            explaining.ABLATION: explaining.on_image(ablation, image.shape),
-            "bell on the box": box_bell(item.box, image.shape),
-            "random map": heatmaps.resize_map(rng.random(ablation.heatmap.shape), image.shape),
+        height, width = data.images.filled_hw[item.row]
+        maps = {
+            explaining.ABLATION: explaining.on_image(ablation, data.images, item.row),
+            "bell on the box": box_bell(item.box, (height, width)),
+            "random map": heatmaps.resize_map(rng.random(ablation.heatmap.shape), (height, width)),
         }
+        # What makes the image square comes last in all orders.
+        beyond = [(0, image.shape[0] - height), (0, image.shape[1] - width)]
+        orders = {name: np.pad(heatmap, beyond) for name, heatmap in maps.items()}
         for kind, make in kinds.items():
             for name, heatmap in orders.items():
                 curve = make(_box_scorer(detector, item), image, heatmap, steps=steps, seed=seed)

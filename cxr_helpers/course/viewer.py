@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import nn
@@ -53,7 +52,7 @@ def draw(
     heatmap = explaining.heatmap_of(detector, data, item, layer=layer)
     value = heatmaps.iou_at(heatmap, item.readers, level=level)
     cam_plots.show_heatmap(
-        axis, np.asarray(data.images.pixels[item.row]), heatmap, title=f"{title}IoU {value:.2f}",
+        axis, data.images.picture(item.row), heatmap, title=f"{title}IoU {value:.2f}",
         truth_boxes=item.readers, found_boxes=item.box[None], level=level,
     )  # fmt: skip
 
