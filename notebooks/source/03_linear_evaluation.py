@@ -44,7 +44,7 @@ from scipy.special import expit
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import nn
 
-from cxr_helpers import calibration, nih, plots, probe, splits
+from cxr_helpers import calibration, data_plots, nih, plots, probe, splits
 from cxr_helpers.course import end_to_end, evaluation, leakage, sites
 from cxr_helpers.course.data import load_nih, load_vindr
 from cxr_helpers.course.results import Results, claim
@@ -83,7 +83,8 @@ precision = np.cumsum(ranked) / np.arange(1, len(ranked) + 1)
 print(f"ranked {ranked.tolist()}: AP {precision[ranked == 1].mean():.3f}, chance {ill.mean():.1f}")
 
 # %% [markdown]
-# The course's functions and scikit-learn's must say the same.
+# That the two scores are equal is chance. The course's functions and scikit-learn's must say the
+# same.
 
 # %%
 ours = probe.auroc(ill[:, None], score[:, None])[0]
@@ -124,8 +125,9 @@ check("3.2", auroc)
 # %% [markdown]
 # ## Which labels can be scored?
 #
-# A label with a handful of positives cannot be scored with any certainty. It is named here, and
-# not averaged in. The choice looks at counts only, never at a score.
+# A label with fewer than five positives in one of the parts cannot be scored. It is named here,
+# and not averaged in. Five are few: labels just above the bar will have wide intervals. The choice
+# looks at counts only, never at a score.
 
 # %%
 data = load_nih(settings)
@@ -153,9 +155,10 @@ parts.agg(images=("image_id", "size"), patients=("patient_id", "nunique"))
 # ## Freeze the network
 #
 # [Frozen](../docs/glossary.md#frozen) means: nothing in the network changes any more. That is more
-# than 'no optimizer'. A network in training mode updates the running means of its
-# [batch norms](../docs/glossary.md#batch-norm) whenever an image passes. Watch the fingerprint of
-# weights and buffers.
+# than 'no optimizer'. A network in training mode updates the running means of its [batch
+# norms](../docs/glossary.md#batch-norm) whenever an image passes. Watch the fingerprint of weights
+# and buffers. Each way to start the network, random or pretrained, is an
+# [arm](../docs/glossary.md#arm).
 
 # %% tags=["nbval-ignore-output"]
 checkpoints = {}  # your own: {"name": "path of a .safetensors or .pth file"}
@@ -244,7 +247,9 @@ plt.show()
 fitted = probe.fit_probe(f[train], labels[train], f[val], labels[val], names=names)
 one = probe.macro_auroc(labels[test], fitted.scores(f[test]), names)
 per_class = pd.Series(one.per_class, index=names)
-plots.plot_counts(per_class.round(2), xlabel="AUROC (test), pretrained features, all labels")
+xlabel = "AUROC (test), pretrained features, all labels"
+table = pd.DataFrame({"AUROC": per_class})
+data_plots.plot_dots(table, xlabel=xlabel, reference=(0.5, "chance"))
 plt.show()
 
 # %%
@@ -255,10 +260,10 @@ claim(one.value > 0.5, "a linear probe on pretrained features beats chance", set
 # [**macro**](../docs/glossary.md#macro) AUROC is their plain mean, over the labels that can be
 # scored.
 #
-# Do not read this as a list of what is hard for a radiologist. An enlarged heart, which a
-# radiologist sees at once, may stand at the bottom here. The label comes from a report, the images
-# are small, and few test patients carry it. A value below 0.5 may then be chance, and is no reason
-# to turn the probe around: 'Label by label' below gives the intervals.
+# Do not read this as a list of what is hard for a radiologist. An enlarged heart or a
+# pneumothorax, which a radiologist sees at once, may stand near the bottom here. Labels are partly
+# wrong, the images are small, and few test patients carry some of them. A value below 0.5 may then
+# be chance, and is no reason to turn the probe around: 'Label by label' below gives the intervals.
 
 # %% [markdown]
 # ## The curve
@@ -275,7 +280,8 @@ draws.table(data, columns)
 # %% [markdown]
 # Look at the first row: one percent is a handful of images of even fewer patients, and not every
 # label has a positive among them. A label without one gets no probe in that draw. It is left out
-# for all arms alike.
+# for all arms alike. So the first points of a line average over fewer labels than the rest:
+# compare the arms at one share, not one arm at two shares.
 
 # %%
 truth = labels[test], data.patients[test]
@@ -300,17 +306,24 @@ plt.show()
 
 # %% [markdown]
 # In the stored run the bars are wider than the gap between the lines: from this figure alone one
-# cannot say that an arm is better. At the smallest share both are near chance.
+# cannot say that an arm is better. Up to a tenth of the labels neither line rises: random weights
+# stay at chance, pretrained ones a little above. Only with more do labels help.
 #
-# The same with average precision. Its chance level differs from label to label, so no line is
-# drawn: the axis does not begin at zero, and a small value is no failure where a finding is rare.
+# The same with average precision. Its chance level is the share of ill images, here the mean over
+# the labels. A small value is no failure where a finding is rare.
 
 # %%
 curve_ap = evaluation.curves(
     settings, *truth, scores, names, metric=probe.weighted_average_precision
 )
-plots.plot_label_curve(evaluation.macro_of(curve_ap), ylabel="macro AP (test)", chance=None)
+chance = float(labels[test].mean())
+plots.plot_label_curve(evaluation.macro_of(curve_ap), ylabel="macro AP (test)", chance=chance)
 plt.show()
+
+# %% [markdown]
+# In the stored run all points lie little above chance and the bars overlap. With all labels random
+# weights are ahead: by this score nothing speaks for pretraining. The bars reach farther up than
+# down: where positives are few, drawing some of them twice raises AP.
 
 # %% [markdown]
 # ### Is the difference real?
@@ -332,7 +345,8 @@ plt.show()
 # %% [markdown]
 # An interval right of zero speaks for pretraining at that share of labels. One that covers zero
 # leaves it open. One left of zero speaks against. Five shares are five looks: a single interval
-# that just misses zero is weaker than it seems.
+# that just misses zero is weaker than it seems. In the stored run all five dots lie right of zero
+# and all five intervals cover it: open at each share.
 
 # %% tags=["nbval-ignore-output"]
 gain[["value", "low", "high"]].round(3)
@@ -348,17 +362,20 @@ claim((gain["value"] > -0.05).all(), "at no share do pretrained features lose 0.
 # %% [markdown]
 # ### Label by label
 #
-# A mean hides which findings gain. Look for labels whose lines lie apart at all shares. Remember
-# that many labels at five shares are many comparisons: a few will look good by chance.
+# A mean hides which findings gain. Look for labels whose lines lie apart at all shares, and on
+# which side pretraining is. Remember that many labels at five shares are many comparisons: a few
+# will look good by chance.
 
 # %%
 plots.plot_class_curves(curve[curve["label"] != evaluation.MACRO])
 plt.show()
 
 # %% [markdown]
-# In the stored run the two lines lie, in most panels, within each other's bars. Most findings stay near
-# chance until all labels are used, nodule and mass among them: in an image of 64 pixels little is left
-# of a nodule.
+# In the stored run the two lines lie, in most panels, within each other's bars. Pretrained
+# features lead at all shares on infiltration, random weights on edema. Effusion, mass and
+# pneumothorax stay near chance even with all labels. There nodule and mass point in opposite
+# directions: nodule speaks for pretrained features, mass for random ones. With so few positives
+# each, that is what chance looks like.
 #
 # ### A question
 
@@ -385,13 +402,14 @@ runs = {
 }
 
 # %% [markdown]
-# All methods below saw the same draws.
+# All methods below saw the same draws. Of the linear probe's draws only these are taken, so its
+# points differ from the curve above.
 
 # %%
 same = {share: scores["pretrained"][share][: len(rows)] for share, rows in few.rows.items()}
 methods = {
     "linear, pretrained": same,
-    "k-NN": evaluation.knn_scores(settings, data, features["pretrained"], columns, few),
+    "k-NN, pretrained": evaluation.knn_scores(settings, data, features["pretrained"], columns, few),
     **{name: end_to_end.chosen_scores(run) for name, run in runs.items()},
 }
 compared = evaluation.macro_of(evaluation.curves(settings, *truth, methods, names))
@@ -416,9 +434,9 @@ plots.plot_estimates(named, xlabel="fine-tuned - from scratch: macro AUROC (test
 plt.show()
 
 # %% [markdown]
-# An interval left of zero is an answer too: there, training from scratch was better. Each share had
-# a single draw, and the interval knows nothing of the luck of that draw. So do not explain one
-# point; ask for more draws and seeds.
+# An interval left of zero would be an answer too: there, training from scratch would be better. In
+# the stored run all cover zero. Each share had a single draw, and the interval knows nothing of
+# the luck of that draw. So do not explain one point; ask for more draws and seeds.
 #
 # ## Do the probabilities mean what they say?
 #
@@ -455,9 +473,10 @@ plots.plot_reliability({f"{name} (off by {errors[name]:.2f})": t for name, t in 
 plt.show()
 
 # %% [markdown]
-# In the stored run the curve of the fewest labels is nearly flat: the probe promises far more than
-# is observed. After scaling its points crowd near the share of ill images: what it says is now
-# true, and nearly the same for everybody.
+# In the stored run the curve of the fewest labels is nearly flat. Where the probe promises much,
+# far less is observed; where it promises nothing, some are ill all the same. It is too sure in
+# both directions. After scaling its points crowd near the share of ill images: what it says is
+# true on average, nearly the same for everybody, and so of little use.
 #
 # The legend gives the mean distance from the diagonal. Scaling changes no order, so it changes no
 # AUROC: a model can rank well and still promise nonsense, and the other way round.
@@ -469,9 +488,10 @@ plt.show()
 quiz("3.B")
 
 # %% [markdown]
-# **Exercise 3.3, ten minutes.** A probe learned from patients of whom a share `trained` was ill. At
-# your hospital the share is `real`. What becomes of a well-calibrated probability `p`? A hint: work
-# with odds, `p / (1 - p)`.
+# **Exercise 3.3, ten minutes.** A probe learned from patients of whom a share `trained` was ill.
+# At your hospital the share is `real`. There the ill look like the ill of the first place, and the
+# healthy like its healthy; only the share differs. Return what a well-calibrated probability `p`
+# becomes, so that it is well calibrated at your hospital. A hint: work with odds, `p / (1 - p)`.
 
 
 # %%
@@ -499,8 +519,8 @@ else:
     print("too few positives at one of them:", ", ".join(site.left_out) or "none")
 
 # %% [markdown]
-# Compare the two points of each label. A shift to the left is what the change of site costs. Single
-# labels may shift to the right: look whether their intervals overlap.
+# Compare the two points of each label. A shift to the left is what the change of site costs, a
+# shift to the right what it seems to bring. Look whether the two intervals overlap.
 
 # %%
 if site is not None:
@@ -509,12 +529,15 @@ if site is not None:
     plt.show()
 
 # %% [markdown]
-# In the stored run most labels even shift to the right, and most intervals of the two sites overlap.
-# That is no gain from moving: at the demo's second site findings show more plainly, and the patients
-# are others. And the sites differ in more than pixels. At the second, a label is what at least
-# one of three readers drew; at the first, what a text miner found in a report. So part of a shift
-# is a change of what the label means. What pretraining adds at each site, with all labels of
-# training, over the labels that both sites have (others than in the curve, so the numbers differ):
+# In the stored run most labels even shift to the right, and all intervals of the two sites
+# overlap. That is no gain from moving: at the demo's second site findings show more plainly, and
+# the patients are others. Pleural thickening falls below chance: what the probe took for it at the
+# first site is rarer with it at the second. The black bars beside VinDr's images, which notebook
+# 01 cut away, go into the network here. And the sites differ in more than pixels. At the second, a
+# label is what at least one of three readers drew; at the first, what a text miner found in a
+# report. So part of a shift is a change of what the label means. What pretraining adds at each
+# site, with all labels of training, over the labels that both sites have (others than in the
+# curve, so the numbers differ):
 
 # %%
 if site is not None:
@@ -523,8 +546,10 @@ if site is not None:
     plt.show()
 
 # %% [markdown]
-# If one interval excludes zero and the other does not, that does not yet mean that pretraining adds
-# less at the second site. For that one would need the interval of the difference of the two.
+# In the stored run the interval of the second site excludes zero, and that of the first does not.
+# That does not yet mean that pretraining adds more at the second site. It has more images, and its
+# files name no patient: each image counts as a patient there, which makes the interval narrower.
+# To compare the sites one would need the interval of the difference of the two.
 #
 # ## Leakage lab: five traps
 #
@@ -581,14 +606,16 @@ found = leakage.official_overlap(settings, data.entries)
 if found is None:
     print("No test_list.txt beside these images: not counted.")
 else:
-    print(f"{found[1]:.1%} of a random fifth of the {found[0]:,} listed images")
+    print(f"{found[0]:,} listed images: {found[1]:.1%} of a random fifth of them")
+    print("share a patient with the other four fifths")
 
 # %% [markdown]
 # ### Trap 2: the same image on both sides
 #
-# In the published code, the training and the evaluation half are drawn by two calls with different
-# chance: 5 to 6% of the evaluation images are in the training half too. Copy as many test images
-# into training.
+# In the published code, a program that balances the labels deals the images into two halves. It is
+# called twice without a seed, once for the training half and once for the evaluation half. The two
+# calls do not deal alike: 5 to 6% of the evaluation images are in the training half too. Copy as
+# many test images into training.
 
 # %%
 twice = leakage.duplicates(settings, data, values, columns)
@@ -636,8 +663,8 @@ spread[["patients", "positive labels"]].round(1)
 # For each trap: the score with it, the score without, and the difference with its interval over
 # patients. Compare within a row only. Each trap needs its own method (k-NN, a probe, or training
 # end to end), so the scores without differ from row to row. Look for those whose interval excludes
-# zero. A trap that does not flatter here may still do so elsewhere, and a score that is too low for
-# a wrong reason is wrong too.
+# zero; that of trap 4 must, so it says how much, not whether. A trap that does not flatter here
+# may still do so elsewhere, and a score that is too low for a wrong reason is wrong too.
 
 # %%
 notices = {
@@ -658,8 +685,9 @@ assert len(traps) == len(notices) and best.flatters.low >= 0
 claim(twice.flatters.value > 0, "copies of test images in training flatter", settings)
 
 # %% [markdown]
-# One protocol can hold several traps at once; what they do together was not measured here. None is
-# visible in the final number.
+# In the stored run traps 1, 2 and 4 flatter, by little. Traps 3 and 5 stay open: of the two forces
+# in trap 5 neither won. One protocol can hold several traps at once; what they do together was not
+# measured here. None is visible in the final number.
 
 # %% [markdown]
 # ### Exercises
