@@ -341,6 +341,27 @@ def test_exercises_of_scale_agree_with_the_course():
     assert rates[-1] / rates[0] == pytest.approx(1 / (0.05 + 0.95 / workers[-1]), rel=0.01)
 
 
+def test_any_fair_division_of_the_rows_is_right():
+    fair = [
+        lambda rows, rank, world: np.array_split(rows, world)[rank],
+        lambda rows, rank, world: rows[::-1][rank::world],
+        lambda rows, rank, world: [int(row) for row in rows][rank::world],
+        lambda rows, rank, world: np.random.default_rng(0).permutation(rows)[rank::world],
+    ]
+    for answer in fair:
+        assert engine.judge(ex.EXERCISES["6.3"], answer).kind == engine.RIGHT
+    foreign = engine.judge(ex.EXERCISES["6.3"], lambda rows, rank, world: [rank])
+    assert "none of these rows" in foreign.text
+    mask = engine.judge(ex.EXERCISES["6.3"], lambda rows, rank, world: rows % world == rank)
+    assert mask.kind == engine.WRONG and "a list of rows" in mask.text
+
+
+@pytest.mark.parametrize(("off", "kind"), [(1.02, engine.RIGHT), (1.06, engine.WRONG)])
+def test_a_term_that_is_asked_for_about_may_be_a_little_off(off, kind):
+    answer = {key: off * value for key, value in ex.EXERCISES["6.2"].reference.items()}
+    assert engine.judge(ex.EXERCISES["6.2"], answer).kind == kind
+
+
 def test_maps_that_explain_nothing_score_as_said():
     shape, readers, found = (10, 20), [[4, 2, 12, 7]], [[8, 2, 16, 7]]
     constant, filled = np.ones(shape), heatmaps.box_mask(found, shape).astype(float)

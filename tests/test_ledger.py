@@ -66,6 +66,13 @@ def test_the_eleven_points_are_there_and_their_links_lead_somewhere():
             assert point["at"] in path.read_text(encoding="utf-8"), f"point {point['number']}"
 
 
+def test_a_point_is_shown_in_words_where_no_link_can_lead():
+    shown = led.points_table(LEDGER, base=None)["shown in"].tolist()
+    assert shown[0] == "03_linear_evaluation: Trap 1: split by image"
+    assert shown[4].startswith("the code, barlow.py: search for 'ResNet50_Weights")
+    assert not [text for text in shown if ".ipynb" in text]
+
+
 def test_the_stored_table_is_the_present_one():
     stored = (ROOT / led.RENDERED).read_text(encoding="utf-8")
     assert stored == led.render(LEDGER), "run  python -m cxr_helpers.course.ledger --write"
@@ -135,3 +142,12 @@ def test_it_can_be_shown_with_results(capsys, monkeypatch, tmp_path):
     (folder / "broken.json").write_text("{")
     assert led.main([]) == 1 and "broken.json" in capsys.readouterr().err
     assert Path(led.RENDERED).suffix == ".md"
+
+
+def test_the_figures_that_notebook_00_shows_are_saved_by_some_notebook():
+    folder = ROOT / "notebooks" / "source"
+    first, *others = (path.read_text(encoding="utf-8") for path in sorted(folder.glob("0?_*.py")))
+    names = re.findall(r'^    "(.+?)": ', first.split("main = {")[1].split("}")[0], re.MULTILINE)
+    saved = "\n".join(re.findall(r"results\.add\((.*?)^\s*\)$", "".join(others), re.M | re.DOTALL))
+    assert len(names) >= 6
+    assert [n for n in names if not re.search(rf"^\s+{n.split(' / ')[0]}=", saved, re.M)] == []

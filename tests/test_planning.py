@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from tiny_pretraining import tiny_data, tiny_settings
 from torch import nn
 
-from cxr_helpers.course import planning
+from cxr_helpers.course import planning, pretraining
+from cxr_helpers.course.stages import Run
 
 
 def test_two_trials_part_what_an_image_costs_from_what_a_step_costs(monkeypatch):
@@ -53,3 +55,14 @@ def test_work_is_warmed_up_and_repeated(least):
     calls = []
     assert planning.seconds_of(lambda: calls.append(0), least=least) >= 0
     assert len(calls) >= 1 + planning.SEVERAL
+
+
+def test_a_plan_can_be_for_more_images_than_are_here_and_takes_a_cost_that_is_known(tmp_path):
+    settings, cost = tiny_settings(tmp_path), planning.Cost(1.0, 0.5, 0.0, 2.0**20)
+    known = {"cost": cost, "training_images": 1000}
+    plan = planning.plan_pretrain(Run(settings), tiny_data(), **known)
+    batch = settings.pretrain.batch_size
+    assert plan.steps == pretraining.epoch_count(settings.pretrain, 1000) * (1000 // batch)
+    assert plan.hours == pytest.approx(plan.steps * cost.step_seconds(batch) / 3600)
+    assert plan.facts[0].startswith("1,000 images, ")
+    assert plan.memory_gb > batch / 2**10 and plan.disk_gb > 0

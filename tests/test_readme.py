@@ -1,11 +1,14 @@
 """The generated parts of the README."""
 
 import re
+import shlex
 import subprocess
 from datetime import date
 
 import pytest
+from torch.distributed.run import get_args_parser
 
+from cxr_helpers.course import __main__ as cli
 from cxr_helpers.course import readme
 from cxr_helpers.course.anywhere import badges, repository_address
 from cxr_helpers.course.settings import project_root
@@ -70,3 +73,26 @@ def test_the_readme_links_only_to_files_that_exist():
     targets = re.findall(r"\]\(([^)#]+)\)", text)
     local = [t for t in targets if "://" not in t]
     assert local and all((project_root() / t).is_file() for t in local)
+
+
+def long_runs(text):
+    """The commands of the course in a page's fenced shell blocks, each as its words."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    words = [shlex.split(line, comments=True) for line in lines]
+    return [w for w in words if "cxr_helpers.course" in w]
+
+
+def test_the_commands_of_a_long_run_are_those_of_notebook_06_and_can_be_given():
+    source = project_root() / "notebooks" / "source" / "06_your_data_and_paper_scale.py"
+    notebook = re.sub(r"^# ?", "", source.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    commands = long_runs((project_root() / "README.md").read_text(encoding="utf-8"))
+    assert commands == long_runs(notebook) and len(commands) == 5
+    for words in commands:
+        own = words[words.index("cxr_helpers.course") + 1 :]
+        options = cli.parser().parse_args(own)  # leaves with status 2 where it cannot
+        assert options.scale == "paper" and options.seed == 0
+        assert options.accelerator == "gpu" or options.stage == "probe"
+    launched = get_args_parser().parse_args(commands[-1][1:])
+    assert commands[-1][0] == "torchrun" and launched.module
+    assert launched.rdzv_backend == "c10d" and launched.rdzv_endpoint and launched.max_restarts > 0

@@ -1,6 +1,8 @@
 """Tables of scale: what differs between the presets, what grows with D, how speed is read."""
 
+import matplotlib.pyplot as plt
 import pytest
+from torch import nn
 
 from cxr_helpers.course import scaling
 from cxr_helpers.course.settings import PRESETS
@@ -20,7 +22,19 @@ def test_every_difference_of_the_presets_is_listed_and_nothing_else(stage):
 def test_twice_the_width_takes_four_times_the_correlation():
     small, large = scaling.projector_bytes(1024), scaling.projector_bytes(2048)
     assert large["correlation"] == 4 * small["correlation"]
-    assert small["weights"] == 12 * (2048 * 1024 + 2 * 1024**2)
+    assert small["projector"] == 12 * (2048 * 1024 + 2 * 1024**2)
+    layers = [nn.Linear(a, b, bias=False) for a, b in ((2048, 1024), (1024, 1024), (1024, 1024))]
+    assert small["projector"] == scaling.trained_bytes(nn.Sequential(*layers))
+
+
+def test_the_curves_of_the_projector_are_named_and_every_width_has_a_tick():
+    widths = [128, 1024, 8192]
+    axis = scaling.plot_projector(widths, backbone_bytes=2**28, published=8192)
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["128", "1024", "8192"]
+    named = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert len(named) == 3 and "ResNet-50, counted alike" in named
+    assert axis.lines[0].get_ydata()[-1] == scaling.projector_bytes(8192)["projector"] / 2**20
+    plt.close(axis.figure)
 
 
 def test_a_scaling_table_from_known_times(monkeypatch):

@@ -1,8 +1,8 @@
 """The course's stages from a terminal, at any scale and on several machines.
 
-    python -m cxr_helpers.course pretrain --scale paper --devices 4
+    python -m cxr_helpers.course pretrain --scale paper --accelerator gpu --devices 4
     python -m cxr_helpers.course detect --data /data/cxr --scale paper --dry-run
-    torchrun --nproc-per-node 4 -m cxr_helpers.course pretrain --scale paper
+    torchrun --nproc-per-node 4 -m cxr_helpers.course pretrain --scale paper --accelerator gpu
 
 Presets, functions and files are those of the notebooks. A run that was stopped goes on when the
 same command is given again.

@@ -31,6 +31,10 @@ Each setting and claim of BarlowTwins-CXR: what the paper says, what its publish
 this course does at the paper's scale, and why that differs. Made from [ledger.toml](ledger.toml)
 by `python -m cxr_helpers.course.ledger --write`; without `--write` it shows the figures that were
 measured on your machine, too.
+
+'Not known' means that this course does not know it: its authors had the published code and the
+paper's main claim, not the tables of its text. It does not mean that the paper is silent. A '-'
+under 'code' marks a result: code holds settings, not results.
 """
 
 
@@ -146,7 +150,7 @@ def points_table(ledger: Mapping, *, base: str | None = "..") -> pd.DataFrame:
     Args:
         ledger: as `read_ledger` gives it.
         base: from where the table is shown to the repository's root, for its links; None gives
-            file and heading as text, for an output that is shown in several places.
+            words, for an output that is shown in several places.
 
     Returns:
         Columns point, published code, here, shown in.
@@ -163,8 +167,12 @@ def points_table(ledger: Mapping, *, base: str | None = "..") -> pd.DataFrame:
 
 
 def _place(point: Mapping, base: str | None) -> str:
-    name = Path(point["link"]).name
-    return f"{name}: {point['at']}" if base is None else f"[{name}]({base}/{_address(point)})"
+    path = Path(point["link"])
+    if base is not None:
+        return f"[{path.name}]({base}/{_address(point)})"
+    if path.suffix == ".ipynb":
+        return f"{path.stem}: {point['at']}"
+    return f"the code, {path.name}: search for '{point['at']}'"
 
 
 def _address(point: Mapping) -> str:

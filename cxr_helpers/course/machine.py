@@ -148,7 +148,12 @@ def _accelerator() -> list[tuple[str, str, bool, str]]:
     gpu = "not needed at demo scale; the paper's scale needs one"
     bf16 = "used for training where there is; without, training takes about twice as long"
     return [
-        ("GPU", name or "none", name_ok, gpu if name_ok else broken),
+        (
+            "GPU",
+            name or ("none (not needed)" if name_ok else "none"),
+            name_ok,
+            gpu if name_ok else broken,
+        ),
         ("fast bfloat16", "yes" if fast else "no", fast_ok, bf16 if fast_ok else broken),
     ]
 

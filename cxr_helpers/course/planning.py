@@ -184,15 +184,30 @@ def _pretrain_module(run: Run) -> pretraining.barlow.BarlowTwins:
     return module.to(_device(run.compute))
 
 
-def plan_pretrain(run: Run, data: NihData, *, seconds: float = 3.0) -> Plan:
-    """The plan of pretraining, from steps with a few images."""
+def plan_pretrain(
+    run: Run,
+    data: NihData,
+    *,
+    seconds: float = 3.0,
+    cost: Cost | None = None,
+    training_images: int | None = None,
+) -> Plan:
+    """The plan of pretraining, from steps with a few images.
+
+    Args:
+        run: gives preset, precision and processes.
+        data: its first images are used.
+        seconds: least length of each of the two trials.
+        cost: of a step, where `pretrain_cost` has measured it already with `SMALL_TRIAL` images.
+        training_images: plan for so many instead of those of `data`.
+    """
     preset = run.settings.pretrain
     compute = resolved(run.compute, batch_size=preset.batch_size)
-    n = len(data.rows("train"))
+    n = training_images or len(data.rows("train"))
     epochs = pretraining.epoch_count(preset, n)
     steps = epochs * (n // preset.batch_size)
     images = min(SMALL_TRIAL, preset.batch_size // 2)
-    cost = pretrain_cost(run, data, images=images, seconds=seconds)
+    cost = cost or pretrain_cost(run, data, images=images, seconds=seconds)
     share, module = preset.batch_size // compute.processes, _pretrain_module(run)
     checkpoint = pretraining.checkpoint_bytes(module)
     return Plan(

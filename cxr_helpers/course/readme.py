@@ -54,7 +54,7 @@ def measured_table(results: dict[str, dict], *, machine: str, day: str) -> str:
     lines = ["| notebook | the question | minutes | memory (GB) |", "|---|---|---|---|"]
     for name, question in QUESTIONS.items():
         cost = results.get(name)
-        minutes = f"{cost['seconds'] / 60:.1f}" if cost else ""
+        minutes = f"{cost['seconds'] / 60:.1f}" if cost else "seconds"
         memory = f"{cost['peak_memory_mb'] / 1024:.1f}" if cost else ""
         lines.append(f"| [{name}](notebooks/{name}.ipynb) | {question} | {minutes} | {memory} |")
     lines += ["", f"Measured on {machine}, {day}, from an empty `runs` folder."]

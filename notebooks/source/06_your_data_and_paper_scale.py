@@ -13,21 +13,23 @@
 # images of my own? And what does this course do otherwise than the paper?**
 #
 # So far everything ran on a laptop. The same functions run at the paper's scale: only the presets
-# change, and the data. This notebook shows what to download, what changes and why, how long it will
-# take on your machine, and what to do when something breaks after two days.
+# change (a *preset* is the settings of one scale), and the data. This notebook shows what to download,
+# what changes and why, how long it will take on your machine, and what to do when something breaks
+# after two days.
 #
 # ## What you will learn
 #
 # - What to download, how large it is, and how it is prepared.
-# - Which settings change at the paper's scale, and the reason for each.
+# - Which settings change at the paper's scale, and the reason for the five that matter most.
 # - Why several processes must act as one, and what goes wrong when they do not.
-# - To estimate memory, disk and hours from a trial of a minute.
-# - To go on after a kill, and what each failure says.
-# - To bring your own images, with three small functions.
+# - To estimate memory, disk and hours from a short trial.
+# - To go on after a kill, what two failures say, and what to do about eight.
+# - To bring your own images: which files, how one is read, whose it is.
 # - To hand your weights to somebody who does not have this course.
 # - To read the ledger: the paper, its code, and this course side by side.
 #
-# **Time and memory:** the [README](../README.md) lists both, as measured on two cores.
+# **Time and memory:** the [README](../README.md) lists both, as measured on two cores. A GB is 2^30
+# bytes in every output here; download sites count 10^9.
 
 # %%
 import subprocess
@@ -47,13 +49,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 # %%
-from cxr_helpers import barlow, hub, nih, plots
+from cxr_helpers import barlow, hub, nih, plots, pretraining_plots
 from cxr_helpers.course import (
     checkpoints,
     ledger,
     own_data,
     planning,
     pretraining,
+    pretraining_labs,
     resuming,
     scaling,
     stages,
@@ -82,37 +85,48 @@ images_a_second = 768 / seconds_a_step
 print(f"{seconds_a_step:.2f} seconds a step, {images_a_second:.0f} images a second")
 
 # %% [markdown]
-# Each image is seen twice, once in each view, so the network worked through twice as many pictures.
-# Keep the number of images a second in mind: at the end of this notebook you compare it with your
-# own machine's.
+# Each image is seen twice, once in each of its two augmented copies (its
+# [views](../docs/glossary.md#view)), so the network worked through twice as many pictures. Further
+# down you compare the images a second with your own machine's. The log ran for 800 epochs. The code's
+# default, which this course takes, is 600.
 #
-# How many images does an epoch of 145 steps see?
+# Which images did an epoch of 145 steps see? All of NIH are 112,120, the official training list has
+# 86,524. How many full batches of 768 does each give?
 
 # %%
-seen = 145 * 768
-print(f"{seen:,} images an epoch; all of NIH are 112,120, the official training list 86,524")
+print(112_120 // 768, "full batches from all images,", 86_524 // 768, "from the training list")
 
 # %% [markdown]
-# An epoch saw all images, those of the official test list included. That does no harm to the
-# detector, which is tested on another hospital's images. It does harm to a linear evaluation on that
-# test list. This course pretrains on the training list alone.
+# So an epoch drew from all images, those of the official test list included. That does no harm to the
+# detector, which is tested on another hospital's images. It does harm to a
+# [linear evaluation](../docs/glossary.md#linear-probe) on that test list. This course pretrains on the
+# training list alone, less an eighth of its patients for validation.
 
 # %% [markdown]
 # ## What to download
 #
 # | data | what | how large | who may have it |
 # |---|---|---|---|
-# | NIH ChestX-ray14 | 112,120 PNG files of 1024 x 1024 pixels, in twelve archives | about 42 to 45 GB | everybody |
-# | the same, a sample of 5% on Kaggle | for a first try | about 2 GB | everybody with an account |
-# | VinDr-CXR on Kaggle (VinBigData) | 15,000 DICOM files and `train.csv` | the site says | with an account, under its rules |
-# | VinDr-CXR 1.0.0 on PhysioNet | the same images, and a test set with the consensus of five radiologists | the site says | credentialed users |
+# | [NIH ChestX-ray14](https://nihcc.app.box.com/v/ChestXray-NIHCC), also [on Kaggle](https://www.kaggle.com/datasets/nih-chest-xrays/data) | 112,120 PNG files of 1024 x 1024 pixels | about 42 to 45 GB | everybody; on Kaggle with an account |
+# | [a sample of 5%](https://www.kaggle.com/datasets/nih-chest-xrays/sample) on Kaggle | for a first try | about 2 GB | with an account |
+# | [VinDr-CXR on Kaggle](https://www.kaggle.com/competitions/vinbigdata-chest-xray-abnormalities-detection) (VinBigData) | 15,000 DICOM files and `train.csv` | not known here: see its page before you make room | with an account, under its rules |
+# | [VinDr-CXR 1.0.0 on PhysioNet](https://physionet.org/content/vindr-cxr/1.0.0/) | the same images, and a test set with the consensus of five radiologists | not known here: see its page | credentialed users |
 #
-# Put both below one folder, in `nih` and `vindr`, and set `CXR_DATA` to that folder. VinDr-CXR's
-# agreement forbids sharing its images. Without it, notebook 04 uses NIH's own boxes.
+# Put both below one folder, in `nih` and `vindr`, and set `CXR_DATA` to that folder. The
+# [README](../README.md#real-data) names every file that is read. VinDr-CXR's agreement forbids sharing
+# its images. Without VinDr-CXR, notebook 04 uses NIH's own 984 boxes: put `BBox_List_2017.csv` and
+# `test_list.txt` beside the images. Notebook 05 and the command `explain` need VinDr-CXR.
 #
-# Reading a PNG or a DICOM file costs far more than a training step needs of it. So each file is read
-# once, scaled down, and packed into one array. Two scripts do that. They also download, go on after
-# an interruption, and set broken files aside. Here is a trial of one of them on forty images.
+# To decode a PNG or a DICOM file takes longer than a training step can wait, and the step needs only
+# a small copy of it. So each file is decoded once, scaled down, and packed into one array:
+#
+# ```sh
+# python data_scripts/prepare_nih.py /data/cxr/nih
+# python data_scripts/prepare_vindr.py /data/cxr/vindr
+# ```
+#
+# With `--download` they fetch the files first (`--help` says from where). They go on after an
+# interruption, and set broken files aside. Here is a trial of the first on forty images.
 
 # %%
 command = [sys.executable, str(settings.project / "data_scripts" / "prepare_nih.py")]
@@ -121,11 +135,12 @@ done = subprocess.run([*command, str(settings.nih), *options], capture_output=Tr
 assert done.returncode == 0, done.stderr
 
 # %% [markdown]
-# What came out: an array of bytes, and beside it which image is which.
+# What came out: an array of bytes, and beside it an index that says which image is which.
 
 # %%
 array = next((folder / "packed").rglob("pixels.npy"))
 packed = np.load(array, mmap_mode="r")
+print(sorted(file.name for file in array.parent.iterdir()))
 print(packed.shape, packed.dtype, f"{packed.nbytes:,} bytes")
 
 # %% [markdown]
@@ -136,8 +151,8 @@ for side in (96, 256):
     print(f"112,120 images at {side} px: {112_120 * side**2 / 2**30:.1f} GB")
 
 # %% [markdown]
-# About seven gigabytes fit into memory, and the operating system keeps them there after the first epoch. No
-# process has to decode anything while the GPU waits.
+# About seven gigabytes fit into memory, and the operating system keeps them there after the first
+# epoch. No process has to decode anything while the GPU waits.
 
 # %% [markdown]
 # ## From the demo to real data, notebook by notebook
@@ -149,10 +164,13 @@ for side in (96, 256):
 # CXR_DATA=/data/cxr CXR_SCALE=paper make lab     # real images, the paper's settings
 # ```
 #
+# (Windows, or no make: see the [README](../README.md#real-data).) With all of NIH, notebook 02 takes
+# hours on a laptop even at the demo's settings: ask first, with `--scale demo --dry-run` as below.
+#
 # | notebook | with real data |
 # |---|---|
 # | 01 | shows your own files; its tables of all 112,120 and 15,000 images are real already |
-# | 02 | pretrains on the official training list, if `train_val_list.txt` lies beside the images |
+# | 02 | pretrains on the patients who are not in `test_list.txt`, less an eighth for validation; without that file the split is drawn at random by patient, and 01 says so |
 # | 03 | scores on the official test list; patients are kept apart |
 # | 04 | fine-tunes on VinDr-CXR, or on NIH's 984 boxes without it |
 # | 05 | explains the detectors of 04 |
@@ -162,15 +180,32 @@ for side in (96, 256):
 # functions, and leave their files where the notebooks look for them:
 #
 # ```sh
-# python -m cxr_helpers.course pretrain --data /data/cxr --scale paper --devices 4 --dry-run
-# python -m cxr_helpers.course pretrain --data /data/cxr --scale paper --devices 4
-# python -m cxr_helpers.course detect   --data /data/cxr --scale paper --seed 1
-# torchrun --nnodes 2 --nproc-per-node 4 -m cxr_helpers.course pretrain --data /data/cxr --scale paper
+# python -m cxr_helpers.course pretrain --data /data/cxr --scale paper \
+#     --accelerator gpu --devices 4 --dry-run     # the plan
+# python -m cxr_helpers.course pretrain --data /data/cxr --scale paper \
+#     --accelerator gpu --devices 4               # the run
+# python -m cxr_helpers.course probe --data /data/cxr --scale paper
+# python -m cxr_helpers.course detect --data /data/cxr --scale paper --accelerator gpu
+# ```
+#
+# A *process* is one running copy of the program; here each has a GPU of its own, a *device*. Where no
+# GPU is seen, `--accelerator gpu` makes the run refuse, instead of going on for months on the
+# processor. `--seed`, 0 by default, is the seed of everything: `detect --seed 1` takes the backbone of
+# `pretrain --seed 1`, and where that is missing makes it first, on one device.
+#
+# On two machines, start this same line on each. `FIRST` is the name of one of them, and both must see
+# the same folder `runs`:
+#
+# ```sh
+# export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1     # or a restart may wait for ever
+# torchrun --nnodes 2 --nproc-per-node 4 --max-restarts 3 \
+#     --rdzv-backend c10d --rdzv-id cxr --rdzv-endpoint FIRST:29500 \
+#     -m cxr_helpers.course pretrain --data /data/cxr --scale paper --accelerator gpu
 # ```
 #
 # `--set field=value` changes one setting, and `python -m cxr_helpers.course --help` lists the rest.
-# Beside its results every run leaves a record: settings, versions, commit, seed, and a digest of the
-# data.
+# Beside its results every run leaves a record, in `runs/<data>/records`: settings, versions, commit,
+# seed, and a digest of the data, a short code that changes when an image or the split does.
 
 # %% [markdown]
 # ## What changes at the paper's scale
@@ -182,54 +217,67 @@ for side in (96, 256):
 scaling.preset_changes("pretrain")
 
 # %% [markdown]
-# Five rows need one: the width of the projector, its redundancy weight, the learning rate, the
-# optimizer, and the batch. We take them in turn.
+# Five rows need one: the width of the [projector](../docs/glossary.md#projector), its redundancy
+# weight, the learning rate, the optimizer (the rule that turns gradients into a step), and the batch.
+# We take them in turn.
+#
+# One more is easily passed over, `initial_weights`: the published code begins from weights learned on
+# the photographs of ImageNet. `torchvision.models.resnet50(weights="IMAGENET1K_V2")` fetches them once;
+# without them and without a network the run stops and says so.
 
 # %% [markdown]
 # ### The projector: D = 8192
 #
-# The loss compares every output with every other: D times D numbers. A curve of what that takes, in
-# memory. Both axes are logarithmic.
+# The loss compares every output with every other: D times D numbers. Two curves of what that takes, in
+# memory; both axes are logarithmic. Look at where each crosses the dotted line.
 
 # %%
-widths = 2 ** np.arange(7, 14)
-memory = pd.DataFrame([scaling.projector_bytes(int(d)) for d in widths], index=widths) / 2**20
-axis = memory.plot(logx=True, logy=True, style=["o-", "s--"])
-axis.set(xlabel="width D of the projector's output", ylabel="memory (MB), float32")
-axis.axvline(8192, color="gray", lw=1)
+backbone_bytes = scaling.trained_bytes(barlow.build_backbone("resnet50", seed=0))
+scaling.plot_projector(2 ** np.arange(7, 14), backbone_bytes=backbone_bytes, published=8192)
 plt.show()
 
+# %%
+widest, half = (scaling.projector_bytes(d)["projector"] for d in (8192, 4096))
+print(f"projector at D = 8192: {widest / 2**30:.1f} GB, {widest / backbone_bytes:.0f} times a "
+      f"ResNet-50, {widest / half:.1f} times as much as at 4096")  # fmt: skip
+
 # %% [markdown]
-# Twice the width takes four times the memory: at the right the slope is 2. At D = 8192 the projector
-# with its gradients takes more than a ResNet-50. The correlation matrix is the smaller part, as long
-# as it is made once: this course computes it from two matrices (batch, D), in float32, and never
-# builds anything of size (batch, D, D).
+# Twice the width takes four times the memory for the correlation matrix: slope 2. The projector's line
+# begins flatter, because its first layer has 2048 inputs whatever D is. The matrix is the smaller part,
+# as long as it is made once: this course computes it from two matrices (batch, D), in float32 (numbers
+# of four bytes), and never builds anything of size (batch, D, D).
 #
-# What should the loss be before anything is learned? With outputs that have nothing to do with each
-# other the diagonal is near zero, and each of D diagonal entries costs $(1 - 0)^2 = 1$:
+# What should the first term of the loss, [invariance](../docs/glossary.md#invariance-term), be before
+# anything is learned? With outputs that have nothing to do with each other the diagonal is near zero,
+# and each of D diagonal entries costs $(1 - 0)^2 = 1$:
 #
 # $$\sum_i (1 - c_{ii})^2 \approx D.$$
+#
+# Random outputs for a batch of 768, and both terms of the loss, the second with the paper's weight:
 
 # %%
 torch.manual_seed(0)
-start = {}
 for width in (512, 2048, 8192):
     z_a, z_b = torch.randn(768, width), torch.randn(768, width)
-    invariance, _ = barlow.loss_terms(barlow.cross_correlation(z_a, z_b))
-    start[width] = invariance.item()
-print({width: f"{value / width:.2f} D" for width, value in start.items()})
+    invariance, redundancy = barlow.loss_terms(barlow.cross_correlation(z_a, z_b))
+    print(f"D = {width}: {invariance / width:.2f} D + {0.0051 * redundancy / width:.2f} D")
 
 # %% [markdown]
-# So a first loss near 8192 is no bug. The published log's first epoch has 7471 on average.
+# The second term is small beside the first. So a first loss near 8192 is no bug. The published log's
+# first epoch has 7471 on average.
 #
 # The second term sums over D (D - 1) entries, the first over D only. A wider output therefore takes a
-# smaller weight. The preset's weight times D, at both scales:
+# smaller weight. Look at the preset's weight times D, at both scales:
 
 # %%
 for scale, stage in PRESETS.items():
     preset = stage["pretrain"]
     print(f"{scale}: {preset.redundancy_weight} x {preset.projector[-1]} = "
           f"{preset.redundancy_weight * preset.projector[-1]:.0f}")  # fmt: skip
+
+# %% [markdown]
+# Not equal, but nearer than the weights themselves. The rule says where to begin to look for a weight,
+# not which one is best.
 
 # %% [markdown]
 # ### The learning rate: 0.2, 0.6 or 0.0144?
@@ -240,28 +288,35 @@ for scale, stage in PRESETS.items():
 #
 # $$\text{rate} = \text{base} \cdot \frac{\text{batch}}{256}.$$
 #
-# It holds for a start with a warm-up only. The curve: ten of the preset's epochs to rise, then half a
-# cosine to fall.
+# The rule needs a slow rise of the rate at the start, the *warm-up*: the projector's weights are random
+# then, and a full step can ruin the run. Afterwards the rate falls as half a cosine does. The curve of
+# the whole run, and of its first thirty epochs:
 
 # %%
 preset = PRESETS["paper"]["pretrain"]
 rate, epochs = preset.learning_rate * preset.batch_size / 256, np.arange(preset.epochs + 1)
 shares = [barlow.warmup_cosine(int(e), 10, preset.epochs) for e in epochs]
-plt.plot(epochs, rate * np.array(shares))
-plt.gca().set(xlabel="epoch", ylabel="learning rate of the weights")
+figure, axes = plt.subplots(1, 2, figsize=(8, 3), sharey=True)
+for axis, last in zip(axes, (preset.epochs, 30), strict=True):
+    axis.plot(epochs[: last + 1], rate * np.array(shares)[: last + 1])
+    axis.set_xlabel("epoch, from 0")
+axes[0].set_ylabel("learning rate of the weights")
 plt.show()
 
 # %% [markdown]
-# The top is 0.2 x 768 / 256 = 0.6 for the weights. Biases and norms have a base rate of 0.0048, and
-# their top is 0.0144.
+# Ten epochs rise to 0.2 x 768 / 256 = 0.6, the rest fall to zero. The biases, and the *norms*, that is,
+# the scales and offsets of [batch norm](../docs/glossary.md#batch-norm), have a rate of their own,
+# because the optimizer does not scale their steps (next section): the base is 0.0048, the top 0.0048 x
+# 3 = 0.0144.
 
 # %% [markdown]
 # ### LARS: a step in proportion to the weights
 #
-# A rate of 0.6 would wreck most networks under plain SGD. LARS gives each layer a step of its own: it
-# divides the gradient by its length and multiplies by the length of the weights. Two layers, the
-# second with gradients a thousand times as large. Look at how far each moves, as a share of its
-# weights.
+# Under plain SGD a step is the rate times the gradient. So one rate cannot suit layers whose gradients
+# differ a thousandfold. LARS gives each layer a step of its own: it divides the gradient by its length
+# and multiplies by the length of the weights. AdamW, the demo's optimizer, scales the step of each
+# single weight. Two layers, the second with gradients a thousand times as large. Look at how far each
+# moves, as a share of its weights.
 
 
 # %%
@@ -280,21 +335,23 @@ def moved(make_optimizer):
 steps = {
     "SGD": moved(lambda layers: torch.optim.SGD(layers, lr=0.6)),
     "LARS": moved(lambda layers: LARS(layers, lr=0.6, weight_decay=1e-6)),
+    "AdamW": moved(lambda layers: torch.optim.AdamW(layers, lr=1e-3)),
 }
 pd.DataFrame(steps, index=["small gradients", "large gradients"]).round(4)
 
 # %% [markdown]
-# Under SGD the second layer becomes something else entirely. Under LARS both move by the same small
-# share: the rate times 0.001, lightly's trust coefficient. lightly scales a step only where there is
-# weight decay. Biases and norms have none, so they take plain steps, at a smaller rate of their own. The demo trains with AdamW, which gives each weight a step of its own size.
+# Under SGD the first layer changes by more than half of its length in one step, and the second by
+# hundreds of times its length. Under LARS both move by the same small share: the rate times a constant
+# of 0.001, the trust coefficient. AdamW moves both alike, too. lightly's LARS scales a step only where
+# there is weight decay (a pull of the weights towards zero). Biases and norms have none.
 
 # %% [markdown]
 # ### The batch: several processes must act as one
 #
-# 768 images do not fit one GPU, so several share them. Two parts of the method look at the *whole*
-# batch: batch norm, and the correlation. If each process looks only at its own share, it solves
-# another problem. First batch norm: eight numbers of one channel, normalized together, and in two
-# halves.
+# 768 images do not fit most GPUs (a trial below says how much they take), so several share them. Two
+# parts of the method look at the *whole* batch: batch norm, and the correlation. If each process looks
+# only at its own share, it solves another problem. First batch norm: eight numbers of one
+# [feature](../docs/glossary.md#feature), normalized together, and in two halves.
 
 # %%
 values = torch.tensor([1.0, 2, 3, 4, 11, 12, 13, 14])
@@ -317,21 +374,25 @@ print("Sums that travel between the processes give the batch norm of the whole b
 # %% [markdown]
 # The correlation has the same trap. lightly's own `gather_distributed` averages the matrices of the
 # processes, and each was standardized by its own images. Here the *outputs* are gathered, and then one
-# matrix is made. How far apart are the two, for 768 images on eight processes?
+# matrix is made. How far apart are the two, for 768 images on 8 processes, and on 192 with four images
+# each?
 
 # %%
 torch.manual_seed(1)
 common = torch.randn(768, 64)
 z_a, z_b = common + torch.randn(768, 64), common + torch.randn(768, 64)
 whole = barlow.cross_correlation(z_a, z_b)
-pairs = zip(z_a.chunk(8), z_b.chunk(8), strict=True)
-averaged = torch.stack([barlow.cross_correlation(a, b) for a, b in pairs]).mean(dim=0)
-print(f"largest difference of an entry: {(whole - averaged).abs().max():.3f}")
+print(f"one matrix: diagonal {whole.diag().mean():.3f}")
+for count in (8, 192):
+    pairs = zip(z_a.chunk(count), z_b.chunk(count), strict=True)
+    averaged = torch.stack([barlow.cross_correlation(a, b) for a, b in pairs]).mean(dim=0)
+    print(f"{count} averaged: diagonal {averaged.diag().mean():.3f}, "
+          f"largest difference {(whole - averaged).abs().max():.3f}")  # fmt: skip
 
 # %% [markdown]
-# Here the images of a share are as mixed as the whole, so the difference is small. Change 8 to 192,
-# four images each, and look again. The project's tests check for 2 and 4 processes that loss, gradients and running
-# statistics are those of one process with the whole batch.
+# Eight shares of 96 images are as mixed as the whole, and the difference is small. Four images cannot
+# show how alike two views are: the diagonal comes out too small. The project's tests check for 2 and 4
+# processes that loss, gradients and batch norm's running means are those of one process.
 #
 # And each share must have the same number of images. What if it cannot?
 
@@ -351,24 +412,26 @@ except ComputeError as error:
 from cxr_helpers.course.exercises import check, hint, quiz, solution  # noqa: F401
 
 # %% [markdown]
-# **Exercise 6.1, two minutes.** Your GPUs hold 512 images a step. What is the top rate of the weights?
+# **Exercise 6.1, two minutes.** Your GPUs hold 512 images a step. What is the top learning rate of the
+# weights?
 
 # %%
 rate_of_512 = ...
 check("6.1", rate_of_512)
 
 # %% [markdown]
-# **Exercise 6.2, five minutes.** What is the loss, about, before anything is learned, for outputs of
-# these widths?
+# **Exercise 6.2, five minutes.** What is the *invariance term*, about, before anything is learned, for
+# outputs of these widths?
 
 # %%
-first_loss = {"D = 2048": ..., "D = 128": ...}
-check("6.2", first_loss)
+first_term = {"D = 2048": ..., "D = 128": ...}
+check("6.2", first_term)
 
 
 # %% [markdown]
-# **Exercise 6.3, ten minutes.** Before a metric, the images are shared among processes. Return the
-# rows that process number `rank` of `world` works on: each row once, none left out.
+# **Exercise 6.3, ten minutes.** To compute a score faster, the test images are shared among processes.
+# Return the rows, of the array `rows`, that process number `rank` (from 0) of `world` works on: none
+# twice, none left out, the shares as equal as can be.
 
 
 # %%
@@ -381,6 +444,7 @@ check("6.3", share)
 # %% [markdown]
 # **Exercise 6.4, fifteen minutes.** Each process sends how many values it has, their sum, and the sum
 # of their squares, as three arrays with one number for each process. Return mean and variance of all.
+# The variance divides by the number of values, as batch norm does, not by one less.
 
 
 # %%
@@ -393,13 +457,13 @@ check("6.4", whole_batch)
 # %% [markdown]
 # ## Reading a scaling table
 #
-# Twice the machines, twice the speed? A table of that kind has three columns. Here is one that you
-# make yourself: the forward pass of the demo's backbone on one thread and on two. Look at the last
-# column.
+# Twice the machines, twice the speed? A table that answers has three columns beside the number of
+# workers. Here is one that you make yourself, not of machines but of threads: the forward pass of the
+# demo's backbone on one thread and on two. Look at the last column, the efficiency.
 
 # %% tags=["nbval-ignore-output"]
 backbone = barlow.build_backbone("resnet18", seed=0).eval()
-pictures, threads = torch.rand(64, 3, 96, 96), torch.get_num_threads()
+pictures, threads = torch.rand(64, 3, 64, 64), torch.get_num_threads()
 with torch.inference_mode():
     table = scaling.scaling_table(
         lambda: backbone(pictures), (1, 2), torch.set_num_threads, items=len(pictures)
@@ -412,8 +476,9 @@ assert table["efficiency"].iloc[0] == 1 and (table["images a second"] > 0).all()
 print("The first row is the measure of the others.")
 
 # %% [markdown]
-# An efficiency of 0.9 with two workers means that a tenth of what you paid for was lost: in waiting,
-# in sending, or because somebody else used the machine. Three questions to any such table:
+# What your efficiency lacks to 1 was lost: in waiting, in sending, or because somebody else used the
+# machine. Machines lose more than threads, because gradients travel through a network. Three questions
+# to any such table:
 #
 # - **Compared with what?** The first row must be the best that one worker can do, not a slow program.
 # - **Was the batch per worker kept, or the whole batch?** If it is the whole, each worker has less to
@@ -427,36 +492,51 @@ print("The first row is the measure of the others.")
 # The trial takes a few steps at the paper's settings, ResNet-50 at 224 pixels with D = 8192, with four
 # images and with eight. The difference is the cost of four images; the rest is the cost of a step
 # whatever its images. (The demo's images are stored at 96 pixels; their views have 224 all the same.)
+# Look at the images a second beside those of the published log.
 
 # %%
 data = load_nih(settings)
-paper = replace(settings, pretrain=replace(PRESETS["paper"]["pretrain"], batch_size=768))
-small = replace(paper, pretrain=replace(paper.pretrain, batch_size=8))
-cost = planning.pretrain_cost(stages.Run(small), data, images=4, seconds=1.0)
+paper = stages.Run(replace(settings, pretrain=PRESETS["paper"]["pretrain"]))
+cost = planning.pretrain_cost(paper, data, images=4, seconds=1.0)
 
 # %% tags=["nbval-ignore-output"]
 step = cost.step_seconds(768)
-print(f"a step of 768 images: {step:.0f} seconds, {768 / step:.1f} images a second")
+print(f"4 images {cost.step_seconds(4):.1f} s, 8 images {cost.step_seconds(8):.1f} s: so an image "
+      f"takes {cost.seconds_per_image:.2f} s, and the rest {cost.seconds:.1f} s")  # fmt: skip
+print(f"a step of 768 images: {step:.0f} s, {768 / step:.1f} images a second; the published log: "
+      f"{images_a_second:.0f}, {images_a_second * step / 768:.0f} times as many")  # fmt: skip
 print(f"activations of 768 images: {cost.step_bytes(768) / 2**30:.0f} GB")
-print(f"600 epochs of {86_524 // 768} steps: {600 * (86_524 // 768) * step / 86_400:.0f} days")
 
 # %%
 claim(step > 0 and cost.bytes_per_image > 0, "the trial gives a time and a size", settings)
 
 # %% [markdown]
-# On a laptop that is weeks or months: the demo exists for a reason. On a GPU the same cell gives the plan of a
-# real run, and so does `--dry-run` for each stage. Compare your images a second with those of the
-# published log above.
+# *Activations* are the intermediate results that are kept for the backward pass. Weights, gradients and
+# the optimizer's values come on top. The whole plan, on one device. Look at memory, disk and time:
+
+# %% tags=["nbval-ignore-output"]
+plan = planning.plan_pretrain(paper, data, cost=cost, training_images=round(86_524 * 7 / 8))
+print("\n".join(plan.lines()))
+
+# %%
+assert plan.steps == 600 * (round(86_524 * 7 / 8) // 768) and plan.disk_gb > 0
+print("The plan has the steps of 600 epochs.")
+
+# %% [markdown]
+# On a laptop that is weeks or months: the demo exists for a reason. Two small trials are stretched far
+# here: run them again and see how much the days move. For a plan that counts, use `--dry-run` on the
+# GPU, for each stage. On which GPUs, and how many, the published log was made is not known here, so its
+# images a second compare set-ups, not programs.
 #
-# If the memory does not fit, half of the images on each device need half of the activations:
+# If the memory does not fit:
 #
 # | what to change | what it does to memory | what it does to the result |
 # |---|---|---|
-# | more `--devices` | each holds a smaller share | none, the batch is the same |
-# | `--precision bf16-mixed` | activations take half | little |
-# | `--set batch_size=384` | half | the rate is scaled with it; fewer images in each correlation |
-# | `--set image_size=160` | half | other, coarser features |
-# | `--set projector=2048,2048,2048` | less by the left end of the curve above | another loss; choose the weight anew |
+# | more `--devices` | each holds the activations of a smaller share; weights stay | none, the batch is the same |
+# | `--precision bf16-mixed` (numbers of two bytes instead of four) | half of the backbone's activations, where the run is in float32; it is the default where the GPU has it | little |
+# | `--set batch_size=384` | half of the activations | the learning rate is scaled with it; fewer images in each correlation |
+# | `--set image_size=160` | half of the activations | other, coarser features |
+# | `--set projector=2048,2048,2048` | a twelfth of the projector's, by the first figure | another loss; choose the weight anew |
 
 # %% [markdown]
 # ### Exercises
@@ -473,11 +553,12 @@ def hours(images, epochs, batch_size, seconds_a_step):
 check("6.5", hours)
 
 # %% [markdown]
-# **Exercise 6.6, ten minutes.** A trial says: 5 GB whatever the images, and 0.075 GB for each image. The
-# batch has 768 images, and you have four GPUs. How many images does each hold, and how many GB?
+# **Exercise 6.6, ten minutes.** A trial says: each GPU needs 5 GB for weights and matrices, however few
+# images it holds, and 0.075 GB more for each image. The batch has 768 images, and you have four GPUs.
+# How many images does each hold, and how many GB?
 
 # %%
-on_each = {"4 GPUs": ..., "GB on each": ...}
+on_each = {"images on each": ..., "GB on each": ...}
 check("6.6", on_each)
 
 # %% [markdown]
@@ -489,8 +570,8 @@ quiz("6.A")
 # %% [markdown]
 # ## When it breaks
 #
-# A run of 42 hours will be interrupted. Here is a small one that we kill, without warning, as soon as
-# it has written a checkpoint, and another that nobody disturbs.
+# A run of 42 hours may well be interrupted. Here is a small one that we kill, without warning, as soon
+# as it has written a checkpoint, and another that nobody disturbs.
 
 # %%
 epochs_done = resuming.kill_after_a_checkpoint(folder / "killed")
@@ -498,7 +579,8 @@ assert epochs_done < resuming.SMALL["epochs"]
 print("Killed before the end.")
 
 # %% [markdown]
-# The same command again, nothing else. Are the weights those of the undisturbed run?
+# Now the same program again, with the same settings and nothing else (`finish` starts it). Are the
+# weights those of the undisturbed run?
 
 # %%
 went_on = resuming.finish(folder / "killed")
@@ -507,11 +589,13 @@ assert all(torch.equal(went_on[name], unbroken[name]) for name in unbroken)
 print(f"{len(unbroken)} tensors, every one equal to the last bit.")
 
 # %% [markdown]
-# That works because order, views and rates depend on seed and step alone, and because a checkpoint is
-# written beside the last good one and takes its place when it is whole.
+# So it is on this processor. It works because order, views and learning rates depend on seed and step
+# alone, and because a [checkpoint](../docs/glossary.md#checkpoint) is written beside the last good one
+# and takes its place when it is whole. Here it holds the optimizer's values too.
 #
-# Other bad days have their own sentence. Two examples. First a checkpoint of other data under the
-# same name:
+# Other bad days have their own sentence. Two examples. First a checkpoint of other data under the same
+# name. The next cell forges one: it says that it is of data with the digest 9a3e, where the data here
+# has 1f0c.
 
 # %%
 told = {"data": "nih", "images": 86_524, "digest": "1f0c"}
@@ -528,7 +612,8 @@ except barlow.WeightsError as error:
     print(str(error).replace(str(folder), "runs"))
 
 # %% [markdown]
-# And a loss that is not finite, here because of a learning rate that is absurd:
+# And a loss that is not finite, here because of a learning rate that is absurd. (The text is
+# shortened: the step differs from machine to machine.)
 
 # %%
 wild = resuming.small_settings(folder / "wild")
@@ -541,14 +626,18 @@ except FloatingPointError as error:
 # %% [markdown]
 # | what happened | what the course says or does | what you do |
 # |---|---|---|
-# | killed, power cut, node lost | the last good checkpoint stands; torchrun starts the workers again (several machines: see the [README](../README.md#from-a-terminal)) | the same command |
+# | killed, power cut, machine lost | the last good checkpoint stands; torchrun with `--max-restarts 3` starts the workers again | else the same command |
 # | disk full | refuses to begin if two checkpoints do not fit; later, names the checkpoint that could not be written | make room, the same command |
-# | loss not finite at epoch 300 | stops, with the step and what to lower | `--set learning_rate=...` makes a new run; the old checkpoint stays |
+# | loss not finite at epoch 300 | stops, with the step and what to lower | look at the log; then first `--precision 32-true`: the same run goes on from its last good checkpoint |
 # | checkpoint of an older version | refuses, with both versions | finish with that version, or start anew |
-# | two data roots of the same name | refuses, with both digests | rename a root |
+# | two folders of data with the same name | refuses, with both digests | rename one |
 # | GPU too small | stops, with the batch and the image size to halve | the table above |
-# | no GPU seen | says so before anything is loaded | mend the driver, or the demo scale |
+# | no GPU seen | with `--accelerator gpu` refuses; without it the run goes on, on the processor | mend the driver, or take the demo scale |
 # | processes that do not divide the batch | refuses, with the numbers that would do | one of them |
+#
+# Any `--set`, such as another learning rate, makes another run, in a folder of its own, and that begins
+# at epoch 0. The old checkpoint stays, and `--set initial_weights=PATH/last.ckpt` lets the new run
+# start from the backbone in it.
 
 # %% [markdown]
 # ### A question
@@ -557,26 +646,46 @@ except FloatingPointError as error:
 quiz("6.B")
 
 # %% [markdown]
-# ## Your own images, in three functions
+# ## Your own images: a list, a reader, a patient
 #
 # Suppose you have a folder of PNG files, and no table at all. Only you know three things: which files
-# there are, how one is read, and whose it is. (The folder here is the demo's; take yours.)
+# there are, how one is read, and whose it is. Before you train on images of patients, three more:
+#
+# - **May you?** Do approval and data protection allow training, and passing on the weights? Names hide
+#   in file names, and burnt into the picture.
+# - **Are they chests, from the front?** Exports also hold lateral views, other body parts and copies.
+#   The DICOM header's ViewPosition and BodyPartExamined help; your eye decides.
+# - **Do they look right?** Look at twenty packed images for negatives (MONOCHROME1), borders, and what
+#   is upside down. Packing keeps the ratio of the sides; the rest of the square is black.
+#
+# The folder here is the demo's; take yours. An image is named by its path below the folder, since
+# exports often have an `IM0001` in every patient's folder.
 
 # %%
 mine = settings.nih
-files = {path.stem: path for path in sorted(mine.rglob("*.png"))[:300]}
+paths = sorted(mine.rglob("*.png"))[:300]  # the first 300, so that it is quick
+files = {path.relative_to(mine).as_posix(): path for path in paths}
 
 
 # %%
 def patient(image_id):
-    """The first eight digits of a name are the patient."""
-    return image_id.split("_")[0]
+    """The first eight digits of a file's name; with a folder a patient, `image_id.split("/")[0]`."""
+    return Path(image_id).name.split("_")[0]
 
 
 # %% [markdown]
-# Reading is `nih.read_image`, since these are PNG files. For DICOM write a function that returns
-# `dicom.read_dicom(path).pixels`, in a module of yours: several processes read, and they import it.
-# Look at the split: no patient on two sides.
+# Reading is `nih.read_image`, since these are PNG files. For DICOM list `"*.dcm"`, save these lines as
+# `my_reader.py` beside the notebook, `import my_reader`, and give `read=my_reader.read`:
+#
+# ```python
+# from cxr_helpers import dicom
+#
+# def read(path):
+#     return dicom.read_dicom(path).pixels
+# ```
+#
+# Several processes read, and they import the function: one that is typed into a cell is not found on
+# every system. Look at the split: no patient on two sides.
 
 # %% tags=["nbval-ignore-output"]
 here = replace(settings, project=folder)
@@ -586,60 +695,72 @@ own, images = own_data.own_images(
 
 # %%
 parts = {part: set(images.patients[images.rows(part)]) for part in ("train", "val", "test")}
-assert not parts["train"] & parts["val"] and not parts["train"] & parts["test"]
+assert sum(map(len, parts.values())) == len(set.union(*parts.values()))
 print({part: len(images.rows(part)) for part in parts}, "images")
+print({part: len(patients) for part, patients in parts.items()}, "patients")
 
 # %% [markdown]
+# Seven, one and two tenths of the *patients*. Images follow their patient, so their shares are only
+# near that.
+#
 # Pretraining takes them as they are. A few epochs, to see that it runs; notebook 02 says how long is
-# long enough.
+# long enough. Look at the first and the last loss. (Row 0 of the log is measured before training, so
+# it has no loss.)
 
 # %%
 few = replace(resuming.small_settings(folder).pretrain, batch_size=64, epochs=8)
 own = replace(own, pretrain=few)
 path = pretraining.pretrain(own, images, seed=0, progress=False)
-log = pretraining.training_log(path)
-claim(log["loss"].iloc[-1] < log["loss"].iloc[1], "the loss falls on images of your own", settings)
+
+# %% tags=["nbval-ignore-output"]
+loss = pretraining.training_log(path)["loss"]
+print(f"loss {loss.iloc[1]:.1f} in the first epoch, {loss.iloc[-1]:.1f} in the last")
+
+# %%
+claim(loss.iloc[-1] < loss.iloc[1], "the loss falls on images of your own", settings)
 
 # %% [markdown]
-# What do such features say? Take four validation images, and for each the three training images whose
-# features are nearest.
+# What do such features say? Take a validation image, the query, and the four training images whose
+# features are nearest; below, the same with a network that was never trained. Above each stands its
+# view, from the demo's table. The network saw 32 x 32 pixels, in which no nodule survives. Look at
+# brightness, borders, size of the body and view, then compare the rows.
 
 # %%
 state, _ = barlow.read_weights(path)
-network = barlow.build_backbone("resnet18", seed=0)
-barlow.load_weights(network, state)
-features = pretraining.features(own, network, np.array(images.images.pixels), "pretrained")
-features /= np.linalg.norm(features, axis=1, keepdims=True)
+networks = {name: barlow.build_backbone("resnet18", seed=0) for name in ("trained", "untrained")}
+barlow.load_weights(networks["trained"], state)
+pixels, known = np.array(images.images.pixels), data.entries.set_index("image_id")["view"]
+views = [known.get(Path(image_id).name, "") for image_id in images.images.image_ids]
 
 # %%
-asked, known = images.rows("val")[:4], images.rows("train")
-nearest = known[np.argsort(-features[asked] @ features[known].T, axis=1)[:, :3]]
-figure, axes = plt.subplots(4, 4, figsize=(6.3, 6.6))
-for line, row in zip(axes, np.column_stack([asked, nearest]), strict=True):
-    for axis, index in zip(line, row, strict=True):
-        axis.imshow(images.images.pixels[index], cmap="gray")
-        axis.set_axis_off()
-for axis, title in zip(axes[0], ["asked", "nearest", "second", "third"], strict=True):
-    axis.set_title(title, fontsize=9)
+query, neighbors = images.rows("val")[0], {}
+for name, network in networks.items():
+    features = pretraining.features(own, network, pixels, "pretrained")
+    near = pretraining_labs.nearest(features, query, images.rows("train"), count=4)
+    neighbors[name] = ([pixels[row] for row in near], [views[row] for row in near])
+pretraining_plots.plot_neighbors(pixels[query], neighbors, title=f"query: {views[query]}")
 plt.show()
 
 # %% [markdown]
-# Compare exposure, borders and projection first, then findings. After so short a training, on so few
-# images, do not expect the findings to agree.
+# In the stored figure both rows resemble the query about equally. So the picture is no evidence that a
+# training of seconds taught anything. Always ask what a network without training would have found.
 
 # %% [markdown]
 # ## Hand your weights on
 #
-# Somebody else does not have this course. They need the weights in a format that everybody reads, and
-# a model card that says what they are and what they are not. One call writes both.
+# Somebody else does not have this course. They need the weights in a format that everybody reads
+# (safetensors, a file of numbers only), and a model card that says what they are and what they are not.
+# One call writes both. Read the agreement of the data first: VinDr-CXR's forbids sharing its images,
+# and what it says of weights is for you to look up. For NIH, name the source in the card.
 
 # %%
 card = hub.ModelCard(
     name="A backbone of notebook 06",
-    summary="ResNet-18, Barlow Twins, a few epochs on 300 images: an example, not for use.",
+    summary=f"ResNet-18, Barlow Twins, a few epochs on {len(images.rows('train'))} images of "
+    f"{len(parts['train'])} patients: an example, not for use.",
     data="Synthetic radiographs of the demo." if settings.is_demo else "A folder of radiographs.",
     settings={"epochs": own.pretrain.epochs, "batch_size": own.pretrain.batch_size},
-    metrics={"training loss": round(float(log["loss"].iloc[-1]), 1)},
+    metrics={"training loss": round(float(loss.iloc[-1]), 1)},
     measured_on="the training images themselves",
     limits=["Trained for seconds; nothing was measured on other patients."],
     license="mit",
@@ -651,28 +772,39 @@ written = hub.write_folder(state, folder / "share", card, arch="resnet18")
 print([file.name for file in written])
 
 # %% [markdown]
-# And the test of it: torchvision alone, no line of this course.
+# The card's end, as a stranger reads it:
+
+# %%
+print((folder / "share" / "README.md").read_text(encoding="utf-8").split("## Limits")[1])
+
+# %% [markdown]
+# And the test of the weights: torchvision alone, no line of this course.
 
 # %%
 theirs = torchvision.models.resnet18()
 theirs.fc = nn.Identity()
 theirs.load_state_dict(load_file(folder / "share" / "model.safetensors"))
 batch = torch.rand(2, 3, 64, 64)
-assert torch.equal(theirs.eval()(batch), network.cpu().eval()(batch))
+assert torch.equal(theirs.eval()(batch), networks["trained"].cpu().eval()(batch))
 print("torchvision loads the file and computes the same features.")
 
 # %% [markdown]
 # The other way round, `barlow.read_weights` takes torchvision's and the original Barlow Twins'
-# ResNet-50, the paper's published checkpoint, timm's names, and your own files; `hub.fetch` gets one
-# from the Hugging Face hub. No code in a file is ever run.
+# ResNet-50, the paper's published checkpoint, those of the library timm, and your own files;
+# `hub.fetch` gets one from the Hugging Face hub. No code in a file is ever run.
 
 # %% [markdown]
 # ## The ledger
 #
-# Rebuilding a paper means to decide many things that it does not say. The ledger lists them all: the
-# paper's value, what the published code does, what this course does, and why that differs. 'Not known'
-# means that the source does not say, and nobody filled it in from memory. It is made from a file and
-# from the presets, so that it cannot go stale.
+# Rebuilding a paper means to decide many things. The ledger lists those that we know of: the paper's
+# value, what the published code does, what this course does, and why that differs. It is made from a
+# file and from the presets, so that it cannot go stale.
+#
+# 'Not known' means only that this course does not know it: its authors had the published code and the
+# paper's main claim, not the tables of its text. It does not mean that the paper is silent. Where you
+# have the paper, fill in the column yourself. A '-' under 'code' marks a result.
+#
+# Find the row that you think matters most for the 3 points of mAP50, and read its 'why'.
 
 # %%
 book = ledger.read_ledger(settings.project / ledger.SOURCE)
@@ -682,18 +814,20 @@ for part, lines in rows.groupby("part", sort=False):
     display(Markdown(f"**{part}**\n\n{ledger.markdown(shown)}"))  # noqa: F821
 
 # %% [markdown]
-# How many of these does the paper itself say, as far as this course knows it?
+# For how many of these does this course know what the paper says?
 
 # %%
 unknown = (rows["paper"] == ledger.NOT_KNOWN).sum()
-differ = (rows["why"] != ledger.SAME).sum()
-print(f"{len(rows)} rows: {unknown} not known from the paper, {differ} where this course differs")
+remarks = (rows["why"] != ledger.SAME).sum()
+print(f"{len(rows)} rows: {unknown} with no value of the paper, {remarks} with a remark in 'why'")
 
 # %% [markdown]
-# Nearly everything comes from the published code. That is the usual state of a paper, and the reason
-# to publish code: without it this rebuilding would have been guesswork.
+# Nearly every setting here comes from the published code, because code can be read line by line.
+# Whether the paper says it too is for you to look up: take three rows and do it.
 #
 # Some rows are measured. These are the ones that the notebooks have measured on this machine so far.
+# Look at the brackets, which are 95% [intervals](../docs/glossary.md#interval-95): where does one hold
+# zero?
 
 # %% tags=["nbval-ignore-output"]
 found = ledger.ledger_table(book, read_results(settings.runs / "results"))
@@ -705,8 +839,13 @@ assert set(measured.index) < set(rows["what"])
 print("The other rows are settings, or wait for a run.")
 
 # %% [markdown]
-# Eleven points of the published protocol are worth a lesson each. Look at the last column: it says
-# where in the course you met it. The same table with links is in [docs/ledger.md](../docs/ledger.md).
+# Where the interval of a difference holds zero, the demo does not show that pretraining helps, nor the
+# contrary. These are synthetic images: nothing follows for patients. To compare a loss with the log's,
+# divide each by its D, 128 in the demo and 8192 there.
+#
+# Eleven points of the published protocol are worth a lesson each. The last column says where the course
+# shows it, in a notebook or in its code. The same table with links is in
+# [docs/ledger.md](../docs/ledger.md).
 
 # %%
 Markdown(ledger.markdown(ledger.points_table(book, base=None)))
@@ -726,8 +865,13 @@ results.save().name
 #
 # **Exercise 6.7, half an hour.** Draw a scaling curve. `workers` is an array such as 1, 2, 4, 8, 16;
 # `rates` are the images a second with so many. Draw how many times faster than one worker each is, and
-# the ideal beside it. Name both axes. To try it, `practice_scaling()` of
-# `cxr_helpers.course.exercises.nb06` gives both arrays.
+# the ideal, n times faster with n workers, beside it. Name both axes. To try it on numbers that are
+# invented:
+#
+# ```python
+# from cxr_helpers.course.exercises.nb06 import practice_scaling
+# scaling_figure(plt.gca(), *practice_scaling())
+# ```
 
 
 # %%
@@ -748,20 +892,22 @@ check("6.7", scaling_figure)
 # ## What you learned
 #
 # - What to download, how large it is, and how it is prepared.
-# - Which settings change at the paper's scale, and the reason for each.
+# - Which settings change at the paper's scale, and the reason for the five that matter most.
 # - Why several processes must act as one, and what goes wrong when they do not.
-# - To estimate memory, disk and hours from a trial of a minute.
-# - To go on after a kill, and what each failure says.
-# - To bring your own images, with three small functions.
+# - To estimate memory, disk and hours from a short trial.
+# - To go on after a kill, what two failures say, and what to do about eight.
+# - To bring your own images: which files, how one is read, whose it is.
 # - To hand your weights to somebody who does not have this course.
 # - To read the ledger: the paper, its code, and this course side by side.
 #
 # ## Questions to think about
 #
-# 1. You have sixteen GPUs instead of eight, and keep 96 images on each. Name three settings that you
-#    must think about again.
+# Answers to think against are in the [teacher's notes](../docs/teaching/notebooks.md).
+#
+# 1. A run with 768 images has eight GPUs with 96 on each. You get sixteen, and keep 96 on each. Name
+#    three settings that you must think about again.
 # 2. A colleague's program trains twice as fast on the same GPU. What do you ask before you believe it?
 # 3. Your hospital's images have no patient number, only a date and a room. How do you split them, and
 #    what do you write into the model card?
-# 4. The ledger says 'not known' in many rows. Which of them would change what you conclude from the
-#    paper, and whom would you ask?
+# 4. The ledger says 'not known' in many rows. Look three of them up in the paper. Which of the others
+#    would change what you conclude from it, and whom would you ask?

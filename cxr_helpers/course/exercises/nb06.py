@@ -4,13 +4,23 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from cxr_helpers.course.exercises.engine import (
+    EMPTY,
+    WRONG,
     Exercise,
     Mistake,
+    Verdict,
     is_drawn,
+    is_empty,
     judge_figure,
     judge_function,
     judge_value,
+    outputs,
+    right,
+    same,
+    shown,
 )
+
+ABOUT = 0.03  # how far off an answer may lie where the question says 'about'
 
 
 def hours(images, epochs, batch_size, seconds_a_step):
@@ -21,6 +31,64 @@ def hours(images, epochs, batch_size, seconds_a_step):
 def share(rows, rank, world):
     """Rows that process number `rank` of `world` works on: every row once, shares nearly equal."""
     return rows[rank::world]
+
+
+TWICE = (
+    "Some rows come twice. A training sampler may do that, to make the shares equal. In a score "
+    "those images would count twice."
+)
+EVERYTHING = "Every process gets everything: each image would count `world` times."
+LEFT_OUT = (
+    "Some rows belong to nobody. Look at those that are left over when the number of rows cannot "
+    "be divided by the number of processes."
+)
+UNEVEN = (
+    "Each row is there once, but the shares are not as equal as can be: the process with the "
+    "largest share keeps the others waiting."
+)
+DIVISIONS = ((np.arange(10, 20), 3), (np.arange(3), 5), (np.arange(100, 108), 4))
+
+
+def _problem_of_shares(rows, shares) -> str | None:
+    """What is wrong with a division of `rows`, whatever its order."""
+    if len(shares) > 1 and all(sorted(share) == rows.tolist() for share in shares):
+        return EVERYTHING
+    dealt = [row for share in shares for row in share]
+    if set(dealt) - set(rows.tolist()):
+        return f"For the rows {shown([rows])} it gives numbers that are none of these rows."
+    if len(dealt) > len(set(dealt)):
+        return TWICE
+    if len(dealt) < len(rows):
+        return LEFT_OUT
+    sizes = [len(share) for share in shares]
+    return UNEVEN if max(sizes) - min(sizes) > 1 else None
+
+
+def _judge_shares(exercise: Exercise, answer: object) -> Verdict:
+    """Judge any fair division: each row once, sizes within one."""
+    if not callable(answer):
+        return Verdict(WRONG, "Give check the function itself, without calling it.")
+    for rows, world in DIVISIONS:
+        given = outputs(answer, [(rows, rank, world) for rank in range(world)])
+        if all(is_empty(share) for share in given):
+            return Verdict(EMPTY, "Not attempted yet.")
+        arrays = [np.asarray([] if is_empty(share) else share) for share in given]
+        if any(a.ndim != 1 or (len(a) and a.dtype.kind not in "iuf") for a in arrays):
+            return Verdict(WRONG, "Return an array or a list of rows for each process.")
+        problem = _problem_of_shares(rows, [a.tolist() for a in arrays])
+        if problem:
+            return Verdict(WRONG, problem)
+    return right(exercise)
+
+
+def _judge_about(exercise: Exercise, answer: object) -> Verdict:
+    """Judge numbers that may lie a little off."""
+    if same(answer, exercise.reference, ABOUT):
+        return right(exercise)
+    for mistake in exercise.mistakes:
+        if same(answer, mistake.answer, ABOUT):
+            return Verdict(WRONG, mistake.message)
+    return judge_value(exercise, answer)
 
 
 def _padded(rows, rank, world):
@@ -42,6 +110,11 @@ def whole_batch(counts, sums, squares):
 def _mean_of_means(counts, sums, squares):
     means = sums / counts
     return np.array([means.mean(), (squares / counts - means**2).mean()])
+
+
+def _one_less(counts, sums, squares):
+    mean, variance = whole_batch(counts, sums, squares)
+    return np.array([mean, variance * counts.sum() / (counts.sum() - 1)])
 
 
 def _weighted_variances(counts, sums, squares):
@@ -111,7 +184,7 @@ def _problem(axis: Axes) -> str | None:
 EXERCISES = (
     Exercise(
         "6.1",
-        "the rate of another batch",
+        "the learning rate of another batch",
         2,
         0.4,
         (
@@ -130,7 +203,7 @@ EXERCISES = (
     ),
     Exercise(
         "6.2",
-        "the loss before learning",
+        "the first term of the loss, before learning",
         5,
         {"D = 2048": 2048, "D = 128": 128},
         (
@@ -141,21 +214,26 @@ EXERCISES = (
             ),
             Mistake(
                 {"D = 2048": 1, "D = 128": 1},
-                "Each entry of the diagonal costs 1. The loss is their sum, not their mean.",
+                "Each entry of the diagonal costs 1. The term is their sum, not their mean.",
             ),
             Mistake(
                 {"D = 2048": 0, "D = 128": 0},
                 "The aim of the diagonal is 1. At the start it is near 0, so each entry costs 1.",
             ),
+            Mistake(
+                {"D = 2048": 2076, "D = 128": 143},
+                "That is the whole loss of the two presets, redundancy included. Asked is the "
+                "first term alone.",
+            ),
         ),
         (
             "What is an entry of the diagonal, before anything is learned?",
             "It costs (1 - 0) squared. How many are there?",
-            "D of them: the loss begins near D.",
+            "D of them: the term begins near D.",
         ),
-        "A first check of any log: a first loss far from D means that the outputs are tied "
-        "already, or that another loss is computed.",
-        judge_value,
+        "A first check of any log: an invariance term that begins far from D means that the "
+        "outputs are tied already, or that another loss is computed.",
+        _judge_about,
     ),
     Exercise(
         "6.3",
@@ -163,35 +241,25 @@ EXERCISES = (
         10,
         share,
         (
-            Mistake(
-                _padded,
-                "Some rows come twice, to make the shares equal. A training sampler may do that. "
-                "In a metric those images would count twice.",
-            ),
-            Mistake(
-                _without_the_rest,
-                "The rows that are left over when the number does not divide belong to nobody.",
-            ),
-            Mistake(
-                lambda rows, rank, world: rows,
-                "Every process gets everything: each image would count `world` times.",
-            ),
+            Mistake(_padded, TWICE),
+            Mistake(_without_the_rest, LEFT_OUT),
+            Mistake(lambda rows, rank, world: rows, EVERYTHING),
             Mistake(
                 lambda rows, rank, world: rows[
                     rank * (len(rows) // world) : (rank + 1) * (len(rows) // world)
                 ],
-                "The rows that are left over when the number does not divide belong to nobody.",
+                LEFT_OUT,
             ),
+            Mistake(lambda rows, rank, world: rows if rank == 0 else rows[:0], UNEVEN),
         ),
         (
             "Ten rows, three processes: shares of 4, 3 and 3.",
-            "Deal the rows out like cards.",
+            "Deal the rows out like cards; or cut them with np.array_split.",
             "rows[rank::world]",
         ),
-        "Like cards: nobody gets two of the same, and the shares differ by one at most.",
-        judge_function(
-            [(np.arange(10, 20), rank, 3) for rank in range(3)] + [(np.arange(3), 4, 5)]
-        ),
+        "Dealt like cards: nobody gets two of the same, and the shares differ by one at most. "
+        "np.array_split(rows, world)[rank] is as good.",
+        _judge_shares,
     ),
     Exercise(
         "6.4",
@@ -210,6 +278,11 @@ EXERCISES = (
             ),
             Mistake(_deviation, "That is the standard deviation. Return the variance."),
             Mistake(
+                _one_less,
+                "That variance divides by one less than the number of values. Batch norm divides "
+                "by the number itself.",
+            ),
+            Mistake(
                 lambda n, s, q: np.array([s.sum() / n.sum(), q.sum() / n.sum()]),
                 "The mean of the squares is not the variance yet: subtract the squared mean.",
             ),
@@ -219,7 +292,7 @@ EXERCISES = (
             "The mean is sums.sum() / n.",
             "The variance is the mean of the squares minus the square of the mean.",
         ),
-        "Three numbers a channel travel between the processes, and batch norm is that of the "
+        "Three numbers a feature travel between the processes, and batch norm is that of the "
         "whole batch. In float32 the difference of two large numbers loses digits; so the course "
         "sends the mean first, and then the squared distances from it.",
         judge_function(
@@ -261,22 +334,18 @@ EXERCISES = (
         "6.6",
         "will it fit?",
         10,
-        {"4 GPUs": 192, "GB on each": 19.4},
+        {"images on each": 192, "GB on each": 19.4},
         (
             Mistake(
-                {"4 GPUs": 768, "GB on each": 77},
+                {"images on each": 768, "GB on each": 62.6},
                 "Each of the four takes a quarter of the batch.",
             ),
             Mistake(
-                {"4 GPUs": 192, "GB on each": 20.75},
-                "The 5 GB are there once on each GPU, whatever its images: do not share them.",
-            ),
-            Mistake(
-                {"4 GPUs": 192, "GB on each": 14.4},
+                {"images on each": 192, "GB on each": 14.4},
                 "The images' part is right. Each GPU holds the weights and matrices besides.",
             ),
             Mistake(
-                {"4 GPUs": 192, "GB on each": 18.0 + 1.25},
+                {"images on each": 192, "GB on each": 14.4 + 1.25},
                 "The 5 GB are not shared among the GPUs: each holds all weights.",
             ),
         ),

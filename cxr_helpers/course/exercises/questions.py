@@ -275,7 +275,7 @@ _ALL = (
                 "Excellent at what? A batch of 768 trains otherwise than one of 384.",
             ),
             (
-                "That the result is as good, at the rate that this batch needs.",
+                "That the result is as good, at the learning rate that this batch needs.",
                 True,
                 "The whole batch has doubled. Speed counts at equal accuracy.",
             ),
@@ -301,10 +301,11 @@ _ALL = (
                 "Then nobody will ever see what went wrong, and the weights may be ruined already.",
             ),
             (
-                "Look at the log before it, keep the last good checkpoint, lower the rate or take "
-                "float32.",
+                "Look at the log before it, keep the last good checkpoint, go on in float32; if "
+                "that fails, lower the learning rate in a new run.",
                 True,
-                "The log says whether it came slowly or at once; the checkpoint still loads.",
+                "The log says whether it came slowly or at once. In float32 the same run goes on "
+                "from the checkpoint; another learning rate is another run, which begins at epoch 0.",
             ),
         ),
     ),
