@@ -305,7 +305,7 @@ _ALL = (
                 "that fails, lower the learning rate in a new run.",
                 True,
                 "The log says whether it came slowly or at once. In float32 the same run goes on "
-                "from the checkpoint; another learning rate is another run, which begins at epoch 0.",
+                "from the checkpoint; another learning rate is another run, from epoch 0.",
             ),
         ),
     ),
