@@ -58,6 +58,7 @@ def show_heatmap(
     """
     top = 255 if np.asarray(image).dtype == np.uint8 else 1
     axis.imshow(image, cmap="gray", vmin=0, vmax=top)
+    axis.autoscale(False)  # a box that ends beyond the image must not widen the axes
     if heatmap is not None:
         axis.imshow(heatmap, cmap="magma", vmin=0, vmax=1, alpha=0.65 * np.asarray(heatmap))
         if np.max(heatmap) > 0:

@@ -91,7 +91,7 @@ class PackedImages:
 
     @property
     def filled_hw(self) -> np.ndarray:
-        """(N, 2) height and width in packed pixels that each image takes; the rest is black."""
+        """(N, 2) packed pixels that each image is high and wide, rounded as in `fit_square`."""
         return np.maximum(1, np.round(self.original_hw * self.scale[:, None])).astype(int)
 
     def picture(self, row: int) -> np.ndarray:

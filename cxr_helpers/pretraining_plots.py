@@ -113,7 +113,7 @@ def plot_losses_by_width(curves: Mapping[str, tuple[Sequence[float], Sequence[fl
     axis.axhline(1.0, color="0.6", lw=1)
     axis.annotate("start: loss = D", (100, 1.0), ha="right", va="bottom", color="0.4", fontsize=8)
     axis.set(xlabel="share of the run (%)", ylabel="loss / D", yscale="log")
-    axis.legend(frameon=False, fontsize=9, loc="center right")
+    axis.legend(frameon=False, fontsize=9, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     _small(axis)
     return figure
 

@@ -309,3 +309,11 @@ def test_the_packed_cache_is_a_reader_function(files, tmp_path):
         packed.read("broken")
     with pytest.raises(KeyError, match="'z' is not in the cache: no file"):
         packed.read("z")
+
+
+@pytest.mark.parametrize("hw", [(7, 7), (2000, 1999), (1, 4000), (813, 1001), (1001, 813)])
+def test_the_picture_is_what_fitting_into_a_square_has_filled(hw):
+    square = datasets.fit_square(np.full(hw, 255, np.uint8), 160)
+    packed = datasets.PackedImages(square[None], ["a"], np.array([hw]), {})
+    assert packed.picture(0).shape == tuple(packed.filled_hw[0])
+    assert packed.picture(0).min() > 0 and packed.picture(0).sum() == square.sum()

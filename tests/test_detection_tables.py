@@ -129,14 +129,22 @@ def test_a_reader_against_the_others_by_hand():
 def test_a_reader_who_drew_nothing_has_found_nothing():
     two = readings_of([("a", "R1", 0.0)], [("a", "R1"), ("a", "R2")])
     turns = list(tables.leave_out_readers(two))
-    assert [len(own) for own, _ in turns] == [1, 0] and [len(o) for _, o in turns] == [0, 1]
+    assert [(len(own), len(others)) for _, own, others in turns] == [(1, 0), (0, 1)]
     assert tables.score_readers(two, vindr.CLASSES)["Cardiomegaly"] == 0
 
 
-def test_a_single_reader_has_nobody_to_be_compared_with():
-    alone = readings_of([("a", "R1", 0.0)], [("a", "R1")])
+@pytest.mark.parametrize("seen", [[("a", "R1")], []])
+def test_a_single_reader_has_nobody_to_be_compared_with(seen):
+    alone = readings_of([(image, reader, 0.0) for image, reader in seen], seen)
     assert not list(tables.leave_out_readers(alone))
     assert tables.score_readers(alone, vindr.CLASSES).isna().all()
+
+
+@pytest.mark.parametrize("readers_of_b", [1, 2])
+def test_readers_who_agree_score_one_however_many_an_image_has(readers_of_b):
+    seen = [("a", f"R{i}") for i in range(3)] + [("b", f"R{i}") for i in range(readers_of_b)]
+    agreed = readings_of([(image, reader, 0.0) for image, reader in seen], seen)
+    assert tables.score_readers(agreed, vindr.CLASSES)["Cardiomegaly"] == 1
 
 
 def test_detectors_meet_the_truth_that_readers_meet():

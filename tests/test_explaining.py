@@ -88,6 +88,14 @@ def test_shared_findings_pair_and_sort(data):
 
 
 # Maps and scores.
+def ablated(data, detector):
+    """The ablation of the first test finding."""
+    ((_, ablation),) = explaining.ablations(
+        detector, data, found_in(data, "test")[:1], layer="layer2"
+    )
+    return ablation
+
+
 def test_maps_of_one_image_equal_maps_one_by_one(data, detector):
     items = found_in(data, "test")
     for item, ablation in explaining.ablations(detector, data, items[::-1], layer="layer2"):
@@ -99,23 +107,61 @@ def test_maps_of_one_image_equal_maps_one_by_one(data, detector):
 
 def test_maps_end_where_the_radiograph_does(data, detector):
     narrow = replace(data.images, original_hw=np.full((8, 2), (320, 240)))
-    (item, *_) = found_in(data, "test")
-    ((_, ablation),) = explaining.ablations(detector, data, [item], layer="layer2")
+    item, ablation = found_in(data, "test")[0], ablated(data, detector)
     cut = explaining.on_image(ablation, narrow, item.row)
     whole = heatmaps.resize_map(ablation.heatmap, (SIZE, SIZE), covered=ablation.covered)
     assert narrow.picture(item.row).shape == cut.shape == (64, 48)
     np.testing.assert_allclose(cut, heatmaps.normalize_map(whole[:, :48]), atol=1e-6)
 
 
+def test_a_map_is_cut_as_the_radiograph_lies_in_what_the_network_padded(data, detector):
+    images = PackedImages(np.zeros((1, 80, 80), np.uint8), ["a"], np.array([[640, 800]]), {})
+    padded = replace(ablated(data, detector), covered=(80 / 96, 80 / 96))
+    cut = explaining.on_image(padded, images, 0)
+    whole = heatmaps.resize_map(padded.heatmap, (96, 96))
+    np.testing.assert_allclose(cut, heatmaps.normalize_map(whole[:64, :80]), atol=1e-9)
+
+
+def test_deletion_begins_with_the_radiograph(data, detector, monkeypatch):
+    met, curve = [], sanity.Curve(np.zeros(2), np.zeros(2))
+    for name in ("deletion_curve", "insertion_curve"):
+        record = lambda score, image, heatmap, **_: met.append(heatmap) or curve  # noqa: E731
+        monkeypatch.setattr(sanity, name, record)
+    narrow = replace(data, images=replace(data.images, original_hw=np.full((8, 2), (320, 240))))
+    map_checks.pixel_curves(detector, narrow, found_in(data, "test")[:1], layer="layer3", seed=0)
+    assert len(met) == 6
+    assert all(heatmap[:, 48:].max() < heatmap[:, :48].min() for heatmap in met)
+
+
+def test_a_box_beyond_the_picture_does_not_widen_the_panel():
+    figure, axis = plt.subplots()
+    box = np.array([[20, 20, 70, 64]])
+    cam_plots.show_heatmap(axis, np.zeros((64, 48)), np.ones((64, 48)), found_boxes=box)
+    figure.canvas.draw()
+    assert axis.get_xlim() == (-0.5, 47.5) and axis.get_ylim() == (63.5, -0.5)
+    plt.close(figure)
+
+
+def test_a_cross_marks_the_highest_place():
+    heatmap = np.zeros((8, 6))
+    heatmap[5, 2] = 1
+    figure, (marked, empty) = plt.subplots(1, 2)
+    cam_plots.show_heatmap(marked, np.zeros((8, 6)), heatmap)
+    cam_plots.show_heatmap(empty, np.zeros((8, 6)), np.zeros((8, 6)))
+    assert {tuple(line.get_xydata()[0]) for line in marked.lines} == {(2, 5)}
+    assert not empty.lines
+    plt.close(figure)
+
+
 def test_scores_look_at_the_radiograph_alone(data, detector):
     test, val = found_in(data, "test")[:1], found_in(data, "val")[:1]
     square = explaining.score_maps(detector, data, val, test, layer="layer3")
-    narrow = replace(data, images=replace(data.images, original_hw=np.full((8, 2), (320, 280))))
+    narrow = replace(data, images=replace(data.images, original_hw=np.full((8, 2), (64, 56))))
     cut = explaining.score_maps(detector, narrow, val, test, layer="layer3")
-    bell = [
-        table.set_index("map").loc["centered bell", explaining.ENERGY] for table in (square, cut)
-    ]
+    tables = [table.set_index("map")[explaining.ENERGY] for table in (square, cut)]
+    bell, prior = ([table[name] for table in tables] for name in ("centered bell", "class prior"))
     assert 1 > bell[1] > bell[0]  # the box lies in the picture, and so does all of the bell
+    assert prior[1] >= prior[0]
 
 
 def test_the_prior_knows_training_boxes_only(data):

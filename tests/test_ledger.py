@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from cxr_helpers.course import __main__ as cli
+from cxr_helpers.course import explaining
 from cxr_helpers.course import ledger as led
-from cxr_helpers.course.settings import project_root
+from cxr_helpers.course.settings import PRESETS, project_root
 
 ROOT = project_root()
 LEDGER = led.read_ledger(ROOT / led.SOURCE)
@@ -144,10 +145,24 @@ def test_it_can_be_shown_with_results(capsys, monkeypatch, tmp_path):
     assert Path(led.RENDERED).suffix == ".md"
 
 
-def test_the_figures_that_notebook_00_shows_are_saved_by_some_notebook():
-    folder = ROOT / "notebooks" / "source"
-    first, *others = (path.read_text(encoding="utf-8") for path in sorted(folder.glob("0?_*.py")))
-    names = re.findall(r'^    "(.+?)": ', first.split("main = {")[1].split("}")[0], re.MULTILINE)
-    saved = "\n".join(re.findall(r"results\.add\((.*?)^\s*\)$", "".join(others), re.M | re.DOTALL))
-    assert len(names) >= 6
-    assert [n for n in names if not re.search(rf"^\s+{n.split(' / ')[0]}=", saved, re.M)] == []
+def saved_by(stem):
+    """What a notebook's source adds to its results."""
+    source = (ROOT / "notebooks" / "source" / f"{stem}.py").read_text(encoding="utf-8")
+    return "\n".join(re.findall(r"results\.add\((.*?)^\s*\)$", source, re.M | re.DOTALL))
+
+
+def test_the_figures_that_notebook_00_shows_are_saved_by_their_notebook():
+    figures = {
+        "no_finding_with_finding_percent": "01_data_exploration",
+        "knn_difference / findings": "02_barlow_twins_pretraining",
+        "difference / 0.1": "03_linear_evaluation",
+        "difference": "04_faster_rcnn_finetuning",
+        f"difference / {explaining.ENERGY}": "05_ablation_cam",
+        "paper_step_seconds": "06_your_data_and_paper_scale",
+    }
+    start = (ROOT / "notebooks" / "source" / "00_start_here.py").read_text(encoding="utf-8")
+    shown = start.split("main = {")[1].split("}")[0]
+    assert re.findall(r'^    "(.+?)": ', shown, re.MULTILINE) == list(figures)
+    for name, stem in figures.items():
+        assert re.search(rf"^\s+{name.split(' / ')[0]}=", saved_by(stem), re.MULTILINE), name
+    assert 0.1 in PRESETS["demo"]["probe"].fractions

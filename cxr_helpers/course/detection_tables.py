@@ -1,7 +1,7 @@
 """The tables of notebook 04: sizes and pyramid levels, scores by truth, stages of one image."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -109,23 +109,29 @@ def truth_table(found: Mapping[str, Sequence], data: VindrData, rows: np.ndarray
     return pd.DataFrame.from_dict(table, orient="index")
 
 
-def leave_out_readers(readings: vindr.Readings) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+def leave_out_readers(
+    readings: vindr.Readings,
+) -> Iterator[tuple[pd.Index, pd.DataFrame, pd.DataFrame]]:
     """One reader of each image against the others, in turn: the first by name, the second, ...
 
     Args:
         readings: who read which image, those who drew nothing included.
 
     Yields:
-        Boxes of the reader who is left out, and the fused boxes of the others. Nothing where
-        images have a single reader.
+        The images that have such a reader and others beside, the boxes of the reader who is left
+        out, and the fused boxes of the others. Nothing where images have a single reader.
     """
     pairs = ["image_id", "reader_id"]
     who = readings.readings[pairs].drop_duplicates().sort_values(pairs)
     who["turn"] = who.groupby("image_id").cumcount()
     turn = readings.boxes.merge(who, on=pairs, how="left")["turn"].to_numpy()
-    for left_out in range(who["turn"].max() + 1 if who["turn"].max() else 0):
-        own = turn == left_out
-        yield readings.boxes[own], consensus.fuse_readings(readings.boxes[~own])
+    count = who.groupby("image_id").size()
+    most = count.max() if len(count) else 0
+    for left_out in range(most if most > 1 else 0):
+        images = count.index[count > max(left_out, 1)]
+        here = readings.boxes["image_id"].isin(images).to_numpy()
+        own, others = here & (turn == left_out), here & (turn != left_out)
+        yield images, readings.boxes[own], consensus.fuse_readings(readings.boxes[others])
 
 
 def score_readers(readings: vindr.Readings, classes: Sequence[str]) -> pd.Series:
@@ -135,11 +141,12 @@ def score_readers(readings: vindr.Readings, classes: Sequence[str]) -> pd.Series
     their product, takes the place of average precision at IoU 0.5.
 
     Returns:
-        Mean over the turns of `leave_out_readers`, indexed by class; empty where images have a
-        single reader.
+        Mean over the turns of `leave_out_readers` in which the others drew the class, indexed by
+        class; NaN where there is no such turn.
     """
     turns = [
-        _precision_times_recall(own, others, classes) for own, others in leave_out_readers(readings)
+        _precision_times_recall(own, others, classes)
+        for _, own, others in leave_out_readers(readings)
     ]
     return pd.DataFrame(turns, columns=list(classes)).mean()
 
@@ -169,20 +176,22 @@ def against_other_readers(
         Indexed by class: `one reader` as `score_readers` gives it, and average precision of each
         detector, all means over the turns; empty where images have a single reader.
     """
-    names = [data.images.image_ids[row] for row in rows]
-    boxes, seen = (
-        table[table["image_id"].isin(names)]
-        for table in (data.readings.boxes, data.readings.readings)
+    names = np.array([data.images.image_ids[row] for row in rows])
+    drawn, seen = data.readings.boxes, data.readings.readings
+    readings = replace(
+        data.readings,
+        boxes=drawn[drawn["image_id"].isin(names)],
+        readings=seen[seen["image_id"].isin(names)],
     )
-    readings = vindr.Readings(boxes, seen, data.readings.dropped)
+    values = {arm: [] for arm in found}
+    for images, _, others in leave_out_readers(readings):
+        keep = np.flatnonzero(np.isin(names, images))
+        truths = _as_truths(data.packed(others), names[keep], data.classes)
+        for arm, one in found.items():
+            matched = match([one[i] for i in keep], truths, data)
+            values[arm].append(dm.average_precision(matched))
     columns = {"one reader": score_readers(readings, data.classes)}
-    turns = [
-        _as_truths(data.packed(others), names, data.classes)
-        for _, others in leave_out_readers(readings)
-    ]
-    for arm, one in found.items():
-        values = [dm.average_precision(match(one, truths, data)) for truths in turns]
-        columns[arm] = pd.DataFrame(values, columns=list(data.classes)).mean()
+    columns |= {a: pd.DataFrame(v, columns=list(data.classes)).mean() for a, v in values.items()}
     return pd.DataFrame(columns).dropna(how="all")
 
 

@@ -98,9 +98,9 @@ def pixel_curves(
             "bell on the box": box_bell(item.box, (height, width)),
             "random map": heatmaps.resize_map(rng.random(ablation.heatmap.shape), (height, width)),
         }
-        # What makes the image square comes last in all orders.
+        # Below all evidence, so what makes the image square comes last in all orders.
         beyond = [(0, image.shape[0] - height), (0, image.shape[1] - width)]
-        orders = {name: np.pad(heatmap, beyond) for name, heatmap in maps.items()}
+        orders = {k: np.pad(heatmap, beyond, constant_values=-1) for k, heatmap in maps.items()}
         for kind, make in kinds.items():
             for name, heatmap in orders.items():
                 curve = make(_box_scorer(detector, item), image, heatmap, steps=steps, seed=seed)

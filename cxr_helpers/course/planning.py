@@ -203,11 +203,12 @@ def plan_pretrain(
     """
     preset = run.settings.pretrain
     compute = resolved(run.compute, batch_size=preset.batch_size)
-    n = training_images or len(data.rows("train"))
+    n = len(data.rows("train")) if training_images is None else training_images
     epochs = pretraining.epoch_count(preset, n)
     steps = epochs * (n // preset.batch_size)
     images = min(SMALL_TRIAL, preset.batch_size // 2)
-    cost = cost or pretrain_cost(run, data, images=images, seconds=seconds)
+    if cost is None:
+        cost = pretrain_cost(run, data, images=images, seconds=seconds)
     share, module = preset.batch_size // compute.processes, _pretrain_module(run)
     checkpoint = pretraining.checkpoint_bytes(module)
     return Plan(

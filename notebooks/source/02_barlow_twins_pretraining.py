@@ -519,8 +519,8 @@ plt.show()
 
 # %% [markdown]
 # Each line is one question: the dot is the difference, the bar its interval. An interval right of
-# zero speaks for pretraining, one that covers zero leaves it open. In the stored run the view lies
-# right of zero; findings and sex lean the same way and stay open. Which images are nearest to each
+# zero speaks for pretraining, one that covers zero leaves it open. In the stored run all three
+# lean to the right and cover zero: this run leaves them open. Which images are nearest to each
 # other has no interval here. It is one run with one seed. `benchmarks/pretraining.py` repeats it
 # with five seeds, and notebook 03 asks the same with better probes and few labels.
 
@@ -634,7 +634,11 @@ claim(
     "no augmentation: solved at once",
     settings,
 )
-claim(ends["batch of 4"]["offdiagonal_abs_mean"] > 0.3, "batch of 4: the off-diagonal stays high", settings)
+claim(
+    ends["batch of 4"]["offdiagonal_abs_mean"] > 0.3,
+    "batch of 4: the off-diagonal stays high",
+    settings,
+)
 
 # %% [markdown]
 # How each would be noticed in a real log:

@@ -118,7 +118,7 @@ def ablation_map(first, second, image, target):
 
 # %% [markdown]
 # A small random network to try it on. pytorch-grad-cam calls the same thing `AblationCAM`. It
-# always draws a progress bar; the second line of the next cell but one sends that away.
+# always draws a progress bar; `redirect_stderr` below sends that away.
 
 # %%
 torch.manual_seed(0)
@@ -167,8 +167,8 @@ pd.DataFrame({name: explain(values) for name, values in cases.items()}).T
 # %% [markdown]
 # In the first case the strong channel holds half of the score, and the slope is zero: Grad-CAM
 # shows nothing. Ablation sees it. In the second case each channel alone would do, so removing
-# either costs nothing, and ablation is blind too. **Two channels that say the same hide each other.**
-# No method that removes one at a time can find them.
+# either costs nothing, and ablation is blind too. **Two channels of which each would do hide each
+# other.** No method that removes one at a time can find them.
 
 # %% [markdown]
 # ### Exercises
@@ -230,7 +230,9 @@ print(f"{len(rows['val'])} validation and {len(rows['test'])} test images; layer
 
 # %% [markdown]
 # What is explained: in each abnormal image, for each class that the readers saw there, the
-# detector's surest box of that class. A class that it did not find there has no map.
+# detector's surest box of that class. A class that it did not find there has no map. The score may
+# be low, and the box may lie elsewhere than the readers' one: a map that explains such a box well
+# still scores nothing. The line 'detected box' below says how often.
 
 # %%
 options = {"threshold": preset.score_threshold, "max_images": preset.max_images}
@@ -264,12 +266,14 @@ claim(len(shared) >= 10, "both arms place at least ten of the same findings", se
 # For each channel of the layer the whole detector runs once. With a channel missing, the proposals
 # move, and so do the boxes. The library's score is the [IoU](../docs/glossary.md#iou) of the best
 # overlapping box with the old one, plus its class probability; 0 if the box is gone. The layer is
-# the third stage of the ResNet (C4), the one that the paper's code uses.
+# the third stage of the ResNet, called C4 because the stem counts as the first. It is the one that
+# the paper's code uses.
 
 # %%
 item = example["pretrained"]
-picture = np.asarray(data.images.pixels[item.row])
-asked = (detectors["pretrained"], det.gray_to_tensor(picture))
+picture = data.images.picture(item.row)
+height, width = picture.shape
+asked = (detectors["pretrained"], det.gray_to_tensor(np.asarray(data.images.pixels[item.row])))
 slow = cam.ablation_cam(*asked, [item.box], [item.label], layer=layer)
 print(f"{len(slow.weights)} channels, so the detector ran {len(slow.weights)} times and once more.")
 
@@ -309,9 +313,9 @@ later = ablation_fast.brute_force_ablation(
     *asked, item.box, item.label, layer=layer, recompute_later=True
 )
 shown = {
-    "library": slow.heatmap,
-    "fast": explaining.on_image(fast, picture.shape),
-    "next stage again": explaining.on_image(later, picture.shape),
+    "library": heatmaps.normalize_map(slow.heatmap[:height, :width]),
+    "fast": explaining.on_image(fast, data.images, item.row),
+    "next stage again": explaining.on_image(later, data.images, item.row),
 }
 
 # %%
@@ -321,9 +325,13 @@ ranks = {
 claim(ranks["fast"] > 0.2, "both ways light up similar places", settings)
 
 # %% [markdown]
+# Radiographs are not square: black fills them up, and the detector sees it. What fills up is no
+# part of the radiograph, so it is cut off here, and no map is scored on it.
+#
 # Look at the figure; above each map is its rank correlation with the library's. Dashed is the
-# readers' box, solid the detected one; bright is where the map is high. Ask before you look: where
-# would a radiologist look for this finding?
+# readers' box, solid the detected one. The map is brown to white where it is high, and lets the
+# image through where it is low. Over black a high place looks darker than over white: the cross
+# marks the highest. Ask before you look: where would a radiologist look for this finding?
 
 # %%
 figure, axes = cam_plots.panels(1, 3, width=2.0)
@@ -335,13 +343,15 @@ for axis, (name, heatmap) in zip(axes[0], shown.items(), strict=True):
 plt.show()
 
 # %% [markdown]
-# In the stored run the maps are brightest at the right edge of the picture, partly beyond the patient,
-# and not in the box; only the fast one is bright in the middle of the chest as well. No radiologist
-# would look at that edge for an aorta.
-# The next section and 'Failures' below say how a map can do that although the box is right.
+# In the stored run the library's map and the fast one are brightest at the lower border of the
+# picture; the fast one glows in the middle of the chest as well. Only with the next stage computed
+# again does the cross lie in the box. No radiologist would look at the lower border for an aorta.
+# The next section and 'Failures' below say how a map can light up there although the box is right.
 #
-# Nor need the maps agree: they answer different questions. If the third is much nearer to the first
-# than the second is, the way through C5 makes the difference; else it is the box that may move.
+# Nor need the maps agree: they answer different questions. If the third is much nearer to the
+# first than the second is, the way through C5 makes the difference; else it is the box that may
+# move. In the stored run the third is further away, so for this box it is the box that may move.
+# One box is an anecdote.
 #
 # Use the fast way for 'what does the class of this very box rest on', and the library for 'what
 # holds this box in its place'. Below, all maps come from the fast way.
@@ -355,12 +365,14 @@ plt.show()
 # %%
 slope = ablation_fast.box_gradient(*asked, item.box, item.label, layer=layer)
 library_slope = cam.grad_cam(*asked, [item.box], [item.label], layer=layer)
-gradient_map = heatmaps.normalize_map(heatmaps.resize_map(slope.heatmap, picture.shape))
+gradient_map = heatmaps.resize_map(slope.heatmap, (data.images.size, data.images.size))
+of_library = heatmaps.normalize_map(library_slope.heatmap[:height, :width])
 
 # %%
 pairs = {
-    "ablation": shown["fast"], "gradient": gradient_map,
-    "library, ablation": slow.heatmap, "library, gradient": library_slope.heatmap,
+    "ablation": shown["fast"],
+    "gradient": heatmaps.normalize_map(gradient_map[:height, :width]),
+    "library, ablation": shown["library"], "library, gradient": of_library,
 }  # fmt: skip
 figure, axes = cam_plots.panels(1, 4)
 for axis, (name, heatmap) in zip(axes[0], pairs.items(), strict=True):
@@ -370,8 +382,9 @@ for axis, (name, heatmap) in zip(axes[0], pairs.items(), strict=True):
 plt.show()
 
 # %% [markdown]
-# In the stored run ablation lights up the right edge and the middle of the chest, the gradient the
-# middle alone. The library's ablation stays at the edge, and its gradient is brightest below the heart.
+# In the stored run ablation lights up the lower border and the middle of the chest, the gradient
+# little more than a spot over the heart. The library's ablation stays at the border, and its
+# gradient is brightest at that same spot.
 #
 # And for each channel: what its removal costs, against what a straight line along the gradient
 # predicts. On the gray line the two are equal. Read the scale of the axes too.
@@ -418,31 +431,35 @@ claim(
 )
 
 # %% [markdown]
-# The lower box says how well a straight line predicts each removal; the upper one, how alike the two
-# methods rank the channels. If the lower is near 1 and the upper is not, it is the averaging that
-# misleads, not the slope.
+# 'The line's prediction' says how well a straight line predicts each removal (a correlation);
+# 'Grad-CAM's weights', how alike the two methods rank the channels (a rank correlation). If the
+# first is near 1 and the second is not, it is the averaging that misleads, not the slope.
 
 # %% [markdown]
 # ## Both arms, side by side
 #
-# Findings that both detectors have placed, the surest of each class.
+# Findings that both detectors have placed: the four classes whose surest pair is surest, and of
+# each that pair.
 
 # %% tags=["readme-picture"]
-chosen = list({a.label: (a, b) for a, b in reversed(shared)}.values())[::-1][:4]
+best = {}
+for a, b in shared:  # the surest pair first
+    best.setdefault(a.label, (a, b))
+chosen = list(best.values())[:4]
 figure, axes = cam_plots.panels(2, len(chosen), width=2.0)
 for column, pair in zip(axes.T, chosen, strict=True):
     for axis, arm, one in zip(column, detectors, pair, strict=True):
         heatmap = explaining.heatmap_of(detectors[arm], data, one, layer=layer)
         cam_plots.show_heatmap(
-            axis, np.asarray(data.images.pixels[one.row]), heatmap, title=f"{arm}: {one.name}",
+            axis, data.images.picture(one.row), heatmap, title=f"{arm}: {one.name}",
             truth_boxes=one.readers, found_boxes=[one.box],
         )  # fmt: skip
 plt.show()
 
 # %% [markdown]
-# Above the arm that started from random weights, below the pretrained one. In the stored run
-# most maps are brightest outside their box, at the edge of the picture, beside the patient or below
-# the lungs. It is tempting to read a story into such pictures. Count
+# Above the arm that started from random weights, below the pretrained one. In the stored run the
+# maps of cardiomegaly are brightest in their box. The others are brightest beside it, at a border
+# of the picture or beyond the shoulder. It is tempting to read a story into such pictures. Count
 # first.
 
 # %% [markdown]
@@ -457,8 +474,10 @@ plt.show()
 # - the same at the threshold that is best for this very map and these very boxes: not an honest
 #   score, but no threshold could give more.
 #
-# And three maps that need no explanation: a bell in the middle of the image; how often the *training*
-# boxes of that class cover each pixel; and the detected box itself, filled evenly.
+# And three maps that need no explanation: a bell in the middle of the image; how often the
+# *training* boxes of that class cover each pixel; and the detected box itself, filled evenly. They
+# are scored on the pretrained arm's boxes. A filled box has the same value in the pointing game as
+# in energy, and one IoU at each threshold.
 
 # %%
 scores = {
@@ -486,11 +505,11 @@ better = [pointing[arm] > pointing[explaining.BELL] for arm in detectors]
 claim(all(better), "every arm's brightest pixel lies in a box more often than a bell's", settings)
 
 # %% [markdown]
-# One measure alone would tell a nicer story: in the pointing game both arms beat the bell. Now look
-# at the class prior, which has never seen the image. An enlarged heart always lies at the same
-# place, and a map of that place is hard to beat. Energy and IoU ask for more than one pixel, and
-# there the map pays for lighting up so much beside the box: in the stored run not even the bell is
-# beaten in energy, nor in IoU at validation's threshold.
+# One measure alone would tell a nicer story: in the pointing game both arms beat the bell. Now
+# look at the class prior, which has never seen the image. An enlarged heart nearly always lies at
+# the same place, and a map of that place is hard to beat. Energy and IoU ask for more than one
+# pixel, and there a map pays for lighting up so much beside the box. In the stored run not even
+# the bell is beaten in energy, nor in IoU at validation's threshold.
 #
 # Last, the detected box itself, without any explanation: the detector was trained to put boxes where
 # the readers do. So a good score of a map does not prove that the map adds anything to the box.
@@ -554,9 +573,10 @@ quiz("5.A")
 # %% [markdown]
 # ### Class by class
 #
-# Each class of which both arms explain ten findings or more; in brackets how many. The others are
-# too rare here to be scored on their own. Large findings have it easier: even a map of nothing has
-# more of its energy in a large box. So compare arms within a class, not classes.
+# Each class of which both arms explain ten findings or more; in brackets how many, random /
+# pretrained. The others are too rare here, as pneumothorax is, or found too rarely, as nodules
+# are. Large findings have it easier: even a map of nothing has more of its energy in a large box.
+# So compare arms within a class, not classes.
 
 # %%
 measures = (explaining.POINTING, explaining.ENERGY)
@@ -565,8 +585,9 @@ cam_plots.plot_class_scores(by_class)
 plt.show()
 
 # %% [markdown]
-# In the stored run cardiomegaly leads in the pointing game, in both arms; for most other classes the
-# brightest pixel seldom lies in a box. In no class does much of the energy.
+# In the stored run cardiomegaly leads in the pointing game, in both arms, and the random arm's
+# maps are ahead there. For most other classes the brightest pixel seldom lies in a box. In no
+# class does much of the energy.
 #
 # ### Which arm's maps lie better?
 #
@@ -581,9 +602,9 @@ plt.show()
 
 # %% [markdown]
 # An interval that covers zero leaves it open which arm's maps lie better; one right of zero speaks
-# for the pretrained arm, in that measure. In the stored run every interval covers zero.
-# Remember the figure of scores: it is a difference between two maps
-# that both lose to the class prior.
+# for the pretrained arm, in that measure. In the stored run all four lie left of zero: on the same
+# findings the random arm's maps lie better. Remember the figure of scores: in the stored run it is
+# a difference between two maps that both lose to the class prior.
 #
 # These are one training run of each arm: another seed may move the difference by more than the
 # interval says.
@@ -648,9 +669,10 @@ claim(
 )
 
 # %% [markdown]
-# The first step alone, new weights in the head, already scrambles the map: the head decides which
-# channels count. What correlation single boxes keep at the end has nothing to do with learning:
-# bright and dark parts of an image excite random filters too.
+# In the stored run the first step alone, new weights in the head, already changes most maps: the
+# head decides which channels count. The one box above may still be pointed at: one box is an
+# anecdote. What correlation single boxes keep at the end has nothing to do with learning: bright
+# and dark parts of an image excite random filters too.
 
 # %% [markdown]
 # ### Randomize the labels
@@ -677,6 +699,7 @@ claim(
 )
 
 # %% [markdown]
+# About half of these boxes are background, so a head that always says so would be right for half.
 # The shuffled labels can only be learned by heart. Now compare the maps of two heads that learned
 # the same with those of a head that learned nothing.
 
@@ -722,10 +745,11 @@ claim(
 )
 
 # %% [markdown]
-# In the stored run the map's curves lie close to those of chance: the pixels that the score rests on
-# lie in the box, and the map spreads beyond it. Had we looked at deletion alone, and at random alone,
-# the map might have passed. And remember that a half blurred radiograph is an image that the
-# detector has never seen.
+# With all pixels blurred the score does not fall to 0: a blurred aorta is still an aorta at that
+# place. So the curves have little room. In the stored run the map does better than chance and far
+# worse than the bare box: the pixels that the score rests on lie in the box, and the map spreads
+# beyond it. Had we compared with chance alone, the map would have passed. And remember that a half
+# blurred radiograph is an image that the detector has never seen.
 
 # %% [markdown]
 # ### Exercises
@@ -764,7 +788,7 @@ missed = sorted(
 
 # %%
 cam_plots.mosaic(
-    [np.asarray(data.images.pixels[f.row]) for f in missed],
+    [data.images.picture(f.row) for f in missed],
     [explaining.heatmap_of(detectors["pretrained"], data, f, layer=layer) for f in missed],
     [f"{f.name} {f.score:.2f}" for f in missed],
     truth_boxes=[f.readers for f in missed],
@@ -773,21 +797,22 @@ cam_plots.mosaic(
 plt.show()
 
 # %% [markdown]
-# The boxes may be right all the same. Ablation weighs whole channels: a channel that matters inside
-# the box lights up everywhere else where it is active, at the edge of the picture too, where the
-# collimator's border excites many channels. That is a limit of the method, and no proof that the
-# detector looked there.
+# The boxes may be right all the same. Ablation weighs whole channels: a channel that matters
+# inside the box lights up everywhere else where it is active, at the edge of the picture too,
+# where a sharp border excites many channels: the collimator's, or that of the black which fills
+# the image up. That is a limit of the method, and no proof that the detector looked there.
 
 # %% [markdown]
 # ### Right for the wrong reason
 #
 # Now a network that does look elsewhere, because we made it so: it learns a
 # [shortcut](../docs/glossary.md#shortcut). The task: is the heart enlarged
-# ([cardiomegaly](../docs/glossary.md#cardiomegaly))? Into 95% of the training images with the
-# finding, and 5% of those without, we draw a letter like a technologist's marker; in a second
-# experiment a tube; in a third the black border of a collimator. A real marker says R or L; ours is
-# an E, which nobody takes for a side. The tube is a bright bar, far cruder than a real one. A
-# control is trained on the same images without anything drawn.
+# ([cardiomegaly](../docs/glossary.md#cardiomegaly))? On real radiographs the projection is such a
+# shortcut: AP views make the heart look larger, and are taken of sicker people. Into 95% of the
+# training images with the finding, and 5% of those without, we draw a letter like a technologist's
+# marker; in a second experiment a tube; in a third the black border of a collimator. A real marker
+# says R or L; ours is an E, which nobody takes for a side. The tube is a bright bar, far cruder
+# than a real one. A control is trained on the same images without anything drawn.
 
 # %%
 train_images = shortcut.finding_images(data, "train", "Cardiomegaly")
@@ -796,8 +821,9 @@ trials = shortcut.run_trials(train_images, test_images, epochs=16, seed=settings
 print(f"{len(train_images.labels)} training and {len(test_images.labels)} test images")
 
 # %% [markdown]
-# [AUROC](../docs/glossary.md#auroc) on test images: with the shortcut where it was in training,
-# without it, and with it in the images without the finding instead.
+# [AUROC](../docs/glossary.md#auroc) on test images: with the shortcut in every image with the
+# finding and in no other, nearly as in training; in no image; and swapped, in every image without
+# the finding and in no other.
 
 # %% tags=["nbval-ignore-output"]
 auroc = {trial.kind: trial.auroc for trial in trials}
@@ -808,10 +834,11 @@ falls = [t.loc["shortcut", "as in training"] - t.loc["shortcut", "swapped"] for 
 claim(min(falls) > 0.15, "each shortcut network fails once the shortcut is moved", settings)
 
 # %% [markdown]
-# The first column is what a test set from the same hospital would show: a very good network. Only
-# the swapped images tell. Read each network beside its control: where the control changes too, the
-# object itself disturbs the image. Would a heatmap have told? Every image below has the finding
-# (dashed) and the object.
+# The first column is what a test set from the same hospital would show: with marker and tube a
+# network that looks far better than its control. The other two tell: without the object the
+# network is worse than its control, and with the object moved it is worse than chance. Where the
+# control changes too, the object itself disturbs the image. Would a heatmap have told? Every image
+# below has the finding (dashed) and the object.
 
 # %%
 sick = np.flatnonzero(test_images.labels == 1)[:4]
@@ -826,9 +853,10 @@ for line, trial in zip(axes, trials, strict=True):
 plt.show()
 
 # %% [markdown]
-# In the stored run the corner with the letter lights up in the shortcut network; in the control there
-# is a glow beside it, in one of the two images. With the border the map moves to the side where it was
-# drawn. With the tube the eye alone would hardly dare to say.
+# In the stored run the corner with the letter lights up in the shortcut network, and not in the
+# control. (The small white mark at the shoulder is the demo's own marker, in all of them.) With
+# the border the map moves to the side where it was drawn. With the tube the eye alone would hardly
+# dare to say.
 #
 # And counted over all test images with the finding: which share of the map lies on the object,
 # which in the finding's box?
@@ -876,9 +904,10 @@ viewer.static_view(arms, data, (item.row, item.label), level=0.5)
 plt.show()
 
 # %% [markdown]
-# From C2 to C5 the maps become coarser; the last column is the level of the pyramid that the box is
-# pooled from. A stage below that level stays empty. In the stored run no region fits the readers'
-# box: look at the IoU above each map.
+# From C2 to C5 the maps become coarser; the last column is the level of the pyramid that the box
+# is pooled from. A stage below that level stays empty. In the stored run the box is pooled from a
+# fine level, so none does. No region fits the readers' box, which is hidden below the detected
+# one: look at the IoU above each map.
 
 # %%
 summary = {
@@ -900,10 +929,11 @@ results.save().name
 # %% [markdown]
 # ## Your own figure
 #
-# **Exercise 5.8, half an hour.** Draw an Ablation-CAM map and the box that it explains on one axis. The
-# image has 64 x 64 pixels, the box (x_min, y_min, x_max, y_max) is in these; the map has 8 x 8 cells
-# and covers the same area. `score`, `ablated` and `maps` are as in exercise 5.2. Name both axes. To try
-# it, `practice_box()` of `cxr_helpers.course.exercises.nb05_figure` gives the four arguments.
+# **Exercise 5.8, half an hour.** Draw an Ablation-CAM map and the box that it explains on one
+# axis. The image has 64 x 64 pixels, the box (x_min, y_min, x_max, y_max) is in these; the map has
+# 8 x 8 cells and covers the same area; its first row is at the top. `score`, `ablated` and `maps`
+# are as in exercise 5.2. Label both axes. To try it, `practice_box()` of
+# `cxr_helpers.course.exercises.nb05_figure` gives the four arguments.
 
 
 # %%
@@ -924,8 +954,8 @@ check("5.8", map_figure)
 #
 # It may not:
 #
-# - prove that a finding is there, or where it ends: the map is coarse, and here it fits the
-#   readers' boxes worse than the box that was detected;
+# - prove that a finding is there, or where it ends: the map is coarse, and in the pointing game
+#   here the box that was detected beats it;
 # - prove that a network is right for the right reason: a plausible map is what a reader expects to
 #   see, and the checks above are about averages, not about the image on the screen;
 # - replace a test on patients of another hospital, where a shortcut of the first one may fail;
@@ -941,8 +971,8 @@ check("5.8", map_figure)
 # ## What you learned
 #
 # - Ablation-CAM weighs each channel by the share of the score that is lost without it.
-# - A slope is blind to a score that is sure of itself; ablation is blind to channels that say the
-#   same.
+# - A slope is blind to a score that is sure of itself; ablation is blind to channels of which each
+#   would do.
 # - The library reruns the detector for each channel; with the box fixed, linear algebra does.
 # - A score of a map means little without baselines; where the class usually lies, and the detected
 #   box, are strong ones.

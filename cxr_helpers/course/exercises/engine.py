@@ -103,24 +103,24 @@ def right(exercise: Exercise, figure: Figure | None = None) -> Verdict:
     return Verdict(RIGHT, f"Right. {exercise.why}", figure)
 
 
-def judge_value(exercise: Exercise, answer: object) -> Verdict:
-    """Judge a number, a text or a dict; numbers may be rounded to three digits."""
-    if same(answer, exercise.reference, ROUNDED):
+def judge_value(exercise: Exercise, answer: object, *, tolerance: float = ROUNDED) -> Verdict:
+    """Judge a number, a text or a dict; numbers may be rounded to three digits, or as told."""
+    if same(answer, exercise.reference, tolerance):
         return right(exercise)
     for mistake in exercise.mistakes:
-        if same(answer, mistake.answer, ROUNDED):
+        if same(answer, mistake.answer, tolerance):
             return Verdict(WRONG, mistake.message)
     if isinstance(exercise.reference, Mapping):
-        return Verdict(WRONG, _wrong_entries(exercise.reference, answer))
+        return Verdict(WRONG, _wrong_entries(exercise.reference, answer, tolerance))
     if not isinstance(answer, int | float | np.number) or not math.isfinite(answer):
         return Verdict(WRONG, f"A number is asked for; this is {answer!r}.")
     return Verdict(WRONG, f"It is not {answer:g}.")
 
 
-def _wrong_entries(reference: Mapping, answer: object) -> str:
+def _wrong_entries(reference: Mapping, answer: object, tolerance: float) -> str:
     if not isinstance(answer, Mapping) or answer.keys() != reference.keys():
         return f"A dict with the keys {', '.join(map(repr, reference))} is asked for."
-    wrong = [repr(k) for k, v in reference.items() if not same(answer[k], v, ROUNDED)]
+    wrong = [repr(k) for k, v in reference.items() if not same(answer[k], v, tolerance)]
     return f"Look again at {', '.join(wrong)}."
 
 
