@@ -109,11 +109,13 @@ class BoxGradient:
         score: probability of the class in the box.
         gradient: (C, h, w) float32, slope of the score at each value of the layer.
         activations: (C, h, w) float32, as they are.
+        covered: as in `BoxAblation`.
     """
 
     score: float
     gradient: np.ndarray
     activations: np.ndarray
+    covered: tuple[float, float] = (1.0, 1.0)
 
     @property
     def weights(self) -> np.ndarray:
@@ -176,9 +178,10 @@ def ablate_boxes(
         One ablation for each box; none where there is no box.
 
     Raises:
-        AblationError: the detector trains, or its pyramid or box head is of another kind; the
-            image is on another device; a box has no area or lies outside the image; a label or
-            the layer does not exist.
+        AblationError: the detector trains, or it, its pyramid or its box head is of another kind;
+            the image is of another type or shape, on another device, or holds values that are not
+            finite or outside [0, 1]; a box has no area or lies outside the image; a label or the
+            layer does not exist.
     """
     boxes = _check(detector, image, boxes_xyxy, labels, layer)
     if not len(boxes):
@@ -381,6 +384,7 @@ def box_gradient(
         float(score.detach()),
         gradient[0].float().cpu().numpy(),
         stages[stage][0].detach().float().cpu().numpy(),
+        scene.covered,
     )
 
 
@@ -404,6 +408,7 @@ def score_box(
     """
     if images.ndim != 4 or not len(images):
         raise AblationError(f"images of shape {tuple(images.shape)}; expected (B, 3, H, W), B > 0")
+    _check_pixels(images, next(detector.parameters()).device)
     boxes = _check(detector, images[0], [box_xyxy], [label], PYRAMID)
     scene = _run(detector, images, boxes)
     level, rois = scene.levels[0], [scene.rois] * len(images)
@@ -426,11 +431,9 @@ def _check(
     _check_detector(detector)
     if layer not in LAYERS:
         raise AblationError(f"layer {layer!r} is none of {', '.join(LAYERS)}")
-    device = next(detector.parameters()).device
-    if image.ndim != 3 or image.shape[0] != 3 or image.device != device:
-        raise AblationError(
-            f"image of shape {tuple(image.shape)} on {image.device}; expected (3, H, W) on {device}"
-        )
+    _check_pixels(image, next(detector.parameters()).device)
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise AblationError(f"image of shape {tuple(image.shape)}; expected (3, H, W)")
     boxes = np.asarray(boxes_xyxy, dtype=float)
     if boxes.size == 0 and len(labels) == 0:
         return np.zeros((0, 4))
@@ -456,10 +459,28 @@ def _check(
     return boxes
 
 
+def _check_pixels(image: Tensor, device: torch.device) -> None:
+    """Refuse what is not float32 on this device and in [0, 1], but for rounding."""
+    kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
+    if kind != torch.float32:
+        raise AblationError(f"the image is {kind}; make it a float32 tensor in [0, 1]")
+    if image.device != device:
+        raise AblationError(f"the image is on {image.device}, the detector on {device}; move one")
+    if image.numel() and not (image.min() >= -1e-3 and image.max() <= 1 + 1e-3):
+        raise AblationError(
+            f"the image has values from {image.min():g} to {image.max():g}; expected [0, 1], so "
+            "divide 8 bits by 255"
+        )
+
+
 def _check_detector(detector: nn.Module) -> None:
     """Refuse by name what the derivation does not cover."""
     if detector.training:
         raise AblationError("the detector is in training mode; call detector.eval() first")
+    if not (hasattr(detector, "roi_heads") and hasattr(detector, "backbone")):
+        raise AblationError(
+            f"the network is a {type(detector).__name__}; only torchvision's FasterRCNN is covered"
+        )
     heads, backbone = detector.roi_heads, detector.backbone
     parts = {
         "box head": (heads.box_head, TwoMLPHead),

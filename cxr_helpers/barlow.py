@@ -63,7 +63,7 @@ def build_backbone(arch: str, *, seed: int, channels: int = 3) -> nn.Module:
     if channels not in (1, 3):
         raise ValueError(f"channels is {channels}; give 1 (gray) or 3 (gray repeated)")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs too
         backbone = torchvision.models.get_model(arch, weights=None)
     backbone.fc = nn.Identity()
     if channels == 1:
@@ -141,9 +141,9 @@ def _reachable(host: str, timeout: float) -> bool:
 def strip_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The backbone's weights under torchvision's names.
 
-    Without the prefixes `module.` and `backbone.`, and without the classifier `fc.`. Where some
-    names start with `backbone.`, the checkpoint holds a whole model, and its projector is left out
-    too.
+    Without the prefixes `module.`, `backbone.` and `state_dict.`, and without the classifier
+    `fc.`; any other name stays as it is. Where some names start with `backbone.`, the checkpoint
+    holds a whole model, and its projector is left out too.
 
     >>> strip_prefixes({"module.backbone.conv1.weight": 1, "module.projector.0.weight": 2})
     {'conv1.weight': 1}
@@ -170,10 +170,17 @@ def load_weights(backbone: nn.Module, state: dict[str, Tensor]) -> None:
             one or three channels whatever the backbone takes.
 
     Raises:
-        WeightsError: names every key that is missing, left over or of another shape.
+        WeightsError: names every key that is missing, left over or of another shape; or the prefix
+            that all keys share, such as `encoder.`.
     """
     own = backbone.state_dict()
     state = with_channels(strip_prefixes(state), own[FIRST].shape[1])
+    first = {key.split(".")[0] for key in state}
+    if len(state) > len(first) == 1 and first.isdisjoint(key.split(".")[0] for key in own):
+        raise WeightsError(
+            f"all {len(state)} names begin with `{first.pop()}.`, which torchvision's do not; "
+            "take it off, and leave out what is not the backbone"
+        )
     optional = {key for key in own if key.endswith("num_batches_tracked")}
     missing = sorted(own.keys() - state.keys() - optional)
     extra = sorted(state.keys() - own.keys())
@@ -202,9 +209,12 @@ def save_backbone(backbone: nn.Module, path: Path, *, settings: dict) -> None:
         settings: JSON values that say how the weights were made.
 
     Raises:
+        ValueError: the path ends otherwise.
         OSError: the folder cannot be written; the text names it.
     """
     path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path} must end in .safetensors: readers tell the format by it")
     check_writable(path.parent)
     state = with_channels(backbone.state_dict(), 3)
     state = {k: v.detach().cpu().contiguous() for k, v in state.items()}
@@ -242,7 +252,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict]:
             under the key `state_dict` or `model`.
 
     Returns:
-        State dict under torchvision's names, and the settings saved with it (or an empty dict).
+        State dict as `strip_prefixes` leaves it, and the settings saved with it (or an empty dict).
 
     Raises:
         WeightsError: the file is missing, damaged, or holds something else than tensors.
@@ -262,7 +272,10 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict]:
     for key in ("state_dict", "model"):
         content = content.get(key, content) if isinstance(content, dict) else content
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise WeightsError(f"{path} holds no state dict of tensors")
+        keys = list(content)[:5] if isinstance(content, dict) else type(content).__name__
+        raise WeightsError(
+            f"{path} holds no state dict of tensors, but {keys}; save the state dict alone"
+        )
     return strip_prefixes(content), {}
 
 

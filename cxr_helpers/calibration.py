@@ -21,23 +21,28 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, *, bins: int = 8)
     Args:
         labels: (N,) of 0 and 1.
         probabilities: (N,) in [0, 1].
-        bins: how many; equal predictions stay together, so there may be fewer.
+        bins: how many; equal predictions stay together, so there may be fewer. Where so many are
+            the smallest that they would fill the first bin alone, it also takes those up to the
+            next border; scikit-learn's `calibration_curve(strategy="quantile")` makes these a bin
+            of their own.
 
     Returns:
         Columns `predicted` (mean probability), `observed` (share of positives), `count`.
 
     Raises:
-        CalibrationError: the shapes differ, nothing is given, or a value lies outside [0, 1].
+        CalibrationError: the shapes differ, nothing is given, a label is not 0 or 1, or a
+            probability is NaN or lies outside [0, 1].
 
     >>> reliability(np.array([0, 0, 1, 1]), np.array([0.1, 0.1, 0.6, 0.6]), bins=2)
        predicted  observed  count
     0        0.1       0.0      2
     1        0.6       1.0      2
     """
-    labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=float)
-    if labels.shape != probabilities.shape or labels.ndim != 1 or not len(labels):
+    labels, probabilities = _checked(labels, probabilities, "probabilities")
+    if np.isnan(probabilities).any():
         raise CalibrationError(
-            f"labels {labels.shape} and probabilities {probabilities.shape} must be (N,), N > 0"
+            f"{np.isnan(probabilities).sum()} of {len(probabilities)} probabilities are NaN; leave "
+            "out classes that were not trained"
         )
     if not ((probabilities >= 0) & (probabilities <= 1)).all():
         raise CalibrationError("probabilities must lie in [0, 1]; pass log-odds through a sigmoid")
@@ -49,6 +54,9 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, *, bins: int = 8)
 
 def expected_calibration_error(table: pd.DataFrame) -> float:
     """Mean distance of predicted from observed, each bin weighted by its count.
+
+    The bins of `reliability` hold about equally many predictions. Most papers, and torchmetrics'
+    `CalibrationError`, take bins of equal width: name the kind and the number with the figure.
 
     Args:
         table: as `reliability` gives it.
@@ -67,25 +75,52 @@ def expected_calibration_error(table: pd.DataFrame) -> float:
 def fit_platt(labels: np.ndarray, scores: np.ndarray) -> LogisticRegression:
     """Slope and offset that turn log-odds into better probabilities, learned on validation images.
 
+    The targets are the labels themselves. Platt, and scikit-learn's `CalibratedClassifierCV`, draw
+    them a little towards one half; with a few dozen images that makes the slope flatter.
+
     Args:
         labels: (N,) of 0 and 1 of validation images, which trained nothing.
-        scores: (N,) log-odds.
+        scores: (N,) log-odds, finite.
 
     Returns:
         A model for `apply_platt`. It keeps the order of the scores where its slope is positive.
 
     Raises:
-        CalibrationError: the shapes differ, or the labels are all the same.
+        CalibrationError: the shapes differ, a label is not 0 or 1, all are the same, or a score is
+            not finite.
 
     Source: Platt 1999, 'Probabilistic outputs for support vector machines'.
     """
-    labels, scores = np.asarray(labels), np.asarray(scores, dtype=float)
-    if labels.shape != scores.shape or labels.ndim != 1 or len(np.unique(labels)) != 2:
+    labels, scores = _checked(labels, scores, "scores")
+    bad = np.flatnonzero(~np.isfinite(scores))
+    if len(bad):
         raise CalibrationError(
-            f"{len(labels)} labels with the values {np.unique(labels).tolist()} cannot calibrate "
-            f"scores of shape {scores.shape}; give validation images with and without the finding"
+            f"{len(bad)} of {len(scores)} scores are not finite, in rows {bad[:5].tolist()}; leave "
+            "out classes that were not trained, and keep probabilities off 0 and 1 before their "
+            "log-odds are taken"
+        )
+    if len(np.unique(labels)) != 2:
+        raise CalibrationError(
+            f"{len(labels)} labels with the values {np.unique(labels).tolist()} cannot calibrate; "
+            "give validation images with and without the finding"
         )
     return LogisticRegression(C=1e6).fit(scores[:, None], labels)
+
+
+def _checked(labels: np.ndarray, values: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and values as arrays of one length; `name` is what the values are."""
+    labels, values = np.asarray(labels), np.asarray(values, dtype=float)
+    if labels.shape != values.shape or labels.ndim != 1 or not len(labels):
+        raise CalibrationError(
+            f"labels {labels.shape} and {name} {values.shape} must be (N,), N > 0"
+        )
+    wrong = labels[~np.isin(labels, (0, 1))]
+    if len(wrong):
+        raise CalibrationError(
+            f"labels must be 0 or 1, not {wrong[0]}; give labels first and {name} second, and "
+            "leave out images of which the label is not known"
+        )
+    return labels, values
 
 
 def apply_platt(model: LogisticRegression, scores: np.ndarray) -> np.ndarray:

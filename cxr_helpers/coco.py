@@ -12,7 +12,7 @@ https://cocodataset.org/#format-data. Kaggle's VinBigData counts by VOC's rules 
 integrate the precision at every recall instead of at 101 points: its figure at 0.4 differs a
 little from the one given here.
 
-Needs: numpy, torch, torchmetrics, faster-coco-eval.
+Needs: numpy, torch, torchmetrics, torchvision, faster-coco-eval.
 """
 
 import json
@@ -30,6 +30,7 @@ THRESHOLDS = (KAGGLE, *(0.5 + 0.05 * np.arange(10)).round(2).tolist())
 RECALL_POINTS = np.linspace(0.0, 1.0, 101)
 AREAS = ("all", "small", "medium", "large")
 SMALL_SIDE, LARGE_SIDE = 32, 96  # pixels; COCO's limits are the areas of such squares
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".dcm", ".dicm", ".dicom")
 COLUMNS = ("ap50", "ap40", "ap50_95", *(f"ap50_{area}" for area in AREAS[1:]))
 
 Boxes = Sequence[Mapping[str, object]]
@@ -74,12 +75,16 @@ def coco_scores(
 
     Raises:
         CocoError: lengths differ, a shape is wrong, a label has no name, a number is not finite,
-            or no image has a truth box.
+            a box ends before it begins, the scale is not above 0, or no image has a truth box.
 
     >>> box = {"boxes": [[0, 0, 10, 10]], "labels": [1]}
     >>> coco_scores([box | {"scores": [0.9]}], [box], class_names=["mass"]).mean("ap40")
     1.0
     """
+    if not 0 < scale < np.inf:
+        raise CocoError(
+            f"scale is {scale}; give a factor above 0, 1 to leave the boxes as they are"
+        )
     metric = MeanAveragePrecision(
         iou_type="bbox",
         iou_thresholds=list(THRESHOLDS),
@@ -127,7 +132,7 @@ def _tensors(boxes: Boxes, n_classes: int, scale: float, keys: Sequence[str]) ->
     return checked
 
 
-def _check_boxes(one: Mapping, n_classes: int, where: str, keys: Sequence[str]) -> None:
+def _check_boxes(one: Mapping, n_classes: float, where: str, keys: Sequence[str]) -> None:
     absent = [key for key in keys if key not in one]
     if absent:
         raise CocoError(f"{where} lacks {', '.join(absent)}; it has {', '.join(sorted(one))}")
@@ -140,7 +145,13 @@ def _check_boxes(one: Mapping, n_classes: int, where: str, keys: Sequence[str]) 
         raise CocoError(f"{where} holds a value that is not finite")
     labels = np.asarray(one["labels"])
     if n and not (labels.min() >= 1 and labels.max() <= n_classes):
-        raise CocoError(f"{where} has labels {labels.tolist()}; {n_classes} names allow 1 and up")
+        raise CocoError(f"{where} has labels {labels.tolist()}; expected 1 to {n_classes}")
+    boxes = np.asarray(one["boxes"], dtype=float).reshape(-1, 4)
+    turned = (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
+    if turned.any():
+        raise CocoError(
+            f"{where} has box {boxes[turned][0].tolist()}; expected x_min, y_min, x_max, y_max"
+        )
 
 
 @dataclass(frozen=True)
@@ -148,7 +159,8 @@ class CocoTruth:
     """What an annotation file holds.
 
     Attributes:
-        image_ids: names of the images, which are the files' names without their suffix.
+        image_ids: names of the images, which are the files' names without folder, and without
+            suffix where that is one of `SUFFIXES`: a DICOM UID has dots and no suffix.
         image_hw: (N, 2) height and width in pixels.
         boxes: for each image `boxes` (m, 4) float64 xyxy and `labels` (m,) int64 from 1.
         class_names: of the classes 1, 2, ...
@@ -160,7 +172,7 @@ class CocoTruth:
     class_names: tuple[str, ...]
 
 
-def write_coco(path: Path, truth: CocoTruth, *, suffix: str = "") -> Path:
+def write_coco(path: str | os.PathLike[str], truth: CocoTruth, *, suffix: str = "") -> Path:
     """Write an annotation file, whole or not at all.
 
     Args:
@@ -195,11 +207,13 @@ def write_coco(path: Path, truth: CocoTruth, *, suffix: str = "") -> Path:
     )
 
 
-def read_coco(path: Path, *, class_names: Sequence[str]) -> CocoTruth:
+def read_coco(path: str | os.PathLike[str], *, class_names: Sequence[str]) -> CocoTruth:
     """Read an annotation file whose classes are the expected ones, by name.
 
     The file's numbers are mapped to the places of the names in `class_names`: a file may count
-    from 0, or in another order.
+    from 0, or in another order. Its numbers of images and classes are not kept. What
+    `write_coco_results` writes can therefore not be scored by COCO's tools against this file, but
+    against one that `write_coco` makes of what was read.
 
     Args:
         path: the file.
@@ -208,8 +222,9 @@ def read_coco(path: Path, *, class_names: Sequence[str]) -> CocoTruth:
     Raises:
         FileNotFoundError: there is no such file.
         CocoError: the file is no such file, has a class that is not expected or lacks one that
-            is, has a crowd, or a box outside its image. A class that differs by a letter is
-            refused: left out, it would be missing from the truth without a word.
+            is, has a crowd, or a box outside its image; or two images have one id or one name. A
+            class that differs by a letter is refused: left out, it would be missing from the
+            truth without a word.
     """
     content = _read_json(path)
     try:
@@ -217,7 +232,18 @@ def read_coco(path: Path, *, class_names: Sequence[str]) -> CocoTruth:
         images = {e["id"]: (e["file_name"], e["height"], e["width"]) for e in content["images"]}
         annotations = content["annotations"]
     except (KeyError, TypeError) as error:
-        raise CocoError(f"{path} is no COCO annotation file: {error!r} is missing") from error
+        raise CocoError(
+            f"{path} is no COCO annotation file ({error!r}); it needs images, annotations and "
+            "categories"
+        ) from error
+    image_ids = tuple(_image_id(entry["file_name"]) for entry in content["images"])
+    for what, values in (("id", [e["id"] for e in content["images"]]), ("name", image_ids)):
+        found, times = np.unique(values, return_counts=True)
+        if (times > 1).any():
+            raise CocoError(
+                f"{path}: {times.max()} images have the {what} {found[times.argmax()]}, and each "
+                "needs its own; change one in the file"
+            )
     if set(names.values()) != set(class_names) or len(names) != len(class_names):
         there, expected = set(names.values()), set(class_names)
         raise CocoError(
@@ -227,11 +253,17 @@ def read_coco(path: Path, *, class_names: Sequence[str]) -> CocoTruth:
         )
     number = {key: class_names.index(name) + 1 for key, name in names.items()}
     boxes = {key: ([], []) for key in images}
-    for entry in annotations:
+    for k, entry in enumerate(annotations):
+        where = f"{path}: annotation {entry.get('id', f'at place {k}')}"
+        absent = {"image_id", "category_id", "bbox"} - entry.keys()
+        if absent:
+            raise CocoError(f"{where} lacks {', '.join(sorted(absent))}")
         if entry.get("iscrowd"):
-            raise CocoError(f"{path}: annotation {entry['id']} is a crowd, not one finding")
+            raise CocoError(f"{where} is a crowd, not one finding")
         if entry["image_id"] not in images or entry["category_id"] not in number:
-            raise CocoError(f"{path}: annotation {entry['id']} names no image or class of the file")
+            raise CocoError(f"{where} names no image or class of the file")
+        if len(entry["bbox"]) != 4:
+            raise CocoError(f"{where} has bbox {entry['bbox']}; expected x, y, width, height")
         x, y, width, height = entry["bbox"]
         boxes[entry["image_id"]][0].append([x, y, x + width, y + height])
         boxes[entry["image_id"]][1].append(number[entry["category_id"]])
@@ -239,19 +271,29 @@ def read_coco(path: Path, *, class_names: Sequence[str]) -> CocoTruth:
     for (name, *hw), one in zip(images.values(), truth, strict=True):
         _check_inside(one["boxes"], hw, name)
     hw = np.array([hw for _, *hw in images.values()], dtype=int).reshape(-1, 2)
-    image_ids = tuple(Path(file_name).stem for file_name, *_ in images.values())
     return CocoTruth(image_ids, hw, truth, tuple(class_names))
 
 
-def write_coco_results(path: Path, image_ids: Sequence[str], predictions: Boxes) -> Path:
+def _image_id(file_name: str) -> str:
+    path = Path(file_name)
+    return path.stem if path.suffix.lower() in SUFFIXES else path.name
+
+
+def write_coco_results(
+    path: str | os.PathLike[str], image_ids: Sequence[str], predictions: Boxes
+) -> Path:
     """Write detections in COCO's results format, for images numbered as in `write_coco`.
 
+    Images and classes are numbered from 1 in the order given here. COCO's tools score the file
+    rightly only against one that `write_coco` wrote from the same images and classes: against
+    another file, numbered otherwise, they may give a wrong figure without a word.
+
     Raises:
-        CocoError: the boxes have wrong shapes.
+        CocoError: the boxes have wrong shapes, a label is below 1, or a box ends before it begins.
     """
     rows = []
     for number, (name, one) in enumerate(zip(image_ids, predictions, strict=True), start=1):
-        _check_boxes(one, 10**9, f"image {name!r}", ("boxes", "labels", "scores"))
+        _check_boxes(one, np.inf, f"image {name!r}", ("boxes", "labels", "scores"))
         rows += [
             {"image_id": number, "category_id": int(label), "bbox": box["bbox"], "score": float(s)}
             for (box, label), s in zip(_as_coco(one), one["scores"], strict=True)
@@ -259,12 +301,15 @@ def write_coco_results(path: Path, image_ids: Sequence[str], predictions: Boxes)
     return _write_json(path, rows)
 
 
-def read_coco_results(path: Path, *, n_images: int) -> list[dict[str, np.ndarray]]:
+def read_coco_results(
+    path: str | os.PathLike[str], *, n_images: int
+) -> list[dict[str, np.ndarray]]:
     """Read detections written by `write_coco_results`, one dict for each of `n_images` images.
 
     Raises:
         FileNotFoundError: there is no such file.
-        CocoError: the file is no results file, or names an image outside 1 to `n_images`.
+        CocoError: the file is no results file, names an image outside 1 to `n_images` or a class
+            below 1, as files do that count from 0, or a box ends before it begins.
     """
     found: list = [([], [], []) for _ in range(n_images)]
     try:
@@ -278,7 +323,10 @@ def read_coco_results(path: Path, *, n_images: int) -> list[dict[str, np.ndarray
             scores.append(row["score"])
     except (KeyError, TypeError) as error:
         raise CocoError(f"{path} is no COCO results file: {error!r}") from error
-    return [_as_arrays(b, c) | {"scores": np.array(s, dtype=float)} for b, c, s in found]
+    read = [_as_arrays(b, c) | {"scores": np.array(s, dtype=float)} for b, c, s in found]
+    for number, one in enumerate(read, start=1):
+        _check_boxes(one, np.inf, f"{path}: image {number}", ("boxes", "labels", "scores"))
+    return read
 
 
 def _as_coco(one: Mapping) -> list[tuple[dict, int]]:
@@ -309,7 +357,8 @@ def _check_inside(boxes_xyxy: np.ndarray, hw: Sequence[int], name: str) -> None:
         )
 
 
-def _write_json(path: Path, content: object) -> Path:
+def _write_json(path: str | os.PathLike[str], content: object) -> Path:
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -320,8 +369,8 @@ def _write_json(path: Path, content: object) -> Path:
     return path
 
 
-def _read_json(path: Path):
+def _read_json(path: str | os.PathLike[str]):
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CocoError(f"{path} is no JSON ({error}); write or download it again") from error

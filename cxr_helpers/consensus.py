@@ -31,8 +31,9 @@ def weighted_box_fusion(
         iou_threshold: IoU above which a box joins a fused box, 0 to 1.
 
     Returns:
-        Fused boxes float64 (M, 4); how many different readers stand behind each, int64 (M,); how
-        many boxes went into each, int64 (M,).
+        Fused boxes float64 (M, 4), in the order in which they were begun, from the last box of
+        the list to the first; how many different readers stand behind each, int64 (M,); how many
+        boxes went into each, int64 (M,).
 
     Raises:
         ValueError: wrong shape, a box that is empty or not finite, or a threshold outside 0 to 1.
@@ -60,10 +61,12 @@ def fuse_readings(boxes: pd.DataFrame, *, iou_threshold: float = 0.5) -> pd.Data
     Returns:
         One row per fused box: `image_id`, `label`, the corners (float64), `readers` (how many
         stand behind it), `boxes` (how many went into it). Images come in the order of the table,
-        labels by name.
+        labels by name, boxes of one label as from `weighted_box_fusion`. An image on which nobody
+        drew a box is not in it.
 
     Raises:
-        ValueError: a column is missing, or a box is empty or not finite.
+        ValueError: a column is missing, a box is empty, not finite or of no reader, image or
+            label, or the threshold lies outside 0 to 1.
 
     Example:
         >>> columns = ['image_id', 'reader_id', 'label', 'x_min', 'y_min', 'x_max', 'y_max']
@@ -149,7 +152,9 @@ def _columns(
     missing = {"image_id", "reader_id", "label", *_BOX} - set(boxes.columns)
     if missing:
         raise ValueError(f"the table of boxes lacks the columns {', '.join(sorted(missing))}")
-    corners, readers = _checked(boxes[_BOX].to_numpy(), boxes["reader_id"], iou_threshold)
+    corners, readers = _checked(
+        boxes[_BOX].to_numpy(), boxes["reader_id"], iou_threshold, boxes["image_id"].to_numpy()
+    )
     for column in ("image_id", "label"):
         if boxes[column].isna().any():
             raise ValueError(f"row {boxes[column].isna().argmax()}: the box has no {column}")
@@ -159,7 +164,10 @@ def _columns(
 
 
 def _checked(
-    boxes_xyxy: np.ndarray, readers: object, iou_threshold: float
+    boxes_xyxy: np.ndarray,
+    readers: object,
+    iou_threshold: float,
+    image_ids: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     boxes = np.asarray(boxes_xyxy, dtype=np.float64)
     boxes = boxes.reshape(0, 4) if boxes.size == 0 else boxes
@@ -173,8 +181,10 @@ def _checked(
     good = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     if not good.all():
         row = int(np.argmin(good))
+        where = "" if image_ids is None else f" (image {image_ids[row]!r})"
         raise ValueError(
-            f"box {row} is {boxes[row].tolist()}; expected finite x_min < x_max and y_min < y_max"
+            f"box {row}{where} is {boxes[row].tolist()}; expected finite x_min < x_max and "
+            "y_min < y_max"
         )
     if (codes < 0).any():
         raise ValueError(f"box {int(np.argmax(codes < 0))} has no reader")

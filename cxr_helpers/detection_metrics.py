@@ -69,17 +69,23 @@ def box_iou(a_xyxy: np.ndarray, b_xyxy: np.ndarray) -> np.ndarray:
     """IoU of each box of one set with each of the other; 0 where both have no area.
 
     Args:
-        a_xyxy: (N, 4) float.
-        b_xyxy: (M, 4) float.
+        a_xyxy: (N, 4) float, or empty.
+        b_xyxy: (M, 4) float, or empty.
 
     Returns:
-        (N, M) float64.
+        (N, M) float64. 0 for a box with NaN, or one that ends before it begins.
+
+    Raises:
+        ValueError: another shape.
 
     >>> box_iou([[0, 0, 10, 10]], [[0, 0, 10, 5], [5, 5, 15, 15]]).round(3).tolist()
     [[0.5, 0.143]]
     """
-    a = np.asarray(a_xyxy, dtype=float).reshape(-1, 4)[:, None]
-    b = np.asarray(b_xyxy, dtype=float).reshape(-1, 4)[None]
+    a, b = (np.asarray(boxes, dtype=float) for boxes in (a_xyxy, b_xyxy))
+    for boxes in (a, b):
+        if boxes.size and (boxes.ndim != 2 or boxes.shape[1] != 4):
+            raise ValueError(f"boxes of shape {boxes.shape}; expected (n, 4)")
+    a, b = a.reshape(-1, 4)[:, None], b.reshape(-1, 4)[None]
     sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
     overlap = np.clip(sides, 0, None).prod(-1)
     union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - overlap
@@ -103,13 +109,15 @@ def match_detections(
         predictions: one dict for each image, see the module.
         truths: one dict for each image, in the same order.
         class_names: names of the classes 1, 2, ...
-        iou_threshold: least IoU of a hit.
+        iou_threshold: least IoU of a hit, 0 to 1.
         max_detections: of each image and class, those with the highest scores.
 
     Raises:
         ValueError: lengths differ, a key is absent, a shape is wrong, a label has no name, a
-            number is not finite, or a box ends before it begins.
+            number is not finite, a box ends before it begins, or the threshold is outside 0 to 1.
     """
+    if not 0 <= iou_threshold <= 1:
+        raise ValueError(f"iou_threshold must lie between 0 and 1, not {iou_threshold!r}")
     predicted = _check(predictions, len(class_names), "prediction")
     true = _check(truths, len(class_names), "truth")
     _check_pairs(predicted, true)
@@ -329,8 +337,8 @@ def _check(boxes: Boxes, n_classes: int, kind: str) -> list[dict[str, np.ndarray
         arrays["boxes"] = arrays["boxes"].astype(np.float32)
         if n == 0 and arrays["boxes"].size == 0:
             arrays["boxes"] = arrays["boxes"].reshape(0, 4)
-        if arrays["boxes"].shape != (n, 4) or any(len(arrays[k]) != n for k in keys):
-            shapes = {k: v.shape for k, v in arrays.items()}
+        shapes = {k: v.shape for k, v in arrays.items()}
+        if shapes != {k: (n, 4) if k == "boxes" else (n,) for k in keys}:
             raise ValueError(f"{kind} {i} has shapes {shapes}; boxes must be (n, 4), the rest (n,)")
         if not all(np.isfinite(arrays[k]).all() for k in keys):
             raise ValueError(f"{kind} {i} holds a value that is not finite")

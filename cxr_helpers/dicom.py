@@ -7,14 +7,15 @@ Where pydicom has a function it is used; the rest cites the section of the stand
 
 Section numbers are those of https://dicom.nema.org/medical/dicom/current.
 
-Needs: numpy, pydicom (compressed files: pylibjpeg with pylibjpeg-libjpeg and -openjpeg).
+Needs: numpy, pydicom (>=3; compressed files: pylibjpeg with pylibjpeg-libjpeg and -openjpeg).
 """
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -80,7 +81,10 @@ _J2K_FAMILY = (
 
 
 class DicomError(ValueError):
-    """A file that gives no picture; the message names it, the reason and the remedy."""
+    """A file that gives no picture; the message names the reason and the remedy.
+
+    `read_dicom` and `load_dataset` name the file as well.
+    """
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,9 @@ class DicomImage:
         photometric: Photometric Interpretation as stored, e.g. 'MONOCHROME1'.
         bits_stored: 1 to 32.
         transfer_syntax: name of the transfer syntax that the pixels were decoded with.
-        spacing_mm: height and width of a pixel in mm, or None.
+        spacing_mm: height and width in mm of a pixel of `pixels`, or None. It is Pixel Spacing,
+            else Imager Pixel Spacing, which is measured at the detector: the body is magnified
+            there, so lengths in it come out too large.
         pixel_aspect: height over width of a stored pixel.
         scale_xy: factors from stored pixel coordinates to those of `pixels`; (1, 1) unless
             `square_pixels` was asked for.
@@ -131,9 +137,10 @@ def read_dicom(
         voi: which part of the range becomes the picture. 'auto' takes the VOI table, else the
             window, else the percentiles; a table or window that is unusable is passed over, and
             the steps say so. A named choice that the file does not offer is an error.
-        index: which of several tables or windows, counted from 0.
-        percentiles: of the values that are no padding, shown as black and white where neither
-            table nor window is used.
+        index: which of several tables or windows, counted from 0. Any but 0 must be there, unless
+            `voi` is 'percentiles'.
+        percentiles: low and high, 0 to 100, of the values that are no padding, shown as black and
+            white where neither table nor window is used.
         square_pixels: resample pixels that are not square along their longer side. Boxes must
             then be multiplied by `scale_xy`.
         max_pixels: refuse an image whose header promises more than this.
@@ -150,15 +157,9 @@ def read_dicom(
         >>> image.pixels.shape, image.pixels.dtype, image.voi
         ((128, 128), dtype('float32'), 'percentiles')
     """
-    name = _name(source)
-    try:
-        dataset = load_dataset(source)
+    with _named(source):
+        dataset = _parsed(source)
         return _picture(dataset, voi, index, percentiles, square_pixels, max_pixels)
-    except DicomError as error:
-        raise DicomError(f"{name}: {error}") from error.__cause__
-    except Exception as error:  # pydicom and the decoders raise whatever they met
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise DicomError(f"{name}: damaged or not understood ({reason}); {_AGAIN}") from error
 
 
 def load_dataset(source: Source) -> Dataset:
@@ -167,26 +168,8 @@ def load_dataset(source: Source) -> Dataset:
     Raises:
         DicomError: no such file, not readable, or no DICOM in it.
     """
-    if isinstance(source, Dataset):
-        return source
-    try:
-        if isinstance(source, (bytes, bytearray, memoryview)):
-            data = bytes(source)
-        elif hasattr(source, "read"):
-            data = source.read()
-        elif isinstance(source, (str, os.PathLike)):
-            data = Path(source).read_bytes()
-        else:
-            raise DicomError(f"expected a path, bytes, an open file or a Dataset, not {source!r}")
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise DicomError(f"cannot be read ({reason}); check the path and its rights") from None
-    if not data:
-        raise DicomError(f"the file is empty; {_AGAIN}")
-    dataset = pydicom.dcmread(io.BytesIO(data), force=True)
-    if not any(tag.group in (0x0004, 0x0008, 0x0028, 0x7FE0) for tag in dataset.keys()):
-        raise DicomError(f"no DICOM file (it begins with {data[:12]!r}); {_AGAIN}")
-    return dataset
+    with _named(source):
+        return _parsed(source)
 
 
 def stored_values(dataset: Dataset) -> np.ndarray:
@@ -260,7 +243,7 @@ def display_values(
         values: modality values, any shape.
         dataset: with VOI LUT Sequence, Window Center and Width, or neither.
         voi: see `read_dicom`.
-        index: which of several tables or windows.
+        index: see `read_dicom`.
         percentiles: low and high, 0 to 100.
         counts: returns how often each value occurs, same shape; called if percentiles are
             needed. Once each if None.
@@ -270,7 +253,8 @@ def display_values(
         'percentiles' was used; the step in words; the window used, or None.
 
     Raises:
-        DicomError: what was asked for by name is missing or unusable, or the picture is blank.
+        DicomError: what was asked for by name or by index is missing or unusable, or the picture
+            is blank.
     """
     if voi not in ("auto", "lut", "window", "percentiles"):
         raise DicomError(f"voi must be 'auto', 'lut', 'window' or 'percentiles', not {voi!r}")
@@ -290,6 +274,10 @@ def display_values(
             raise DicomError(f"the file has no VOI {kind}; pass voi='auto' or 'percentiles'")
         if found is not None:
             return found[0], kind, found[1] + passed_over, found[2]
+    if voi == "auto" and index != 0:
+        raise DicomError(
+            f"no table or window of index {index}{passed_over}; pass index=0 or voi='percentiles'"
+        )
     shown, step = _by_percentiles(values, percentiles, counts)
     return shown, "percentiles", step + passed_over, None
 
@@ -318,6 +306,8 @@ def _picture(
         pixels, kind, window, padding = _monochrome(stored, header, steps, options)
     spacing, aspect = _spacing(header)
     pixels, scale_xy = _maybe_squared(pixels, aspect, square_pixels, steps)
+    if spacing:
+        spacing = spacing[0] / scale_xy[1], spacing[1] / scale_xy[0]
     return DicomImage(
         pixels=pixels,
         steps=tuple(steps),
@@ -371,6 +361,47 @@ def _monochrome(
     return curve[where], kind, window, padding
 
 
+@contextmanager
+def _named(source: Source) -> Iterator[None]:
+    """Name the source in every error, and make a DicomError of it."""
+    try:
+        yield
+    except DicomError as error:
+        raise DicomError(f"{_name(source)}: {error}") from error.__cause__
+    except Exception as error:  # pydicom and the decoders raise whatever they met
+        reason = f"{type(error).__name__}: {_short(error)}"
+        raise DicomError(
+            f"{_name(source)}: damaged or not understood ({reason}); {_AGAIN}"
+        ) from error
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _parsed(source: Source) -> Dataset:
+    if isinstance(source, Dataset):
+        return source
+    try:
+        if isinstance(source, (bytes, bytearray, memoryview)):
+            data = bytes(source)
+        elif hasattr(source, "read"):
+            data = source.read()
+        elif isinstance(source, (str, os.PathLike)):
+            data = Path(source).read_bytes()
+        else:
+            raise DicomError(f"expected a path, bytes, an open file or a Dataset, not {source!r}")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DicomError(f"cannot be read ({reason}); check the path and its rights") from None
+    if not data:
+        raise DicomError(f"the file is empty; {_AGAIN}")
+    dataset = pydicom.dcmread(io.BytesIO(data), force=True)
+    if not any(tag.group in (0x0004, 0x0008, 0x0028, 0x7FE0) for tag in dataset.keys()):
+        raise DicomError(f"no DICOM file (it begins with {data[:12]!r}); {_AGAIN}")
+    return dataset
+
+
 def _name(source: Source) -> str:
     if isinstance(source, (bytes, bytearray, memoryview)):
         return f"<{len(source)} bytes>"
@@ -402,7 +433,9 @@ def _check_header(dataset: Dataset, header: Header, max_pixels: int) -> None:
         if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
             raise DicomError("pixels are floating point numbers; a radiograph has integers")
         kind = uid.UID(str(dataset.get("SOPClassUID", ""))).name or "unknown kind"
-        raise DicomError(f"no Pixel Data (it is of {kind}); {_AGAIN}")
+        raise DicomError(
+            f"no Pixel Data (it is of {kind}); leave it out, or, if an image, {_AGAIN}"
+        )
     if not dataset["PixelData"].value:
         raise DicomError(f"cut: 0 bytes of pixels; {_AGAIN}")
     if not isinstance(header.get("PhotometricInterpretation"), str):
@@ -486,12 +519,18 @@ def _pixel_bytes(dataset: Dataset, header: Header, syntax: uid.UID) -> tuple[byt
 
 def _decoder(syntax: uid.UID) -> Decoder:
     try:
-        return get_decoder(syntax)
+        decoder = get_decoder(syntax)
     except NotImplementedError:
         raise DicomError(
             f"transfer syntax {syntax.name} holds no still picture that can be decoded; "
             "convert it, e.g. with gdcmconv --raw"
         ) from None
+    if not decoder.is_available:
+        raise DicomError(
+            f"no decoder for {syntax.name} is installed; "
+            "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
+        )
+    return decoder
 
 
 def _run(
@@ -505,6 +544,11 @@ def _run(
     options |= {"number_of_frames": 1, "pixel_keyword": "PixelData", "pixel_vr": vr}
     try:
         values, properties = decoder.as_array(data, **options)
+    except RuntimeError as error:
+        raise DicomError(
+            f"no decoder at hand can read the pixel data ({_short(error)}); {_AGAIN}, or install "
+            "another decoder, e.g. python-gdcm"
+        ) from error
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # pylibjpeg-rle's, no subclass of Exception
             raise
@@ -764,7 +808,7 @@ def _is_padding(grid: np.ndarray, header: Header) -> np.ndarray:
 
 
 def _spacing(header: Header) -> tuple[tuple[float, float] | None, float]:
-    """Height and width of a pixel in mm, row spacing first (PS3.3 10.7.1.3), and their ratio."""
+    """Height and width of a stored pixel in mm (PS3.3 10.7.1.3: row spacing first), their ratio."""
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio"):
         numbers = _numbers(header, keyword)
         if len(numbers) == 2 and np.isfinite(numbers).all() and min(numbers) > 0:

@@ -47,17 +47,19 @@ def sensitivity_at(
         (F,) float64 in [0, 1], or (B, F). NaN where no weighted image has a truth box.
 
     Raises:
-        ValueError: the weights are not (B, N), or are negative.
+        ValueError: the weights are not (B, N), or are negative; the scores do not descend, or a
+            hit is neither 0 nor 1.
     """
+    score, hit = _checked(matches)
     n = len(matches.truths)
     weights = np.ones((1, n)) if image_weights is None else np.asarray(image_weights, dtype=float)
     if weights.ndim != 2 or weights.shape[1] != n or (weights < 0).any():
         raise ValueError(f"expected counts of shape (B, {n}), none negative, got {weights.shape}")
     truths = weights @ matches.truths.sum(axis=1)  # (B,)
     each = weights[:, matches.image]  # (B, M)
-    ends = _ends_of_equal_scores(matches.score)
-    found = np.cumsum(each * matches.hit, axis=1)[:, ends]
-    wrong = np.cumsum(each * ~matches.hit, axis=1)[:, ends]
+    ends = _ends_of_equal_scores(score)
+    found = np.cumsum(each * hit, axis=1)[:, ends]
+    wrong = np.cumsum(each * ~hit, axis=1)[:, ends]
     allowed = np.maximum(weights.sum(axis=1), 1)[:, None] * np.asarray(false_positives)  # (B, F)
     values = np.zeros((len(weights), len(false_positives)))
     for b, limits in enumerate(allowed):
@@ -84,15 +86,28 @@ def froc_curve(matches: Matched) -> tuple[np.ndarray, np.ndarray]:
         Two (S,) arrays, ascending, that start at 0 and 0.
 
     Raises:
-        ValueError: no image has a truth box.
+        ValueError: no image has a truth box; the scores do not descend, or a hit is neither 0 nor
+            1.
     """
+    score, hit = _checked(matches)
     truths = matches.truths.sum()
     if not truths:
         raise ValueError("no image has a truth box, so there is no sensitivity")
-    ends = _ends_of_equal_scores(matches.score)
-    wrong = np.cumsum(~matches.hit)[ends] / len(matches.truths)
-    found = np.cumsum(matches.hit)[ends] / truths
+    ends = _ends_of_equal_scores(score)
+    wrong = np.cumsum(~hit)[ends] / len(matches.truths)
+    found = np.cumsum(hit)[ends] / truths
     return np.append(0.0, wrong), np.append(0.0, found)
+
+
+def _checked(matches: Matched) -> tuple[np.ndarray, np.ndarray]:
+    """(M,) scores that descend, and (M,) bool hits."""
+    score, hit = np.asarray(matches.score), np.asarray(matches.hit)
+    odd = hit[~np.isin(hit, (0, 1))]
+    if len(odd):
+        raise ValueError(f"hit {odd[0]} is neither 0 nor 1; give each detection True or False")
+    if not (score[1:] <= score[:-1]).all():
+        raise ValueError("scores do not descend; sort image, score and hit by descending score")
+    return score, hit.astype(bool)
 
 
 def _ends_of_equal_scores(score: np.ndarray) -> np.ndarray:

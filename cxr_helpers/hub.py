@@ -55,6 +55,7 @@ class ModelCard:
         image_size: side of the images in pixels.
         mean: of each channel, subtracted from gray in [0, 1].
         std: divided by.
+        tags: by which the hub finds it.
     """
 
     name: str
@@ -94,6 +95,7 @@ With torchvision:
 import torch, torchvision
 from safetensors.torch import load_file
 
+folder = "."  # where model.safetensors lies
 backbone = torchvision.models.$arch()
 backbone.fc = torch.nn.Identity()
 backbone.load_state_dict(load_file(f"{folder}/$weights"))
@@ -104,6 +106,7 @@ With timm, from a folder (a repository on the hub is named `hf-hub:owner/name`):
 ```python
 import timm
 
+folder = "."  # where config.json lies
 backbone = timm.create_model(f"local-dir:{folder}", pretrained=True)
 ```
 
@@ -222,11 +225,14 @@ def model_card(card: ModelCard, *, arch: str) -> str:
     """The model card as Markdown with the hub's header.
 
     Raises:
-        HubError: a part of the card is empty.
+        HubError: a part of the card is empty, or a text stands where a list of texts belongs.
     """
     parts = ("name", "summary", "data", "settings", "metrics", "measured_on", "limits", "license")
     if empty := [name for name in parts if not getattr(card, name)]:
         raise HubError(f"the model card lacks {', '.join(empty)}; a reader needs each of them")
+    for name in ("limits", "tags"):
+        if isinstance(text := getattr(card, name), str):
+            raise HubError(f"{name} of the model card is one text, not a list: give [{text!r}]")
     return TEXT.substitute(
         license=card.license,
         tags="\n".join(f"- {tag}" for tag in card.tags),

@@ -138,23 +138,30 @@ def label_matrix(entries: pd.DataFrame, labels: Sequence[str] = LABELS) -> pd.Da
         labels: the columns wanted, of LABELS and 'No Finding'.
 
     Returns:
-        uint8 (N, len(labels)) of 0 and 1, indexed by `image_id`, in the order of `entries`.
+        A data frame (N, len(labels)) of uint8 0 and 1, indexed by `image_id`, in the order of
+        `entries`; its `.to_numpy()` is the array of labels that a classifier takes.
 
     Raises:
-        ValueError: a label is not one of the data set's.
+        ValueError: a label, or a finding of the table, is not one of the data set's.
 
     Example:
         >>> entries = pd.DataFrame({'image_id': ['a.png'], 'findings': ['Mass|Nodule']})
         >>> label_matrix(entries, ['Edema', 'Mass']).loc['a.png'].tolist()
         [0, 1]
     """
+    known = {*LABELS, NO_FINDING}
     for label in labels:
-        if label not in LABELS and label != NO_FINDING:
+        if label not in known:
             raise ValueError(f"{label!r} is no NIH label{_suggest(label, _FINDINGS)}")
     column = {label: k for k, label in enumerate(labels)}
     matrix = np.zeros((len(entries), len(labels)), dtype=np.uint8)
     for row, findings in enumerate(entries["findings"]):
-        for finding in findings.split("|"):
+        for finding in str(findings).split("|"):
+            if finding not in known:
+                raise ValueError(
+                    f"image {entries['image_id'].iloc[row]!r}: {finding!r} is no NIH finding"
+                    f"{_suggest(finding, _FINDINGS)}"
+                )
             k = column.get(finding)
             if k is not None:
                 matrix[row, k] = 1

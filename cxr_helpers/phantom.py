@@ -118,8 +118,11 @@ _GLYPHS = {
 class Patient:
     """Anatomy that persists across a patient's images; lengths in cm.
 
-    `outline` is (2, 32): for the right and the left lung the numbers of the shape model, in cm.
-    `tree` is (points, 5): x, y, radius, length and side of the vessels' pieces.
+    `age` is in years; `depth` is the thickness of the chest from front to back, `fat` that of the
+    fat around it. `outline` is (2, 32): for the right and the left lung the numbers of the shape
+    model, in cm, but for the domes, which are in lung heights. `tree` is (points, 5): x, y, radius,
+    length and side (-1 right lung, 1 left) of the vessels' pieces. `traits` are the other numbers
+    that `draw_patient` draws, by name.
     """
 
     number: int
@@ -137,7 +140,8 @@ class Patient:
 class Lesion:
     """One finding: where it is (`side` -1 right lung, 1 left; `u`, `f`), how large, how dense.
 
-    `severity` runs from 0 (barely visible) to 1 (obvious).
+    `width` and `height` are in cm. `severity` runs from 0 (barely visible) to 1 (obvious). `seed`
+    is that of the finding's own shape.
     """
 
     name: str
@@ -152,7 +156,11 @@ class Lesion:
 
 @dataclass(frozen=True)
 class Acquisition:
-    """How one image is taken: `image_hw` pixels over `field_cm` (height, width), and its traits."""
+    """How one image is taken: `image_hw` pixels over `field_cm` cm, both (height, width).
+
+    `seed` holds the number of the image among its patient's. `traits` are the other numbers that
+    `draw_acquisition` draws, by name.
+    """
 
     site: str
     view: str
@@ -164,7 +172,11 @@ class Acquisition:
 
 @dataclass(frozen=True)
 class Box:
-    """The box of a drawn finding; `contrast` is its mean change of attenuation inside."""
+    """The box of a drawn finding: `xyxy` is x_min, y_min, x_max, y_max in pixels.
+
+    `contrast` is the mean change that the finding makes where it exceeds 0.3 of its peak, in cm of
+    soft tissue; these pixels do not fill the box, and some may lie outside it.
+    """
 
     name: str
     xyxy: tuple[float, float, float, float]

@@ -75,13 +75,14 @@ def auroc(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
     Args:
         labels: (N, K) of 0 and 1.
-        scores: (N, K); a column with NaN was not trained.
+        scores: (N, K); a column of NaN was not trained.
 
     Returns:
         (K,) in [0, 1]; NaN where a class has only positives, only negatives or no scores.
 
     Raises:
-        ProbeError: the shapes differ.
+        ProbeError: the shapes differ, a label is not 0 or 1, or only some scores of a class are
+            finite.
 
     >>> auroc(np.array([[0], [0], [1]]), np.array([[0.1], [0.9], [0.5]])).tolist()
     [0.5]
@@ -94,14 +95,15 @@ def average_precision(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
     Args:
         labels: (N, K) of 0 and 1.
-        scores: (N, K); a column with NaN was not trained.
+        scores: (N, K); a column of NaN was not trained.
 
     Returns:
         (K,) in (0, 1]; NaN where a class has only positives, only negatives or no scores. Chance
         is the share of positives, so values of classes of other prevalence do not compare.
 
     Raises:
-        ProbeError: the shapes differ.
+        ProbeError: the shapes differ, a label is not 0 or 1, or only some scores of a class are
+            finite.
 
     >>> average_precision(np.array([[1], [0], [1]]), np.array([[0.9], [0.5], [0.1]])).round(3)
     array([0.833])
@@ -114,14 +116,15 @@ def weighted_auroc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) 
 
     Args:
         labels: (N, K) of 0 and 1.
-        scores: (N, K); a column with NaN was not trained.
+        scores: (N, K); a column of NaN was not trained.
         weights: (R, N) how often each image counts, for instance in R bootstrap resamples.
 
     Returns:
         (R, K); NaN where a class has only positives, only negatives or no scores.
 
     Raises:
-        ProbeError: the shapes differ.
+        ProbeError: the shapes differ, a label is not 0 or 1, or only some scores of a class are
+            finite.
     """
     return _weighted(labels, scores, weights, _auroc_of_counts)
 
@@ -142,9 +145,17 @@ def _weighted(labels, scores, weights, metric) -> np.ndarray:
         raise ProbeError(
             f"labels {labels.shape}, scores {scores.shape} and weights {weights.shape} do not fit"
         )
+    _check_labels(labels)
+    trained = ~np.isnan(scores).all(axis=0)
+    bad = np.flatnonzero(~np.isfinite(scores[:, trained]).all(axis=1))
+    if len(bad):
+        raise ProbeError(
+            f"some scores of {len(bad)} images are not finite, in rows {bad[:5].tolist()}; leave "
+            "these images out, or give NaN to the whole column of a class that was not trained"
+        )
     result = np.full((len(weights), labels.shape[1]), np.nan)
     step = max(1, BLOCK // max(1, len(labels)))
-    for k in np.flatnonzero(np.isfinite(scores).all(axis=0)):
+    for k in np.flatnonzero(trained):
         order = np.argsort(scores[:, k], kind="stable")
         ascending = scores[order, k]
         starts = np.flatnonzero(np.r_[True, ascending[1:] > ascending[:-1]][: len(order)])
@@ -199,11 +210,11 @@ def macro_auroc(labels: np.ndarray, scores: np.ndarray, names: Sequence[str]) ->
 
     Args:
         labels: (N, K) of 0 and 1.
-        scores: (N, K); NaN columns were not trained.
+        scores: (N, K); a column of NaN was not trained.
         names: K class names.
 
     Raises:
-        ProbeError: the shapes differ, or no class can be scored.
+        ProbeError: as `auroc`, or no class can be scored.
     """
     return _macro(labels, scores, names, auroc(labels, scores))
 
@@ -216,7 +227,7 @@ def macro_average_precision(
 
 
 def _macro(labels, scores, names, per_class) -> MacroScore:
-    scored = np.isfinite(per_class)
+    labels, scored = np.asarray(labels), np.isfinite(per_class)
     left_out = {
         names[k]: one_sided(labels[:, k], "scored") or "it has no scores: its probe was not trained"
         for k in np.flatnonzero(~scored)
@@ -251,6 +262,9 @@ def knn_scores(
 ) -> np.ndarray:
     """Share of each label among the nearest training images by cosine similarity.
 
+    The mean training image is subtracted from all features first, so that directions differ; other
+    libraries leave it in and may find other neighbors.
+
     Args:
         train_features: (N, D).
         train_labels: (N, K) of 0 and 1.
@@ -258,17 +272,21 @@ def knn_scores(
         neighbors: how many training images vote; at most N are used.
 
     Returns:
-        (M, K) in [0, 1], votes weighted by similarity.
+        (M, K) in [0, 1], each vote weighted by exp(similarity / 0.1).
 
     Raises:
-        ProbeError: features that are not finite, or of another width.
+        ProbeError: features that are not finite, or of another width; or labels that do not fit
+            them or are not 0 or 1.
+
+    Source: Wu et al. 2018, 'Unsupervised feature learning via non-parametric instance
+    discrimination', section 3.4, for the form of the weights; it does not center.
     """
     check_features(train_features, train_labels)
     check_features(features, width=train_features.shape[1])
     search = NearestNeighbors(n_neighbors=min(neighbors, len(train_features)), metric="cosine")
     center = train_features.mean(axis=0)
     distance, index = search.fit(train_features - center).kneighbors(features - center)
-    weight = np.exp((1 - distance) / 0.1)  # (M, neighbors), temperature of Wu et al. 2018
+    weight = np.exp((1 - distance) / 0.1)  # (M, neighbors)
     weight /= weight.sum(axis=1, keepdims=True)
     return np.einsum("mn,mnk->mk", weight, np.asarray(train_labels, dtype=float)[index])
 
@@ -285,19 +303,24 @@ def fit_probe(
     """Multi-label logistic regression; the regularization is chosen on validation images.
 
     Args:
-        train_features: (N, D).
-        train_labels: (N, K) of 0 and 1.
+        train_features: (N, D) float32 or float64.
+        train_labels: (N, K) of 0 and 1, an array or a data frame.
         val_features: (V, D), of other patients.
-        val_labels: (V, K).
+        val_labels: (V, K) of 0 and 1.
         strengths: scikit-learn's C, from strong to weak regularization; one for all classes, the
             one with the best mean AUROC on validation, the strongest of equals. With a single
             one, nothing is chosen.
         names: K class names, for the messages.
 
+    Returns:
+        The probe of the chosen strength; classes with one kind of label only are not trained.
+
     Raises:
-        ProbeError: features that are not finite or do not fit the labels; no class with both a
-            positive and a negative in training; or none of these with both in validation.
+        ProbeError: features that are not finite or do not fit the labels; labels other than 0 and
+            1; no class with both a positive and a negative in training; or none of these with both
+            in validation.
     """
+    train_labels, val_labels = np.asarray(train_labels), np.asarray(val_labels)
     check_features(train_features, train_labels)
     check_features(val_features, val_labels, width=train_features.shape[1])
     if names is None:
@@ -459,8 +482,15 @@ def check_features(
         raise ProbeError(
             f"labels {labels.shape} do not fit features {features.shape}; give one row an image"
         )
-    if not np.isin(labels, (0, 1)).all():
-        raise ProbeError("labels must be 0 or 1; leave out images of which a label is not known")
+    _check_labels(np.asarray(labels))
+
+
+def _check_labels(labels: np.ndarray) -> None:
+    wrong = labels[~np.isin(labels, (0, 1))]
+    if wrong.size:
+        raise ProbeError(
+            f"labels must be 0 or 1, not {wrong[0]}; leave out images of which a label is not known"
+        )
 
 
 @dataclass(frozen=True)
@@ -527,8 +557,8 @@ def resampled_scores(
         (draws, 1 + R, K), the images as they are first.
 
     Raises:
-        ProbeError: the shapes differ, the second arm has another number of draws, or there are
-            fewer than two patients.
+        ProbeError: as the metric, the second arm has another number of draws, or there are fewer
+            than two patients.
     """
     if minus is not None and len(minus) != len(scores):
         raise ProbeError(f"{len(scores)} draws cannot be paired with {len(minus)}; score both arms")

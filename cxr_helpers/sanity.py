@@ -33,6 +33,8 @@ DETECTOR_PARTS = {
     "layer1": ("backbone.body.layer1",),
     "stem": ("backbone.body.conv1", "backbone.body.bn1"),
 }
+# A frozen batch norm that passes its input on.
+FROZEN_START = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
 
 
 class SanityError(ValueError):
@@ -42,35 +44,56 @@ class SanityError(ValueError):
 def randomized_copy(model: nn.Module, names: Sequence[str], *, seed: int) -> nn.Module:
     """A copy with the weights of some submodules drawn anew.
 
-    Convolutions get torchvision's start of a ResNet; every other layer what its own
-    `reset_parameters` gives it, which sets batch norm's running statistics back too.
+    Nothing below the names keeps what was learned: convolutions get torchvision's start of a
+    ResNet and a bias of 0; frozen batch norm (`FrozenBatchNorm2d`) passes its input on; every
+    other layer gets what its own `reset_parameters` gives it, which sets batch norm's running
+    statistics back too. The weights are drawn on the CPU, the same for every device, and the
+    global random state is left as it was.
 
     Args:
-        model: left as it is.
+        model: on one device; left as it is.
         names: of submodules, such as `backbone.body.layer4`; all below them is randomized.
         seed: of the new weights.
 
     Raises:
-        SanityError: no such submodule.
+        SanityError: no such submodule; or one holds weights or statistics that nothing above sets
+            anew.
 
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     >>> changed = randomized_copy(model, ["1"], seed=0)
     >>> [torch.equal(a, b) for a, b in zip(model.parameters(), changed.parameters())]
     [True, True, False, False]
     """
-    changed = copy.deepcopy(model)
+    device = next(model.parameters(), torch.empty(0)).device
+    changed = copy.deepcopy(model).cpu()
     known = dict(changed.named_modules())
     unknown = [name for name in names if name not in known]
     if unknown:
         raise SanityError(f"the network has no part {unknown[0]!r}")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for module in (m for name in names for m in known[name].modules()):
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif hasattr(module, "reset_parameters"):
-                module.reset_parameters()
-    return changed
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs too
+        for name in names:
+            for below, module in known[name].named_modules(prefix=name):
+                _draw_anew(below, module)
+    return changed.to(device)
+
+
+def _draw_anew(name: str, module: nn.Module) -> None:
+    """Set what the module itself holds; its children are left to their own turn."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif type(module).__name__ == "FrozenBatchNorm2d":  # torchvision's, all buffers
+        for key, value in FROZEN_START.items():
+            getattr(module, key).fill_(value)
+    elif hasattr(module, "reset_parameters"):
+        module.reset_parameters()
+    elif [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
+        raise SanityError(
+            f"{name!r}, a {type(module).__name__}, has no reset_parameters to draw its weights "
+            "anew; give it one, or name parts without it"
+        )
 
 
 def cascade(
@@ -111,6 +134,9 @@ def shuffle_labels(labels: np.ndarray, *, seed: int) -> np.ndarray:
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
     """Spearman's correlation of two maps or two lists of weights; 0 where one is constant.
+
+    So an empty map looks as if it had nothing of the other: count empty maps before a low
+    correlation is taken for a passed check.
 
     Args:
         first: finite, any shape.
@@ -176,7 +202,7 @@ def deletion_curve(
 
     Raises:
         SanityError: image and map are not of one shape (H, W), a value is not finite, there are
-            no steps or no blur, or `score` gives another number of values.
+            no steps or no blur, or `score` gives another number of values or one not finite.
     """
     image = _check_pair(image, heatmap, steps, blur)
     empty = ndimage.gaussian_filter(image, blur)
@@ -213,6 +239,8 @@ def _curve(score, before, after, heatmap: np.ndarray, steps: int, seed: int) -> 
     scores = np.asarray(score(images), dtype=float)
     if scores.shape != share.shape:
         raise SanityError(f"score gave shape {scores.shape} for {len(share)} images")
+    if not np.isfinite(scores).all():
+        raise SanityError(f"score gave {scores.tolist()}; an area needs finite scores")
     return Curve(share, scores)
 
 

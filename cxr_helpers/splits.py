@@ -4,10 +4,14 @@ Several radiographs of one patient look alike. A split by image puts some of the
 others in the test set, and the score then measures memory of the patient as well. Everything here
 moves whole patients; what would not raises, unless `leak=True` asks for it by name.
 
+Patient ids are all text or all numbers, and none is missing: the number 1 and the text "1" or
+"001" would count as different patients.
+
 Needs: numpy.
 """
 
 from collections.abc import Mapping, Sequence
+from numbers import Number
 
 import numpy as np
 
@@ -23,24 +27,27 @@ def split_by_patient(
 ) -> np.ndarray:
     """Assign every image to a part so that no patient is in two parts.
 
+    Of few patients a part can stay empty: 10 % of 4 patients are none.
+
     Args:
         patient_ids: (N,) the patient of each image.
-        parts: share of the patients in each part, in order; they sum to 1.
+        parts: share of the patients in each part, in order; they sum to 1, none is below 0.
         seed: of the permutation of patients.
 
     Returns:
         (N,) array of part names.
 
     Raises:
-        SplitError: the shares do not sum to 1, or there are fewer patients than parts.
+        SplitError: the shares are negative or do not sum to 1, there are fewer patients than parts,
+            or the ids are not as the module says.
 
     >>> split_by_patient([7, 7, 8, 9], parts={"train": 0.5, "test": 0.5}, seed=0).tolist()
     ['train', 'train', 'test', 'train']
     """
     shares = np.array(list(parts.values()), dtype=float)
     if not len(parts) or (shares < 0).any() or not np.isclose(shares.sum(), 1):
-        raise SplitError(f"the shares {dict(parts)} must be positive and sum to 1")
-    patients, inverse = np.unique(np.asarray(patient_ids), return_inverse=True)
+        raise SplitError(f"the shares {dict(parts)} must sum to 1, none below 0")
+    patients, inverse = np.unique(*_comparable(patient_ids), return_inverse=True)
     if len(patients) < len(parts):
         raise SplitError(
             f"{len(patients)} patients cannot fill {len(parts)} parts; give more patients or "
@@ -137,23 +144,24 @@ def patient_overlap(train_patients: Sequence, eval_patients: Sequence) -> float:
         A share in [0, 1]; 0 means that no patient is on both sides.
 
     Raises:
-        SplitError: there is no evaluation image.
+        SplitError: there is no evaluation image, or the ids are not as the module says.
 
     >>> patient_overlap([1, 1, 2], [2, 2, 3, 4])
     0.5
     """
     if len(eval_patients) == 0:
         raise SplitError("there is no evaluation image; the overlap is not defined")
-    return float(np.isin(np.asarray(eval_patients), np.asarray(train_patients)).mean())
+    return float(np.isin(*_comparable(eval_patients, train_patients)).mean())
 
 
 def check_no_overlap(train_patients: Sequence, eval_patients: Sequence) -> None:
     """Raise if a patient has images on both sides.
 
     Raises:
-        SplitError: names how many patients are on both sides, and some of them.
+        SplitError: names how many patients are on both sides, and some of them; or the ids are not
+            as the module says.
     """
-    both = np.intersect1d(np.asarray(train_patients), np.asarray(eval_patients))
+    both = np.intersect1d(*_comparable(train_patients, eval_patients))
     if len(both):
         raise SplitError(
             f"{len(both)} patients are on both sides, for example {both[:3].tolist()}; split by "
@@ -170,9 +178,9 @@ def check_split(split: Sequence[str], patient_ids: Sequence) -> None:
 
     Raises:
         SplitError: names how many patients are in several parts, and some of them; or the lengths
-            differ.
+            differ, or the ids are not as the module says.
     """
-    split, patient_ids = np.asarray(split), np.asarray(patient_ids)
+    split, (patient_ids,) = np.asarray(split), _comparable(patient_ids)
     if len(split) != len(patient_ids):
         raise SplitError(f"{len(split)} parts but {len(patient_ids)} patient ids; give one each")
     patients, inverse = np.unique(patient_ids, return_inverse=True)
@@ -207,7 +215,8 @@ def nested_fractions(
         smallest share would need is over-represented there.
 
     Raises:
-        SplitError: a fraction outside (0, 1], or labels and patients of different length.
+        SplitError: a fraction outside (0, 1], labels other than 0 and 1, labels and patients of
+            different length, no image, or ids that are not as the module says.
 
     Source: Sechidis, Tsoumakas and Vlahavas, On the stratification of multi-label data, ECML PKDD
     2011, https://doi.org/10.1007/978-3-642-23808-6_10.
@@ -217,7 +226,7 @@ def nested_fractions(
     >>> len(draw[0.5]), 2 in draw[0.5], len(draw[1.0])
     (2, True, 4)
     """
-    labels, patient_ids = np.asarray(labels), np.asarray(patient_ids)
+    labels, (patient_ids,) = np.asarray(labels), _comparable(patient_ids)
     wrong = [f for f in fractions if not 0 < f <= 1]
     if wrong or not len(fractions):
         raise SplitError(f"label fractions {list(fractions)} must lie in (0, 1]")
@@ -225,6 +234,13 @@ def nested_fractions(
         raise SplitError(
             f"labels of shape {labels.shape} do not fit {len(patient_ids)} patient ids; give "
             "one row of labels an image"
+        )
+    if not len(labels):
+        raise SplitError("there is no image to draw from")
+    odd = labels[~np.isin(labels, (0, 1))]
+    if len(odd):
+        raise SplitError(
+            f"labels must be 0 or 1, not {odd[0]}; decide what uncertain or missing ones count as"
         )
     _, inverse, sizes = np.unique(patient_ids, return_inverse=True, return_counts=True)
     carried = np.zeros((len(sizes), labels.shape[1]), dtype=np.int64)  # images with each label
@@ -234,6 +250,28 @@ def nested_fractions(
     ends = np.array([round(fraction * len(labels)) for fraction in (*steps, *rest)])
     step_of = _stratify(carried, sizes, ends, np.random.default_rng(seed))[inverse]
     return {f: np.flatnonzero(step_of <= steps.index(f)) for f in fractions}
+
+
+def _comparable(*sides: Sequence) -> list[np.ndarray]:
+    """Patient ids as (N,) arrays that compare with each other, or SplitError."""
+    columns = [np.asarray(side, dtype=object) for side in sides]
+    for column in columns:
+        if column.ndim != 1:
+            raise SplitError(f"patient ids of shape {column.shape}; give (N,), one for each image")
+    ids = [one for column in columns for one in column]
+    odd = [one for one in ids if not isinstance(one, str | Number) or one != one]
+    if odd:
+        raise SplitError(
+            f"{len(odd)} patient ids are neither text nor a number, such as {odd[0]!r}; give every "
+            "image an id"
+        )
+    text = [one for one in ids if isinstance(one, str)]
+    if 0 < len(text) < len(ids):
+        raise SplitError(
+            f"some patient ids are numbers, others text such as {text[0]!r}; make all text, with "
+            "the same leading zeros"
+        )
+    return [np.array(column.tolist(), dtype=str if text else None) for column in columns]
 
 
 def _stratify(carried, sizes, ends, rng) -> np.ndarray:

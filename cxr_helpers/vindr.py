@@ -98,8 +98,9 @@ def read_readings(
         image_labels: PhysioNet's image_labels_*.csv, for the readings that drew no box.
         rare: 'fold' calls PhysioNet's eight rarer local labels 'Other lesion', so that both
             distributions have the same 14 classes; 'keep' keeps their names.
-        image_hw: height and width of the stored images where known. Boxes are then clipped to
-            the image, and boxes wholly outside are dropped.
+        image_hw: height and width of the stored images where known. Boxes are then clipped at
+            the image's right and lower border, and boxes wholly beyond them are dropped. A box
+            with a corner below zero, of which Kaggle's table has none, is dropped in any case.
 
     Returns:
         Boxes, readings and the rows left out.
@@ -188,17 +189,27 @@ def find_images(
 ) -> dict[str, Path]:
     """Find the DICOM files of a download: `train/*.dicom` (or .dcm), or files in `root` itself.
 
+    Args:
+        root: the folder above `train/` and `test/`, or one that holds the files of the part.
+        part: which files.
+
     Returns:
         `image_id` (the file's name without suffix) to path, sorted by name.
 
     Raises:
         FileNotFoundError: no such folder, or no DICOM file in it.
-        ValueError: one image has two files.
+        ValueError: one image has two files, or `root` is the other part's folder.
     """
     root = Path(root)
     if not _is_folder(root):
         raise FileNotFoundError(f"{root}: no such folder; give the root of the VinDr-CXR download")
     folder = root / part if _is_folder(root / part) else root
+    here = folder.absolute().name
+    if here in ("train", "test") and here != part:
+        raise ValueError(
+            f"{folder}: the files of part {here!r}, not {part!r}; give the root above, or pass "
+            f"part={here!r}"
+        )
     try:
         with os.scandir(folder) as entries:
             paths = [Path(entry.path) for entry in entries if not entry.name.startswith(".")]

@@ -7,6 +7,8 @@ import pytest
 import torch
 from tiny_detector import gray_image, tiny_detector
 from torch import nn
+from torchvision.models import resnet18
+from torchvision.models.detection import retinanet_resnet50_fpn
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
 
 from cxr_helpers import ablation_fast as fast
@@ -45,6 +47,11 @@ def image():
         ({"image": torch.rand(64, 64)}, "shape"),
         ({"image": torch.rand(1, 64, 64)}, "shape"),
         ({"image": torch.rand(3, 64, 64, device="meta")}, "meta"),
+        ({"image": np.zeros((3, 64, 64), np.float32)}, "ndarray; make it a float32"),
+        ({"image": torch.zeros(3, 64, 64, dtype=torch.uint8)}, "uint8; make it a float32"),
+        ({"image": torch.zeros(3, 64, 64).double()}, "float64; make it a float32"),
+        ({"image": torch.full((3, 64, 64), 255.0)}, "from 255 to 255; expected .0, 1"),
+        ({"image": torch.full((3, 64, 64), torch.nan)}, "from nan to nan"),
     ],
 )
 def test_bad_input_is_refused(detector, image, ask, change, words):
@@ -61,6 +68,15 @@ def test_a_detector_on_another_device_is_refused(detector, image):
 def test_a_detector_that_trains_is_refused(detector, image):
     with pytest.raises(fast.AblationError, match="eval"):
         fast.ablate_box(copy.deepcopy(detector).train(), image, SMALL, 1)
+
+
+def test_another_network_is_refused(image):
+    for other in (
+        resnet18(weights=None),
+        retinanet_resnet50_fpn(weights=None, weights_backbone=None),
+    ):
+        with pytest.raises(fast.AblationError, match=f"the network is a {type(other).__name__}"):
+            fast.ablate_box(other.eval(), image, SMALL, 1)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +182,8 @@ def test_an_image_of_another_size_is_scaled_and_padded_as_the_detector_does(dete
     quick = fast.ablate_box(detector, large, [6, 20, 60, 100], 1)
     slow = fast.brute_force_ablation(detector, large, [6, 20, 60, 100], 1)
     np.testing.assert_allclose(quick.ablated, slow.ablated, atol=1e-6)
-    assert quick.covered == slow.covered == (1.0, 0.75)  # 64 x 48 in 64 x 64
+    slope = fast.box_gradient(detector, large, [6, 20, 60, 100], 1)
+    assert quick.covered == slow.covered == slope.covered == (1.0, 0.75)  # 64 x 48 in 64 x 64
 
 
 def test_a_stage_below_the_pooled_level_does_not_reach_the_box(detector, image):
@@ -196,6 +213,9 @@ def test_the_score_is_the_detectors_own(detector, image):
 def test_images_to_score_must_be_a_batch(detector, image):
     with pytest.raises(fast.AblationError, match=r"\(B, 3, H, W\)"):
         fast.score_box(detector, image, SMALL, 1)
+    for other in (image.double(), image * 255, image * torch.nan):
+        with pytest.raises(fast.AblationError, match=r"\[0, 1\]"):
+            fast.score_box(detector, torch.stack([image.to(other.dtype), other]), SMALL, 1)
 
 
 def test_a_score_of_zero_has_no_weights():

@@ -72,6 +72,13 @@ def test_the_seed_fixes_the_weights_and_leaves_the_global_state():
         barlow.build_backbone("vgg", seed=0)
 
 
+def test_the_seed_of_the_weights_does_not_reach_a_gpu(monkeypatch):
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    barlow.build_backbone("resnet18", seed=7)
+    assert seeded == []
+
+
 def test_one_channel_gives_the_features_of_three(tmp_path):
     one = barlow.build_backbone("resnet18", seed=0, channels=1).eval()
     three = barlow.build_backbone("resnet18", seed=0).eval()
@@ -120,6 +127,13 @@ def test_saving_and_reading_back_is_exact(tmp_path):
     assert settings == {"epochs": 3}
     assert all(torch.equal(v, state[k]) for k, v in backbone.state_dict().items())
     assert os.listdir(path.parent) == ["backbone.safetensors"]
+
+
+def test_weights_are_not_saved_under_another_suffix(tmp_path):
+    backbone = barlow.build_backbone("resnet18", seed=0)
+    with pytest.raises(ValueError, match=r"c\.pth must end in \.safetensors"):
+        barlow.save_backbone(backbone, tmp_path / "c.pth", settings={})
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "backbone.", "module.backbone."])
@@ -182,6 +196,32 @@ def test_weights_that_do_not_fit_are_named():
         barlow.load_weights(backbone, state)
     with pytest.raises(barlow.WeightsError, match="1 not known here: head"):
         barlow.load_weights(backbone, {**backbone.state_dict(), "head": torch.zeros(1)})
+
+
+def test_a_prefix_that_all_names_share_is_named_in_one_line():
+    backbone = barlow.build_backbone("resnet18", seed=0)
+    other = {f"encoder.{key}": value for key, value in backbone.state_dict().items()}
+    with pytest.raises(barlow.WeightsError, match="all 120 names begin with `encoder.`") as caught:
+        barlow.load_weights(backbone, other)
+    assert len(str(caught.value)) < 200
+    with pytest.raises(barlow.WeightsError, match="1 not known here: bn9"):
+        barlow.load_weights(backbone, {"bn9": torch.zeros(1), **backbone.state_dict()})
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            {"model_state_dict": {"conv1.weight": torch.zeros(1)}, "epoch": 3},
+            "'model_state_dict', ",
+        ),
+        ([torch.zeros(1)], "but list"),
+    ],
+)
+def test_a_file_without_a_state_dict_says_what_it_holds(tmp_path, content, words):
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(barlow.WeightsError, match=f"w.pth holds no state dict.*{words}"):
+        barlow.read_weights(tmp_path / "w.pth")
 
 
 class Malicious:

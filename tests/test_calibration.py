@@ -47,7 +47,10 @@ def test_platt_finds_slope_and_offset_and_keeps_the_order():
         ([], [], "N > 0"),
         ([1, 0], [0.5], "must be"),
         ([1, 0], [0.5, 1.5], r"in \[0, 1\]"),
-        ([1, 0], [0.5, np.nan], r"in \[0, 1\]"),
+        ([1, 0], [0.5, np.nan], "1 of 2 probabilities are NaN; leave out"),
+        ([1, np.nan], [0.5, 0.1], "0 or 1, not nan"),
+        ([1, -1], [0.5, 0.1], "0 or 1, not -1"),
+        ([0.5, 0.1], [1, 0], "0 or 1, not 0.5; give labels first and probabilities second"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(labels, probabilities, message):
@@ -55,6 +58,15 @@ def test_what_cannot_be_measured_is_refused(labels, probabilities, message):
         calibration.reliability(np.array(labels), np.array(probabilities))
 
 
-def test_validation_labels_of_one_kind_cannot_calibrate():
-    with pytest.raises(calibration.CalibrationError, match=r"values \[0\]"):
-        calibration.fit_platt(np.zeros(5, int), np.arange(5.0))
+@pytest.mark.parametrize(
+    ("labels", "scores", "message"),
+    [
+        ([0, 0, 0], [0.1, 0.2, 0.3], r"values \[0\] cannot calibrate; give validation images"),
+        ([0, 1, 0], [0.1, 0.2], r"labels \(3,\) and scores \(2,\)"),
+        ([0, 1, 2], [0.1, 0.2, 0.3], "0 or 1, not 2"),
+        ([0, 1, 0], [0.1, np.inf, np.nan], r"2 of 3 scores are not finite, in rows \[1, 2\]"),
+    ],
+)
+def test_what_cannot_calibrate_is_refused(labels, scores, message):
+    with pytest.raises(calibration.CalibrationError, match=message):
+        calibration.fit_platt(np.array(labels), np.array(scores))

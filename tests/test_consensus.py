@@ -90,6 +90,12 @@ def test_unusable_input(boxes, readers, threshold, message):
         weighted_box_fusion(boxes, readers, iou_threshold=threshold)
 
 
+def test_a_bad_box_of_a_table_is_named_with_its_image():
+    table = readings(("a", "R8", "ILD", 0, 0, 9, 9), ("b", "R8", "ILD", 9, 0, 1, 9))
+    with pytest.raises(ValueError, match=r"box 1 \(image 'b'\) is \[9.0, 0.0, 1.0, 9.0\]"):
+        fuse_readings(table)
+
+
 def test_missing_column():
     with pytest.raises(ValueError, match="lacks the columns label"):
         fuse_readings(readings().drop(columns="label"))

@@ -34,6 +34,8 @@ def test_no_images_are_refused():
         ([prediction()], [], "1 predictions for 0 truths"),
         ([truth()], [truth()], "lacks scores"),
         ([prediction([[0, 0, 1, 1]], [1, 2], [0.5])], [truth()], "shapes"),
+        ([prediction([[0, 0, 1, 1]], [1], [[0.5]])], [truth()], r"'scores': \(1, 1\)"),
+        ([prediction([[0, 0, 1, 1]], [[1]], [0.5])], [truth()], r"'labels': \(1, 1\)"),
         ([prediction([[0, 0, 1, 1]], [5], [0.5])], [truth()], "label 5"),
         ([prediction([[0, 0, 1, 1]], [0], [0.5])], [truth()], "label 0"),
         ([prediction([[0, 0, 1, np.nan]], [1], [0.5])], [truth()], "finite"),
@@ -43,6 +45,18 @@ def test_no_images_are_refused():
 def test_what_does_not_fit_is_refused_by_name(predictions, truths, words):
     with pytest.raises(ValueError, match=words):
         matched(predictions, truths)
+
+
+@pytest.mark.parametrize("threshold", [np.nan, -0.1, 50])
+def test_a_threshold_that_is_no_iou_is_refused(threshold):
+    with pytest.raises(ValueError, match="iou_threshold must lie between 0 and 1"):
+        matched([prediction()], [truth()], iou_threshold=threshold)
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 6), (2, 6), (1, 1, 4)])
+def test_boxes_of_another_shape_have_no_iou(shape):
+    with pytest.raises(ValueError, match="expected .n, 4"):
+        dm.box_iou(np.ones(shape), np.zeros((0, 4)))
 
 
 def test_weights_of_another_length_are_refused():
@@ -55,6 +69,9 @@ def test_iou_by_hand_and_without_area():
     assert dm.box_iou([[0, 0, 2, 2]], [[1, 0, 3, 2]])[0, 0] == pytest.approx(1 / 3)
     assert dm.box_iou([[1, 1, 1, 1]], [[1, 1, 1, 1]])[0, 0] == 0
     assert dm.box_iou(np.zeros((0, 4)), [[0, 0, 1, 1]]).shape == (0, 1)
+    assert dm.box_iou([[0, 0, 1, 1]], []).shape == (1, 0)
+    odd = [[0, 0, np.nan, 9], [9, 0, 0, 9], [9, 9, 0, 0]]
+    assert not dm.box_iou(odd, [[0, 0, 9, 9], *odd]).any()
 
 
 def test_average_precision_by_hand():

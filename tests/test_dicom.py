@@ -15,7 +15,13 @@ from encoders import encode as encode_by_tool
 from PIL import Image
 from pydicom import uid
 from pydicom.data import get_testdata_file
-from pydicom.pixels import apply_modality_lut, apply_voi, apply_windowing, pixel_array
+from pydicom.pixels import (
+    apply_modality_lut,
+    apply_voi,
+    apply_windowing,
+    get_decoder,
+    pixel_array,
+)
 
 from cxr_helpers.dicom import (
     DicomError,
@@ -149,6 +155,15 @@ def test_many_windows(index):
     image = read_dicom(dataset, index=index)
     assert image.window == (windows["WindowCenter"][index], windows["WindowWidth"][index])
     assert f"window {index + 1} of 3" in image.steps[-1]
+
+
+@pytest.mark.parametrize("index", [3, -1])
+@pytest.mark.parametrize("windows", [{}, {"WindowCenter": [100, 2000], "WindowWidth": [50, 1000]}])
+def test_an_index_that_there_is_not_is_an_error(windows, index):
+    dataset = make_dataset(gradient(), **windows)
+    with pytest.raises(DicomError, match=f"no table or window of index {index}.*pass index=0"):
+        read_dicom(dataset, index=index)
+    assert read_dicom(dataset, voi="percentiles", index=index).voi == "percentiles"
 
 
 def test_a_table_comes_before_a_window():
@@ -390,6 +405,8 @@ def test_pixels_that_are_not_square(elements, shape, scale):
     assert "times as high as wide" in kept.steps[-1]
     squared = read_dicom(dataset, square_pixels=True)
     assert squared.pixels.shape == shape and squared.scale_xy == scale
+    if squared.spacing_mm:  # that of the squares
+        assert squared.spacing_mm == pytest.approx((min(kept.spacing_mm),) * 2)
     assert squared.pixels.mean() == pytest.approx(kept.pixels.mean(), abs=0.01)
 
 
@@ -440,7 +457,7 @@ def test_floating_point_pixels_are_refused():
 
 
 def test_no_pixel_data_says_what_the_file_is():
-    with pytest.raises(DicomError, match="no Pixel Data .it is of RT Plan Storage"):
+    with pytest.raises(DicomError, match="no Pixel Data .it is of RT Plan Storage.; leave it out"):
         read_dicom(get_testdata_file("rtplan.dcm"))
 
 
@@ -471,6 +488,25 @@ def test_path_bytes_file_and_dataset_give_the_same(tmp_path):
     for image in images[1:]:
         np.testing.assert_array_equal(image.pixels, images[0].pixels)
         assert image.steps == images[0].steps
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no DICOM at all"])
+def test_a_file_that_cannot_be_parsed_is_named_once(tmp_path, content):
+    path = tmp_path / "a.dcm"
+    if content is not None:
+        path.write_bytes(content)
+    for read in (load_dataset, read_dicom):
+        with pytest.raises(DicomError) as caught:
+            read(path)
+        assert str(caught.value).startswith(f"{path}: ") and str(caught.value).count("a.dcm") == 1
+
+
+def test_a_decoder_that_is_not_installed_is_asked_for(monkeypatch):
+    dataset = load_dataset(bundled("JPEG2000.dcm"))
+    monkeypatch.setattr(get_decoder(uid.JPEG2000), "_available", {})
+    for read in (read_dicom, stored_values):
+        with pytest.raises(DicomError, match="no decoder for JPEG 2000.* pip install pylibjpeg"):
+            read(dataset)
 
 
 def test_the_dataset_is_not_changed():
@@ -679,7 +715,7 @@ COLOR = [
     "examples_rgb_color.dcm",
 ]
 REFUSED = {
-    "JPEG-lossy.dcm": "damaged or not understood",
+    "JPEG-lossy.dcm": "no decoder at hand can read .* install another decoder",
     "JPEG2000-embedded-sequence-delimiter.dcm": "the header says 1024 x 256",
     "MR_truncated.dcm": "8130 bytes of pixels, expected 8192",
     "SC_rgb_rle_2frame.dcm": "holds 2 frames",

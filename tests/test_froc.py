@@ -1,5 +1,7 @@
 """FROC: by hand, on resamples, with and without normal images."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from box_cases import matched, prediction, random_case, truth
@@ -38,6 +40,24 @@ def test_equal_scores_are_taken_together():
     predictions = [prediction([[0, 0, 9, 9], [50, 50, 60, 60]], [1, 1], [0.5, 0.5])]
     matches = matched(predictions, [truth([[0, 0, 9, 9]], [1])])
     assert froc.sensitivity_at(matches, [0.5, 1.0]).tolist() == [0, 1]
+
+
+def test_hits_may_be_numbers_but_only_0_and_1():
+    matches = matched(*random_case())
+    as_numbers = replace(matches, hit=matches.hit.astype(int))
+    np.testing.assert_array_equal(froc.sensitivity_at(as_numbers), froc.sensitivity_at(matches))
+    np.testing.assert_array_equal(froc.froc_curve(as_numbers), froc.froc_curve(matches))
+    for ask in (froc.sensitivity_at, froc.froc_curve):
+        with pytest.raises(ValueError, match="neither 0 nor 1"):
+            ask(replace(matches, hit=matches.hit - 1.0))
+
+
+@pytest.mark.parametrize("ask", [froc.sensitivity_at, froc.froc_curve])
+def test_scores_that_do_not_descend_are_refused(ask):
+    matches = matched(*random_case())
+    for score in (matches.score[::-1], np.append(matches.score[:-1], np.nan)):
+        with pytest.raises(ValueError, match="sort image, score and hit"):
+            ask(replace(matches, score=score))
 
 
 def test_a_resample_equals_recomputation_on_it():

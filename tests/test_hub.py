@@ -1,5 +1,6 @@
 """Folders in the hub's format: what timm and torchvision load without this package."""
 
+import contextlib
 import functools
 import http.server
 import json
@@ -50,8 +51,9 @@ def examples(folder):
 
 
 def run(code, folder):
-    names = {"folder": folder}
-    exec(code, names)  # our own text, just written
+    names = {}
+    with contextlib.chdir(folder):
+        exec(code, names)  # our own text, just written
     return names["backbone"].eval()
 
 
@@ -151,6 +153,10 @@ def test_what_must_not_be_shared_is_refused(backbone, tmp_path):
     empty = hub.ModelCard(**{**CARD.__dict__, "limits": [], "license": ""})
     with pytest.raises(hub.HubError, match="lacks limits, license"):
         hub.write_folder(state, tmp_path, empty, arch="resnet18")
+    for name in ("limits", "tags"):
+        text = hub.ModelCard(**{**CARD.__dict__, name: "one dataset"})
+        with pytest.raises(hub.HubError, match=rf"{name} .* give \['one dataset'\]"):
+            hub.write_folder(state, tmp_path, text, arch="resnet18")
     assert not list(tmp_path.iterdir())
 
 

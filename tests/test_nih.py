@@ -89,6 +89,23 @@ def test_label_matrix_by_hand():
     assert nih.label_matrix(entries.iloc[:0]).shape == (0, 14)
 
 
+@pytest.mark.parametrize(
+    ("findings", "message"),
+    [
+        (
+            "Mass|Infiltrate",
+            "image 'b': 'Infiltrate' is no NIH finding; did you mean 'Infiltration'",
+        ),
+        ("Pleural Thickening", "did you mean 'Pleural_Thickening'"),
+        (np.nan, "'nan' is no NIH finding; they are Atelectasis"),
+    ],
+)
+def test_an_unknown_finding_is_no_normal_image(findings, message):
+    entries = pd.DataFrame({"image_id": ["a", "b"], "findings": ["Mass", findings]})
+    with pytest.raises(ValueError, match=message):
+        nih.label_matrix(entries)
+
+
 def test_boxes_scaled_and_renamed(tmp_path):
     path = table(tmp_path, BOX_HEADER, "a.png,Infiltrate,256,512,128,64,,,", "b.png,Mass,0,0,1,1")
     boxes = nih.read_boxes(path, size=512)

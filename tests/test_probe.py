@@ -1,6 +1,7 @@
 """Probes, AUROC and intervals."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -56,7 +57,7 @@ def test_a_monotone_change_of_the_scores_does_not_matter():
 @pytest.mark.parametrize("metric", [probe.auroc, probe.average_precision])
 def test_a_class_of_one_kind_or_without_scores_is_nan_also_in_a_resample(metric):
     labels = np.array([[0, 1, 1], [0, 1, 0]])
-    scores = np.array([[0.1, 0.1, np.nan], [0.2, 0.2, 0.3]])
+    scores = np.array([[0.1, 0.1, np.nan], [0.2, 0.2, np.nan]])
     assert np.isnan(metric(labels, scores)).all()
     weighted = getattr(probe, f"weighted_{metric.__name__}")
     only_first = weighted(np.array([[1], [0]]), np.array([[0.1], [0.2]]), np.array([[2.0, 0.0]]))
@@ -85,6 +86,40 @@ def test_shapes_that_do_not_fit_are_refused(shape):
     for metric in (probe.auroc, probe.average_precision):
         with pytest.raises(probe.ProbeError, match="do not fit"):
             metric(Y, np.zeros(shape))
+
+
+@pytest.mark.parametrize("value", [np.nan, -1, 2])
+def test_labels_that_are_not_0_or_1_are_not_scored(value):
+    labels = Y.astype(float)
+    labels[5, 1] = value
+    for call in (
+        lambda: probe.auroc(labels, X[:, :3]),
+        lambda: probe.macro_average_precision(labels, X[:, :3], ["a", "b", "c"]),
+        lambda: probe.knn_scores(X, labels, X, neighbors=3),
+    ):
+        with pytest.raises(probe.ProbeError, match=rf"must be 0 or 1, not {value}.*leave out"):
+            call()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_class_with_some_scores_is_no_untrained_class(value):
+    scores = X[:, :3].copy()
+    scores[:, 2], scores[[4, 7], 0] = np.nan, value
+    for call in (
+        lambda: probe.auroc(Y, scores),
+        lambda: probe.macro_auroc(Y, scores, ["a", "b", "c"]),
+    ):
+        with pytest.raises(probe.ProbeError, match=r"of 2 images are not finite, in rows \[4, 7\]"):
+            call()
+
+
+def test_a_data_frame_of_labels_is_taken():
+    labels = pd.DataFrame(Y, columns=["a", "b", "c"]).assign(b=0)
+    plain = probe.fit_probe(X, labels.to_numpy(), X, Y, strengths=[0.1])
+    fitted = probe.fit_probe(X, labels, X, pd.DataFrame(Y), strengths=[0.1])
+    assert np.array_equal(fitted.weights, plain.weights, equal_nan=True)
+    macro = probe.macro_auroc(labels, X[:, :3], list(labels))
+    assert macro.left_out == {"b": "no positive among 300 scored images"}
 
 
 def sgd_probe(features, labels, strength):

@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 import torch
+import torchvision
 from tiny_detector import tiny_detector
 from torch import nn
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 from cxr_helpers import sanity
 
@@ -33,13 +36,15 @@ def test_only_the_named_parts_change_and_the_seed_decides():
     assert all(map(torch.equal, changed.state_dict().values(), again.state_dict().values()))
 
 
-def test_the_global_seed_is_left_alone():
+def test_the_global_seed_is_left_alone(monkeypatch):
     model = nn.Sequential(nn.Linear(1, 1))
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
     sanity.randomized_copy(model, ["0"], seed=5)
-    assert torch.equal(torch.rand(1), expected)
+    assert torch.equal(torch.rand(1), expected) and seeded == []
 
 
 def test_running_statistics_are_set_back():
@@ -47,6 +52,43 @@ def test_running_statistics_are_set_back():
     norm(torch.rand(4, 2, 3, 3))
     changed = sanity.randomized_copy(norm, ["0"], seed=0)
     assert changed[0].running_mean.tolist() == [0, 0] != norm[0].running_mean.tolist()
+
+
+@pytest.mark.parametrize("frozen", [True, False], ids=["frozen norms", "batch norm"])
+def test_no_tensor_below_the_names_stays_as_learned(frozen):
+    norm = {} if frozen else {"norm_layer": nn.BatchNorm2d}
+    backbone = resnet_fpn_backbone(backbone_name="resnet18", weights=None, **norm)
+    detector = FasterRCNN(backbone, 3)
+    with torch.no_grad():
+        for tensor in detector.state_dict().values():
+            tensor += 1
+    names = [name for part in sanity.DETECTOR_PARTS.values() for name in part]
+    changed, old = (
+        sanity.randomized_copy(detector, names, seed=0).state_dict(),
+        detector.state_dict(),
+    )
+    same = {key for key in old if torch.equal(changed[key], old[key])}
+    assert same and all(key.startswith("rpn.") for key in same)
+
+
+def test_frozen_norms_pass_their_input_on():
+    norm = nn.Sequential(torchvision.ops.FrozenBatchNorm2d(2, eps=0.0))
+    norm[0].weight += 1
+    changed, x = sanity.randomized_copy(norm, ["0"], seed=0), torch.rand(1, 2, 3, 3)
+    assert torch.equal(changed(x), x) and torch.equal(norm(x), 2 * x)
+
+
+@pytest.mark.parametrize("kind", ["MultiheadAttention", "Holder"])
+def test_weights_that_cannot_be_drawn_anew_are_refused(kind):
+    class Holder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("scale", torch.ones(1))
+
+    part = Holder() if kind == "Holder" else nn.MultiheadAttention(4, 2)
+    model = nn.ModuleDict({"block": nn.Sequential(nn.Linear(4, 4), part)})
+    with pytest.raises(sanity.SanityError, match=f"'block.1', a {kind}, has no reset_parameters"):
+        sanity.randomized_copy(model, ["block"], seed=0)
 
 
 def test_the_cascade_adds_part_after_part_and_covers_the_detector():
@@ -135,6 +177,7 @@ def test_odd_input_is_refused(image, heatmap, more, words):
         sanity.deletion_curve(mean_of_left, image, heatmap, **more)
 
 
-def test_a_score_of_another_shape_is_refused():
-    with pytest.raises(sanity.SanityError, match="score gave"):
-        sanity.insertion_curve(lambda images: images, IMAGE, IMAGE)
+def test_a_score_of_another_shape_or_not_finite_is_refused():
+    for score in (lambda images: images, lambda images: mean_of_left(images) * np.nan):
+        with pytest.raises(sanity.SanityError, match="score gave"):
+            sanity.insertion_curve(score, IMAGE, IMAGE)

@@ -1,6 +1,7 @@
 """Splits by patient, nested fractions and the overlap check."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cxr_helpers import splits
@@ -50,6 +51,42 @@ def test_overlap_counts_images_and_a_leak_is_named():
         splits.check_no_overlap([1, 2], [2, 3])
     with pytest.raises(splits.SplitError, match="no evaluation image"):
         splits.patient_overlap([1], [])
+
+
+ODD_IDS = {
+    "numbers and text": ([1, 2, 3], ["1", "2", "3"], "others text such as '1'.*leading zeros"),
+    "floats and text": ([1.0, 2.0], ["1", "2"], "leading zeros"),
+    "leading zeros": (np.array([1, 2]), np.array(["001", "002"]), "leading zeros"),
+    "tables": (pd.Series([1, 2]), pd.Series(["1", "2"]), "leading zeros"),
+    "not a number": ([1, np.nan], [2, np.nan], "2 patient ids are neither .* such as nan"),
+    "none": (["a", None], ["b"], "such as None"),
+    "missing text": (pd.Series(["a", None]), ["b"], "such as nan"),
+    "a column": (np.ones((2, 1)), [2], r"shape \(2, 1\)"),
+}
+
+
+@pytest.mark.parametrize(("first", "second", "message"), ODD_IDS.values(), ids=ODD_IDS)
+def test_ids_that_cannot_be_compared_are_refused(first, second, message):
+    both = [*first, *second] if np.ndim(first) == 1 else first
+    calls = [
+        lambda: splits.patient_overlap(first, second),
+        lambda: splits.check_no_overlap(second, first),
+        lambda: splits.check_split(["train"] * len(both), both),
+        lambda: splits.split_by_patient(both, parts={"train": 1.0}, seed=0),
+        lambda: splits.nested_fractions(np.ones((len(both), 1)), both, fractions=[1], seed=0),
+    ]
+    for call in calls:
+        with pytest.raises(splits.SplitError, match=message):
+            call()
+
+
+def test_ids_of_any_number_type_compare_and_so_do_those_of_any_text_type():
+    assert splits.patient_overlap([1.0, 2.0], np.array([2, 3], dtype=np.uint8)) == 0.5
+    assert splits.patient_overlap(pd.Series(["a", "b"]), np.array(["b", "ccc"])) == 0.5
+
+
+def test_of_few_patients_a_part_can_stay_empty():
+    assert "val" not in splits.split_by_patient(range(4), seed=0)
 
 
 LEAKS = {
@@ -160,6 +197,15 @@ def test_draws_differ_by_seed_and_repeat_by_seed():
 def test_a_fraction_outside_its_range_is_refused(fraction):
     with pytest.raises(splits.SplitError, match="must lie in"):
         splits.nested_fractions(LABELS, PATIENTS, fractions=[fraction], seed=0)
+
+
+@pytest.mark.parametrize("value", [np.nan, -1, 0.6])
+def test_labels_that_are_not_yes_or_no_are_refused(value):
+    labels = np.array([[0], [1], [value]])
+    with pytest.raises(splits.SplitError, match=f"labels must be 0 or 1, not {value}"):
+        splits.nested_fractions(labels, [1, 2, 3], fractions=[0.5], seed=0)
+    with pytest.raises(splits.SplitError, match="no image"):
+        splits.nested_fractions(labels[:0], [], fractions=[0.5], seed=0)
 
 
 def test_labels_that_do_not_fit_are_refused():

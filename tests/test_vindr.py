@@ -135,6 +135,8 @@ def test_every_dropped_row_is_named(tmp_path):
 def test_boxes_are_clipped_to_the_image(tmp_path):
     found = read(tmp_path, KAGGLE, "a,ILD,5,R9,10,20,300,400", image_hw={"a": (50, 60)})
     assert found.boxes.iloc[0, 3:].tolist() == [10, 20, 60, 50]
+    found = read(tmp_path, KAGGLE, "a,ILD,5,R9,-1,20,30,40", image_hw={"a": (50, 60)})
+    assert found.dropped["reason"].tolist() == ["a corner below zero"]
 
 
 def test_find_images(tmp_path):
@@ -144,6 +146,8 @@ def test_find_images(tmp_path):
     assert list(vindr.find_images(tmp_path)) == ["a", "b", "c"]
     assert list(vindr.find_images(tmp_path, part="test")) == ["d"]
     assert list(vindr.find_images(tmp_path / "train")) == ["a", "b", "c"]
+    with pytest.raises(ValueError, match="the files of part 'train', not 'test'; give the root"):
+        vindr.find_images(tmp_path / "train", part="test")
 
 
 def test_real_table():

@@ -629,6 +629,8 @@ copies = ends["no redundancy term"]["offdiagonal_abs_mean"]
 unsteady = figures["no invariance term"]["heldout_diagonal"]
 claim(copies > 1.5 * healthy["offdiagonal_abs_mean"], "no redundancy term: copies", settings)
 claim(unsteady < healthy["diagonal_mean"] - 0.1, "no invariance term: unsteady", settings)
+
+# %%
 claim(
     logs["no augmentation"]["diagonal_mean"].iloc[0] > 0.99,
     "no augmentation: solved at once",

@@ -365,7 +365,8 @@ plt.show()
 # %%
 slope = ablation_fast.box_gradient(*asked, item.box, item.label, layer=layer)
 library_slope = cam.grad_cam(*asked, [item.box], [item.label], layer=layer)
-gradient_map = heatmaps.resize_map(slope.heatmap, (data.images.size, data.images.size))
+square = (data.images.size, data.images.size)
+gradient_map = heatmaps.resize_map(slope.heatmap, square, covered=slope.covered)
 of_library = heatmaps.normalize_map(library_slope.heatmap[:height, :width])
 
 # %%
