@@ -174,12 +174,12 @@ plt.show()
 # abdomen is so thick that it is brighter than a rib. The patient faces you: **the left of the picture
 # is the patient's right.** So most of the heart lies on the right of the picture.
 #
-# In the demo, the first patient has a white shadow at the outer edge of the right lung (left in the
-# picture, below the middle). The label says 'No Finding' all the same. The program that draws the demo
-# does that on purpose: labels can be wrong, and notebook 01 asks how often. The second picture shows a
-# pacemaker with its lead, the wire to the heart. The dark oval below the heart is gas in the stomach,
-# and normal. White letters and dots are markers beside the patient, and at the sharp black edges the
-# picture ends.
+# In the demo, the first patient has a white shadow at the outer edge of the right lung (left in
+# the picture, below the middle). The label says 'No Finding' all the same. The program that draws
+# the demo does that on purpose: labels can be wrong, and notebook 01 asks how often. The second
+# picture shows a pacemaker with its lead, the wire to the heart. The dark oval below the heart is
+# gas in the stomach, and normal. White letters, and a dot in a corner, are markers beside the
+# patient; faint dots on the chest are electrodes. At the sharp black edges the picture ends.
 #
 # In the demo, the last two are of one patient, though they look different: the first eight digits are
 # the same, and the last three count that patient's images. Remember this. Notebook 03 shows what goes
@@ -188,10 +188,10 @@ plt.show()
 # %% [markdown]
 # ## Where are my results?
 #
-# Each notebook leaves its figures in `runs/<data>/results`, where `<data>` is `demo` or the name of your
-# folder. The next cell shows one or two of each; `low` and `high` are the ends of the
-# [interval](../docs/glossary.md#interval-95). Right after a fresh start it is empty; come back after the
-# other notebooks.
+# Each notebook leaves its figures in `runs/<data>/results`, where `<data>` is `demo` or the name
+# of your folder. The next cell shows one of each; `low` and `high` are the ends of the
+# [interval](../docs/glossary.md#interval-95). Right after a fresh start it is empty; come back
+# after the other notebooks.
 
 # %% tags=["nbval-ignore-output"]
 from cxr_helpers.course.results import results_table

@@ -797,10 +797,9 @@ show(figure) if inverted else None
 
 # %% [markdown]
 # The same file, four pictures. By the range of the bits the picture is the flattest, and its gray
-# depends on how many bits the machine happened to store. The next two look alike here. Now two of the
-# pixels break: one is stuck
-# at 0, the other at the largest number that the bits allow. The contrast (the standard deviation of
-# the gray values) before and after:
+# depends on how many bits the machine happened to store. The next two look alike here. Now two of
+# the pixels break: one is stuck at 0, the other at the largest number that the bits allow. The
+# contrast (the standard deviation of the gray values) before and after:
 
 # %%
 contrast = {}

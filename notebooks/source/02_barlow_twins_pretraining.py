@@ -367,11 +367,12 @@ plt.show()
 
 # %% [markdown]
 # The loss falls, the diagonal rises, the features spread out. In the stored run the k-NN scores
-# rise with them. On the demo, k-NN tells AP from PA from the start: random filters see brightness
-# and zoom. For findings the few validation patients make each point uncertain. That score and loss
-# go together is no law: the collapse lab below has a low loss with useless outputs. The effective
-# rank is an alarm for [collapse](../docs/glossary.md#collapse), not a score: it may move a little
-# either way, and must not drop to a few.
+# end higher than they began, but not step by step: that of AP or PA first falls, and that of the
+# findings stops rising halfway. On the demo, k-NN tells AP from PA from the start: random filters
+# see brightness and zoom. For findings the few validation patients make each point uncertain. That
+# score and loss go together is no law: the collapse lab below has a low loss with useless outputs.
+# The effective rank is an alarm for [collapse](../docs/glossary.md#collapse), not a score: it may
+# move a little either way, and must not drop to a few.
 #
 # The curve off the diagonal has a floor. The correlation of two *independent* features over N
 # images is not 0; its mean size is about $\sqrt{2 / (\pi N)}$. So much is left even where the outputs
@@ -498,9 +499,10 @@ plt.show()
 
 # %% [markdown]
 # In the stored figure all neighbors share the query's view, and some of them its dark, flat look.
-# Their sex varies, and what is ill in the query is in hardly any of them. One query is an
-# anecdote, and the table above counted. Pictures like this are for finding out what went wrong:
-# neighbors that share only a border, a marker or their brightness are a bad sign.
+# Their sex varies. Shadows like the query's are in some neighbors of both rows, no more of them in
+# the pretrained row. One query is an anecdote, and the table above counted. Pictures like this are
+# for finding out what went wrong: neighbors that share only a border, a marker or their brightness
+# are a bad sign.
 #
 # ### And the findings?
 #
@@ -617,10 +619,11 @@ figures.loc[
 ].round(2)
 
 # %% [markdown]
-# The two rows of the outputs do. Spread and effective rank do not in so short a run: outputs can be
-# copies while the features behind them are not yet. Nor does the last row: AP or PA is so easy here
-# that random weights answer it, and a sick run can as well. The small batch learned to make views
-# alike; what it did not learn is to remove copies. It also saw far fewer images in as many steps.
+# The two rows of the outputs do. The spread does not in so short a run, and the effective rank
+# hardly: it is lower in two sick runs and higher in the other two. Outputs can be copies while the
+# features behind them are not yet. Nor does the last row: AP or PA is so easy here that random
+# weights answer it, and a sick run can as well. The small batch learned to make views alike; what
+# it did not learn is to remove copies. It also saw far fewer images in as many steps.
 
 # %%
 ends = {name: log.iloc[-1] for name, log in logs.items()}
@@ -650,7 +653,7 @@ claim(
 # | redundancy term | off-diagonal high and rising, matrix in two colors | the loss, the lowest of all, and the diagonal |
 # | invariance term | the diagonal does not rise | the off-diagonal, and a loss far below D |
 # | augmentation | diagonal 1 from the first step; the loss starts far below D; on augmented validation images the diagonal is low | diagonal and loss in training |
-# | a large batch | off-diagonal stuck at its floor, loss far above D | nothing; but no curve says why |
+# | a large batch | off-diagonal stuck at its floor, loss far above D | the diagonal on validation images; no curve says why the rest is wrong |
 #
 # So never watch the loss alone. Watch the diagonal and the off-diagonal with its floor, and both on
 # images that training does not see.

@@ -307,7 +307,8 @@ plt.show()
 # %% [markdown]
 # In the stored run the bars are wider than the gap between the lines: from this figure alone one
 # cannot say that an arm is better. Up to a tenth of the labels neither line rises: random weights
-# stay at chance, pretrained ones a little above. Only with more do labels help.
+# stay close to chance, pretrained ones a little farther above, and the bars of both still cover
+# it. Only with more do the lines rise.
 #
 # The same with average precision. Its chance level is the share of ill images, here the mean over
 # the labels. A small value is no failure where a finding is rare.
@@ -321,9 +322,10 @@ plots.plot_label_curve(evaluation.macro_of(curve_ap), ylabel="macro AP (test)", 
 plt.show()
 
 # %% [markdown]
-# In the stored run all points lie little above chance and the bars overlap. With all labels random
-# weights are ahead: by this score nothing speaks for pretraining. The bars reach farther up than
-# down: where positives are few, drawing some of them twice raises AP.
+# In the stored run all points but one lie little above chance, and the bars of the two arms
+# overlap. The one is that of random weights with all labels: by this score nothing speaks for
+# pretraining. The bars reach farther up than down: where positives are few, drawing some of them
+# twice raises AP.
 
 # %% [markdown]
 # ### Is the difference real?
@@ -372,9 +374,11 @@ plt.show()
 
 # %% [markdown]
 # In the stored run the two lines lie, in most panels, within each other's bars. Pretrained
-# features lead at all shares on infiltration, by little. On emphysema and fibrosis the lines
-# cross, so which arm is ahead depends on the share. Effusion, nodule and pneumothorax stay near
-# chance even with all labels. With so few positives each, chance looks like that.
+# features lead at all shares on infiltration and pneumothorax, by little; random weights lead at
+# all shares on atelectasis, by little, and on edema. On emphysema and fibrosis the lines cross, so
+# which arm is ahead depends on the share. Effusion, nodule, pneumothorax and cardiomegaly stay
+# near chance even with all labels. Cardiomegaly has few positives. Effusion has many, so there it
+# is the features, the small images or the labels.
 #
 # ### A question
 
@@ -529,9 +533,10 @@ if site is not None:
 
 # %% [markdown]
 # In the stored run most labels even shift to the right, and all intervals of the two sites
-# overlap. That is no gain from moving: at the demo's second site findings show more plainly, and
-# the patients are others. Pleural thickening and fibrosis fall to chance: what the probe took for
-# them at the first site says nothing at the second. The black bars beside VinDr's images, which
+# overlap, that of fibrosis barely. That is no gain from moving: at the demo's second site findings
+# show more plainly, and the patients are others. Pleural thickening and fibrosis fall to chance:
+# what the probe took for them at the first site says nothing at the second (for pleural thickening
+# the first site's interval covers chance already). The black bars beside VinDr's images, which
 # notebook 01 cut away, go into the network here. And the sites differ in more than pixels. At the
 # second, a label is what at least one of three readers drew; at the first, what a text miner found
 # in a report. So part of a shift is a change of what the label means. What pretraining adds at
@@ -783,8 +788,8 @@ print(
 print("the paper's code: resnet50, 224 px, 112,120 images, batch 768")
 
 # %% [markdown]
-# A row that says 'worse' stays in the table like the others: it is a result of one seed, as they
-# are.
+# A row that said 'worse' would stay in the table like the others: it would be a result of one
+# seed, as they are.
 #
 # So this is the paper's protocol, with its traps removed, at a far smaller scale. Three things it
 # does not reproduce at all: the comparison with ImageNet weights, where they are not at hand; the

@@ -296,7 +296,7 @@ detection_plots.plot_box_shapes(all_boxes, anchors.sizes, anchors.ratios)
 plt.show()
 
 # %% [markdown]
-# Each dot is a box, each cross an anchor shape. The boxes span nearly two orders of magnitude in
+# Each dot is a box, each cross an anchor shape. The boxes span about two orders of magnitude in
 # width, and the anchors lie among them. How many boxes does some anchor fit, at an IoU of 0.5?
 
 # %%
@@ -492,9 +492,9 @@ claim(all(by_size["ap50_large"] > by_size["ap50_small"]), "large boxes are found
 
 # %% [markdown]
 # The same detections, several headline numbers. Two papers that quote different ones cannot be
-# compared. In the stored run next to no small box is found: see 'Size decides'. Nor be misled by
-# the column of medium boxes: there a class with one box counts as much as one with a hundred, and
-# whether that box is found moves the mean by a thirteenth.
+# compared. In the stored run next to no small box is found: see 'Size decides'. Do not be misled
+# by the column of medium boxes either: there a class with one box counts as much as one with a
+# hundred, and whether that box is found moves the mean by a thirteenth.
 
 # %% [markdown]
 # ### The difference
@@ -524,8 +524,8 @@ claim(
 )
 
 # %% [markdown]
-# Take the figure and that sentence together: a dot right of zero says little as long as its
-# interval covers zero.
+# Take the figure and that sentence together: a dot on either side of zero says little as long as
+# its interval covers zero.
 #
 # The paper reports about 3 percentage points for its pretraining over ImageNet's. That is another
 # comparison than this one, over random weights. Whatever this cell says, it is one training of each
@@ -610,7 +610,7 @@ plt.show()
 # %% [markdown]
 # Where an interval covers zero, these images and this seed leave it open. Where it lies on one
 # side, these test images speak for that arm, at this share and this seed. In the stored run random
-# weights are ahead at all three shares, with a tenth even beyond the interval.
+# weights are ahead at all three shares; only with a tenth does the interval leave zero out.
 #
 # Do not stop there: the interval knows of other test images, not of another training.
 # `benchmarks/detection.py` trains both arms with several seeds. On the demo [the sign changes from
@@ -710,7 +710,7 @@ missed = [t["missed"].sum() > t[wrong].sum(axis=None) for t in errors.values()]
 claim(all(missed), "more boxes are missed than wrong ones are drawn, in every arm", settings)
 
 # %% [markdown]
-# In the stored run nearly all hits are of aortic enlargement and cardiomegaly; most other classes,
+# In the stored run nearly all hits are of aortic enlargement and cardiomegaly; all other classes,
 # small or large, have few or none.
 #
 # And what is a missed box called, if anything? Rows are the truth, columns the detector's name for
@@ -726,11 +726,11 @@ detection_plots.plot_table(confusion, xlabel="the detector says", ylabel="the tr
 plt.show()
 
 # %% [markdown]
-# In the stored run the last row holds the largest numbers, since weak detections count here: most
-# of them say pleural thickening or fibrosis. Most boxes that are not found are called nothing at
-# all. Among the wrong names the column of lung opacity stands out: it is said where readers drew
-# other lesions, infiltration or consolidation. For a radiologist these words overlap, so such a
-# confusion is another kind of error than a miss.
+# In the stored run the last row holds the largest numbers, since weak detections count here:
+# fibrosis and pleural thickening are said most often, then lung opacity and cardiomegaly. Most
+# boxes that are not found are called nothing at all. Among the wrong names the column of lung
+# opacity stands out: it is said where readers drew other lesions, infiltration or consolidation.
+# For a radiologist these words overlap, so such a confusion is another kind of error than a miss.
 #
 # ## Look at them
 #
@@ -799,10 +799,11 @@ if len(compared):
 
 # %% [markdown]
 # In the stored run a reader is far from 1 nearly everywhere, and the detectors are in the mean not
-# far below. On the enlarged heart and the wide aorta they do better than a reader. On most other
-# findings readers hardly agree with each other, and the detectors find next to nothing. A detector
-# has an advantage here: average precision counts all its thresholds, a reader has one point. The
-# demo's readers were made to disagree as the real ones do. Do they?
+# far below. On the enlarged heart and the wide aorta they do better than a reader, and on two rare
+# findings on which no two readers agree. On most other findings readers hardly agree with each
+# other, and the detectors find next to nothing. A detector has an advantage here: average
+# precision counts all its thresholds, a reader has one point. The demo's readers were made to
+# disagree as the real ones do. Do they?
 
 # %%
 real = tables.score_readers(vindr.read_readings(packaged_table("vinbigdata")), vindr.CLASSES)

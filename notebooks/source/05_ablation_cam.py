@@ -21,7 +21,8 @@
 # - What [Ablation-CAM](../docs/glossary.md#ablation-cam) is, by hand: remove a channel, see what
 #   the score loses.
 # - Where gradients mislead, and where ablation does.
-# - To explain a detected box with pytorch-grad-cam, and the same a hundred times faster.
+# - To explain a detected box with pytorch-grad-cam, and, with the box held fixed, a hundred times
+#   faster.
 # - To score a heatmap against boxes, beside maps that cost nothing.
 # - To check that a map depends on what was learned.
 # - To catch a network that is right for the wrong reason.
@@ -384,8 +385,9 @@ plt.show()
 
 # %% [markdown]
 # In the stored run ablation lights up the lower border and the middle of the chest, the gradient
-# little more than a spot over the heart. The library's ablation stays at the border, and its
-# gradient is brightest at that same spot.
+# little more than two spots: one over the heart, and one near the lower left corner, where its
+# cross lies. The library's ablation stays at the border. Its gradient has the same two spots and
+# is brightest over the heart.
 #
 # And for each channel: what its removal costs, against what a straight line along the gradient
 # predicts. On the gray line the two are equal. Read the scale of the axes too.
@@ -396,12 +398,12 @@ plt.show()
 
 # %% [markdown]
 # Where the points hug the line, the slope was right about each channel: this head is nearly
-# straight there. In the stored run no single channel costs much more than a thousandth:
-# perhaps because the score is sure of itself, or because many channels say the same. A map is
-# stretched from 0 to 1 before it is drawn, so even such small losses look bright. Even so
-# Grad-CAM's map differs. Its weight is the slope *averaged over all places*, also those outside the
-# box, where the channel does not matter, and it never asks whether the channel is active where its
-# slope is steep. One box is an anecdote, so here are thirty.
+# straight there. In the stored run no single channel costs as much as a thousandth: perhaps
+# because the score is sure of itself, or because many channels say the same. A map is stretched
+# from 0 to 1 before it is drawn, so even such small losses look bright. Even so Grad-CAM's map
+# differs. Its weight is the slope *averaged over all places*, also those outside the box, where
+# the channel does not matter, and it never asks whether the channel is active where its slope is
+# steep. One box is an anecdote, so here are thirty.
 
 # %%
 thirty = found["pretrained"]["test"][:30]
@@ -459,9 +461,9 @@ plt.show()
 
 # %% [markdown]
 # Above the arm that started from random weights, below the pretrained one. In the stored run the
-# maps of cardiomegaly are brightest in their box. The others are brightest beside it, at a border
-# of the picture or beyond the shoulder. It is tempting to read a story into such pictures. Count
-# first.
+# maps of cardiomegaly are brightest in their box. The others are brightest outside it: the random
+# arm's aorta just below the box, the rest near the lower border or beyond the shoulder. It is
+# tempting to read a story into such pictures. Count first.
 
 # %% [markdown]
 # ## Scores
@@ -671,9 +673,9 @@ claim(
 
 # %% [markdown]
 # In the stored run the first step alone, new weights in the head, already changes most maps: the
-# head decides which channels count. The one box above may still be pointed at: one box is an
-# anecdote. What correlation single boxes keep at the end has nothing to do with learning: bright
-# and dark parts of an image excite random filters too.
+# head decides which channels count. For the one box above no map points into the box, not even the
+# trained one. What correlation single boxes keep at the end has nothing to do with learning:
+# bright and dark parts of an image excite random filters too.
 
 # %% [markdown]
 # ### Randomize the labels
@@ -746,11 +748,11 @@ claim(
 )
 
 # %% [markdown]
-# With all pixels blurred the score does not fall to 0: a blurred aorta is still an aorta at that
-# place. So the curves have little room. In the stored run the map does better than chance and far
-# worse than the bare box: the pixels that the score rests on lie in the box, and the map spreads
-# beyond it. Had we compared with chance alone, the map would have passed. And remember that a half
-# blurred radiograph is an image that the detector has never seen.
+# With all pixels blurred the score does not fall to 0: a blurred heart or aorta is still one at
+# that place. So the curves have little room. In the stored run the map does better than chance and
+# far worse than the bell on the box: the pixels that the score rests on lie in the box, and the
+# map spreads beyond it. Had we compared with chance alone, the map would have passed. And remember
+# that a half blurred radiograph is an image that the detector has never seen.
 
 # %% [markdown]
 # ### Exercises
@@ -855,9 +857,9 @@ plt.show()
 
 # %% [markdown]
 # In the stored run the corner with the letter lights up in the shortcut network, and not in the
-# control. (The small white mark at the shoulder is the demo's own marker, in all of them.) With
-# the border the map moves to the side where it was drawn. With the tube the eye alone would hardly
-# dare to say.
+# control. (The small white mark above the shoulder of the first patient is the demo's own marker,
+# in all panels of that image.) With the border the map moves to the side where it was drawn. With
+# the tube the eye alone would hardly dare to say.
 #
 # And counted over all test images with the finding: which share of the map lies on the object,
 # which in the finding's box?

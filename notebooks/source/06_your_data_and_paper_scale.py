@@ -593,9 +593,9 @@ print(f"{len(unbroken)} tensors, every one equal to the last bit.")
 # alone, and because a [checkpoint](../docs/glossary.md#checkpoint) is written beside the last good one
 # and takes its place when it is whole. Here it holds the optimizer's values too.
 #
-# Other bad days have their own sentence. Two examples. First a checkpoint of other data under the same
-# name. The next cell forges one: it says that it is of data with the digest 9a3e, where the data here
-# has 1f0c.
+# Other failures have a message of their own. Two examples. First a checkpoint of other data under
+# the same name. The next cell forges one: it says that it is of data with the digest 9a3e, where
+# the data here has 1f0c.
 
 # %%
 told = {"data": "nih", "images": 86_524, "digest": "1f0c"}
@@ -700,8 +700,8 @@ print({part: len(images.rows(part)) for part in parts}, "images")
 print({part: len(patients) for part, patients in parts.items()}, "patients")
 
 # %% [markdown]
-# Seven, one and two tenths of the *patients*. Images follow their patient, so their shares are only
-# near that.
+# Seven, one and two tenths of the *patients*. Images follow their patient, so their shares differ
+# from that: here the test part has fewer.
 #
 # Pretraining takes them as they are. A few epochs, to see that it runs; notebook 02 says how long is
 # long enough. Look at the first and the last loss. (Row 0 of the log is measured before training, so
@@ -742,8 +742,10 @@ pretraining_plots.plot_neighbors(pixels[query], neighbors, title=f"query: {views
 plt.show()
 
 # %% [markdown]
-# In the stored figure both rows resemble the query about equally. So the picture is no evidence that a
-# training of seconds taught anything. Always ask what a network without training would have found.
+# In the stored figure all neighbors share the query's view. The trained row is nearer to it in
+# brightness, and one of its images has the same black border; the best match in shape is in the
+# untrained row. So the picture is no evidence that a training of seconds taught anything. Always
+# ask what a network without training would have found.
 
 # %% [markdown]
 # ## Hand your weights on
@@ -804,7 +806,8 @@ print("torchvision loads the file and computes the same features.")
 # paper's main claim, not the tables of its text. It does not mean that the paper is silent. Where you
 # have the paper, fill in the column yourself. A '-' under 'code' marks a result.
 #
-# Find the row that you think matters most for the 3 points of mAP50, and read its 'why'.
+# Find the row that you think matters most for the 3 points of mAP50, and read its 'why', if it has
+# one.
 
 # %%
 book = ledger.read_ledger(settings.project / ledger.SOURCE)
@@ -891,14 +894,15 @@ check("6.7", scaling_figure)
 #
 # ## What you learned
 #
-# - What to download, how large it is, and how it is prepared.
-# - Which settings change at the paper's scale, and the reason for the five that matter most.
-# - Why several processes must act as one, and what goes wrong when they do not.
-# - To estimate memory, disk and hours from a short trial.
-# - To go on after a kill, what two failures say, and what to do about eight.
-# - To bring your own images: which files, how one is read, whose it is.
-# - To hand your weights to somebody who does not have this course.
-# - To read the ledger: the paper, its code, and this course side by side.
+# - The data, its folders and two commands that pack it; the sizes that are known.
+# - Five settings change with a reason of their own: the width of the projector, its redundancy weight,
+#   the learning rate, the optimizer and the batch.
+# - Processes must share batch norm and correlation, or each solves another problem.
+# - A short trial gives memory, disk and hours, before anything is rented.
+# - A killed run goes on to the last bit; a failure has a message that says what to do.
+# - Your own images need a list, a reader, and a patient for each.
+# - Weights travel as numbers with a card that says what they are not.
+# - A ledger shows what is known, what is not, and where this course differs.
 #
 # ## Questions to think about
 #
