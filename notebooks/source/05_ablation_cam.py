@@ -323,7 +323,7 @@ shown = {
 ranks = {
     name: sanity.rank_correlation(heatmap, shown["library"]) for name, heatmap in shown.items()
 }
-claim(ranks["fast"] > 0.2, "both ways light up similar places", settings)
+claim(ranks["fast"] < 0.99, "the two ways do not give the same map", settings)
 
 # %% [markdown]
 # Radiographs are not square: black fills them up, and the detector sees it. What fills up is no
