@@ -9,7 +9,7 @@ from cxr_helpers.course import machine
 
 
 def test_torch_and_torchvision_load():
-    machine.check_torch_pair()
+    assert machine.check_torch_pair() is None  # MachineError otherwise
 
 
 @pytest.mark.parametrize(

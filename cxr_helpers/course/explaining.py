@@ -124,9 +124,8 @@ def ablations(
 def on_image(ablation: ablation_fast.BoxAblation, images: PackedImages, row: int) -> np.ndarray:
     """A map scaled to [0, 1] and to the radiograph in this row, (h, w) of its `filled_hw`.
 
-    A cell is drawn over the pixels that the pyramid's nearest upsampling spreads it to. A strided
-    convolution looks around the first of them, half a cell further up and left; with maps moved
-    there, fewer validation boxes were hit.
+    A cell is drawn over the pixels that the pyramid's nearest upsampling spreads it to, and not
+    around the first of them, half a cell further up and left, where a strided convolution looks.
     """
     shape = tuple(images.filled_hw[row])
     covered = tuple(c * n / images.size for c, n in zip(ablation.covered, shape, strict=True))

@@ -615,8 +615,8 @@ plt.show()
 # Do not stop there: the interval knows of other test images, not of another training.
 # `benchmarks/detection.py` trains both arms with several seeds. On the demo [the sign changes from
 # seed to seed](../benchmarks/README.md), and even from one processor to another with the same
-# seed, since rounding alone sends a training elsewhere. Over all seeds nothing is shown, for or
-# against.
+# seed. Most likely rounding alone sends a training elsewhere. Over all seeds nothing is shown, for
+# or against.
 #
 # ## The images that the paper leaves out
 #

@@ -52,7 +52,7 @@ DIVISIONS = ((np.arange(10, 20), 3), (np.arange(3), 5), (np.arange(100, 108), 4)
 
 def _problem_of_shares(rows, shares) -> str | None:
     """What is wrong with a division of `rows`, whatever its order."""
-    if len(shares) > 1 and all(sorted(share) == rows.tolist() for share in shares):
+    if all(sorted(share) == rows.tolist() for share in shares):
         return EVERYTHING
     dealt = [row for share in shares for row in share]
     if set(dealt) - set(rows.tolist()):
