@@ -8,6 +8,7 @@ Needs: numpy, scikit-learn, scipy, threadpoolctl, torch.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Number
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
-from torch import nn
+from torch import Tensor, nn
 
 REGULARIZATION = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 BLOCK = 4_000_000  # weights that are sorted at once, to bound memory
@@ -36,11 +37,13 @@ def extract_features(
     mean: float | Sequence[float] = 0.5,
     std: float | Sequence[float] = 0.25,
 ) -> np.ndarray:
-    """Features of gray images from a backbone that takes three channels.
+    """Features of gray images from a backbone that takes one channel or three.
 
     Args:
-        backbone: (B, 3, H, W) to (B, D); its mode (train or eval) is restored afterwards.
-        pixels: (N, H, W) uint8.
+        backbone: (B, C, H, W) to (B, D). C is what its first convolution takes, 1 or 3, and 3
+            where it has none; with 3 the gray image is repeated. Its mode (train or eval) is
+            restored afterwards.
+        pixels: (N, H, W) array or tensor: uint8, uint16 of the full range, or float in [0, 1].
         image_size: side in pixels to which images are scaled.
         batch_size: images at once.
         device: where the backbone is.
@@ -51,64 +54,145 @@ def extract_features(
         (N, D) float32.
 
     Raises:
-        ProbeError: the pixels have another shape or type.
+        ProbeError: the pixels have another shape, type or range; the backbone is elsewhere, takes
+            another number of channels than 1 or 3, or gives no (B, D).
     """
-    if pixels.ndim != 3 or pixels.dtype != np.uint8:
-        raise ProbeError(f"expected pixels (N, H, W) uint8, got {pixels.shape} {pixels.dtype}")
-    center = torch.tensor(mean, dtype=torch.float32, device=device).reshape(1, -1, 1, 1)
-    spread = torch.tensor(std, dtype=torch.float32, device=device).reshape(1, -1, 1, 1)
+    pixels = _stack(pixels)
+    if image_size < 1 or batch_size < 1:
+        raise ProbeError(f"image_size {image_size} and batch_size {batch_size} must be 1 or more")
+    weight = next(backbone.parameters(), torch.zeros(0, device=device))
+    if weight.device.type != torch.device(device).type:
+        raise ProbeError(f"the backbone is on {weight.device}, not on {device}; give that device")
+    channels = _input_channels(backbone)
+    center, spread = _for_channels(channels, mean=mean, std=std, device=device)
     was_training = backbone.training
     backbone.eval()
     features = []
-    for start in range(0, len(pixels), batch_size):
-        gray = torch.from_numpy(np.array(pixels[start : start + batch_size])).to(device)
-        images = gray[:, None].float() / 255  # (B, 1, H, W)
-        images = nn.functional.interpolate(images, size=image_size, mode="bilinear", antialias=True)
-        images = ((images - center) / spread).expand(-1, 3, -1, -1)
-        features.append(backbone(images.contiguous(memory_format=torch.channels_last)).cpu())
-    backbone.train(was_training)
-    return torch.cat(features).float().numpy() if features else np.zeros((0, 0), np.float32)
+    try:
+        for start in range(0, len(pixels), batch_size):
+            images = _unit(pixels[start : start + batch_size], start, device)[:, None]
+            size = {"size": image_size, "mode": "bilinear", "antialias": True}
+            images = nn.functional.interpolate(images, **size)  # (B, 1, H, W)
+            images = ((images - center) / spread).expand(-1, channels, -1, -1).to(weight.dtype)
+            found = backbone(images.contiguous(memory_format=torch.channels_last))
+            if not isinstance(found, Tensor) or found.ndim != 2:
+                what = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+                raise ProbeError(f"the backbone gives {what} for a batch; expected one (B, D)")
+            features.append(found.float().cpu())
+    finally:
+        backbone.train(was_training)
+    return torch.cat(features).numpy() if features else np.zeros((0, 0), np.float32)
+
+
+def _stack(pixels) -> np.ndarray | Tensor:
+    """Images as they come, one array or tensor (N, H, W)."""
+    try:
+        pixels = pixels if isinstance(pixels, Tensor) else np.asarray(pixels)
+    except ValueError as error:
+        raise ProbeError(f"the images are no one array (N, H, W): {error}") from None
+    if pixels.ndim != 3 or 0 in pixels.shape[1:]:
+        raise ProbeError(f"expected pixels (N, H, W) of gray images, got {tuple(pixels.shape)}")
+    return pixels
+
+
+def _unit(images: np.ndarray | Tensor, first: int, device: str | torch.device) -> Tensor:
+    """(B, H, W) as float32 in [0, 1]; `first` is the row of the first of them."""
+    kind = str(images.dtype if isinstance(images, Tensor) else images.dtype.name)
+    kind = kind.removeprefix("torch.")
+    if kind not in ("uint8", "uint16") and "float" not in kind:
+        raise ProbeError(
+            f"pixels are {kind}; give uint8, uint16 of the full range, or float in [0, 1]"
+        )
+    if not isinstance(images, Tensor):
+        images = torch.from_numpy(np.array(images, np.uint8 if kind == "uint8" else np.float32))
+    values = images.detach().to(device).float()
+    if kind == "uint8":
+        return values / 255
+    low, high = values.amin(dim=(1, 2)), values.amax(dim=(1, 2))
+    if kind == "uint16":
+        bad = ((high > 0) & (high < 32768)).nonzero().flatten().tolist()
+        if bad:
+            raise ProbeError(
+                f"image {first + bad[0]} is uint16 and holds {int(high[bad[0]]).bit_length()} bits "
+                "only; scale it to 65535, or give floats in [0, 1]"
+            )
+        return values / 65535
+    bad = (~((low >= -1e-6) & (high <= 1 + 1e-6))).nonzero().flatten().tolist()
+    if bad:
+        raise ProbeError(
+            f"image {first + bad[0]} is {kind} with values from {low[bad[0]]:g} to "
+            f"{high[bad[0]]:g}; floats must lie in [0, 1], 8 bits come as uint8"
+        )
+    return values
+
+
+def _input_channels(backbone: nn.Module) -> int:
+    """Channels that the first convolution takes; 3 where there is none."""
+    first = next((m for m in backbone.modules() if isinstance(m, nn.Conv2d)), None)
+    channels = 3 if first is None else first.in_channels
+    if channels not in (1, 3):
+        raise ProbeError(
+            f"the backbone's first convolution takes {channels} channels; a gray image can be "
+            "given as 1 or 3"
+        )
+    return channels
+
+
+def _for_channels(channels: int, *, device, **norm) -> list[Tensor]:
+    """Mean and standard deviation as (1, 1 or C, 1, 1)."""
+    shaped = []
+    for name, value in norm.items():
+        one = torch.as_tensor(value, dtype=torch.float32, device=device).reshape(1, -1, 1, 1)
+        if one.shape[1] not in (1, channels):
+            raise ProbeError(
+                f"{name} has {one.shape[1]} values, and the backbone takes {channels} channels; "
+                "give one value, or one for each channel"
+            )
+        if not one.isfinite().all() or (name == "std" and not (one > 0).all()):
+            raise ProbeError(f"{name} {value} cannot normalize; give finite values, std above 0")
+        shaped.append(one)
+    return shaped
 
 
 def auroc(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Area under the ROC curve of each class; ties count one half.
 
     Args:
-        labels: (N, K) of 0 and 1.
-        scores: (N, K); a column of NaN was not trained.
+        labels: (N, K) of 0 and 1, or (N,) for one class; array, tensor, list or data frame.
+        scores: the same shape; a column of NaN was not trained.
 
     Returns:
         (K,) in [0, 1]; NaN where a class has only positives, only negatives or no scores.
 
     Raises:
-        ProbeError: the shapes differ, a label is not 0 or 1, or only some scores of a class are
-            finite.
+        ProbeError: the shapes differ, two data frames have their rows or columns in another order,
+            a label is not 0 or 1, or only some scores of a class are finite.
 
     >>> auroc(np.array([[0], [0], [1]]), np.array([[0.1], [0.9], [0.5]])).tolist()
     [0.5]
     """
-    return weighted_auroc(labels, scores, np.ones((1, len(labels))))[0]
+    return weighted_auroc(labels, scores, np.ones((1, len(scores))))[0]
 
 
 def average_precision(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Average precision of each class: mean precision at the positives, from the highest score on.
 
     Args:
-        labels: (N, K) of 0 and 1.
-        scores: (N, K); a column of NaN was not trained.
+        labels: (N, K) of 0 and 1, or (N,) for one class; array, tensor, list or data frame.
+        scores: the same shape; a column of NaN was not trained.
 
     Returns:
         (K,) in (0, 1]; NaN where a class has only positives, only negatives or no scores. Chance
         is the share of positives, so values of classes of other prevalence do not compare.
 
     Raises:
-        ProbeError: the shapes differ, a label is not 0 or 1, or only some scores of a class are
-            finite.
+        ProbeError: the shapes differ, two data frames have their rows or columns in another order,
+            a label is not 0 or 1, or only some scores of a class are finite.
 
     >>> average_precision(np.array([[1], [0], [1]]), np.array([[0.9], [0.5], [0.1]])).round(3)
     array([0.833])
     """
-    return weighted_average_precision(labels, scores, np.ones((1, len(labels))))[0]
+    return weighted_average_precision(labels, scores, np.ones((1, len(scores))))[0]
 
 
 def weighted_auroc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -123,8 +207,8 @@ def weighted_auroc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) 
         (R, K); NaN where a class has only positives, only negatives or no scores.
 
     Raises:
-        ProbeError: the shapes differ, a label is not 0 or 1, or only some scores of a class are
-            finite.
+        ProbeError: the shapes differ, two data frames have their rows or columns in another order,
+            a label is not 0 or 1, or only some scores of a class are finite.
     """
     return _weighted(labels, scores, weights, _auroc_of_counts)
 
@@ -140,12 +224,17 @@ def weighted_average_precision(
 
 
 def _weighted(labels, scores, weights, metric) -> np.ndarray:
-    labels, scores = np.asarray(labels), np.asarray(scores, dtype=float)
-    if labels.shape != scores.shape or labels.ndim != 2 or weights.shape[1] != len(labels):
+    _check_order(labels, scores, "labels", "scores")
+    labels, scores = _labels(labels), _numbers(scores, "scores").astype(float, copy=False)
+    weights = _numbers(weights, "weights")
+    labels, scores = (a[:, None] if a.ndim == 1 else a for a in (labels, scores))
+    if labels.shape != scores.shape or labels.ndim != 2 or weights.shape[1:] != (len(labels),):
         raise ProbeError(
-            f"labels {labels.shape}, scores {scores.shape} and weights {weights.shape} do not fit"
+            f"labels {labels.shape}, scores {scores.shape} and weights {weights.shape} do not fit; "
+            "expected (N, K) twice and (R, N)"
         )
-    _check_labels(labels)
+    if not (np.isfinite(weights) & (weights >= 0)).all():
+        raise ProbeError("a weight is negative or not finite; it says how often an image counts")
     trained = ~np.isnan(scores).all(axis=0)
     bad = np.flatnonzero(~np.isfinite(scores[:, trained]).all(axis=1))
     if len(bad):
@@ -211,23 +300,26 @@ def macro_auroc(labels: np.ndarray, scores: np.ndarray, names: Sequence[str]) ->
     Args:
         labels: (N, K) of 0 and 1.
         scores: (N, K); a column of NaN was not trained.
-        names: K class names.
+        names: K class names, each once.
 
     Raises:
-        ProbeError: as `auroc`, or no class can be scored.
+        ProbeError: as `auroc`, the names do not fit the columns, or no class can be scored.
     """
-    return _macro(labels, scores, names, auroc(labels, scores))
+    names = _class_names(names, labels, scores)
+    return _macro(labels, names, auroc(labels, scores))
 
 
 def macro_average_precision(
     labels: np.ndarray, scores: np.ndarray, names: Sequence[str]
 ) -> MacroScore:
     """Mean average precision over classes; arguments and errors are those of `macro_auroc`."""
-    return _macro(labels, scores, names, average_precision(labels, scores))
+    names = _class_names(names, labels, scores)
+    return _macro(labels, names, average_precision(labels, scores))
 
 
-def _macro(labels, scores, names, per_class) -> MacroScore:
-    labels, scored = np.asarray(labels), np.isfinite(per_class)
+def _macro(labels, names, per_class) -> MacroScore:
+    labels, scored = _labels(labels), np.isfinite(per_class)
+    labels = labels[:, None] if labels.ndim == 1 else labels
     left_out = {
         names[k]: one_sided(labels[:, k], "scored") or "it has no scores: its probe was not trained"
         for k in np.flatnonzero(~scored)
@@ -248,11 +340,15 @@ def one_sided(labels: np.ndarray, part: str) -> str | None:
         labels: (N,) of 0 and 1.
         part: what the images are, for the text.
 
+    Raises:
+        ProbeError: a label is not 0 or 1.
+
     >>> one_sided(np.array([0, 0]), "training")
     'no positive among 2 training images'
     """
+    labels = _labels(labels)
     for value, word in ((1, "positive"), (0, "negative")):
-        if not (np.asarray(labels) == value).any():
+        if not (labels == value).any():
             return f"no {word} among {len(labels)} {part} images"
     return None
 
@@ -275,20 +371,22 @@ def knn_scores(
         (M, K) in [0, 1], each vote weighted by exp(similarity / 0.1).
 
     Raises:
-        ProbeError: features that are not finite, or of another width; or labels that do not fit
-            them or are not 0 or 1.
+        ProbeError: features that are not finite, or of another width; labels that do not fit them
+            or are not 0 or 1; or no neighbor is asked.
 
     Source: Wu et al. 2018, 'Unsupervised feature learning via non-parametric instance
     discrimination', section 3.4, for the form of the weights; it does not center.
     """
-    check_features(train_features, train_labels)
-    check_features(features, width=train_features.shape[1])
-    search = NearestNeighbors(n_neighbors=min(neighbors, len(train_features)), metric="cosine")
+    train_features, train_labels = _checked(train_features, train_labels)
+    features, _ = _checked(features, width=train_features.shape[1])
+    if neighbors != int(neighbors) or neighbors < 1:
+        raise ProbeError(f"{neighbors} neighbors cannot vote; give a whole number from 1 on")
+    search = NearestNeighbors(n_neighbors=min(int(neighbors), len(train_features)), metric="cosine")
     center = train_features.mean(axis=0)
     distance, index = search.fit(train_features - center).kneighbors(features - center)
     weight = np.exp((1 - distance) / 0.1)  # (M, neighbors)
     weight /= weight.sum(axis=1, keepdims=True)
-    return np.einsum("mn,mnk->mk", weight, np.asarray(train_labels, dtype=float)[index])
+    return np.einsum("mn,mnk->mk", weight, train_labels.astype(float)[index])
 
 
 def fit_probe(
@@ -303,26 +401,34 @@ def fit_probe(
     """Multi-label logistic regression; the regularization is chosen on validation images.
 
     Args:
-        train_features: (N, D) float32 or float64.
-        train_labels: (N, K) of 0 and 1, an array or a data frame.
+        train_features: (N, D) numbers; an array, a tensor or a data frame, as the others.
+        train_labels: (N, K) of 0 and 1.
         val_features: (V, D), of other patients.
         val_labels: (V, K) of 0 and 1.
         strengths: scikit-learn's C, from strong to weak regularization; one for all classes, the
             one with the best mean AUROC on validation, the strongest of equals. With a single
             one, nothing is chosen.
-        names: K class names, for the messages.
+        names: K class names, each once, for the messages.
 
     Returns:
         The probe of the chosen strength; classes with one kind of label only are not trained.
 
     Raises:
         ProbeError: features that are not finite or do not fit the labels; labels other than 0 and
-            1; no class with both a positive and a negative in training; or none of these with both
-            in validation.
+            1; training and validation of other classes, or names that do not fit them; no class
+            with both a positive and a negative in training; or none of these with both in
+            validation.
     """
-    train_labels, val_labels = np.asarray(train_labels), np.asarray(val_labels)
-    check_features(train_features, train_labels)
-    check_features(val_features, val_labels, width=train_features.shape[1])
+    if names is not None:
+        names = _class_names(names, train_labels, val_labels)
+    _check_order(train_labels, val_labels, "training labels", "validation labels", rows=False)
+    train_features, train_labels = _checked(train_features, train_labels)
+    val_features, val_labels = _checked(val_features, val_labels, width=train_features.shape[1])
+    if train_labels.shape[1] != val_labels.shape[1]:
+        raise ProbeError(
+            f"{train_labels.shape[1]} classes in training and {val_labels.shape[1]} in validation; "
+            "give the same ones"
+        )
     if names is None:
         names = [f"class {k}" for k in range(train_labels.shape[1])]
     untrained = {n: one_sided(c, "training") for n, c in zip(names, train_labels.T, strict=True)}
@@ -373,7 +479,7 @@ class LinearProbe:
         Raises:
             ProbeError: features that are not finite, or of another width.
         """
-        check_features(features, width=self.weights.shape[1])
+        features, _ = _checked(features, width=self.weights.shape[1])
         with threadpool_limits(1):
             return features @ self.weights.T + self.bias
 
@@ -406,7 +512,19 @@ def fit_path(
 
     Returns:
         A probe for each strength.
+
+    Raises:
+        ProbeError: features or labels as in `check_features`, a class of one kind only, or no
+            strength above 0.
     """
+    features, labels = _checked(features, labels)
+    strengths = list(strengths)
+    if not strengths or not all(np.isfinite(c) and c > 0 for c in strengths):
+        raise ProbeError(f"strengths {strengths}: give one or more finite numbers above 0")
+    share = labels.mean(axis=0)
+    if not ((share > 0) & (share < 1)).all():
+        k = int(np.flatnonzero((share <= 0) | (share >= 1))[0])
+        raise ProbeError(f"column {k} of the labels: {one_sided(labels[:, k], 'training')}")
     mean = features.mean(axis=0, dtype=np.float64).astype(features.dtype)
     x = features - mean  # (N, D), the only copy
     std = np.sqrt(np.einsum("nd,nd->d", x, x, dtype=np.float64) / len(x)).astype(features.dtype)
@@ -418,7 +536,6 @@ def fit_path(
             x = u * s  # (N, N)
         else:
             back = None
-        share = labels.mean(axis=0)
         start = np.zeros((labels.shape[1], x.shape[1] + 1))
         start[:, -1] = np.log(share / (1 - share))
         probes = []
@@ -456,13 +573,23 @@ def check_features(
     """Refuse features that no probe can use.
 
     Args:
-        features: (N, D).
+        features: (N, D) numbers; an array, a tensor or a data frame.
         labels: (N, K) of 0 and 1, where there are any.
         width: D as it must be, where that is known.
 
     Raises:
         ProbeError: says which rows or shapes are wrong.
     """
+    _checked(features, labels, width=width)
+
+
+def _checked(features, labels=None, *, width: int | None = None):
+    """Features as float32 or float64 and labels as an array, after everything that is refused."""
+    if labels is not None:
+        _check_order(features, labels, "features", "labels", columns=False)
+    features = _numbers(features, "features")
+    if features.dtype not in (np.float32, np.float64):
+        features = features.astype(np.float32 if features.dtype == np.float16 else np.float64)
     if features.ndim != 2 or not len(features):
         raise ProbeError(f"expected features (N, D) with N > 0, got shape {features.shape}")
     if width is not None and features.shape[1] != width:
@@ -473,24 +600,95 @@ def check_features(
     if not np.isfinite(features.sum(axis=0, dtype=np.float64)).all():
         bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
         raise ProbeError(
-            f"the features of {len(bad)} images are not finite, in rows {bad[:5].tolist()}; did "
-            "pretraining diverge?"
+            f"the features of {len(bad)} images are not finite, in rows {bad[:5].tolist()}; leave "
+            "these images out, or look at the backbone's weights"
         )
     if labels is None:
-        return
+        return features, None
+    labels = _labels(labels)
     if labels.ndim != 2 or len(labels) != len(features):
         raise ProbeError(
-            f"labels {labels.shape} do not fit features {features.shape}; give one row an image"
+            f"labels {labels.shape} do not fit features {features.shape}; give one row an image "
+            "and one column a class"
         )
-    _check_labels(np.asarray(labels))
+    return features, labels
 
 
-def _check_labels(labels: np.ndarray) -> None:
-    wrong = labels[~np.isin(labels, (0, 1))]
-    if wrong.size:
+def _array(values) -> np.ndarray:
+    """What users bring as an array: a list, a data frame, a tensor of any device and type."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        values = values.float() if values.dtype == torch.bfloat16 else values
+    return np.asarray(values)
+
+
+def _numbers(values, name: str) -> np.ndarray:
+    try:
+        array = _array(values)
+        array = array.astype(float) if array.dtype == object else array
+    except (TypeError, ValueError) as error:
+        raise ProbeError(f"the {name} are no table of numbers: {error}") from None
+    if array.dtype.kind not in "buif":
+        raise ProbeError(f"the {name} are {array.dtype}, no numbers")
+    return array
+
+
+def _labels(values) -> np.ndarray:
+    """Labels of 0 and 1 of any type of number or of bool."""
+    try:
+        labels = _array(values)
+    except ValueError as error:
+        raise ProbeError(f"the labels are no table (N, K): {error}") from None
+    if labels.dtype.kind in "buif":
+        wrong = labels[~np.isin(labels, (0, 1))].tolist()
+    else:  # text and missing values are told by their own type
+        plain = (Number, np.bool_)
+        wrong = [v for v in labels.ravel().tolist() if not isinstance(v, plain) or v not in (0, 1)]
+    if wrong:
         raise ProbeError(
-            f"labels must be 0 or 1, not {wrong[0]}; leave out images of which a label is not known"
+            f"labels must be 0 or 1, not {wrong[0]!r}; leave out images of which a label is not "
+            "known"
         )
+    return labels.astype(float) if labels.dtype.kind not in "buif" else labels
+
+
+def _check_order(first, second, a: str, b: str, *, rows: bool = True, columns: bool = True) -> None:
+    """Refuse two data frames whose ids or classes stand in another order.
+
+    Rows and columns that were only numbered by pandas say nothing and are taken in their order.
+    """
+    if not (hasattr(first, "iloc") and hasattr(second, "iloc")):
+        return
+    for axis, asked in (("index", rows), ("columns", columns)):
+        one, two = getattr(first, axis, None), getattr(second, axis, None)
+        known = [k is not None and type(k).__name__ != "RangeIndex" for k in (one, two)]
+        if not asked or not all(known) or len(one) != len(two) or one.equals(two):
+            continue
+        x, y = next(((x, y) for x, y in zip(one, two, strict=True) if x != y), (None, None))
+        raise ProbeError(
+            f"the {axis} of {a} and {b} differ: {x!r} stands where the other has {y!r}; bring both "
+            f"into one order, as by {b.split()[-1]}.reindex({axis}=...)"
+        )
+
+
+def _class_names(names: Sequence[str], *tables) -> list[str]:
+    """K different names that fit the columns of tables (N, K) or (N,)."""
+    names = [names] if isinstance(names, str) else [str(name) for name in names]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ProbeError(f"class {twice[0]!r} is named {names.count(twice[0])} times; name it once")
+    for table in tables:
+        shape = np.shape(table)
+        if len(shape) in (1, 2) and (*shape, 1)[1] != len(names):
+            raise ProbeError(f"{len(names)} class names for {(*shape, 1)[1]} columns: {names}")
+        columns = [str(c) for c in getattr(table, "columns", [])]
+        if columns != names and set(columns) & set(names):
+            x, y = next((x, y) for x, y in zip(names, columns, strict=True) if x != y)
+            raise ProbeError(
+                f"class {x!r} is named where the table's column is {y!r}; give the names in the "
+                "table's order"
+            )
+    return names
 
 
 @dataclass(frozen=True)
@@ -617,6 +815,7 @@ def nan_mean(values: np.ndarray, *, axis: int) -> np.ndarray:
     >>> nan_mean(np.array([[1.0, np.nan, 3.0], [np.nan, np.nan, np.nan]]), axis=1)
     array([ 2., nan])
     """
+    values = _numbers(values, "values")
     finite = np.isfinite(values)
     return _divide(np.where(finite, values, 0).sum(axis=axis), finite.sum(axis=axis))
 

@@ -330,3 +330,193 @@ def test_features_are_normalized_gray_and_the_mode_is_restored():
     assert np.allclose(by_channel[1], [1, 0.5, 0], atol=1e-6)
     with pytest.raises(probe.ProbeError, match="uint8"):
         probe.extract_features(Mean(), pixels.astype(float), image_size=5)
+
+
+GRAY = np.arange(100, dtype=np.uint8).reshape(1, 10, 10)
+KINDS = {
+    "uint8 tensor": torch.from_numpy(GRAY),
+    "uint16 of the full range": GRAY.astype(np.uint16) * 600,  # 0 to 59400 of 65535
+    "float64": GRAY / 255,
+    "float16": (GRAY / 255).astype(np.float16),
+    "tensor with gradient": torch.from_numpy(GRAY / 255).requires_grad_(),
+    "list": (GRAY / 255).tolist(),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_image_is_the_same_image(kind):
+    gray = 600 * GRAY.mean() / 65535 if kind.startswith("uint16") else GRAY.mean() / 255
+    expected = (gray - 0.5) / 0.25
+    found = probe.extract_features(Mean(), KINDS[kind], image_size=10)
+    assert found.shape == (1, 3) and np.allclose(found, expected, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "words"),
+    [
+        (GRAY.astype(np.int64), "pixels are int64; give uint8"),
+        (GRAY > 5, "pixels are bool"),
+        (GRAY.astype(object), "pixels are object"),
+        (np.concatenate([GRAY * 0, GRAY]).astype(np.uint16), "image 1 is uint16 and holds 7 bits"),
+        (np.full((1, 4, 4), np.nan), "image 0 is float64 with values from nan"),
+        (torch.full((1, 4, 4), 2.0), "image 0 is float32 with values from 2 to 2"),
+        (GRAY[0], r"pixels \(N, H, W\)"),
+        (np.zeros((2, 0, 4), np.uint8), r"pixels \(N, H, W\)"),
+        ([np.zeros((2, 2)), np.zeros((3, 3))], r"no one array \(N, H, W\)"),
+    ],
+)
+def test_what_is_no_gray_image_is_refused(pixels, words):
+    with pytest.raises(probe.ProbeError, match=words):
+        probe.extract_features(Mean().train(), pixels, image_size=5)
+
+
+def convolution(channels):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(channels, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def test_a_backbone_gets_as_many_channels_as_its_first_convolution_takes():
+    three, one = convolution(3), convolution(1)
+    with torch.no_grad():
+        one[0].weight.copy_(three[0].weight.sum(dim=1, keepdim=True))
+        one[0].bias.copy_(three[0].bias)
+    found = [probe.extract_features(b, GRAY, image_size=10) for b in (three, one)]
+    assert np.allclose(*found, atol=1e-5)
+    with pytest.raises(probe.ProbeError, match="takes 4 channels"):
+        probe.extract_features(convolution(4), GRAY, image_size=10)
+    with pytest.raises(probe.ProbeError, match="mean has 3 values, and the backbone takes 1"):
+        probe.extract_features(one, GRAY, image_size=10, mean=(0.4, 0.5, 0.6))
+    with pytest.raises(probe.ProbeError, match="std 0 cannot normalize"):
+        probe.extract_features(one, GRAY, image_size=10, std=0)
+
+
+def test_what_is_no_backbone_here_is_refused_and_its_mode_is_restored():
+    flat = nn.Sequential(nn.Conv2d(3, 4, 3)).train()
+    with pytest.raises(probe.ProbeError, match=r"gives \(1, 4, 8, 8\) for a batch"):
+        probe.extract_features(flat, GRAY, image_size=10)
+    assert flat.training
+    with pytest.raises(probe.ProbeError, match="on meta, not on cpu"):
+        probe.extract_features(convolution(3).to("meta"), GRAY, image_size=10)
+    with pytest.raises(probe.ProbeError, match="batch_size 0"):
+        probe.extract_features(Mean(), GRAY, image_size=5, batch_size=0)
+    half = probe.extract_features(convolution(3).bfloat16(), GRAY, image_size=10)
+    whole = probe.extract_features(convolution(3), GRAY, image_size=10)
+    assert np.allclose(half, whole, atol=0.02)
+
+
+SCORES = X[:, :3]
+LABEL_KINDS = {
+    "bool": Y.astype(bool),
+    "float16": Y.astype(np.float16),
+    "list": Y.tolist(),
+    "tensor": torch.from_numpy(Y),
+    "tensor with gradient": torch.from_numpy(Y).float().requires_grad_(),
+    "bfloat16": torch.from_numpy(Y).bfloat16(),
+    "data frame": pd.DataFrame(Y, columns=list("abc")),
+    "frame of pandas' own integers": pd.DataFrame(Y).astype("Int64"),
+    "objects": Y.astype(object),
+}
+
+
+@pytest.mark.parametrize("kind", LABEL_KINDS)
+def test_labels_of_every_kind_give_the_same_scores(kind):
+    labels = LABEL_KINDS[kind]
+    for metric in (probe.auroc, probe.average_precision):
+        assert np.array_equal(metric(labels, torch.from_numpy(SCORES)), metric(Y, SCORES))
+    macro = probe.macro_auroc(labels, SCORES.tolist(), pd.Index(["a", "b", "c"]))
+    assert macro.value == probe.auroc(Y, SCORES).mean()
+    plain = probe.fit_probe(X, Y, X, Y, strengths=[0.1])
+    fitted = probe.fit_probe(X, labels, torch.from_numpy(X), labels, strengths=[0.1])
+    assert np.allclose(fitted.weights, plain.weights)
+    votes = probe.knn_scores(X, labels, pd.DataFrame(X), neighbors=np.int64(3))
+    assert np.array_equal(votes, probe.knn_scores(X, Y, X, neighbors=3))
+
+
+@pytest.mark.parametrize("value", ["1", None, pd.NA, "yes", np.nan])
+def test_labels_that_are_text_or_missing_are_refused(value):
+    labels = Y.astype(object)
+    labels[5, 1] = value
+    for call in (
+        lambda: probe.auroc(labels, SCORES),
+        lambda: probe.one_sided(labels[:, 1], "training"),
+        lambda: probe.fit_probe(X, labels, X, Y),
+    ):
+        with pytest.raises(probe.ProbeError, match="labels must be 0 or 1, not"):
+            call()
+
+
+@pytest.mark.parametrize("metric", [probe.auroc, probe.average_precision])
+def test_one_class_may_come_as_a_plain_row_and_nothing_is_nan(metric):
+    assert np.array_equal(metric(Y[:, 0], SCORES[:, 0]), metric(Y, SCORES)[:1])
+    assert np.isnan(metric([], [])).tolist() == [True]
+    assert np.isnan(metric(np.zeros((0, 3)), np.zeros((0, 3)))).tolist() == [True] * 3
+    macro = probe.macro_auroc(Y[:, 0], SCORES[:, 0], ["Mass"])
+    assert macro.value == probe.auroc(Y, SCORES)[0]
+    with pytest.raises(probe.ProbeError, match="Mass: no positive among 0 scored"):
+        probe.macro_auroc([], [], ["Mass"])
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["a", "b"], "2 class names for 3 columns"),
+        (["a", "b", "a"], "class 'a' is named 2 times"),
+        ("abc", "1 class names for 3 columns"),
+    ],
+)
+def test_names_that_do_not_fit_the_classes_are_refused(names, words):
+    with pytest.raises(probe.ProbeError, match=words):
+        probe.macro_auroc(Y, SCORES, names)
+    with pytest.raises(probe.ProbeError, match=words):
+        probe.fit_probe(X, Y, X, Y, names=names)
+
+
+def test_tables_in_another_order_are_not_joined():
+    ids = [f"image {i}" for i in range(300)]
+    labels = pd.DataFrame(Y, columns=list("abc"), index=ids)
+    scores = pd.DataFrame(SCORES, columns=list("abc"), index=ids)
+    assert np.array_equal(probe.auroc(labels, scores), probe.auroc(Y, SCORES))
+    with pytest.raises(probe.ProbeError, match="columns of labels and scores differ: 'a'.*'c'"):
+        probe.auroc(labels, scores[["c", "b", "a"]])
+    with pytest.raises(probe.ProbeError, match="index of labels.*'image 0' stands.*'image 299'"):
+        probe.auroc(labels, scores.iloc[::-1])
+    with pytest.raises(probe.ProbeError, match="class 'c' is named where.*column is 'a'"):
+        probe.macro_auroc(labels, scores, ["c", "b", "a"])
+    features = pd.DataFrame(X, index=ids)
+    with pytest.raises(probe.ProbeError, match="index of features and labels differ"):
+        probe.fit_probe(features, labels.iloc[::-1], X, Y)
+    with pytest.raises(probe.ProbeError, match="columns of training labels and validation labels"):
+        probe.fit_probe(X, labels, X, labels[["b", "a", "c"]])
+    with pytest.raises(probe.ProbeError, match="3 classes in training and 2 in validation"):
+        probe.fit_probe(X, Y, X, Y[:, :2])
+
+
+def test_features_of_every_kind_give_the_same_probe():
+    plain = probe.fit_path(X, Y, [0.1])[0]
+    for features in (X.tolist(), torch.from_numpy(X).requires_grad_(), pd.DataFrame(X)):
+        assert np.allclose(probe.fit_path(features, Y, [0.1])[0].weights, plain.weights)
+        assert np.allclose(plain.scores(features), plain.scores(X))
+    whole = np.round(4 * X)  # whole numbers, once as float and once as such
+    expected = probe.fit_path(whole, Y, [0.1])[0].weights
+    assert np.allclose(probe.fit_path(whole.astype(int), Y, [0.1])[0].weights, expected)
+    half = probe.fit_path(X.astype(np.float16), Y, [0.1])[0]
+    assert np.allclose(half.weights, plain.weights, atol=1e-3)
+
+
+def test_what_is_no_number_is_refused_by_name():
+    text = X.astype(str).astype(object)
+    text[0, 0] = "R1"
+    with pytest.raises(probe.ProbeError, match="the features are no table of numbers.*R1"):
+        probe.fit_probe(text, Y, X, Y)
+    with pytest.raises(probe.ProbeError, match="the scores are <U21, no numbers"):
+        probe.auroc(Y, Y.astype(str))
+    with pytest.raises(probe.ProbeError, match="0 neighbors cannot vote"):
+        probe.knn_scores(X, Y, X, neighbors=0)
+    for strengths in ([], [0], [np.nan]):
+        with pytest.raises(probe.ProbeError, match="finite numbers above 0"):
+            probe.fit_path(X, Y, strengths)
+    with pytest.raises(probe.ProbeError, match="column 1 of the labels: no negative among 300"):
+        probe.fit_path(X, np.maximum(Y, [0, 1, 0]), [0.1])
+    for weights in (np.ones(300), -np.ones((1, 300)), np.full((1, 300), np.nan)):
+        with pytest.raises(probe.ProbeError, match="do not fit|negative or not finite"):
+            probe.weighted_auroc(Y, SCORES, weights)
