@@ -1,0 +1,241 @@
+"""Intervals: of one run from resamples of its images, and of a mean over several seeds.
+
+What is resampled is whole images, or whole patients: one row of counts says how often each counts.
+Any statistic that takes such counts can have an interval.
+
+Sources: Efron, Better bootstrap confidence intervals, JASA 1987, section 2, for the bias-corrected
+percentiles. Satterthwaite, An approximate distribution of estimates of variance components,
+Biometrics Bulletin 1946, for the degrees of freedom of a sum of variances.
+
+Needs: numpy, scipy.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import norm
+from scipy.stats import t as student
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def as_dict(self) -> dict[str, float]:
+        """The three numbers by name, as a results file holds them."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+    def __str__(self) -> str:
+        return f"{self.value:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
+
+
+def bootstrap(
+    statistic: Callable[[np.ndarray], np.ndarray],
+    n_images: int,
+    *,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    chunk: int = 100,
+) -> Interval:
+    """A statistic with its interval under resampling of whole images.
+
+    Args:
+        statistic: (B, N) counts of each image -> (B,) values. A difference of two models on the
+            same counts gives a paired interval.
+        n_images: N.
+        resamples: number of resamples, each of N images drawn with replacement.
+        confidence: of the interval, 0 to 1.
+        seed: of the draws.
+        chunk: resamples computed at once; it bounds memory and changes nothing else.
+
+    Raises:
+        ValueError: there is nothing to resample, or the statistic is undefined on the images.
+
+    >>> ages = np.array([20, 30, 40, 50, 60])
+    >>> bootstrap(lambda counts: counts @ ages / counts.sum(axis=1), len(ages)).value
+    40.0
+    """
+    drawn = resampled(statistic, n_images, resamples=resamples, seed=seed, chunk=chunk)
+    return bias_corrected(statistic(np.ones((1, n_images)))[0], drawn, confidence=confidence)
+
+
+def resampled(
+    statistic: Callable[[np.ndarray], np.ndarray],
+    n_images: int,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    chunk: int = 100,
+) -> np.ndarray:
+    """The statistic on each resample of the images, (resamples, ...); arguments as in `bootstrap`.
+
+    The same seed draws the same images, whatever the statistic is.
+
+    Raises:
+        ValueError: there is nothing to resample.
+    """
+    if n_images < 1 or resamples < 1 or chunk < 1:
+        raise ValueError(
+            f"cannot resample {n_images} images {resamples} times, {chunk} at once; each of the "
+            "three must be at least 1"
+        )
+    rng = np.random.default_rng(seed)
+    share = np.full(n_images, 1 / n_images)
+    sizes = [min(chunk, resamples - start) for start in range(0, resamples, chunk)]
+    drawn = [statistic(rng.multinomial(n_images, share, n).astype(float)) for n in sizes]
+    return np.concatenate([np.asarray(part) for part in drawn])
+
+
+def bias_corrected(value: float, drawn: np.ndarray, *, confidence: float = 0.95) -> Interval:
+    """Bias-corrected percentile interval of a value from its resamples.
+
+    Average precision is higher in most resamples than in the images themselves, since an image
+    drawn twice brings its hits twice. Plain percentiles would then lie too high, and could even
+    leave the value out; the correction shifts them by the share of resamples below the value, at
+    most so far that the value stays inside. A value beyond all resamples is an end itself.
+
+    Args:
+        value: the statistic on the images themselves.
+        drawn: (R,) the statistic on the resamples; NaN where it is undefined, which is left out.
+        confidence: of the interval, 0 to 1.
+
+    Source: Efron 1987, section 2 (BC).
+
+    Raises:
+        ValueError: the value or all resamples are undefined, something is infinite, the shape is
+            another, or the confidence is outside 0 to 1.
+
+    >>> print(bias_corrected(0.5, np.linspace(0, 1, 101)))
+    +0.500 (+0.025 to +0.975)
+    """
+    _check_confidence(confidence)
+    value, drawn = float(value), np.asarray(drawn, dtype=float)
+    if drawn.ndim != 1:
+        raise ValueError(f"expected resamples of shape (R,), got {drawn.shape}")
+    drawn = drawn[~np.isnan(drawn)]
+    if np.isnan(value) or not len(drawn):
+        raise ValueError(
+            "the statistic is undefined on these images or on all of their resamples; is there "
+            "anything that it can be computed on, such as a truth box or a positive label?"
+        )
+    if not np.isfinite([value, *drawn]).all():
+        raise ValueError("the statistic is infinite; an interval needs finite values")
+    tail = norm.ppf((1 + confidence) / 2)
+    below = ((drawn < value).sum() + 0.5 * (drawn == value).sum()) / len(drawn)
+    shift = np.clip(norm.ppf(below), -tail, tail)
+    low, high = np.quantile(drawn, norm.cdf(2 * shift + np.array([-tail, tail])))
+    return Interval(value, min(float(low), value), max(float(high), value))
+
+
+def over_seeds(values: np.ndarray, *, confidence: float = 0.95) -> Interval:
+    """Mean over seeds with Student's interval, on the test images as they are.
+
+    Args:
+        values: (S,) one for each seed.
+        confidence: of the interval, 0 to 1.
+
+    Raises:
+        ValueError: fewer than two seeds, a value that is not finite, or the confidence is outside
+            0 to 1.
+
+    >>> print(over_seeds([1.0, 2.0, 3.0]))
+    +2.000 (-0.484 to +4.484)
+    """
+    _check_confidence(confidence)
+    values = _finite(values)
+    if values.ndim != 1:
+        raise ValueError(f"expected values of shape (S,), got {values.shape}")
+    return _student(values.mean(), *_of_means(values, 0), confidence)
+
+
+def over_seeds_and_images(
+    values: np.ndarray, drawn: np.ndarray, *, n_images: int, confidence: float = 0.95
+) -> Interval:
+    """Mean over seeds, with an interval that covers other seeds and other images together.
+
+    To draw among a handful of seeds with replacement is too narrow: three seeds show two degrees
+    of freedom and a third less spread than there is. So the variances add up: that of the seeds
+    divided by their number, and that of the mean over resampled images. Seeds differ on the same
+    images partly because an image helps one and harms another. Resampling shows this part too, so
+    it is taken out of the images' variance and not counted twice.
+
+    Args:
+        values: (S,) each seed's value on the images themselves; or (S, D) where each seed was run
+            on the same D draws, of training labels for instance, which are then covered as well.
+        drawn: (S, R) or (S, D, R) the same on R resamples, one after the other the same resamples
+            for all. Resamples with NaN are left out.
+        n_images: how many images were resampled, or patients where these were.
+        confidence: of the interval, 0 to 1.
+
+    Source: Satterthwaite 1946 for the degrees of freedom.
+
+    Raises:
+        ValueError: a single seed, draw or image, which shows no spread; shapes that do not fit;
+            values that are not finite; or the confidence is outside 0 to 1.
+    """
+    _check_confidence(confidence)
+    values, drawn = _finite(values), np.asarray(drawn, dtype=float)
+    if values.ndim not in (1, 2) or drawn.shape[:-1] != values.shape or n_images < 2:
+        raise ValueError(
+            f"values {values.shape} and resamples {drawn.shape} of {n_images} images; expected "
+            "(S,) and (S, R), or (S, D) and (S, D, R), of at least 2 images"
+        )
+    drawn = drawn[..., ~np.isnan(drawn).any(axis=tuple(range(values.ndim)))]
+    if drawn.shape[-1] < 2:
+        raise ValueError("fewer than two resamples without NaN; draw more, or use more images")
+    parts = [_of_means(values, axis) for axis in range(values.ndim)]
+    of_images = _resampling_variance(drawn.reshape(-1, drawn.shape[-1]).mean(axis=0), n_images)
+    for axis in range(values.ndim):
+        means = _means_along(drawn, axis)  # (S or D, R)
+        apart = _resampling_variance(means - means.mean(axis=0), n_images)
+        of_images -= apart.sum() / (len(means) - 1) / len(means)
+    parts.append((max(float(of_images), 0.0), n_images - 1))
+    variance = sum(part for part, _ in parts)
+    squares = sum(part**2 / df for part, df in parts)
+    df = variance**2 / squares if squares > 0 else n_images - 1
+    return _student(values.mean(), variance, df, confidence)
+
+
+def _means_along(values: np.ndarray, axis: int) -> np.ndarray:
+    """(S, R) as it is; (S, D, R) to (S, R) or (D, R), the mean over the other axis."""
+    return values if values.ndim == 2 else values.mean(axis=1 - axis)
+
+
+def _of_means(values: np.ndarray, axis: int) -> tuple[float, int]:
+    """Variance of the mean as the values along one axis show it, and its degrees of freedom."""
+    n = values.shape[axis]
+    if n < 2:
+        raise ValueError(
+            f"{n} value along axis {axis} of {values.shape} shows no spread; give at least 2, or "
+            "leave the axis out and say that the interval holds for this one alone"
+        )
+    means = values if values.ndim == 1 else values.mean(axis=1 - axis)
+    return float(means.var(ddof=1)) / n, n - 1
+
+
+def _resampling_variance(drawn: np.ndarray, n_images: int) -> np.ndarray:
+    """Variance over resamples (last axis); they vary by (n - 1) / n of what other images would."""
+    return drawn.var(axis=-1, ddof=1) * n_images / (n_images - 1)
+
+
+def _student(mean: float, variance: float, df: float, confidence: float) -> Interval:
+    half = float(student.ppf((1 + confidence) / 2, df) * variance**0.5)
+    return Interval(float(mean), float(mean) - half, float(mean) + half)
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    values = np.asarray(values, dtype=float)
+    if not values.size or not np.isfinite(values).all():
+        raise ValueError(f"expected finite values, one or more, got {values}")
+    return values
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie between 0 and 1, not {confidence!r}")
