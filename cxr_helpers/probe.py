@@ -85,38 +85,41 @@ def extract_features(
 
 
 def _stack(pixels) -> np.ndarray | Tensor:
-    """Images as they come, one array or tensor (N, H, W)."""
+    """Images as they come, one array or tensor (N, H, W) of a type that is known."""
     try:
         pixels = pixels if isinstance(pixels, Tensor) else np.asarray(pixels)
     except ValueError as error:
         raise ProbeError(f"the images are no one array (N, H, W): {error}") from None
     if pixels.ndim != 3 or 0 in pixels.shape[1:]:
         raise ProbeError(f"expected pixels (N, H, W) of gray images, got {tuple(pixels.shape)}")
-    return pixels
-
-
-def _unit(images: np.ndarray | Tensor, first: int, device: str | torch.device) -> Tensor:
-    """(B, H, W) as float32 in [0, 1]; `first` is the row of the first of them."""
-    kind = str(images.dtype if isinstance(images, Tensor) else images.dtype.name)
-    kind = kind.removeprefix("torch.")
+    kind = _kind(pixels)
     if kind not in ("uint8", "uint16") and "float" not in kind:
         raise ProbeError(
             f"pixels are {kind}; give uint8, uint16 of the full range, or float in [0, 1]"
         )
+    if kind == "uint16" and len(pixels):
+        top = int(pixels.float().max() if isinstance(pixels, Tensor) else pixels.max())
+        if 0 < top < 32768:
+            raise ProbeError(
+                f"pixels are uint16 up to {top}, so they hold {top.bit_length()} bits only; scale "
+                "them to 65535, or give floats in [0, 1]"
+            )
+    return pixels
+
+
+def _kind(pixels: np.ndarray | Tensor) -> str:
+    return str(getattr(pixels.dtype, "name", pixels.dtype)).removeprefix("torch.")
+
+
+def _unit(images: np.ndarray | Tensor, first: int, device: str | torch.device) -> Tensor:
+    """(B, H, W) as float32 in [0, 1]; `first` is the row of the first of them."""
+    kind = _kind(images)
     if not isinstance(images, Tensor):
         images = torch.from_numpy(np.array(images, np.uint8 if kind == "uint8" else np.float32))
     values = images.detach().to(device).float()
-    if kind == "uint8":
-        return values / 255
+    if kind in ("uint8", "uint16"):
+        return values / (255 if kind == "uint8" else 65535)
     low, high = values.amin(dim=(1, 2)), values.amax(dim=(1, 2))
-    if kind == "uint16":
-        bad = ((high > 0) & (high < 32768)).nonzero().flatten().tolist()
-        if bad:
-            raise ProbeError(
-                f"image {first + bad[0]} is uint16 and holds {int(high[bad[0]]).bit_length()} bits "
-                "only; scale it to 65535, or give floats in [0, 1]"
-            )
-        return values / 65535
     bad = (~((low >= -1e-6) & (high <= 1 + 1e-6))).nonzero().flatten().tolist()
     if bad:
         raise ProbeError(
@@ -691,22 +694,6 @@ def _class_names(names: Sequence[str], *tables) -> list[str]:
     return names
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A value with its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def as_dict(self) -> dict[str, float]:
-        """The three numbers by name, as a results file holds them."""
-        return {"value": self.value, "low": self.low, "high": self.high}
-
-    def __str__(self) -> str:
-        return f"{self.value:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
-
-
 def patient_weights(patient_ids: Sequence, *, resamples: int, seed: int) -> np.ndarray:
     """How often each image counts when whole patients are drawn with replacement.
 
@@ -768,45 +755,35 @@ def resampled_scores(
     return values
 
 
-def macro_interval(values: np.ndarray, *, seed: int) -> Estimate:
-    """Mean over classes and draws with its interval over patients and draws.
+def over_draws(values: np.ndarray, *, seed: int) -> np.ndarray:
+    """Mean over draws, on the images as they are and on resamples that take other draws too.
+
+    Each resample draws one fewer than there are, with replacement. To draw as many would be too
+    sure: the means of n draws with replacement vary by a share (n - 1) / n of what they should.
 
     Args:
-        values: (draws, 1 + R, K) as `resampled_scores` gives them.
+        values: (draws, 1 + R) or (draws, 1 + R, K), the images as they are first, as
+            `resampled_scores` gives them; NaN where a draw has no value.
         seed: of the resampling of the draws.
 
     Returns:
-        The mean on the images as they are, with the 2.5th and 97.5th percentile over resamples,
-        each of which takes other patients and other draws. With one draw the interval covers the
-        choice of the test patients only.
+        (1 + R,) or (1 + R, K): the mean of all draws first. With one draw the resamples are of
+        other patients only. NaN where no draw has a value.
 
     Raises:
-        ProbeError: no class can be scored.
+        ProbeError: the values have another shape, or there is no draw.
+
+    >>> over_draws(np.array([[1.0, 1.0, 1.0], [3.0, 3.0, 3.0]]), seed=1)[0]
+    np.float64(2.0)
     """
-    return _percentiles(nan_mean(values, axis=2), seed)
-
-
-def class_intervals(values: np.ndarray, *, seed: int) -> list[Estimate | None]:
-    """An interval for each class, over patients and draws; None where it cannot be scored.
-
-    Args:
-        values: (draws, 1 + R, K) as `resampled_scores` gives them.
-        seed: of the resampling of the draws.
-    """
-    scored = np.isfinite(values[:, 0]).any(axis=0)
-    return [_percentiles(values[:, :, k], seed) if ok else None for k, ok in enumerate(scored)]
-
-
-def _percentiles(values: np.ndarray, seed: int) -> Estimate:
-    """(draws, 1 + R) to a mean and its interval."""
-    draws, columns = values.shape
-    base = nan_mean(values[:, :1], axis=0)[0]
-    if not np.isfinite(base):
-        raise ProbeError("no class can be scored; use more images or a larger label fraction")
-    chosen = np.random.default_rng(seed).integers(draws, size=(draws, columns - 1))
-    means = nan_mean(np.take_along_axis(values[:, 1:], chosen, axis=0), axis=0)
-    low, high = np.nanpercentile(means, [2.5, 97.5])
-    return Estimate(float(base), float(low), float(high))
+    values = np.asarray(values, dtype=float)
+    if values.ndim not in (2, 3) or not len(values):
+        raise ProbeError(f"expected values (draws, 1 + R) or (draws, 1 + R, K), got {values.shape}")
+    draws, columns = values.shape[:2]
+    size = (max(draws - 1, 1), columns - 1)
+    chosen = np.random.default_rng(seed).integers(draws, size=size)
+    resamples = values[chosen, np.arange(1, columns)]  # (draws - 1, R, ...)
+    return np.concatenate([nan_mean(values[:, :1], axis=0), nan_mean(resamples, axis=0)])
 
 
 def nan_mean(values: np.ndarray, *, axis: int) -> np.ndarray:
@@ -818,26 +795,3 @@ def nan_mean(values: np.ndarray, *, axis: int) -> np.ndarray:
     values = _numbers(values, "values")
     finite = np.isfinite(values)
     return _divide(np.where(finite, values, 0).sum(axis=axis), finite.sum(axis=axis))
-
-
-def macro_auroc_interval(
-    labels: np.ndarray,
-    scores: Sequence[np.ndarray],
-    patient_ids: Sequence,
-    *,
-    minus: Sequence[np.ndarray] | None = None,
-    resamples: int,
-    seed: int,
-) -> Estimate:
-    """Macro AUROC, averaged over draws, with an interval over patients and draws.
-
-    Arguments are those of `resampled_scores`; with `minus`, the estimate is the paired difference
-    over classes that both arms trained.
-
-    Raises:
-        ProbeError: as `resampled_scores`, or no class can be scored.
-    """
-    values = resampled_scores(
-        labels, scores, patient_ids, minus=minus, resamples=resamples, seed=seed
-    )
-    return macro_interval(values, seed=seed)
