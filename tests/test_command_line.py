@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tiny_root import command, make_root
+from tiny_root import command, make_nih_root, make_root
 
 from cxr_helpers.course import __main__ as cli
 from cxr_helpers.course import planning
@@ -45,6 +45,54 @@ def test_the_stages_in_order_write_results_and_records(root, project, capsys):
     assert 0 <= figures["explain"]["pointing game"]["random"]["value"] <= 1
     out = capsys.readouterr().out
     assert "Made runs/tiny/pretrain/resnet18_seed0_" in out and "detect_seed0 (" in out
+
+
+def figures_at_seed_1(root, project, capsys):
+    """Metrics of the four stages in a row, each asked for seed 1."""
+    for stage in STAGES:
+        assert cli.main(command(stage, root, "--seed", "1")) == 0, capsys.readouterr().err
+    results = project / "runs" / root.name / "results"
+    texts = {stage: (results / f"{stage}_seed1.json").read_text() for stage in STAGES}
+    return {stage: json.loads(text) for stage, text in texts.items()}
+
+
+def digests(root, project, seed):
+    records = (project / "runs" / root.name / "records").glob(f"*_seed{seed}.json")
+    return {path.stem.split("_")[0]: json.loads(path.read_text())["data_digest"] for path in records}
+
+
+def test_another_seed_leaves_the_split_as_it_is_through_all_stages(root, project, capsys):
+    found = figures_at_seed_1(root, project, capsys)
+    assert found["probe"]["metrics"]["gain"].keys() == {"50%", "100%"}
+    assert found["explain"]["metrics"].keys() >= {"pointing game", "difference"}
+    assert (found["probe"]["settings"]["seed"], found["probe"]["settings"]["split_seed"]) == (1, 0)
+    at_0, at_1 = (digests(root, project, seed) for seed in (0, 1))
+    assert at_1.keys() == set(STAGES) and at_0 == at_1
+    assert at_1["pretrain"] == at_1["probe"] and at_1["detect"] == at_1["explain"]
+    made = sorted((project / "runs/tiny/pretrain").glob("*.safetensors"))
+    assert made[0].read_bytes() != made[1].read_bytes()
+
+
+def test_nih_alone_goes_through_all_stages_on_its_own_boxes(tmp_path, project, capsys):
+    root = make_nih_root(tmp_path / "nih_alone")
+    found = figures_at_seed_1(root, project, capsys)
+    assert found["detect"]["metrics"]["map50"].keys() == {"random", "pretrained"}
+    assert 0 <= found["explain"]["metrics"]["pointing game"]["random"]["value"] <= 1
+    plan = command("explain", root, "--seed", "1", "--dry-run")
+    assert cli.main(plan) == 0 and "plan of explain" in capsys.readouterr().out
+
+
+def test_a_backbone_of_other_images_under_the_same_name_is_not_taken(root, project, capsys):
+    assert cli.main(command("pretrain", root)) == 0
+    picture = root / "nih" / "images" / "00000079_000.png"
+    kept = picture.read_bytes()
+    try:
+        picture.unlink()
+        assert cli.main(command("pretrain", root)) == 1
+    finally:
+        picture.write_bytes(kept)
+    told = capsys.readouterr().err
+    assert "pretrained on other images" in told and "delete" not in told
 
 
 def test_what_is_made_is_found_and_not_made_again(root, project, capsys):

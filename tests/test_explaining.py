@@ -205,7 +205,8 @@ def test_nothing_to_score_is_said(data, detector, part):
 
 def made_up_scores(values, *, label=HEART):
     columns = {measure: values for measure in explaining.MEASURES}
-    return pd.DataFrame({"row": range(len(values)), "label": label, "map": "ablation", **columns})
+    at = {"row": range(len(values)), "label": label, "class": vindr.CLASSES[label - 1]}
+    return pd.DataFrame({**at, "map": "ablation", **columns})
 
 
 def test_a_difference_is_taken_on_the_same_findings():

@@ -20,7 +20,7 @@ def benchmark():
 
 
 def finding(label, score):
-    return Finding(0, label, score, np.array([0, 0, 4, 4.0]), np.zeros((0, 4)))
+    return Finding(0, label, score, np.array([0, 0, 4, 4.0]), np.zeros((0, 4)), "a class")
 
 
 def test_the_surest_of_each_class_comes_first_then_the_rest(benchmark):

@@ -23,6 +23,24 @@ SMALL = (
 def make_root(root):
     """Write 80 NIH images of as many patients and 30 VinDr-CXR images, 20 of them with boxes."""
     rng = np.random.default_rng(0)
+    _write_nih(root, rng)
+    _write_vindr(root, rng)
+    return root
+
+
+def make_nih_root(root):
+    """Write the NIH images alone, 30 of them in the test list and with boxes of two findings."""
+    _write_nih(root, np.random.default_rng(0))
+    names = [f"{k:08d}_000.png" for k in range(30)]
+    rows = ["Image Index,Finding Label,Bbox [x,y,w,h],,,"]
+    for name in names:
+        rows += [f"{name},Cardiomegaly,128,256,640,640,,,", f"{name},Mass,64,64,224,224,,,"]
+    (root / "nih" / "BBox_List_2017.csv").write_text("\n".join(rows))
+    (root / "nih" / "test_list.txt").write_text("\n".join(names))
+    return root
+
+
+def _write_nih(root, rng):
     images = root / "nih" / "images"
     images.mkdir(parents=True)
     lines = [NIH_HEADER]
@@ -32,6 +50,9 @@ def make_root(root):
         found = ("Mass", "Effusion", "Mass|Effusion", "No Finding")[k % 4]
         lines.append(f"{name},{found},0,{k},50,F,{'AP' if k % 2 else 'PA'},32,32,0.1,0.1")
     (root / "nih" / "Data_Entry_2017_v2020.csv").write_text("\n".join(lines))
+
+
+def _write_vindr(root, rng):
     train = root / "vindr" / "train"
     train.mkdir(parents=True)
     rows = ["image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max"]
@@ -46,7 +67,6 @@ def make_root(root):
             else:
                 rows.append(f"{name},No finding,14,{reader},,,,")
     (root / "vindr" / "train.csv").write_text("\n".join(rows))
-    return root
 
 
 def command(stage, root, *more, small=SMALL):

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 
 from cxr_helpers.course.checkpoints import RESUME
 from cxr_helpers.course.compute import Compute
@@ -109,7 +110,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
 
 def perform(stage: str, run: Run) -> None:
     """Run a stage; the first process writes its results and its record."""
-    results = Results(f"{stage}_seed{run.seed}", run.settings)
+    results = Results(f"{stage}_seed{run.seed}", replace(run.settings, seed=run.seed))
     with joined() if stage in ("probe", "explain") else nullcontext():
         outcome = STAGES[stage](run)
     if not is_first():

@@ -195,7 +195,7 @@ def _nih_split(settings: Settings, entries: pd.DataFrame) -> tuple[np.ndarray, s
     patients = entries["patient_id"].to_numpy()
     official = settings.nih / "test_list.txt"
     if not official.is_file():
-        split = splits.split_by_patient(patients, parts=NIH_PARTS, seed=settings.seed)
+        split = splits.split_by_patient(patients, parts=NIH_PARTS, seed=settings.split_seed)
         return split, "No official list beside the images: split by patient, at random."
     named = set(nih.read_image_list(official))
     lists = {"test": named, "rest": set(entries["image_id"]) - named}
@@ -203,7 +203,7 @@ def _nih_split(settings: Settings, entries: pd.DataFrame) -> tuple[np.ndarray, s
     rest = split == "rest"
     share = NIH_PARTS["val"] / (NIH_PARTS["val"] + NIH_PARTS["train"])
     parts = {"train": 1 - share, "val": share}
-    split[rest] = splits.split_by_patient(patients[rest], parts=parts, seed=settings.seed)
+    split[rest] = splits.split_by_patient(patients[rest], parts=parts, seed=settings.split_seed)
     return split, "Test part: the images of test_list.txt. Validation: patients of the other list."
 
 
@@ -232,7 +232,7 @@ def load_vindr(settings: Settings) -> VindrData:
     fused = consensus.fuse_readings(readings.boxes)
     fused = fused[fused["image_id"].isin(images.image_ids)].reset_index(drop=True)
     # No patient is named in the files, so each image counts as a patient of its own.
-    split = splits.split_by_patient(images.image_ids, parts=VINDR_PARTS, seed=settings.seed)
+    split = splits.split_by_patient(images.image_ids, parts=VINDR_PARTS, seed=settings.split_seed)
     return VindrData(readings, fused, images, split)
 
 

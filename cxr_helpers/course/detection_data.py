@@ -80,7 +80,7 @@ def load_nih_boxes(settings: Settings) -> NihBoxes:
     entries = nih.read_entries(nih_table(settings.nih)).set_index("image_id")
     patients = entries.loc[images.image_ids, "patient_id"].to_numpy()
     _check_pretraining_is_free(load_nih(settings), patients)
-    split = splits.split_by_patient(patients, parts=VINDR_PARTS, seed=settings.seed)
+    split = splits.split_by_patient(patients, parts=VINDR_PARTS, seed=settings.split_seed)
     drawn = boxes.assign(reader_id=READER)
     seen = pd.DataFrame({"image_id": images.image_ids, "reader_id": READER, "normal": False})
     dropped = pd.DataFrame(columns=["row", "image_id", "reason"])

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from cxr_helpers import ablation_fast, detection_metrics, heatmaps, vindr
+from cxr_helpers import ablation_fast, detection_metrics, heatmaps
 from cxr_helpers import detector as det
 from cxr_helpers.course import detection
 from cxr_helpers.course.data import VindrData
@@ -34,6 +34,7 @@ class Finding:
         score: of the detection.
         box: (4,) as detected.
         readers: (n, 4) the readers' fused boxes of the class.
+        name: of the class.
     """
 
     row: int
@@ -41,11 +42,7 @@ class Finding:
     score: float
     box: np.ndarray
     readers: np.ndarray
-
-    @property
-    def name(self) -> str:
-        """Name of the class."""
-        return vindr.CLASSES[self.label - 1]
+    name: str
 
     @property
     def placed(self) -> bool:
@@ -78,8 +75,9 @@ def findings(
             if len(candidates):
                 best = candidates[one["scores"][candidates].argmax()]
                 readers = truth["boxes"][truth["labels"] == label]
-                score = float(one["scores"][best])
-                chosen.append(Finding(int(row), int(label), score, one["boxes"][best], readers))
+                score, box = float(one["scores"][best]), one["boxes"][best]
+                name = data.classes[label - 1]
+                chosen.append(Finding(int(row), int(label), score, box, readers, name))
     return chosen
 
 
@@ -147,7 +145,7 @@ def class_priors(data: VindrData) -> dict[int, np.ndarray]:
         label: heatmaps.box_prior(
             [t["boxes"][t["labels"] == label] for t in truths if label in t["labels"]], shape
         )
-        for label in range(1, len(vindr.CLASSES) + 1)
+        for label in range(1, len(data.classes) + 1)
     }
 
 
@@ -173,8 +171,8 @@ def score_maps(
         layer: of `ablation_fast.LAYERS`.
 
     Returns:
-        A row for each test finding and map: row, label, map, the measures, and `level` (the
-        threshold). The last measure takes the threshold that is best for this very map and its
+        A row for each test finding and map: row, label, class (its name), map, the measures, and
+        `level` (the threshold). The last measure takes the threshold that is best for this very map and its
         boxes: no honest score, but an upper bound.
 
     Raises:
@@ -206,10 +204,10 @@ def _measure(
     items: Sequence[Finding],
     priors: Mapping[int, np.ndarray],
     layer: str,
-) -> tuple[dict[str, np.ndarray], dict[str, list[int]]]:
+) -> tuple[dict[str, np.ndarray], dict[str, list]]:
     """For each kind of map (n, 2 + levels): pointing, energy, IoUs; and each row's image, class."""
     values: dict[str, list] = {}
-    rows, labels = [], []
+    names: dict[str, list] = {"row": [], "label": [], "class": []}
     for item, ablation in ablations(detector, data, items, layer=layer):
         shape = height, width = tuple(data.images.filled_hw[item.row])
         maps = {
@@ -218,14 +216,14 @@ def _measure(
             BELL: heatmaps.centered_gaussian(shape),
             BOX: heatmaps.box_mask(item.box[None], shape).astype(float),
         }
-        rows.append(item.row)
-        labels.append(item.label)
+        for column, value in zip(names, (item.row, item.label, item.name), strict=True):
+            names[column].append(value)
         for name, one in maps.items():
             pointing = heatmaps.pointing_game(one, item.readers)
             energy = heatmaps.energy_in_box(one, item.readers)
             ious = heatmaps.iou_at_levels(one, item.readers)
             values.setdefault(name, []).append([pointing, energy, *ious])
-    return {k: np.array(v) for k, v in values.items()}, {"row": rows, "label": labels}
+    return {k: np.array(v) for k, v in values.items()}, names
 
 
 def mean_over_findings(
@@ -294,17 +292,17 @@ def class_table(
         Columns measure, class, n, arm, value, low, high, the most frequent class first.
     """
     own = {arm: t[t["map"] == ABLATION] for arm, t in scores.items()}
-    counts = pd.DataFrame({arm: t["label"].value_counts() for arm, t in own.items()}).fillna(0)
+    counts = pd.DataFrame({arm: t["class"].value_counts() for arm, t in own.items()}).fillna(0)
     enough = counts[counts.min(axis=1) >= at_least].sum(axis=1).sort_values(ascending=False)
     options = {"resamples": resamples, "seed": seed}
     rows = []
     for measure in measures:
-        for label in enough.index:
+        for name in enough.index:
             for arm, table in own.items():
-                part = table[table["label"] == label]
+                part = table[table["class"] == name]
                 interval = mean_over_findings(part, measure, **options).as_dict()
-                name = {"class": vindr.CLASSES[label - 1], "n": len(part), "arm": arm}
-                rows.append({"measure": measure, **name, **interval})
+                at = {"measure": measure, "class": name, "n": len(part), "arm": arm}
+                rows.append({**at, **interval})
     return pd.DataFrame(rows, columns=["measure", "class", "n", "arm", "value", "low", "high"])
 
 

@@ -75,5 +75,5 @@ def own_images(
     size = own.pretrain.cache_size
     images = pack_once(own, next(iter(files.values())).parent, name, dict(files), read, size)
     patients = np.array([patient(image_id) for image_id in images.image_ids])
-    split = splits.split_by_patient(patients, parts=NIH_PARTS, seed=own.seed)
+    split = splits.split_by_patient(patients, parts=NIH_PARTS, seed=own.split_seed)
     return own, OwnImages(images, patients, split)

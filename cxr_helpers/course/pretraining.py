@@ -369,8 +369,8 @@ def arm_state(settings: Settings, arm: str, *, seed: int, data: NihData | None =
     if data is not None and told.get("digest", data.digest) != data.digest:
         raise barlow.WeightsError(
             f"{path} was pretrained on other images or another split than this {settings.data} "
-            "(their digests differ). Give each root a folder name of its own, or delete the file "
-            "to pretrain anew"
+            "(their digests differ). Give each root a folder name of its own, or move the file "
+            "elsewhere to pretrain anew"
         )
     return state, f"Barlow Twins pretraining: {path.name}."
 

@@ -182,6 +182,9 @@ class Settings:
         nih: root of an NIH ChestX-ray14 download, or None where the data has none.
         vindr: root of a VinDr-CXR download, or None where the data has none.
         seed: the seed that every stage starts from.
+        split_seed: of the split into training, validation and test part. It is not `seed`: runs
+            of another seed are compared on the same patients, and a backbone must never be tested
+            on those it learned from.
     """
 
     data: str
@@ -194,6 +197,7 @@ class Settings:
     detect: DetectPreset = field(default_factory=DetectPreset)
     explain: ExplainPreset = field(default_factory=ExplainPreset)
     seed: int = 0
+    split_seed: int = 0
 
     @property
     def runs(self) -> Path:
@@ -215,7 +219,8 @@ class Settings:
     def summary(self) -> dict:
         """The settings as plain values, without any absolute path, for a results file."""
         presets = {name: asdict(getattr(self, name)) for name in PRESETS["demo"]}
-        plain = {"data": self.data, "scale": self.scale, "seed": self.seed, **presets}
+        seeds = {"seed": self.seed, "split_seed": self.split_seed}
+        plain = {"data": self.data, "scale": self.scale, **seeds, **presets}
         return json.loads(json.dumps(plain))
 
 

@@ -15,7 +15,7 @@ from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from cxr_helpers import heatmaps, vindr
+from cxr_helpers import heatmaps
 from cxr_helpers.course.data import VindrData
 
 SIZE = 64  # pixels a side
@@ -89,14 +89,19 @@ def finding_images(data: VindrData, part: str, name: str) -> Images:
         data: images and boxes.
         part: `train`, `val` or `test`.
         name: class of the finding.
+
+    Raises:
+        ValueError: the data has no such class.
     """
+    if name not in data.classes:
+        raise ValueError(f"no boxes of {name!r} here; there are {', '.join(data.classes)}")
     rows = data.rows(part)
     scale = SIZE / data.images.size
     pixels = [
         ndimage.zoom(np.asarray(data.images.pixels[row], dtype=np.float32) / 255, scale, order=1)
         for row in rows
     ]
-    label = vindr.CLASSES.index(name) + 1
+    label = data.classes.index(name) + 1
     boxes = [
         scale * b[c == label].reshape(-1, 4) for b, c in zip(*data.packed_boxes(rows), strict=True)
     ]

@@ -24,7 +24,7 @@ from cxr_helpers.course import (
     pretraining,
 )
 from cxr_helpers.course.compute import LAUNCHED, ONE_PROCESS, Compute, process_rank
-from cxr_helpers.course.data import NihData, VindrData, load_nih, load_vindr
+from cxr_helpers.course.data import NihData, VindrData, load_nih
 from cxr_helpers.course.settings import Settings, SettingsError
 
 BASELINE, OURS = "random", "pretrained"
@@ -70,7 +70,7 @@ def load(settings: Settings, stage: str) -> NihData | VindrData:
     """The data that a stage works on."""
     if stage in ("pretrain", "probe"):
         return load_nih(settings)
-    return detection_data.load_detection(settings) if stage == "detect" else load_vindr(settings)
+    return detection_data.load_detection(settings)
 
 
 def pretrain(run: Run) -> Outcome:
@@ -78,7 +78,9 @@ def pretrain(run: Run) -> Outcome:
     data = load(run.settings, "pretrain")
     path = pretraining.backbone_path(run.settings, seed=run.seed)
     known = path.is_file()
-    if not known:
+    if known:  # refused where it is of other images
+        pretraining.arm_state(run.settings, "pretrained", seed=run.seed, data=data)
+    else:
         options = {"progress": run.progress, "compute": run.compute, "resume": run.resume}
         pretraining.pretrain(run.settings, data, seed=run.seed, **options)
     log = pretraining.training_log(path)

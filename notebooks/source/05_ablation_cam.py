@@ -51,8 +51,8 @@ from torch import nn
 # %%
 from cxr_helpers import ablation_fast, cam, cam_plots, heatmaps, plots, sanity
 from cxr_helpers import detector as det
-from cxr_helpers.course import detection, explaining, map_checks, random_labels, shortcut, viewer
-from cxr_helpers.course.data import load_vindr
+from cxr_helpers.course import detection, detection_data, explaining, map_checks
+from cxr_helpers.course import random_labels, shortcut, viewer
 from cxr_helpers.course.results import Results, claim
 from cxr_helpers.course.settings import load_settings
 
@@ -217,7 +217,7 @@ check("5.3", weights_of_two)
 # from [Barlow Twins](../docs/glossary.md#barlow-twins).
 
 # %%
-data = load_vindr(settings)
+data = detection_data.load_detection(settings)
 trained = {
     arm: detection.train_or_load_detector(settings, data, arm, seed=settings.seed)
     for arm in ("random", "pretrained")

@@ -115,7 +115,7 @@ print(112_120 // 768, "full batches from all images,", 86_524 // 768, "from the 
 # Put both below one folder, in `nih` and `vindr`, and set `CXR_DATA` to that folder. The
 # [README](../README.md#real-data) names every file that is read. VinDr-CXR's agreement forbids sharing
 # its images. Without VinDr-CXR, notebook 04 uses NIH's own 984 boxes: put `BBox_List_2017.csv` and
-# `test_list.txt` beside the images. Notebook 05 and the command `explain` need VinDr-CXR.
+# `test_list.txt` beside the images. Notebook 05 and the command `explain` take the same boxes.
 #
 # To decode a PNG or a DICOM file takes longer than a training step can wait, and the step needs only
 # a small copy of it. So each file is decoded once, scaled down, and packed into one array:
