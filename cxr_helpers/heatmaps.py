@@ -1,14 +1,17 @@
 """Heatmaps as arrays: scale, threshold, and scores of a map against boxes.
 
 A map is (H, W), finite, of any scale; only its values above zero count as evidence. Boxes are
-xyxy in pixels of the map; what lies outside the map is cut off. Every score is a number in
-[0, 1] for every such input:
+xyxy in pixels of the map. So a map smaller than its image, such as the activations of a layer, is
+resized first (`resize_map`). A box that ends more than a pixel beyond the map's right or lower
+edge, or lies outside it, is refused, for then map and image differ; up to there it is cut off. A
+small map is not always found out that way: give `image_hw`, and each map of another shape is
+refused. Maps and boxes are arrays, lists or tensors. Every score is a number in [0, 1]:
 
 - a map of zeros points nowhere and scores 0;
 - a constant positive map points everywhere and scores what chance does, the boxes' share of the
   area;
-- without a box (or with all boxes outside the map) nothing can be inside one, so the score is 0;
-  an average over images should leave such images out.
+- without a box nothing can be inside one, so the score is 0; an average over images should leave
+  such images out.
 
 Sources: pointing game, Zhang et al., https://arxiv.org/abs/1608.00507; energy-based pointing
 game, Wang et al., Score-CAM, https://arxiv.org/abs/1910.01279.
@@ -63,10 +66,8 @@ def resize_map(
     >>> resize_map([[1.0, 3.0]], (1, 2), covered=(1.0, 0.5)).tolist()
     [[1.0, 1.5]]
     """
-    source = _check_map(heatmap)
-    if min(shape_hw) < 1:
-        raise ValueError(f"cannot resize a map to {tuple(shape_hw)}")
-    if not all(0 < share <= 1 for share in covered):
+    source, shape_hw = _check_map(heatmap), _check_shape(shape_hw)
+    if len(covered) != 2 or not all(0 < share <= 1 for share in covered):
         raise ValueError(f"covered {covered}: expected two shares above 0 and at most 1")
     axes = [
         np.clip((np.arange(new) + 0.5) * old * share / new - 0.5, 0, old - 1)
@@ -111,26 +112,24 @@ def box_mask(boxes_xyxy: np.ndarray, shape_hw: tuple[int, int]) -> np.ndarray:
     """Pixels inside at least one box.
 
     A pixel is inside when its center is; a box that holds no pixel's center marks the pixel that
-    holds the box's center. So a small box is never lost, and one outside marks nothing.
+    holds the box's center. So a small box is never lost.
 
     Args:
-        boxes_xyxy: (n, 4) float, pixels; n may be 0.
+        boxes_xyxy: (n, 4) in pixels, each with an area; n may be 0.
         shape_hw: height and width of the mask.
 
     Returns:
         bool array of that shape.
 
+    Raises:
+        ValueError: a box is turned, has no area or a value that is not finite, lies outside the
+            mask, or ends more than a pixel beyond its right or lower edge.
+
     >>> box_mask([[1, 0, 3, 1]], (2, 4)).astype(int).tolist()
     [[0, 1, 1, 0], [0, 0, 0, 0]]
     """
-    boxes = np.asarray(boxes_xyxy, dtype=float)
-    if boxes.size == 0:
-        boxes = boxes.reshape(0, 4)
-    if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
-        raise ValueError(f"expected finite boxes of shape (n, 4), got shape {boxes.shape}")
-    if (boxes[:, 2:] < boxes[:, :2]).any():
-        raise ValueError(f"boxes must be (x_min, y_min, x_max, y_max), got {boxes.tolist()}")
-    height, width = shape_hw
+    height, width = _check_shape(shape_hw)
+    boxes = _check_boxes(boxes_xyxy, height, width)
     mask = np.zeros((height, width), dtype=bool)
     x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
     for x_min, y_min, x_max, y_max in boxes:
@@ -142,39 +141,69 @@ def box_mask(boxes_xyxy: np.ndarray, shape_hw: tuple[int, int]) -> np.ndarray:
     return mask
 
 
-def pointing_game(heatmap: np.ndarray, boxes_xyxy: np.ndarray) -> float:
+def pointing_game(
+    heatmap: np.ndarray, boxes_xyxy: np.ndarray, *, image_hw: tuple[int, int] | None = None
+) -> float:
     """Whether the map's maximum lies in a box: 1 or 0, or between for several equal maxima.
+
+    Args:
+        heatmap: (H, W) finite.
+        boxes_xyxy: (n, 4) pixels of the map; n may be 0.
+        image_hw: height and width of the image that the boxes are in, where it shall be checked
+            that the map has its shape.
+
+    Raises:
+        ValueError: the map or a box is none, or they are not of one image; see `box_mask`.
 
     >>> pointing_game([[0, 1, 0, 0]], [[1, 0, 3, 1]])
     1.0
     """
+    _check_same_shape(heatmap, image_hw)
     peaks = threshold_map(heatmap, 1.0)
     return _share(peaks & box_mask(boxes_xyxy, peaks.shape), peaks)
 
 
-def energy_in_box(heatmap: np.ndarray, boxes_xyxy: np.ndarray) -> float:
+def energy_in_box(
+    heatmap: np.ndarray, boxes_xyxy: np.ndarray, *, image_hw: tuple[int, int] | None = None
+) -> float:
     """Share of the map's evidence that lies in the boxes.
+
+    Arguments and errors are those of `pointing_game`.
 
     >>> energy_in_box([[1, 2, 1, 0]], [[1, 0, 3, 1]])
     0.75
     """
+    _check_same_shape(heatmap, image_hw)
     evidence = normalize_map(heatmap)
     return _share(evidence * box_mask(boxes_xyxy, evidence.shape), evidence)
 
 
-def iou_at(heatmap: np.ndarray, boxes_xyxy: np.ndarray, *, level: float = 0.5) -> float:
-    """IoU of the thresholded map and the boxes' area.
+def iou_at(
+    heatmap: np.ndarray,
+    boxes_xyxy: np.ndarray,
+    *,
+    level: float = 0.5,
+    image_hw: tuple[int, int] | None = None,
+) -> float:
+    """IoU of the map thresholded at `level` of its maximum and the boxes' area.
+
+    The other arguments and the errors are those of `pointing_game`.
 
     >>> round(iou_at([[1, 2, 1, 0]], [[1, 0, 3, 1]], level=0.5), 3)
     0.667
     """
+    _check_same_shape(heatmap, image_hw)
     region = threshold_map(heatmap, level)
     inside = box_mask(boxes_xyxy, region.shape)
     return _share(region & inside, region | inside)
 
 
 def iou_at_levels(
-    heatmap: np.ndarray, boxes_xyxy: np.ndarray, *, levels: Sequence[float] = LEVELS
+    heatmap: np.ndarray,
+    boxes_xyxy: np.ndarray,
+    *,
+    levels: Sequence[float] = LEVELS,
+    image_hw: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """`iou_at` for several thresholds at once.
 
@@ -182,8 +211,9 @@ def iou_at_levels(
 
     Args:
         heatmap: (H, W) finite.
-        boxes_xyxy: (n, 4) pixels; n may be 0.
+        boxes_xyxy: (n, 4) pixels of the map; n may be 0.
         levels: L shares of the maximum, each above 0 and at most 1.
+        image_hw: as in `pointing_game`.
 
     Returns:
         (L,) float64.
@@ -191,6 +221,7 @@ def iou_at_levels(
     >>> iou_at_levels([[1, 2, 4, 0]], [[2, 0, 3, 1]], levels=(0.2, 0.5, 0.9)).round(2).tolist()
     [0.33, 0.5, 1.0]
     """
+    _check_same_shape(heatmap, image_hw)
     for level in levels:
         _check_level(level)
     scaled = normalize_map(heatmap)
@@ -203,10 +234,19 @@ def iou_at_levels(
 
 
 def best_iou(
-    heatmap: np.ndarray, boxes_xyxy: np.ndarray, *, levels: Sequence[float] = LEVELS
+    heatmap: np.ndarray,
+    boxes_xyxy: np.ndarray,
+    *,
+    levels: Sequence[float] = LEVELS,
+    image_hw: tuple[int, int] | None = None,
 ) -> tuple[float, float]:
-    """The highest IoU over thresholds, and its threshold. It flatters a map: it knows the box."""
-    values = iou_at_levels(heatmap, boxes_xyxy, levels=levels)
+    """The highest IoU over thresholds, and its threshold. It flatters a map: it knows the box.
+
+    Arguments and errors are those of `iou_at_levels`; there must be a level.
+    """
+    if not len(levels):
+        raise ValueError("there is no level to choose from; give one or more in (0, 1]")
+    values = iou_at_levels(heatmap, boxes_xyxy, levels=levels, image_hw=image_hw)
     best = int(np.argmax(values))
     return float(values[best]), float(levels[best])
 
@@ -221,8 +261,9 @@ def centered_gaussian(shape_hw: tuple[int, int], *, sigma: float = 0.25) -> np.n
     Returns:
         float64 array of that shape, maximum near 1.
     """
-    if min(shape_hw) < 1 or sigma <= 0:
-        raise ValueError(f"cannot draw a Gaussian of sigma {sigma} on {tuple(shape_hw)}")
+    shape_hw = _check_shape(shape_hw)
+    if not 0 < sigma < np.inf:
+        raise ValueError(f"cannot draw a Gaussian of sigma {sigma}; give a share above 0")
     y, x = (((np.arange(n) + 0.5) / n - 0.5) / sigma for n in shape_hw)
     return np.exp(-0.5 * (y[:, None] ** 2 + x**2))
 
@@ -236,8 +277,11 @@ def box_prior(boxes_xyxy: Sequence[np.ndarray], shape_hw: tuple[int, int]) -> np
 
     Returns:
         float64 array of that shape in [0, 1]; zeros where there is no image.
+
+    Raises:
+        ValueError: as `box_mask`.
     """
-    total = np.zeros(shape_hw)
+    total = np.zeros(_check_shape(shape_hw))
     for boxes in boxes_xyxy:
         total += box_mask(boxes, shape_hw)
     return total / max(1, len(boxes_xyxy))
@@ -258,10 +302,64 @@ def _share(part: np.ndarray, whole: np.ndarray) -> float:
     return float(part.sum()) / total if total > 0 else 0.0
 
 
+def _numbers(values, name: str) -> np.ndarray:
+    """float64 of a list, an array, or a tensor of any device and type."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().double()
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind in "USc":
+            raise TypeError(f"they are {array.dtype}")
+        return array.astype(float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the {name} holds no plain table of numbers: {error}") from None
+
+
 def _check_map(heatmap: np.ndarray) -> np.ndarray:
-    values = np.asarray(heatmap, dtype=float)
+    values = _numbers(heatmap, "map")
     if values.ndim != 2 or 0 in values.shape:
         raise ValueError(f"expected a map (height, width), got shape {values.shape}")
-    if not np.isfinite(values).all():
-        raise ValueError("the map holds values that are not finite; was its score zero?")
+    bad = np.argwhere(~np.isfinite(values))
+    if len(bad):
+        raise ValueError(
+            f"the map holds {len(bad)} of {values.size} values that are not finite, the first in "
+            f"row {bad[0][0]}, column {bad[0][1]}; leave this map out"
+        )
     return values
+
+
+def _check_same_shape(heatmap: np.ndarray, image_hw: tuple[int, int] | None) -> None:
+    if image_hw is not None and np.shape(heatmap) != _check_shape(image_hw):
+        raise ValueError(
+            f"map of shape {tuple(np.shape(heatmap))} for an image of {tuple(image_hw)}: a map of "
+            "another shape is not scored; resize it first, resize_map(heatmap, image_hw)"
+        )
+
+
+def _check_shape(shape_hw: Sequence[int]) -> tuple[int, int]:
+    shape = tuple(shape_hw)
+    if len(shape) != 2 or any(n != int(n) or n < 1 for n in shape):
+        raise ValueError(f"shape {shape} is no (height, width) of whole numbers from 1 on")
+    return int(shape[0]), int(shape[1])
+
+
+def _check_boxes(boxes_xyxy: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Boxes as (n, 4) float64 that lie in a map of this size, but for a pixel."""
+    boxes = _numbers(boxes_xyxy, "table of boxes")
+    boxes = boxes.reshape(0, 4) if boxes.size == 0 else boxes
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"expected boxes of shape (n, 4), got shape {boxes.shape}")
+    for box in boxes:
+        if not np.isfinite(box).all() or (box[2:] <= box[:2]).any():
+            raise ValueError(
+                f"boxes must be finite (x_min, y_min, x_max, y_max) with area, got {box.tolist()}"
+            )
+        x_min, y_min, x_max, y_max = box
+        inside = x_min < width and y_min < height and x_max > 0 and y_max > 0
+        if not inside or x_max > width + 1 or y_max > height + 1:
+            raise ValueError(
+                f"boxes must lie in the map, and {box.tolist()} does not in one of {width} x "
+                f"{height} (width x height): resize a map smaller than its image with resize_map, "
+                "or scale and clip boxes that are in other pixels"
+            )
+    return boxes

@@ -11,7 +11,7 @@ HALF = [[0, 0, 4, 8]]  # the left half of an 8 x 8 map
 
 
 @pytest.mark.parametrize("score", SCORES)
-@pytest.mark.parametrize("boxes", [HALF, np.zeros((0, 4)), [], [[20, 20, 30, 30]]])
+@pytest.mark.parametrize("boxes", [HALF, np.zeros((0, 4)), []])
 def test_a_map_of_zeros_scores_zero(score, boxes):
     assert score(np.zeros((8, 8)), boxes) == 0.0
 
@@ -22,9 +22,50 @@ def test_a_constant_map_scores_the_share_of_the_area(score):
 
 
 @pytest.mark.parametrize("score", SCORES)
-@pytest.mark.parametrize("boxes", [[], [[-9, -9, -1, -1]], [[8, 0, 12, 8]]])
-def test_without_a_box_in_the_map_nothing_is_inside(score, boxes):
+@pytest.mark.parametrize("boxes", [[], np.zeros((0, 4)), torch.zeros(0, 4)])
+def test_without_a_box_nothing_is_inside(score, boxes):
     assert score(np.random.default_rng(0).random((8, 8)), boxes) == 0.0
+
+
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize(
+    "boxes",
+    [[[-9, -9, -1, -1]], [[8, 0, 12, 8]], [[20, 20, 30, 30]], [[2, 2, 9.5, 6]], [[2, 2, 6, 64]]],
+)
+def test_a_box_beyond_the_map_shows_that_the_map_is_not_the_image(score, boxes):
+    """A map of 8 x 8 of an image of 64 x 64 would be scored in the wrong pixels."""
+    with pytest.raises(ValueError, match=r"boxes must lie in the map.*8 x 8.*resize"):
+        score(np.random.default_rng(0).random((8, 8)), boxes)
+
+
+def test_a_box_is_cut_off_at_the_edge_up_to_a_pixel():
+    mask = h.box_mask([[-2, -3, 1, 1], [3, 3, 5, 5]], (4, 4))
+    assert np.argwhere(mask).tolist() == [[0, 0], [3, 3]]
+
+
+@pytest.mark.parametrize(
+    "score", [h.pointing_game, h.energy_in_box, h.iou_at, h.iou_at_levels, h.best_iou]
+)
+def test_a_small_map_is_refused_and_resized_it_is_scored(score):
+    """The box alone does not tell: it fits into the small map too."""
+    small, box = np.zeros((8, 8)), [[1, 1, 4, 4]]
+    small[0, 0] = 1
+    with pytest.raises(
+        ValueError, match=r"map of shape \(8, 8\) for an image of \(64, 64\).*resize"
+    ):
+        score(small, box, image_hw=(64, 64))
+    full = h.resize_map(small, (64, 64))
+    assert np.array_equal(score(full, box, image_hw=torch.Size([64, 64])), score(full, box))
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_tensors_lists_and_other_types_score_the_same(score):
+    heatmap, boxes = np.random.default_rng(6).integers(-3, 4, (8, 8)), [[1, 2, 4, 7]]
+    expected = score(heatmap.astype(float), np.array(boxes, float))
+    tensor = torch.from_numpy(heatmap).float().requires_grad_()
+    for one in (heatmap, heatmap.tolist(), heatmap.astype(np.float16), tensor, tensor.bfloat16()):
+        for box in (boxes, torch.tensor(boxes), np.array(boxes, np.float16)):
+            assert score(one, box) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("score", SCORES)
@@ -44,13 +85,24 @@ def test_scores_flip_with_map_and_boxes(score):
     assert score(heatmap, [[1, 2, 4, 7]]) == pytest.approx(score(heatmap[:, ::-1], [[4, 2, 7, 7]]))
 
 
-@pytest.mark.parametrize("bad", [np.zeros(4), np.zeros((0, 4)), np.full((2, 2), np.nan)])
+def test_where_a_map_is_not_finite_is_said():
+    with pytest.raises(ValueError, match="1 of 4 values.*row 1, column 0"):
+        h.normalize_map([[0, 1], [np.inf, 2]])
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [np.zeros(4), np.zeros((0, 4)), np.full((2, 2), np.nan), [["a"]], [[1], [1, 2]], [["0.5"]]],
+)
 def test_what_is_no_map_is_refused(bad):
     with pytest.raises(ValueError, match="map"):
         h.energy_in_box(bad, HALF)
 
 
-@pytest.mark.parametrize("bad", [[[1, 2, 3]], [[4, 0, 0, 8]], [[0, 0, np.inf, 8]]])
+@pytest.mark.parametrize(
+    "bad",
+    [[[1, 2, 3]], [1, 2, 3, 4], [[4, 0, 0, 8]], [[0, 0, np.inf, 8]], [[2, 2, 2, 5]], [["a"] * 4]],
+)
 def test_what_is_no_box_is_refused(bad):
     with pytest.raises(ValueError, match="boxes"):
         h.energy_in_box(np.ones((8, 8)), bad)
@@ -102,7 +154,7 @@ def test_the_part_of_a_map_over_padding_is_not_shown():
         h.resize_map(heatmap, (8, 6), covered=(1.0, 0.0))
 
 
-@pytest.mark.parametrize("boxes", [HALF, [], [[2, 2, 5, 6], [4, 4, 20, 20]], [[9, 9, 12, 12]]])
+@pytest.mark.parametrize("boxes", [HALF, [], [[2, 2, 5, 6], [4, 4, 9, 9]], [[-9, 7, 1, 8]]])
 def test_all_levels_at_once_equal_one_by_one(boxes):
     for heatmap in (
         np.random.default_rng(5).normal(size=(8, 8)),
@@ -131,8 +183,27 @@ def test_the_gaussian_is_centered_and_symmetric():
     bell = h.centered_gaussian((9, 5))
     assert np.unravel_index(bell.argmax(), bell.shape) == (4, 2)
     np.testing.assert_allclose(bell, bell[::-1, ::-1])
-    with pytest.raises(ValueError, match="sigma"):
-        h.centered_gaussian((9, 5), sigma=0)
+    for sigma in (0, np.nan, np.inf):
+        with pytest.raises(ValueError, match="sigma"):
+            h.centered_gaussian((9, 5), sigma=sigma)
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (2.5, 3), (3, 4, 3), (4,)])
+def test_what_is_no_shape_is_refused(shape):
+    for call in (
+        lambda: h.resize_map(np.ones((2, 2)), shape),
+        lambda: h.box_mask([], shape),
+        lambda: h.centered_gaussian(shape),
+        lambda: h.box_prior([], shape),
+        lambda: h.pointing_game(np.ones((2, 2)), [], image_hw=shape),
+    ):
+        with pytest.raises(ValueError, match=r"no \(height, width\)"):
+            call()
+
+
+def test_there_must_be_a_level_to_choose():
+    with pytest.raises(ValueError, match="no level"):
+        h.best_iou(np.ones((2, 2)), HALF[:0], levels=())
 
 
 def test_the_prior_counts_images_not_boxes():

@@ -172,8 +172,8 @@ def score_maps(
 
     Returns:
         A row for each test finding and map: row, label, class (its name), map, the measures, and
-        `level` (the threshold). The last measure takes the threshold that is best for this very map and its
-        boxes: no honest score, but an upper bound.
+        `level` (the threshold). The last measure takes the threshold that is best for this very
+        map and its boxes: no honest score, but an upper bound.
 
     Raises:
         ValueError: there is no finding to choose by, or none to score.
@@ -228,7 +228,7 @@ def _measure(
 
 def mean_over_findings(
     scores: pd.DataFrame, measure: str, *, resamples: int, seed: int
-) -> detection_metrics.Interval:
+) -> Interval:
     """Mean over findings, with an interval over images.
 
     Args:
@@ -238,7 +238,7 @@ def mean_over_findings(
         seed: of the resamples.
     """
     by_image = scores.groupby("row")[measure].agg(["sum", "count"]).to_numpy(float)
-    return detection_metrics.bootstrap(
+    return bootstrap(
         lambda weights: (weights @ by_image[:, 0]) / np.maximum(weights @ by_image[:, 1], 1),
         len(by_image),
         resamples=resamples,
