@@ -34,6 +34,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.neighbors import NearestNeighbors
 
 from cxr_helpers import barlow, nih, phantom, probe, view_pairs, views
+from cxr_helpers.course.compute import training_precision
 from cxr_helpers.course.quiet import quiet_lightning
 from cxr_helpers.course.results import Results
 from cxr_helpers.course.settings import load_settings
@@ -90,11 +91,10 @@ def pretrain(pixels: np.ndarray, *, seed: int, epochs: int) -> torch.nn.Module:
         batch_size=BATCH,
         seed=seed,
     )
-    precise = torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported()
     with quiet_lightning():
         trainer = pl.Trainer(
             max_epochs=epochs,
-            precision="bf16-mixed" if precise else "32-true",
+            precision=training_precision(),
             logger=False,
             enable_progress_bar=False,
             enable_checkpointing=False,

@@ -57,8 +57,9 @@ def figures_at_seed_1(root, project, capsys):
 
 
 def digests(root, project, seed):
-    records = (project / "runs" / root.name / "records").glob(f"*_seed{seed}.json")
-    return {path.stem.split("_")[0]: json.loads(path.read_text())["data_digest"] for path in records}
+    files = (project / "runs" / root.name / "records").glob(f"*_seed{seed}.json")
+    records = [json.loads(path.read_text()) for path in files]
+    return {record["stage"]: record["data_digest"] for record in records}
 
 
 def test_another_seed_leaves_the_split_as_it_is_through_all_stages(root, project, capsys):

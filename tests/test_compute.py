@@ -12,6 +12,7 @@ from course_data import made_up_nih
 
 from cxr_helpers import barlow, probe
 from cxr_helpers.course import compute as c
+from cxr_helpers.course import machine
 from cxr_helpers.course.evaluation import Arm, frozen_features
 from cxr_helpers.course.settings import load_settings
 
@@ -60,6 +61,53 @@ def test_more_gpus_than_there_are_is_refused(monkeypatch):
 def test_auto_is_one_process_without_a_gpu():
     options = c.Compute("auto", accelerator="cpu", precision="32-true").trainer_options()
     assert options["devices"] == 1 and options["precision"] == "32-true"
+
+
+def pretend(monkeypatch, *, gpu=None, cpu=()):
+    """Pretend a GPU of some kind, or a processor with some instructions."""
+    kinds = {"T4": (True, False), "A100": (True, True), None: (False, False)}
+    emulated, native = kinds[gpu]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu is not None)
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: emulated if including_emulation else native,
+    )
+    plain = {"avx2": True, "avx512_bf16": False, "amx_bf16": False, "cpu_name": "bf16"}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: plain | dict.fromkeys(cpu, True))
+
+
+@pytest.mark.parametrize(
+    ("gpu", "cpu", "fast", "precision"),
+    [
+        ("T4", ("avx512_bf16",), False, "16-mixed"),  # it emulates bfloat16
+        ("A100", (), True, "bf16-mixed"),
+        (None, (), False, "32-true"),
+        (None, ("avx512_bf16",), True, "bf16-mixed"),
+        (None, ("amx_bf16",), True, "bf16-mixed"),
+        (None, ("amx_int8", "amx_tile"), False, "32-true"),
+    ],
+)
+def test_training_and_the_report_agree_on_bfloat16(
+    monkeypatch, tmp_path, gpu, cpu, fast, precision
+):
+    pretend(monkeypatch, gpu=gpu, cpu=cpu)
+    assert (c.bf16_is_fast(), c.training_precision()) == (fast, precision)
+    monkeypatch.setattr(machine, "accelerator", lambda: gpu)
+    report = machine.machine_report(tmp_path)
+    assert report.loc["fast bfloat16", "found"] == ("yes" if fast else "no")
+    options = c.Compute(accelerator="gpu" if gpu else "cpu").trainer_options()
+    assert options["precision"] == precision
+
+
+def test_a_run_on_the_processor_asks_the_processor_even_beside_a_gpu(monkeypatch):
+    pretend(monkeypatch, gpu="T4", cpu=())
+    assert c.Compute(accelerator="cpu").trainer_options()["precision"] == "32-true"
+    pretend(monkeypatch, gpu="T4", cpu=("avx512_bf16",))
+    assert c.Compute(accelerator="cpu").trainer_options()["precision"] == "bf16-mixed"
+    assert c.Compute(accelerator="cpu", precision="32-true").trainer_options()["precision"] == (
+        "32-true"
+    )
 
 
 def test_where_memory_ends_is_told_and_any_other_error_passes():

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 LAUNCHED = "TORCHELASTIC_RUN_ID"  # torchrun sets it for its workers
+CPU_BF16 = ("avx512_bf16", "amx_bf16")  # instructions that multiply it
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
@@ -17,17 +18,28 @@ class ComputeError(ValueError):
     """The machines that were asked for are not there, or do not fit the batch."""
 
 
-def cpu_has_bf16() -> bool:
-    """Whether this processor multiplies bfloat16 in hardware (AVX512-BF16 or AMX)."""
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
+def bf16_is_fast(*, gpu: bool | None = None) -> bool:
+    """Whether the hardware multiplies bfloat16; what is emulated costs time and does not count.
+
+    Args:
+        gpu: ask the GPU (True) or the processor (False); None asks the GPU where there is one.
+    """
+    if torch.cuda.is_available() if gpu is None else gpu:
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name, False) for name in CPU_BF16)
 
 
-def training_precision() -> str:
-    """Lightning's name for the fastest precision that trains well here."""
-    if torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-    return "bf16-mixed" if cpu_has_bf16() else "32-true"
+def training_precision(*, gpu: bool | None = None) -> str:
+    """Lightning's name for the fastest precision that trains well here.
+
+    Args:
+        gpu: as for `bf16_is_fast`.
+    """
+    if bf16_is_fast(gpu=gpu):
+        return "bf16-mixed"
+    on_gpu = torch.cuda.is_available() if gpu is None else gpu
+    return "16-mixed" if on_gpu else "32-true"
 
 
 @dataclass(frozen=True)
@@ -68,7 +80,7 @@ class Compute:
             "devices": 1 if self.devices == "auto" and not self.uses_gpu else self.devices,
             "num_nodes": self.nodes,
             "strategy": self.strategy,
-            "precision": self.precision or training_precision(),
+            "precision": self.precision or training_precision(gpu=self.uses_gpu),
             "use_distributed_sampler": False,
         }
 

@@ -99,12 +99,10 @@ def accelerator() -> str | None:
 
 
 def bf16_is_fast() -> bool:
-    """Whether the GPU, or without one the CPU, has instructions for bfloat16."""
-    import torch
+    """Whether training takes bfloat16: the GPU, or without one the CPU, has instructions for it."""
+    from cxr_helpers.course import compute  # imports torch
 
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return any(found for name, found in torch.cpu.get_capabilities().items() if "bf16" in name)
+    return compute.bf16_is_fast()
 
 
 def _python() -> tuple[str, str, bool, str]:
