@@ -17,6 +17,7 @@ from cxr_helpers import detector as det
 from cxr_helpers.course import detection
 from cxr_helpers.course.data import VindrData
 from cxr_helpers.datasets import PackedImages
+from cxr_helpers.intervals import Interval, bootstrap
 
 POINTING, ENERGY = "pointing game", "energy in the box"
 IOU, BEST_IOU = "IoU, validation's threshold", "IoU, own best threshold"
@@ -208,13 +209,15 @@ def _measure(
     """For each kind of map (n, 2 + levels): pointing, energy, IoUs; and each row's image, class."""
     values: dict[str, list] = {}
     names: dict[str, list] = {"row": [], "label": [], "class": []}
+    square = (data.images.size, data.images.size)
     for item, ablation in ablations(detector, data, items, layer=layer):
         shape = height, width = tuple(data.images.filled_hw[item.row])
         maps = {
             ABLATION: on_image(ablation, data.images, item.row),
             PRIOR: priors[item.label][:height, :width],
             BELL: heatmaps.centered_gaussian(shape),
-            BOX: heatmaps.box_mask(item.box[None], shape).astype(float),
+            # A detected box may reach into what makes the image square.
+            BOX: heatmaps.box_mask(item.box[None], square)[:height, :width].astype(float),
         }
         for column, value in zip(names, (item.row, item.label, item.name), strict=True):
             names[column].append(value)
