@@ -8,11 +8,14 @@ rest black) and written into one memory-mapped array of bytes. An epoch then cos
 Needs: numpy, pandas, pillow, torch, tqdm.
 """
 
+import errno
 import gc
 import io
 import json
 import multiprocessing
 import os
+import pickle
+import re
 import shutil
 import sys
 import threading
@@ -24,6 +27,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
+from numbers import Integral
 from pathlib import Path
 from typing import IO
 
@@ -37,6 +41,8 @@ from tqdm.auto import tqdm
 Reader = Callable[[Path], np.ndarray]
 ReadImage = Callable[[str], np.ndarray]
 
+INDEX, PIXELS = "index.json", "pixels.npy"  # all that is in a whole cache
+INDEX_STARTS = b'{"image_ids"'
 JOURNAL = "journal.jsonl"  # what of an unfinished cache is done
 SECONDS_AT_RISK = 2.0  # work that a kill may cost
 CHUNK = 16  # files that a worker takes at once
@@ -105,10 +111,12 @@ class PackedImages:
         Raises:
             KeyError: an image is not in the cache; the text names it and how many more.
         """
-        absent = [i for i in image_ids if i not in self._row]
+        absent = [i for i in image_ids if str(i) not in self._row]
         if absent:
-            raise KeyError(f"{len(absent)} images are not in the cache, such as {absent[0]!r}")
-        return np.array([self._row[i] for i in image_ids], dtype=int)
+            raise KeyError(
+                f"{len(absent)} images are not in the cache, such as {absent[0]!r}; {self._sample}"
+            )
+        return np.array([self._row[str(i)] for i in image_ids], dtype=int)
 
     def read(self, image_id: str) -> np.ndarray:
         """One image, (size, size) uint8: the reader function of the data sets below.
@@ -116,41 +124,82 @@ class PackedImages:
         Raises:
             KeyError: it is not in the cache; the text says why, where that is known.
         """
-        row = self._row.get(image_id)
+        row = self._row.get(str(image_id))
         if row is None:
-            why = self.unreadable.get(image_id, "no file of that name was packed")
+            unknown = f"no file of that name was packed; {self._sample}"
+            why = self.unreadable.get(str(image_id), unknown)
             raise KeyError(f"image {image_id!r} is not in the cache: {why}")
         return np.array(self.pixels[row])
+
+    @property
+    def _sample(self) -> str:
+        return f"its ids are such as {self.image_ids[0]!r}" if self.image_ids else "it is empty"
 
     @cached_property
     def _row(self) -> dict[str, int]:
         return {image_id: row for row, image_id in enumerate(self.image_ids)}
 
     @classmethod
-    def load(cls, folder: Path) -> "PackedImages":
+    def load(cls, folder: str | Path) -> "PackedImages":
         """Open a cache written by `pack_images`, without reading its pixels.
 
         Raises:
-            CacheError: the folder holds no whole cache; the text says what to delete.
+            CacheError: the folder holds no whole cache. Only of one that `pack_images` wrote the
+                text says that it may be deleted.
         """
+        folder = Path(folder)
         try:
-            index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-            pixels = np.load(folder / "pixels.npy", mmap_mode="r")
+            index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+            pixels = np.load(folder / PIXELS, mmap_mode="r")
             hw = np.array(index["original_hw"], dtype=int).reshape(-1, 2)
             packed = cls(pixels, index["image_ids"], hw, index["unreadable"])
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise CacheError(f"{folder} is no packed cache ({error}); delete it") from error
-        if not len(pixels) == len(packed.image_ids) == len(hw):
-            raise CacheError(f"{folder}: pixels and index differ in length; delete the folder")
+            if pixels.dtype != np.uint8 or pixels.ndim != 3 or len(set(pixels.shape[1:])) != 1:
+                raise ValueError(f"{PIXELS} holds {pixels.dtype} of shape {pixels.shape}")
+            if not len(pixels) == len(packed.image_ids) == len(hw):
+                raise ValueError("pixels and index differ in length")
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise _no_cache(folder, f"no file {Path(error.filename).name}") from error
+        except OSError as error:
+            raise CacheError(f"{folder} cannot be read ({error.strerror or error})") from error
+        except (ValueError, KeyError, EOFError, TypeError, AttributeError) as error:
+            raise _no_cache(folder, f"{type(error).__name__}: {error}") from error
         return packed
 
 
+def _no_cache(folder: Path, why: str) -> CacheError:
+    if _is_cache(folder):
+        return CacheError(f"{folder} is a packed cache, but damaged ({why}); delete it, pack again")
+    return CacheError(
+        f"{folder} is no packed cache ({why}); expected a folder that pack_images wrote, with "
+        f"{INDEX} and {PIXELS} and nothing else, found {_content(folder)}"
+    )
+
+
+def _is_cache(folder: Path) -> bool:
+    """Whether a folder holds what `pack_images` writes, whole or damaged, and nothing else."""
+    try:
+        if {path.name for path in folder.iterdir()} - {INDEX, PIXELS}:
+            return False
+        with (folder / INDEX).open("rb") as stream:
+            return INDEX_STARTS.startswith(stream.read(len(INDEX_STARTS)))
+    except OSError:
+        return False
+
+
+def _content(path: Path) -> str:
+    """What is at a path, in words; '' for an empty folder."""
+    if not path.is_dir():
+        return "a file" if path.exists() else "nothing there"
+    names = sorted(p.name for p in path.iterdir())
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 def pack_images(
-    files: Mapping[str, Path],
+    files: Mapping[str, str | Path],
     read: Reader,
     *,
     size: int,
-    out: Path,
+    out: str | Path,
     workers: int = 1,
     progress: bool = False,
 ) -> PackedImages:
@@ -160,43 +209,113 @@ def pack_images(
     ends in the same bytes. A file that changed meanwhile is read again, with all after it.
 
     Args:
-        files: path of each image id; their order is kept.
-        read: path to an (H, W) array, uint8 or float in [0, 1]; a function of a module when
-            `workers` is more than 1. An exception of it sets the file aside.
+        files: path of each image id; their order is kept. Ids are text or whole numbers, which
+            the cache keeps as text.
+        read: path to an (H, W) array or tensor, uint8, uint16 of the full range or float in
+            [0, 1], or an object with such `.pixels`, as `dicom.read_dicom` returns; a function of
+            a module when `workers` is more than 1. An exception of it sets the file aside.
         size: side of the square in pixels.
-        out: folder to make; an existing one is replaced once the new one is whole.
+        out: folder to make; a packed cache there is replaced once the new one is whole.
         workers: processes that read. With 2 or more, a file that crashes its process is set
             aside too.
         progress: show a progress bar.
 
     Raises:
-        CacheError: there is no file, `size` is not positive, no file could be read, the disk
-            cannot be written.
+        CacheError: there is no file, an id or a path is none, `size` is not positive, no file could
+            be read, the disk cannot be written, the workers cannot import `read`, or `out` is
+            something else than a packed cache.
         CacheBusyError: another process is packing into `out`.
     """
-    if not files or size < 1:
+    out, files = Path(out), _checked_files(files)
+    if not files or not isinstance(size, Integral) or size < 1:
         raise CacheError(f"nothing to pack into {out}: {len(files)} files at {size} pixels")
+    if out.is_symlink():  # what it points to is replaced, on its own disk
+        out = out.resolve()
     unfinished = out.with_name(f".{out.name}.partial")
+    _refuse_foreign(out, unfinished)
     try:
         unfinished.mkdir(parents=True, exist_ok=True)
         with _alone(out):
-            index = _pack_into(unfinished, files, read, size, workers, progress, out.name)
+            _tidy(out)
+            index = _pack_into(unfinished, files, read, int(size), workers, progress, out.name)
             if not index["image_ids"]:
                 shutil.rmtree(unfinished)
                 first, reason = next(iter(index["unreadable"].items()))
                 raise CacheError(
                     f"none of {len(files)} files could be read; the first, {first}: {reason}"
                 )
-            (unfinished / "index.json").write_text(json.dumps(index), encoding="utf-8")
+            (unfinished / INDEX).write_text(json.dumps(index), encoding="utf-8")
             (unfinished / JOURNAL).unlink()
-            shutil.rmtree(out, ignore_errors=True)
+            if out.exists():
+                os.replace(out, _replaced(out))
             os.replace(unfinished, out)
+            _tidy(out)
     except OSError as error:
         raise CacheError(
-            f"cannot write {out} ({error.strerror or error}); free space or mend the rights "
-            "there, then start again: what is done is kept"
+            f"cannot write {out} ({error.strerror or error}); {_remedy(error)} start again: what "
+            "is done is kept"
         ) from error
     return PackedImages.load(out)
+
+
+def _checked_files(files: Mapping[str, str | Path]) -> dict[str, Path]:
+    """Ids as text and paths as Path, or CacheError that names the first that is none."""
+    if not hasattr(files, "items"):
+        raise CacheError(f"files must map image ids to paths, not be a {type(files).__name__}")
+    checked: dict[str, Path] = {}
+    for image_id, path in files.items():
+        if not isinstance(image_id, str | Integral):
+            raise CacheError(
+                f"the image id {image_id!r} is a {type(image_id).__name__}; give text or whole "
+                "numbers"
+            )
+        if str(image_id) in checked:
+            raise CacheError(f"image {image_id!r} is there both as a number and as text")
+        if not isinstance(path, str | os.PathLike):
+            raise CacheError(f"the path of image {image_id!r} is {path!r}; leave out what has none")
+        checked[str(image_id)] = Path(path)
+    return checked
+
+
+def _refuse_foreign(out: Path, unfinished: Path) -> None:
+    """Raise where something stands in the way that `pack_images` did not write."""
+    for folder in (out, _replaced(out)):
+        if folder.exists() and not _is_cache(folder) and _content(folder):
+            raise CacheError(
+                f"{folder} is no packed cache, so it is not replaced (found {_content(folder)}); "
+                "give `out` the name of a new folder"
+            )
+    if unfinished.exists():
+        foreign = {p.name for p in unfinished.iterdir()} - {INDEX, PIXELS, JOURNAL}
+        if foreign:
+            raise CacheError(
+                f"{unfinished} is for the unfinished cache, but holds {min(foreign)}, which "
+                "pack_images did not write; move it elsewhere"
+            )
+
+
+def _replaced(out: Path) -> Path:
+    """Where a cache waits until the new one stands in its place."""
+    return out.with_name(f".{out.name}.old")
+
+
+def _tidy(out: Path) -> None:
+    """Remove the replaced cache, or put it back where a kill came before the new one stood."""
+    old = _replaced(out)
+    if out.exists() and _is_cache(old):
+        shutil.rmtree(old)
+    elif old.exists() and not out.exists():
+        os.replace(old, out)
+    elif old.exists():
+        old.rmdir()  # was an empty folder
+
+
+def _remedy(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "free space there, then"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "mend the rights there or close what has it open, then"
+    return "mend that, then"
 
 
 @contextmanager
@@ -204,6 +323,8 @@ def _alone(out: Path) -> Iterator[None]:
     """Hold a lock beside `out`, which ends with the process however that ends."""
     path = out.with_name(f".{out.name}.lock")
     with path.open("a+b") as stream:
+        if stream.seek(0, os.SEEK_END):
+            raise CacheError(f"{path} holds something, so it is no lock of pack_images; move it")
         try:
             if os.name == "nt":
                 import msvcrt
@@ -223,11 +344,12 @@ def _alone(out: Path) -> Iterator[None]:
                 path.unlink()
 
 
-def drop_stale_lock(out: Path) -> None:
-    """Remove the empty file `.NAME.lock` that a run killed at its very end left beside a cache."""
-    if out.with_name(f".{out.name}.lock").exists():
-        with suppress(CacheError), _alone(out):  # taken and let go, unless it is in use
-            pass
+def drop_stale_lock(out: str | Path) -> None:
+    """Remove what a run killed at its very end left beside a cache: lock and replaced cache."""
+    out = Path(out)
+    if out.with_name(f".{out.name}.lock").exists() or _is_cache(_replaced(out)):
+        with suppress(CacheError), _alone(out):  # unless it is in use
+            _tidy(out)
 
 
 def _pack_into(folder, files, read, size, workers, progress, name) -> dict:
@@ -344,39 +466,79 @@ def _read_all(paths: list[Path], read_one: Callable, workers: int) -> Iterator:
     if workers <= 1:
         yield from map(read_one, paths)
         return
+    pickled = _pickled(read_one)
     chunks = deque(paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK))
     running: deque = deque()
     pool = _pool(workers)
     try:
+        _check_workers(pool, pickled)
         while chunks or running:
             try:
                 while chunks and len(running) < 4 * workers:
-                    running.append((chunks[0], pool.submit(_read_chunk, chunks[0], read_one)))
+                    running.append((chunks[0], pool.submit(_read_chunk, chunks[0], pickled)))
                     chunks.popleft()
                 results = running[0][1].result()
             except BrokenProcessPool:
                 pool.shutdown()
                 chunks.extendleft(chunk for chunk, _ in reversed(running))
                 running.clear()
-                yield from _read_guarded(chunks.popleft(), read_one)
+                yield from _read_guarded(chunks.popleft(), pickled)
                 pool = _pool(workers)
                 continue
             running.popleft()
             yield from results
+    except OSError as error:
+        raise CacheError(
+            f"{workers} worker processes could not be started ({error.strerror or error}); use "
+            "fewer, or workers=1"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _read_guarded(paths: list[Path], read_one: Callable) -> Iterator:
+def _read_guarded(paths: list[Path], pickled: bytes) -> Iterator:
     """Read each file in a process of its own."""
     for path in paths:
         with _pool(1) as pool:
             try:
-                result = pool.submit(read_one, path).result()
+                (result,) = pool.submit(_read_chunk, [path], pickled).result()
             except BrokenProcessPool:
-                reason = "the process that read it died: its decoder crashed or memory ran out"
+                reason = "the process that read it died without a word"
                 result = None, _stamp(path), None, reason
         yield result
+
+
+def _pickled(read_one: Callable) -> bytes:
+    try:
+        return pickle.dumps(read_one)
+    except Exception as error:  # of what the reader holds, so of any kind
+        raise CacheError(
+            f"the reader cannot be sent to worker processes ({error}); {_AS_MODULE}"
+        ) from error
+
+
+_AS_MODULE = "save it as a function of a module and import it, or use workers=1"
+
+
+def _check_workers(pool: ProcessPoolExecutor, pickled: bytes) -> None:
+    """Raise at once where the workers could not read any file."""
+    try:
+        why = pool.submit(_why_not_imported, pickled).result()
+    except BrokenProcessPool as error:
+        raise CacheError(
+            "the worker processes ended before they read a file; above they may say why. A script "
+            'must call pack_images below `if __name__ == "__main__":`. Or use workers=1'
+        ) from error
+    if why:
+        raise CacheError(f"the worker processes cannot import the reader ({why}); {_AS_MODULE}")
+
+
+def _why_not_imported(pickled: bytes) -> str:
+    try:
+        pickle.loads(pickled)
+    except Exception as error:  # of the reader's module, so of any kind
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
@@ -394,7 +556,8 @@ def _end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _read_chunk(paths: list[Path], read_one: Callable) -> list:
+def _read_chunk(paths: list[Path], pickled: bytes) -> list:
+    read_one = pickle.loads(pickled)
     return [read_one(path) for path in paths]
 
 
@@ -402,7 +565,7 @@ def _read_square(path: Path, *, read: Reader, size: int):
     """Square or None, the file's stamp, [original height, width] or None, reason or None."""
     stamp = _stamp(path)
     try:
-        image = read(path)
+        image = _gray(read(path))
         return fit_square(image, size), stamp, list(image.shape), None
     except (ValueError, OSError) as error:
         return None, stamp, None, str(error)
@@ -414,24 +577,21 @@ def fit_square(image: np.ndarray, size: int) -> np.ndarray:
     """Scale an image so that its longer side is `size`, and fill up with black.
 
     Args:
-        image: (H, W) uint8, or float in [0, 1].
+        image: (H, W) array or tensor, uint8, uint16 of the full range, or float in [0, 1].
         size: side of the square in pixels.
 
     Returns:
         (size, size) uint8.
 
     Raises:
-        ValueError: the image is not (H, W), is empty, or holds floats outside [0, 1].
+        ValueError: the image is not (H, W), is empty, or is of another type or range.
 
     >>> fit_square(np.full((2, 4), 255, np.uint8), 4).tolist()[1:3]
     [[255, 255, 255, 255], [0, 0, 0, 0]]
     """
-    if image.ndim != 2 or 0 in image.shape:
-        raise ValueError(f"expected one gray image (height, width), got shape {image.shape}")
+    image = _gray(image)
     if image.dtype != np.uint8:
-        if not np.isfinite(image).all() or image.min() < 0 or image.max() > 1:
-            raise ValueError(f"a {image.dtype} image must hold finite values in [0, 1]")
-        image = image.astype(np.float32) * 255
+        image = image * 255
     height, width = image.shape
     scale = size / max(height, width)
     new_wh = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -439,6 +599,36 @@ def fit_square(image: np.ndarray, size: int) -> np.ndarray:
     square = np.zeros((size, size), np.uint8)
     square[: new_wh[1], : new_wh[0]] = np.round(small).clip(0, 255)
     return square
+
+
+def _gray(image) -> np.ndarray:
+    """A gray image as (H, W) uint8 or float32 in [0, 1], or ValueError that names what it is."""
+    image = getattr(image, "pixels", image)  # of what `dicom.read_dicom` returns
+    if isinstance(image, torch.Tensor):
+        image = image.detach().cpu()
+        image = image.float() if image.is_floating_point() else image
+    image = np.asarray(image)
+    if image.ndim != 2 or 0 in image.shape:
+        raise ValueError(f"expected one gray image (height, width), got shape {image.shape}")
+    kind, wanted = image.dtype.kind, "pass uint8, uint16 of the full range, or float in [0, 1]"
+    if kind not in "fiub":
+        raise ValueError(f"a {image.dtype} image; {wanted}")
+    low, high = image.min(), image.max()
+    if image.dtype == np.uint8:
+        return image
+    if kind == "u" and image.dtype.itemsize == 2:
+        bits = int(high).bit_length()
+        if 0 < bits < 16:
+            raise ValueError(
+                f"a uint16 image up to {high} holds {bits} bits; scale it to 65535, or pass "
+                f"floats in [0, 1], such as image / {2**bits - 1}"
+            )
+        return image.astype(np.float32) / 65535
+    if kind != "f":
+        raise ValueError(f"a {image.dtype} image, {low} to {high}; {wanted}")
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"a {image.dtype} image, {low} to {high}; floats must be in [0, 1]")
+    return image.astype(np.float32)
 
 
 class ImageDataset(Dataset):
@@ -491,6 +681,8 @@ class LabeledImageDataset(ImageDataset):
         labels: Sequence[str],
     ):
         super().__init__(table, read, transform)
+        if isinstance(labels, str):
+            raise ValueError(f"labels must be a list of columns, not the text {labels!r}")
         absent = [name for name in labels if name not in table]
         if absent or not len(labels):
             raise ValueError(f"the table has no column {', '.join(absent) or 'named'}; give labels")
@@ -510,17 +702,26 @@ class LabeledImageDataset(ImageDataset):
 class DetectionDataset(Dataset):
     """Images with boxes, in the form that torchvision's detectors take.
 
+    A box that reaches over the image's border stays as it is, for training takes it; the pipelines
+    of `detection_pipelines` clip it to the image. One that cannot train is refused by name.
+
     Args:
         table: with a column `image_id`; an image without a box is a normal one.
-        read: image id to an (H, W) uint8 array.
+        read: image id to an (H, W) array or tensor: uint8, uint16 of the full range, or float in
+            [0, 1].
         boxes: `image_id`, `label` and `x_min`, `y_min`, `x_max`, `y_max` in pixels of what `read`
             returns; those of other images are left out.
         classes: the labels, numbered from 1; 0 is background.
-        transform: called as `transform(image=..., bboxes=..., labels=...)` with a uint8 image and
-            returning a dict of the same (the form of an albumentations pipeline), or None.
+        transform: called as `transform(image=..., bboxes=..., labels=...)` with a uint8 image
+            (float32 in [0, 1] where `read` gives no uint8) and returning a dict of the same (the
+            form of an albumentations pipeline), or None.
 
     Raises:
-        ValueError: a column is missing, or a box has a label that is none of the classes.
+        ValueError: a column is missing, a box has a label that is none of the classes, no box
+            belongs to any image, or a box cannot train: it is not finite, has no area or lies
+            outside its image. What lies beyond the right or lower border is known only once the
+            image is read, unless `read` is that of `PackedImages`. An image of another type or
+            range raises when it is read.
     """
 
     def __init__(
@@ -535,24 +736,44 @@ class DetectionDataset(Dataset):
         self.image_ids = _image_ids(table)
         self.read, self.transform = read, transform
         self.targets = boxes_by_image(boxes, self.image_ids, classes)
+        if len(boxes) and self.image_ids and not any(len(found) for found, _ in self.targets):
+            raise ValueError(
+                f"none of {len(boxes)} boxes belongs to any of {len(self.image_ids)} images; the "
+                f"boxes name images such as {pd.DataFrame(boxes)['image_id'].iloc[0]!r}, the table "
+                f"such as {self.image_ids[0]!r}. Where all are normal, pass boxes.iloc[:0]"
+            )
+        packed = getattr(read, "__self__", None)
+        if isinstance(packed, PackedImages):
+            for image_id, (found, _) in zip(self.image_ids, self.targets, strict=True):
+                _check_boxes(found, [image_id] * len(found), (packed.size, packed.size))
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Image (3, H, W) float32 in [0, 1], gray repeated, and its target."""
-        image = self.read(self.image_ids[index])
-        boxes, labels = self.targets[index]
+        image_id, (boxes, labels) = self.image_ids[index], self.targets[index]
+        image = self._checked(image_id, self.read(image_id), boxes)
         if self.transform is not None:
             changed = self.transform(image=image, bboxes=boxes, labels=labels)
-            image, boxes, labels = changed["image"], changed["bboxes"], changed["labels"]
+            boxes, labels = (np.asarray(changed[name]) for name in ("bboxes", "labels"))
+            boxes = boxes.astype(np.float32).reshape(-1, 4)
+            image = self._checked(image_id, changed["image"], boxes)
         target = {
-            "boxes": torch.as_tensor(np.asarray(boxes, np.float32).reshape(-1, 4)),
-            "labels": torch.as_tensor(np.asarray(labels, np.int64).reshape(-1)),
+            "boxes": torch.from_numpy(boxes),
+            "labels": torch.as_tensor(labels.astype(np.int64).reshape(-1)),
             "image_id": torch.tensor(index),
         }
-        gray = torch.from_numpy(np.ascontiguousarray(image)).float() / 255
-        return gray.expand(3, -1, -1), target
+        gray = torch.from_numpy(image.astype(np.float32))
+        return (gray / 255 if image.dtype == np.uint8 else gray).expand(3, -1, -1), target
+
+    def _checked(self, image_id: str, image, boxes: np.ndarray) -> np.ndarray:
+        try:
+            image = _gray(image)
+        except ValueError as error:
+            raise ValueError(f"image {image_id!r}: {error}") from error
+        _check_boxes(boxes, [image_id] * len(boxes), image.shape)
+        return image
 
 
 def boxes_by_image(
@@ -566,34 +787,90 @@ def boxes_by_image(
         classes: the labels, in the order of their numbers.
 
     Raises:
-        ValueError: a column is missing, or a label is none of the classes.
+        ValueError: a column is missing, a label is none of the classes, a box names no image, an
+            image is written otherwise than here (13 and '00000013', 'a' and 'a.dicom'), or a box
+            of these images is not finite, has no area or lies left of or above the image.
 
     >>> corners = {"x_min": [1.0], "y_min": [2.0], "x_max": [3.0], "y_max": [4.0]}
     >>> table = pd.DataFrame({"image_id": ["a"], "label": ["ILD"], **corners})
     >>> [(b.tolist(), c.tolist()) for b, c in boxes_by_image(table, ["b", "a"], ["Edema", "ILD"])]
     [([], []), ([[1.0, 2.0, 3.0, 4.0]], [2])]
     """
-    corners = ["x_min", "y_min", "x_max", "y_max"]
+    corners, boxes = ["x_min", "y_min", "x_max", "y_max"], pd.DataFrame(boxes)
     absent = [name for name in ("image_id", "label", *corners) if name not in boxes]
     if absent:
         raise ValueError(f"the table of boxes has no column {', '.join(absent)}")
-    number = {name: k for k, name in enumerate(classes, start=1)}
-    unknown = set(boxes["label"]) - set(number)
-    if unknown:
-        raise ValueError(
-            f"label {min(unknown)!r} is none of the classes {', '.join(classes)}; a detector "
-            "would leave its boxes out"
-        )
-    labels = boxes["label"].map(number).to_numpy(np.int64)
-    xyxy = boxes[corners].to_numpy(np.float32)
-    rows_of = boxes.groupby("image_id").indices
+    labels = _numbered(boxes["label"], classes)
+    _check_ids(boxes["image_id"], image_ids)
+    numbers = boxes[corners].apply(pd.to_numeric, errors="coerce")  # other text becomes NaN
+    xyxy = numbers.to_numpy(np.float32).reshape(-1, 4)
+    used = boxes["image_id"].isin(list(image_ids)).to_numpy()
+    _check_boxes(xyxy[used], boxes["image_id"].array[used])
+    rows_of = boxes.groupby("image_id", observed=True).indices
     none = np.zeros(0, dtype=np.int64)
     return [(xyxy[rows], labels[rows]) for rows in (rows_of.get(i, none) for i in image_ids)]
 
 
+def _numbered(labels: pd.Series, classes: Sequence[str]) -> np.ndarray:
+    """Class of each box, int64 from 1."""
+    number = {name: k for k, name in enumerate(classes, start=1)}
+    if isinstance(classes, str) or len(number) < len(classes):
+        raise ValueError(f"classes must be a list of different names, not {classes!r}")
+    unknown = set(labels) - set(number)
+    if unknown:
+        raise ValueError(
+            f"label {min(unknown, key=str)!r} is none of the classes "
+            f"{', '.join(map(str, classes))}; a detector would leave its boxes out"
+        )
+    return labels.astype(object).map(number).to_numpy(np.int64)
+
+
+def _check_ids(of_boxes: pd.Series, image_ids: Sequence[str]) -> None:
+    """Raise where a box names no image, or names one in another way than `image_ids` does."""
+    if of_boxes.isna().any():
+        raise ValueError(f"row {int(of_boxes.isna().argmax())} of the boxes has no image_id")
+    known, plain = set(image_ids), {_plain_id(i): i for i in image_ids}
+    for other in dict.fromkeys(of_boxes.tolist()):
+        if other not in known and _plain_id(other) in plain:
+            raise ValueError(
+                f"a box is of image {other!r}, but that image is {plain[_plain_id(other)]!r} here; "
+                "write the ids alike"
+            )
+
+
+def _plain_id(image_id: object) -> str:
+    """An id without what tables and files add: folder, suffix, zeros, case and white space."""
+    name = re.split(r"[/\\]", str(image_id).strip().casefold())[-1]
+    name = re.sub(r"\.(dicom|dcm|dicm|png|jpe?g|tiff?|npy)$", "", name)
+    return re.sub(r"^0*(\d+)(\.0)?$", r"\1", name)
+
+
+def _check_boxes(
+    boxes_xyxy: np.ndarray, image_ids: Sequence[str], hw: tuple[int, int] = (sys.maxsize,) * 2
+) -> None:
+    """Raise for the first box that cannot train, naming image and box."""
+    low, high = boxes_xyxy[:, :2], boxes_xyxy[:, 2:]
+    outside = (high <= 0) | (low >= np.array(hw[::-1]))
+    size = "" if sys.maxsize in hw else f" of {hw[0]} x {hw[1]} pixels"
+    faults = {
+        "is not of finite numbers": ~np.isfinite(boxes_xyxy).all(axis=1),
+        "has no x_min < x_max and y_min < y_max": ~(high > low).all(axis=1),
+        f"is outside the image{size}": outside.any(axis=1),
+    }
+    for fault, bad in faults.items():
+        if bad.any():
+            row = int(np.argmax(bad))
+            raise ValueError(
+                f"image {image_ids[row]!r}: the box {boxes_xyxy[row].tolist()} {fault}; mend it or "
+                "leave it out"
+            )
+
+
 def _image_ids(table: pd.DataFrame) -> list[str]:
+    table = pd.DataFrame(table)
     if "image_id" not in table or table["image_id"].isna().any():
         raise ValueError(
-            f"expected a column image_id without gaps, among the columns {', '.join(table)}"
+            "expected a column image_id without gaps, among the columns "
+            f"{', '.join(map(str, table))}"
         )
     return table["image_id"].tolist()
