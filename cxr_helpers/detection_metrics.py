@@ -1,8 +1,9 @@
-"""Average precision of a detector with intervals that cost seconds.
+"""Average precision of a detector, also on a thousand resamples of the images, in seconds.
 
 Detections are matched to the truth once. Every later question, a thousand bootstrap resamples
 included, is answered from the list of matched scores, without running the detector or the
-matching again.
+matching again. `mean_average_precision` and `map_difference` take one row of counts a resample, as
+`intervals.bootstrap` hands them over.
 
 All boxes are xyxy in pixels. Predictions and truths are lists with one dict for each image:
 `boxes` (n, 4), `labels` (n,) from 1, and for predictions `scores` (n,). Arrays or tensors.
@@ -13,28 +14,14 @@ the matching and the 101 recall points.
 Needs: numpy, scipy.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
-from scipy.stats import norm
 
 RECALL_POINTS = np.linspace(0.0, 1.0, 101)
 Boxes = Sequence[Mapping[str, object]]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A value with its bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def as_dict(self) -> dict[str, float]:
-        """The three numbers by name."""
-        return {"value": self.value, "low": self.low, "high": self.high}
 
 
 @dataclass(frozen=True)
@@ -218,101 +205,25 @@ def _class_precision(matches: Matches, label: int, weights: np.ndarray) -> np.nd
     return np.where(truths > 0, area, np.nan)
 
 
-def bootstrap(
-    statistic: Callable[[np.ndarray], np.ndarray],
-    n_images: int,
-    *,
-    resamples: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
-    chunk: int = 100,
-) -> Interval:
-    """Bias-corrected percentile interval of a statistic under resampling of whole images.
-
-    Average precision is higher in most resamples than in the images themselves, since an image
-    drawn twice brings its hits twice. Plain percentiles would then lie too high, and could even
-    leave the value out; the correction shifts them by the share of resamples below the value.
-
-    Args:
-        statistic: (B, N) counts of each image -> (B,) values. A difference of two detectors on
-            the same counts gives a paired interval.
-        n_images: N.
-        resamples: number of resamples, each of N images drawn with replacement.
-        confidence: share of the resamples inside the interval.
-        seed: of the draws.
-        chunk: resamples computed at once; it bounds memory and changes nothing else.
+def map_difference(first: Matches, second: Matches, image_weights: np.ndarray | None = None):
+    """Mean average precision of `second` minus `first`, on the same weighting of the images.
 
     Returns:
-        The value on the images themselves, and the interval. Resamples where the statistic is
-        NaN are left out.
-
-    Source:
-        Efron, Better bootstrap confidence intervals, JASA 1987, section 2 (BC).
+        A float, or (B,) for weights (B, N).
 
     Raises:
-        ValueError: there is no image, or the statistic is NaN on the images themselves.
+        ValueError: as `average_precision`, or the two were not matched to the same truth at the
+            same IoU.
     """
-    if n_images < 1 or resamples < 1 or not 0 < confidence < 1:
+    if first.iou_threshold != second.iou_threshold:
         raise ValueError(
-            f"cannot resample {n_images} images {resamples} times at confidence {confidence}"
+            f"one detector was matched at an IoU of {first.iou_threshold}, the other at "
+            f"{second.iou_threshold}; compare at one"
         )
-    value = float(statistic(np.ones((1, n_images)))[0])
-    if np.isnan(value):
-        raise ValueError("the statistic is undefined on these images; is there a truth box?")
-    drawn = resampled(statistic, n_images, resamples=resamples, seed=seed, chunk=chunk)
-    return Interval(value, *_bias_corrected(drawn, value, confidence))
-
-
-def resampled(
-    statistic: Callable[[np.ndarray], np.ndarray],
-    n_images: int,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-    chunk: int = 100,
-) -> np.ndarray:
-    """The statistic on each resample of the images, (resamples, ...); arguments as in `bootstrap`.
-
-    The same seed draws the same images, whatever the statistic is.
-    """
-    rng = np.random.default_rng(seed)
-    share = np.full(n_images, 1 / n_images)
-    sizes = [min(chunk, resamples - start) for start in range(0, resamples, chunk)]
-    drawn = [statistic(rng.multinomial(n_images, share, n).astype(float)) for n in sizes]
-    return np.concatenate(drawn)
-
-
-def _bias_corrected(drawn: np.ndarray, value: float, confidence: float) -> tuple[float, float]:
-    drawn = drawn[~np.isnan(drawn)]
-    below = ((drawn < value).sum() + 0.5 * (drawn == value).sum()) / len(drawn)
-    margin = 1 / (len(drawn) + 1)  # keeps the correction finite where all lie on one side
-    shift = 2 * norm.ppf(np.clip(below, margin, 1 - margin))
-    tails = norm.cdf(shift + norm.ppf([(1 - confidence) / 2, (1 + confidence) / 2]))
-    low, high = np.quantile(drawn, tails)
-    return float(low), float(high)
-
-
-def bootstrap_map(matches: Matches, **options) -> Interval:
-    """Mean average precision with its interval; options as in `bootstrap`."""
-    return bootstrap(
-        lambda weights: mean_average_precision(matches, weights), len(matches.truths), **options
-    )
-
-
-def bootstrap_map_difference(first: Matches, second: Matches, **options) -> Interval:
-    """Mean average precision of `second` minus `first`, resampling the same images for both.
-
-    Raises:
-        ValueError: the two were not matched to the same truth.
-    """
-    if not np.array_equal(first.truths, second.truths):
+    if first.class_names != second.class_names or not np.array_equal(first.truths, second.truths):
         raise ValueError("the two detectors were matched to different truths; compare on one set")
-
-    def difference(weights: np.ndarray) -> np.ndarray:
-        a, b = (mean_average_precision(m, weights) for m in (first, second))
-        return b - a
-
-    return bootstrap(difference, len(first.truths), **options)
+    a, b = (mean_average_precision(m, image_weights) for m in (first, second))
+    return b - a
 
 
 def _weights(matches: Matches, image_weights: np.ndarray | None) -> np.ndarray:
@@ -320,7 +231,7 @@ def _weights(matches: Matches, image_weights: np.ndarray | None) -> np.ndarray:
     if image_weights is None:
         return np.ones((1, n))
     weights = np.asarray(image_weights, dtype=float)
-    if weights.ndim != 2 or weights.shape[1] != n or (weights < 0).any():
+    if weights.ndim != 2 or weights.shape[1] != n or not (weights >= 0).all():
         raise ValueError(f"expected counts of shape (B, {n}), none negative, got {weights.shape}")
     return weights
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 REGULARIZATION = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 BLOCK = 4_000_000  # weights that are sorted at once, to bound memory
+NO_PATIENT = {"", "nan", "none", "<na>", "nat"}  # how tables write that a name is missing
 
 
 class ProbeError(ValueError):
@@ -706,9 +707,19 @@ def patient_weights(patient_ids: Sequence, *, resamples: int, seed: int) -> np.n
         (R, N) counts.
 
     Raises:
-        ProbeError: fewer than two patients, so that nothing can vary.
+        ProbeError: fewer than two patients, so that nothing can vary; an image without a patient;
+            or fewer than one resample.
     """
-    patients, inverse = np.unique(np.asarray(patient_ids), return_inverse=True)
+    if resamples < 1:
+        raise ProbeError(f"resamples must be at least 1, not {resamples}")
+    ids = np.asarray(patient_ids)
+    unknown = np.flatnonzero([str(one).lower() in NO_PATIENT for one in ids.tolist()])
+    if len(unknown):
+        raise ProbeError(
+            f"{len(unknown)} of {len(ids)} images name no patient, the first in row {unknown[0]}; "
+            "leave them out, or give each a patient of its own"
+        )
+    patients, inverse = np.unique(ids, return_inverse=True)
     n = len(patients)
     if n < 2:
         raise ProbeError(f"{n} patients cannot be resampled; an interval needs at least 2")
@@ -742,9 +753,14 @@ def resampled_scores(
         (draws, 1 + R, K), the images as they are first.
 
     Raises:
-        ProbeError: as the metric, the second arm has another number of draws, or there are fewer
-            than two patients.
+        ProbeError: as the metric and `patient_weights`, the second arm has another number of
+            draws, there is none, or there is not one patient for each image.
     """
+    if len(patient_ids) != len(labels) or not len(scores):
+        raise ProbeError(
+            f"{len(patient_ids)} patients for {len(labels)} images and {len(scores)} draws; name "
+            "the patient of each image, and give at least one draw"
+        )
     if minus is not None and len(minus) != len(scores):
         raise ProbeError(f"{len(scores)} draws cannot be paired with {len(minus)}; score both arms")
     weights = patient_weights(patient_ids, resamples=resamples, seed=seed)

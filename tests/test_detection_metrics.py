@@ -1,11 +1,11 @@
-"""Average precision and intervals: by hand, equal to COCO, equal to recomputation."""
+"""Average precision: by hand, equal to COCO, equal to recomputation."""
 
 import numpy as np
 import pytest
 import torch
 from box_cases import NAMES, matched, prediction, random_case, truth
 
-from cxr_helpers import coco
+from cxr_helpers import coco, intervals
 from cxr_helpers import detection_metrics as dm
 
 
@@ -19,13 +19,14 @@ def test_no_truth_at_all_is_unknown_and_refused_where_a_number_must_come():
     matches = matched([prediction([[0, 0, 9, 9]], [1], [0.5])], [truth()])
     assert np.isnan(dm.average_precision(matches)).all()
     assert np.isnan(dm.mean_average_precision(matches))
+    assert np.isnan(dm.map_difference(matches, matches))
     with pytest.raises(ValueError, match="truth box"):
-        dm.bootstrap_map(matches)
+        intervals.bootstrap(lambda w: dm.mean_average_precision(matches, w), 1)
 
 
 def test_no_images_are_refused():
     with pytest.raises(ValueError, match="0 images"):
-        dm.bootstrap_map(matched([], []))
+        intervals.bootstrap(lambda w: dm.mean_average_precision(matched([], []), w), 0)
 
 
 @pytest.mark.parametrize(
@@ -178,55 +179,35 @@ def test_the_order_of_images_does_not_matter():
     np.testing.assert_allclose(dm.average_precision(a), dm.average_precision(b))
 
 
-# Intervals.
-def test_an_interval_holds_its_value_and_repeats_from_its_seed():
-    matches = matched(*random_case(n=100))
-    one = dm.bootstrap_map(matches, resamples=300, seed=1)
-    assert one.low < one.value < one.high
-    assert one == dm.bootstrap_map(matches, resamples=300, seed=1, chunk=7)
-    assert one.value == pytest.approx(dm.mean_average_precision(matches))
-
-
-def test_more_images_give_a_narrower_interval():
-    widths = []
-    for n in (40, 640):
-        interval = dm.bootstrap_map(matched(*random_case(n=n, seed=2)), resamples=200)
-        widths.append(interval.high - interval.low)
-    assert widths[1] < widths[0] / 2
-
-
+# Differences.
 def test_a_detector_does_not_differ_from_itself():
     matches = matched(*random_case())
-    assert dm.bootstrap_map_difference(matches, matches, resamples=50).as_dict() == {
-        "value": 0, "low": 0, "high": 0,
-    }  # fmt: skip
+    counts = np.random.default_rng(0).multinomial(60, np.full(60, 1 / 60), 20)
+    assert dm.map_difference(matches, matches) == 0
+    assert (dm.map_difference(matches, matches, counts) == 0).all()
 
 
-def test_pairing_narrows_the_interval_of_a_difference():
+def test_pairing_narrows_the_spread_of_a_difference():
     predictions, truths = random_case(n=150, seed=4)
     worse = [{k: v[len(v) // 2 :] for k, v in p.items()} for p in predictions]
     a, b = matched(worse, truths), matched(predictions, truths)
-    paired = dm.bootstrap_map_difference(a, b, resamples=300)
-    one, two = (dm.bootstrap_map(m, resamples=300) for m in (a, b))
-    assert paired.value == pytest.approx(two.value - one.value)
-    assert paired.low > 0
-    unpaired = np.hypot(one.high - one.low, two.high - two.low)
-    assert paired.high - paired.low < unpaired
+    counts = np.random.default_rng(0).multinomial(150, np.full(150, 1 / 150), 300)
+    one, two = (dm.mean_average_precision(m, counts) for m in (a, b))
+    paired = dm.map_difference(a, b, counts)
+    assert paired == pytest.approx(two - one) and np.quantile(paired, 0.025) > 0
+    assert paired.std() < np.hypot(one.std(), two.std())
 
 
-def test_the_same_seed_draws_the_same_images_for_every_statistic():
-    sums = dm.resampled(lambda w: w.sum(axis=1), 30, resamples=7, seed=3)
-    firsts = [dm.resampled(lambda w: w[:, 0], 30, resamples=7, seed=3, chunk=c) for c in (7, 2)]
-    assert sums.tolist() == [30] * 7
-    assert np.array_equal(*firsts)
-
-
-def test_detectors_on_different_images_cannot_be_compared():
+def test_detectors_on_different_images_or_thresholds_cannot_be_compared():
+    predictions, truths = random_case(seed=0)
+    first = matched(predictions, truths)
     with pytest.raises(ValueError, match="different truths"):
-        dm.bootstrap_map_difference(matched(*random_case(seed=0)), matched(*random_case(seed=1)))
+        dm.map_difference(first, matched(*random_case(seed=1)))
+    with pytest.raises(ValueError, match="IoU of 0.5, the other at 0.4"):
+        dm.map_difference(first, matched(predictions, truths, iou_threshold=0.4))
 
 
-@pytest.mark.parametrize("options", [{"resamples": 0}, {"confidence": 1.0}])
-def test_options_that_make_no_interval_are_refused(options):
-    with pytest.raises(ValueError, match="resample"):
-        dm.bootstrap_map(matched(*random_case(n=5)), **options)
+@pytest.mark.parametrize("weight", [np.nan, -1.0])
+def test_counts_that_are_none_are_refused(weight):
+    with pytest.raises(ValueError, match="none negative"):
+        dm.mean_average_precision(matched(*random_case(n=5)), np.full((1, 5), weight))

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from box_cases import matched, prediction, truth
+from box_cases import matched, prediction, random_case, truth
 from test_course_detection import vindr_data
 from tiny_detector import tiny_detector
 
+from cxr_helpers import detection_metrics as dm
 from cxr_helpers import vindr
 from cxr_helpers.course import detection
 from cxr_helpers.course import detection_tables as tables
@@ -19,6 +20,33 @@ from cxr_helpers.course.settings import load_settings
 from cxr_helpers.datasets import PackedImages
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_an_interval_holds_its_value_and_repeats_from_its_seed():
+    matches = matched(*random_case(n=100))
+    one = tables.bootstrap_map(matches, resamples=300, seed=1)
+    assert one.low < one.value < one.high
+    assert one == tables.bootstrap_map(matches, resamples=300, seed=1)
+    assert one.value == pytest.approx(dm.mean_average_precision(matches))
+
+
+def test_more_images_give_a_narrower_interval():
+    widths = []
+    for n in (40, 640):
+        matches = matched(*random_case(n=n, seed=2))
+        interval = tables.bootstrap_map(matches, resamples=200, seed=0)
+        widths.append(interval.high - interval.low)
+    assert widths[1] < widths[0] / 2
+
+
+def test_an_interval_of_a_difference_is_paired():
+    predictions, truths = random_case(n=150, seed=4)
+    worse = [{k: v[len(v) // 2 :] for k, v in p.items()} for p in predictions]
+    a, b = matched(worse, truths), matched(predictions, truths)
+    paired = tables.bootstrap_map_difference(a, b, resamples=300, seed=0)
+    one, two = (tables.bootstrap_map(m, resamples=300, seed=0) for m in (a, b))
+    assert paired.value == pytest.approx(two.value - one.value) and paired.low > 0
+    assert paired.high - paired.low < np.hypot(one.high - one.low, two.high - two.low)
 
 
 @pytest.fixture(scope="module")

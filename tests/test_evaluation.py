@@ -132,6 +132,55 @@ def test_neighbors_score_the_same_draws(settings, data):
     assert probe.auroc(labels, found[1.0][0]).min() > 0.75
 
 
+TRUTH = (np.random.default_rng(5).random((300, 3)) < [0.5, 0.3, 0.1]).astype(int)
+PATIENTS = np.repeat(np.arange(100), 3)
+
+
+def guesses(spread, seed=6):
+    """Scores of made-up images: the labels in noise."""
+    return TRUTH + np.random.default_rng(seed).normal(scale=spread, size=TRUTH.shape)
+
+
+def test_intervals_name_none_where_a_label_cannot_be_scored():
+    labels = TRUTH.copy()
+    labels[:, 1] = 0
+    values = probe.resampled_scores(labels, [guesses(1)], PATIENTS, resamples=100, seed=0)
+    first, second, third = evaluation.class_intervals(values, seed=0)
+    assert second is None and first.low < first.value < first.high
+    assert third.value == pytest.approx(roc_auc_score(labels[:, 2], guesses(1)[:, 2]))
+    macro = evaluation.macro_interval(values, seed=0)
+    assert macro.value == pytest.approx((first.value + third.value) / 2)
+    assert macro == evaluation.macro_auroc_interval(
+        labels, [guesses(1)], PATIENTS, resamples=100, seed=0
+    )
+    with pytest.raises(probe.ProbeError, match="no class can be scored"):
+        evaluation.macro_auroc_interval(0 * labels, [guesses(1)], PATIENTS, resamples=10, seed=0)
+
+
+def test_the_interval_of_an_auroc_holds_the_truth_about_as_often_as_it_says():
+    rng, held = np.random.default_rng(0), 0
+    truth = 0.7602  # of two normal distributions whose means lie one standard deviation apart
+    for _ in range(100):
+        ill = rng.integers(0, 2, size=(150, 1))
+        score = ill + rng.normal(size=(150, 1))
+        found = evaluation.macro_auroc_interval(ill, [score], np.arange(150), resamples=200, seed=0)
+        held += found.low <= truth <= found.high
+    assert 86 <= held <= 100
+
+
+def test_chance_of_average_precision_is_simulated_on_the_same_labels():
+    few = np.zeros((60, 1), int)
+    few[:2] = 1  # two of 60 images: a list in random order does better than their share
+    own = {0.1: [np.zeros((60, 1))] * 3, 1.0: [np.full((60, 1), np.nan)]}
+    noise = evaluation.noise_scores(own, draws=400, seed=0)
+    assert len(noise[0.1]) >= 400 and np.isnan(noise[1.0]).all()
+    by_draw = [probe.average_precision(few, one)[0] for one in noise[0.1]]
+    # Positives at ranks i < j of n in random order: the mean of (1 / i + 2 / j) / 2 over all pairs.
+    pairs = [(i, j) for j in range(2, 61) for i in range(1, j)]
+    expected = np.mean([(1 / i + 2 / j) / 2 for i, j in pairs])
+    assert np.mean(by_draw) == pytest.approx(expected, rel=0.15) and expected > 2 * 2 / 60
+
+
 @pytest.mark.parametrize(
     ("low", "high", "word"), [(0.01, 0.1, "better"), (-0.2, -0.1, "worse"), (-0.1, 0.1, "open")]
 )

@@ -10,6 +10,7 @@ from cxr_helpers import probe, splits
 from cxr_helpers.course import leakage
 from cxr_helpers.course.end_to_end import EndToEnd
 from cxr_helpers.course.settings import ProbePreset, load_settings
+from cxr_helpers.intervals import Interval
 
 PRESET = ProbePreset(fractions=(0.2, 1.0), draws=2, resamples=100, neighbors=3)
 SETTINGS = replace(load_settings({}), probe=PRESET)
@@ -84,7 +85,7 @@ def test_overlap_of_the_official_test_list(data, tmp_path):
 
 
 def test_the_table_says_how_to_notice_each_trap():
-    trap = leakage.Trap(leakage.LEAK, 0.7, 0.65, probe.Estimate(0.05, 0.01, 0.09))
+    trap = leakage.Trap(leakage.LEAK, 0.7, 0.65, Interval(0.05, 0.01, 0.09))
     table = leakage.traps_table([trap], {leakage.LEAK: "look"})
     assert table.loc[leakage.LEAK].tolist() == [0.7, 0.65, "+0.050 (+0.010 to +0.090)", "look"]
     with pytest.raises(KeyError):
@@ -120,7 +121,7 @@ def test_the_best_of_many_checks_flatters_even_where_nothing_is_learned(data):
     assert trap.wrong == pytest.approx(max(macro)) and trap.right == pytest.approx(macro[4])
     assert trap.flatters.low >= 0 and trap.flatters.value > 0
     once = leakage.best_epoch(SETTINGS, data, [0, 1], [EndToEnd(None, noise[:1], 0)])
-    assert once.flatters == probe.Estimate(0, 0, 0)
+    assert once.flatters == Interval(0, 0, 0)
 
 
 def test_few_patients_are_few_and_many_are_many(data):
@@ -134,6 +135,24 @@ def test_few_patients_are_few_and_many_are_many(data):
         leakage.few_patients(
             SETTINGS, data, values(data, informative=1), [0, 1], n_images=100, repeats=1
         )
+
+
+def test_a_trap_with_several_draws_is_as_unsure_as_they_differ(data):
+    labels, patients = data.labels[data.rows("test")][:, :2], data.patients[data.rows("test")]
+    rng = np.random.default_rng(0)
+
+    def scores(spread):  # draws of which each is a different mixture of labels and noise
+        return [labels * s + rng.normal(size=labels.shape) for s in spread]
+
+    right = scores([0.5] * 4)
+    alike = leakage._compare(
+        SETTINGS, "alike", labels, patients, wrong=[right[0] + labels] * 4, right=[right[0]] * 4
+    )
+    apart = leakage._compare(
+        SETTINGS, "apart", labels, patients, wrong=scores([0, 0.5, 2, 4]), right=right
+    )
+    width = [t.flatters.high - t.flatters.low for t in (alike, apart)]
+    assert width[1] > 1.5 * width[0]
 
 
 def test_few_patients_need_follow_ups(data):

@@ -250,65 +250,86 @@ def test_neighbors_vote_with_their_labels():
     assert everyone.shape == (3, 1) and everyone[0] > everyone[2]
 
 
-def test_the_interval_resamples_patients_not_images():
+def macro_resamples(labels, scores, patients, **options):
+    """(1 + R,) mean over classes and draws."""
+    options = {"resamples": 300, "seed": 0} | options
+    values = probe.resampled_scores(labels, scores, patients, **options)
+    return probe.over_draws(probe.nan_mean(values, axis=2), seed=0)
+
+
+def test_resamples_draw_patients_not_images():
     weights = probe.patient_weights(PATIENTS, resamples=50, seed=0)
     assert (weights[:, 0::3] == weights[:, 1::3]).all() and (weights.sum(axis=1) == 300).all()
     copies = np.repeat(Y[::3], 3, axis=0), np.repeat(X[::3, :3], 3, axis=0)
-    clustered = probe.macro_auroc_interval(copies[0], [copies[1]], PATIENTS, resamples=300, seed=0)
-    single = probe.macro_auroc_interval(Y[::3], [X[::3, :3]], np.arange(100), resamples=300, seed=0)
-    assert clustered == single
+    clustered = macro_resamples(copies[0], [copies[1]], PATIENTS)
+    single = macro_resamples(Y[::3], [X[::3, :3]], np.arange(100))
+    assert np.allclose(clustered, single)
+
+
+@pytest.mark.parametrize("of", [list, torch.tensor, pd.Series, lambda ids: ids.astype(str)])
+def test_patients_come_as_any_column(of):
+    weights = probe.patient_weights(of(PATIENTS), resamples=20, seed=0)
+    assert weights.shape == (20, 300) and (weights[:, 0::3] == weights[:, 2::3]).all()
 
 
 def test_a_difference_of_an_arm_with_itself_is_zero():
     scores = [X[:, :3]]
-    same = probe.macro_auroc_interval(Y, scores, PATIENTS, minus=scores, resamples=100, seed=0)
-    assert same == probe.Estimate(0, 0, 0)
+    assert (macro_resamples(Y, scores, PATIENTS, minus=scores) == 0).all()
     worse = [RNG.normal(size=(300, 3))]
-    gain = probe.macro_auroc_interval(Y, scores, PATIENTS, minus=worse, resamples=200, seed=0)
-    assert 0 < gain.low < gain.value < gain.high
+    gain = macro_resamples(Y, scores, PATIENTS, minus=worse)
+    assert gain[0] > 0.2 and (gain > 0).all()
 
 
-def test_the_interval_covers_draws_too():
+def test_resamples_take_other_draws_too():
     noise = np.random.default_rng(3)
     scores = [X[:, :3] + noise.normal(scale=s, size=(300, 3)) for s in (0.1, 1, 3, 9)]
     values = probe.resampled_scores(Y, scores, PATIENTS, resamples=300, seed=0)
     assert values.shape == (4, 301, 3)
-    every = probe.macro_interval(values, seed=0)
-    same = probe.macro_interval(np.repeat(values.mean(0, keepdims=True), 4, axis=0), seed=0)
-    assert every.value == pytest.approx(same.value)
-    assert every.high - every.low > 1.5 * (same.high - same.low)
+    every = probe.over_draws(values, seed=0)
+    same = probe.over_draws(np.repeat(values.mean(0, keepdims=True), 4, axis=0), seed=0)
+    assert every.shape == (301, 3) and np.allclose(every[0], same[0])
+    assert (every.std(axis=0) > 1.5 * same.std(axis=0)).all()
 
 
-def test_class_intervals_name_none_where_a_class_cannot_be_scored():
-    labels = Y.copy()
-    labels[:, 1] = 0
-    values = probe.resampled_scores(labels, [X[:, :3]], PATIENTS, resamples=100, seed=0)
-    first, second, third = probe.class_intervals(values, seed=0)
-    assert second is None and first.low < first.value < first.high
-    assert third.value == pytest.approx(roc_auc_score(Y[:, 2], X[:, 2]))
-    macro = probe.macro_interval(values, seed=0)
-    assert macro.value == pytest.approx((first.value + third.value) / 2)
-    assert str(probe.Estimate(0.1, -0.05, 0.25)) == "+0.100 (-0.050 to +0.250)"
+@pytest.mark.parametrize("draws", [[0.0, 1.0], [0.0, 1.0, 5.0], list(range(10))])
+def test_draws_vary_their_mean_by_what_their_number_lets_one_expect(draws):
+    values = np.repeat(np.array(draws)[:, None], 40_001, axis=1)
+    found = probe.over_draws(values, seed=0)
+    expected = np.std(draws, ddof=1) / len(draws) ** 0.5
+    assert found[1:].std() == pytest.approx(expected, rel=0.02)
 
 
-def test_the_interval_holds_the_truth_about_as_often_as_it_says():
-    rng, held = np.random.default_rng(0), 0
-    truth = 0.7602  # of two normal distributions whose means lie one standard deviation apart
-    for _ in range(100):
-        ill = rng.integers(0, 2, size=(150, 1))
-        score = ill + rng.normal(size=(150, 1))
-        found = probe.macro_auroc_interval(ill, [score], np.arange(150), resamples=200, seed=0)
-        held += found.low <= truth <= found.high
-    assert 86 <= held <= 100
+def test_a_class_that_a_draw_did_not_train_is_averaged_over_the_others():
+    values = np.array([[[0.5, np.nan]] * 5, [[0.7, 0.9]] * 5])
+    found = probe.over_draws(values, seed=0)
+    assert found[0].tolist() == pytest.approx([0.6, 0.9])
+    missing = np.isnan(found[1:, 1])
+    assert (found[1:, 1][~missing] == 0.9).all() and not np.isnan(found[:, 0]).any()
 
 
-def test_intervals_that_nothing_can_be_said_about_are_refused():
+def test_resamples_that_nothing_can_be_said_about_are_refused():
+    ask = probe.resampled_scores
     with pytest.raises(probe.ProbeError, match="1 patients cannot be resampled"):
-        probe.macro_auroc_interval(Y, [X[:, :3]], np.zeros(300), resamples=10, seed=0)
+        ask(Y, [X[:, :3]], np.zeros(300), resamples=10, seed=0)
     with pytest.raises(probe.ProbeError, match="1 draws cannot be paired with 2"):
-        probe.resampled_scores(Y, [X[:, :3]], PATIENTS, minus=[X[:, :3]] * 2, resamples=10, seed=0)
-    with pytest.raises(probe.ProbeError, match="no class can be scored"):
-        probe.macro_auroc_interval(0 * Y, [X[:, :3]], PATIENTS, resamples=10, seed=0)
+        ask(Y, [X[:, :3]], PATIENTS, minus=[X[:, :3]] * 2, resamples=10, seed=0)
+    with pytest.raises(probe.ProbeError, match="7 patients for 300 images"):
+        ask(Y, [X[:, :3]], PATIENTS[:7], resamples=10, seed=0)
+    with pytest.raises(probe.ProbeError, match="0 draws"):
+        ask(Y, [], PATIENTS, resamples=10, seed=0)
+    with pytest.raises(probe.ProbeError, match="resamples must be at least 1, not 0"):
+        ask(Y, [X[:, :3]], PATIENTS, resamples=0, seed=0)
+    for values in (np.zeros(5), np.zeros((0, 5))):
+        with pytest.raises(probe.ProbeError, match=r"expected values \(draws, 1 \+ R\)"):
+            probe.over_draws(values, seed=0)
+
+
+@pytest.mark.parametrize("missing", [np.nan, None, pd.NA, ""])
+def test_an_image_without_a_patient_is_refused_by_its_row(missing):
+    ids = PATIENTS.astype(object)
+    ids[4] = missing
+    with pytest.raises(probe.ProbeError, match="1 of 300 images name no patient.*row 4"):
+        probe.patient_weights(ids, resamples=5, seed=0)
 
 
 class Mean(nn.Module):

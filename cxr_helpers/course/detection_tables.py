@@ -15,6 +15,7 @@ from cxr_helpers.course import detection
 from cxr_helpers.course.data import VindrData
 from cxr_helpers.course.settings import Settings
 from cxr_helpers.datasets import boxes_by_image
+from cxr_helpers.intervals import Interval, bootstrap
 
 PAPER_SIZE = 640  # pixels; what is small or large is said at this size
 FINEST, COARSEST = 2, 5  # pyramid levels that boxes are pooled from, strides 4 to 32
@@ -206,9 +207,35 @@ def match(found: Sequence, truths: Sequence, data: VindrData, **options) -> dm.M
     return dm.match_detections(found, truths, class_names=data.classes, **options)
 
 
+def bootstrap_map(matches: dm.Matches, *, resamples: int, seed: int) -> Interval:
+    """Mean average precision of matched detections with its interval over test images."""
+    return bootstrap(
+        lambda counts: dm.mean_average_precision(matches, counts),
+        len(matches.truths),
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def bootstrap_map_difference(
+    first: dm.Matches, second: dm.Matches, *, resamples: int, seed: int
+) -> Interval:
+    """Mean average precision, `second` minus `first`, on the same resampled test images.
+
+    Raises:
+        ValueError: the two were not matched to the same truth.
+    """
+    return bootstrap(
+        lambda counts: dm.map_difference(first, second, counts),
+        len(first.truths),
+        resamples=resamples,
+        seed=seed,
+    )
+
+
 def label_efficiency(
     settings: Settings, data: VindrData, arms: Sequence[str], truths: Sequence, rows: np.ndarray
-) -> tuple[pd.DataFrame, dict[float, dm.Interval]]:
+) -> tuple[pd.DataFrame, dict[float, Interval]]:
     """mAP50 at each share of the training images, and the paired difference of the two arms.
 
     Returns:
@@ -226,8 +253,8 @@ def label_efficiency(
             matched[arm] = match(detection.predictions(detector, path, data, rows), truths, data)
             used = len(detection.training_rows(settings, data, fraction=fraction))
             line = {"arm": arm, "fraction": fraction, "images": used}
-            lines.append(line | dm.bootstrap_map(matched[arm], **options).as_dict())
-        differences[fraction] = dm.bootstrap_map_difference(
+            lines.append(line | bootstrap_map(matched[arm], **options).as_dict())
+        differences[fraction] = bootstrap_map_difference(
             matched["random"], matched["pretrained"], **options
         )
     return pd.DataFrame(lines), differences

@@ -1,7 +1,7 @@
 """The leakage lab of notebook 03: five ways to flatter a score, each switched on and off.
 
 Each trap scores the same test images twice, once wrongly and once rightly. What it adds is the
-difference, with an interval over resampled patients.
+difference, with an interval over resampled patients, and over draws where the trap has several.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,6 +15,7 @@ from cxr_helpers.course.data import NihData
 from cxr_helpers.course.end_to_end import EndToEnd
 from cxr_helpers.course.evaluation import label_names
 from cxr_helpers.course.settings import Settings
+from cxr_helpers.intervals import Interval, bias_corrected
 
 PUBLISHED_DUPLICATES = 0.055  # middle of the 5-6% of the published halves
 
@@ -39,7 +40,7 @@ class Trap:
     name: str
     wrong: float
     right: float
-    flatters: probe.Estimate
+    flatters: Interval
 
 
 def image_overlap(patients: Sequence, *, test_share: float, seed: int) -> float:
@@ -236,7 +237,7 @@ def no_finding(
         resamples=settings.probe.resamples,
         seed=settings.seed,
     )
-    both = np.stack([_mean(per_class), _mean(per_class[..., :-1])])
+    both = np.stack([probe.nan_mean(part[0], axis=1) for part in (per_class, per_class[..., :-1])])
     return _trap(NO_FINDING, both)
 
 
@@ -264,7 +265,7 @@ def best_epoch(
             resamples=settings.probe.resamples,
             seed=settings.seed,
         )
-        macro = _mean(values, over_draws=False)  # (checks, 1 + R)
+        macro = probe.nan_mean(values, axis=2)  # (checks, 1 + R)
         both += np.stack([macro.max(axis=0), macro[run.chosen]]) / len(runs)
     return _trap(BEST_EPOCH, both)
 
@@ -375,18 +376,13 @@ def _compare(settings, name, labels, patients, *, wrong, right) -> Trap:
         for scores in (wrong, right)
     ]
     both_trained = np.isfinite(pairs[0]) & np.isfinite(pairs[1])
-    return _trap(name, np.stack([_mean(np.where(both_trained, p, np.nan)) for p in pairs]))
-
-
-def _mean(values: np.ndarray, *, over_draws: bool = True) -> np.ndarray:
-    """(draws, 1 + R, K) to the mean over labels, and over draws to (1 + R,)."""
-    macro = probe.nan_mean(values, axis=2)
-    return probe.nan_mean(macro, axis=0) if over_draws else macro
+    macro = [probe.nan_mean(np.where(both_trained, p, np.nan), axis=2) for p in pairs]
+    # The same seed, so that both sides take the same draws.
+    return _trap(name, np.stack([probe.over_draws(m, seed=settings.seed) for m in macro]))
 
 
 def _trap(name: str, both: np.ndarray) -> Trap:
     """(2, 1 + R) of the wrong and the right score, the images as they are first."""
     difference = both[0] - both[1]
-    low, high = np.percentile(difference[1:], [2.5, 97.5])
-    flatters = probe.Estimate(float(difference[0]), float(low), float(high))
+    flatters = bias_corrected(difference[0], difference[1:])
     return Trap(name, float(both[0, 0]), float(both[1, 0]), flatters)

@@ -15,8 +15,10 @@ from cxr_helpers import barlow, probe, view_pairs
 from cxr_helpers.course import pretraining
 from cxr_helpers.course.compute import training_precision
 from cxr_helpers.course.data import NihData
+from cxr_helpers.course.evaluation import macro_auroc_interval
 from cxr_helpers.course.quiet import quiet_lightning
 from cxr_helpers.course.settings import Settings
+from cxr_helpers.intervals import Interval
 
 # Photographs that scikit-image's package holds, so that none has to be downloaded.
 PHOTOGRAPHS = (
@@ -242,7 +244,7 @@ def knn_votes(
 
 def paired_gain(
     settings: Settings, data: NihData, labels: np.ndarray, votes: np.ndarray, minus: np.ndarray
-) -> probe.Estimate:
+) -> Interval:
     """Difference of the macro AUROC of two sets of votes, with its interval over test patients.
 
     Args:
@@ -253,7 +255,7 @@ def paired_gain(
         minus: (test images, K) of the other network.
     """
     test = data.rows("test")
-    return probe.macro_auroc_interval(
+    return macro_auroc_interval(
         labels[test],
         [votes],
         data.patients[test],

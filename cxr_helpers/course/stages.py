@@ -13,7 +13,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from cxr_helpers import detection_metrics as dm
 from cxr_helpers import froc, probe
 from cxr_helpers.course import (
     detection,
@@ -151,12 +150,14 @@ def detect(run: Run) -> Outcome:
         all_found = detection.predictions(detector, path, data, everyone)
         all_matches = detection_tables.match(all_found, detection.truths(data, everyone), data)
         sensitivity[arm] = float(froc.sensitivity_at(all_matches, [1.0])[0])
+    map50 = {arm: detection_tables.bootstrap_map(m, **options) for arm, m in matches.items()}
     metrics = {
-        "map50": {arm: dm.bootstrap_map(m, **options).as_dict() for arm, m in matches.items()},
+        "map50": {arm: interval.as_dict() for arm, interval in map50.items()},
         "sensitivity_at_1_fp": sensitivity,
     }
     if {BASELINE, OURS} <= matches.keys():
-        difference = dm.bootstrap_map_difference(matches[BASELINE], matches[OURS], **options)
+        pair = matches[BASELINE], matches[OURS]
+        difference = detection_tables.bootstrap_map_difference(*pair, **options)
         metrics["difference"] = difference.as_dict()
     return Outcome(metrics, made, data.digest)
 

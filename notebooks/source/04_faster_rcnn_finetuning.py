@@ -449,7 +449,7 @@ found = {
 found["blind"] = detection.blind_predictions(data, parts["train"], len(test))
 matches = {arm: tables.match(f, truths, data) for arm, f in found.items()}
 map50 = {
-    arm: dm.bootstrap_map(m, resamples=preset.resamples, seed=settings.seed)
+    arm: tables.bootstrap_map(m, resamples=preset.resamples, seed=settings.seed)
     for arm, m in matches.items()
 }
 
@@ -504,7 +504,7 @@ claim(all(by_size["ap50_large"] > by_size["ap50_small"]), "large boxes are found
 # what follows.
 
 # %%
-difference = dm.bootstrap_map_difference(
+difference = tables.bootstrap_map_difference(
     matches["random"], matches["pretrained"], resamples=preset.resamples, seed=settings.seed
 )
 row = pd.DataFrame([{"name": "pretrained - random", **difference.as_dict()}])
