@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import ndimage, stats
+from scipy import integrate, ndimage, stats
 from torch import nn
 
 # Parts of a torchvision Faster R-CNN on a ResNet with pyramid, from the output down.
@@ -52,7 +52,8 @@ def randomized_copy(model: nn.Module, names: Sequence[str], *, seed: int) -> nn.
 
     Args:
         model: on one device; left as it is.
-        names: of submodules, such as `backbone.body.layer4`; all below them is randomized.
+        names: of submodules, such as `backbone.body.layer4`, or one name; all below them is
+            randomized.
         seed: of the new weights.
 
     Raises:
@@ -64,12 +65,14 @@ def randomized_copy(model: nn.Module, names: Sequence[str], *, seed: int) -> nn.
     >>> [torch.equal(a, b) for a, b in zip(model.parameters(), changed.parameters())]
     [True, True, False, False]
     """
+    names = [names] if isinstance(names, str) else list(names)
     device = next(model.parameters(), torch.empty(0)).device
     changed = copy.deepcopy(model).cpu()
     known = dict(changed.named_modules())
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise SanityError(f"the network has no part {unknown[0]!r}")
+        parts = ", ".join(name for name, _ in model.named_children())
+        raise SanityError(f"the network has no part {unknown[0]!r}; at the top it has: {parts}")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs too
         for name in names:
@@ -108,6 +111,9 @@ def cascade(
 
     Yields:
         The step's name and the network with all parts up to this one randomized.
+
+    Raises:
+        SanityError: as `randomized_copy`.
     """
     changed = model
     for number, (name, names) in enumerate(parts.items()):
@@ -119,16 +125,21 @@ def shuffle_labels(labels: np.ndarray, *, seed: int) -> np.ndarray:
     """The same labels in random order: nothing is left to learn but by heart.
 
     Args:
-        labels: (N,) or (N, K); rows are kept whole.
+        labels: (N,) or (N, K), an array, a list, a tensor or a data frame; rows are kept whole.
         seed: of the order.
 
     Returns:
-        A copy of the same shape.
+        An array of the same shape, a copy.
+
+    Raises:
+        SanityError: there is no row to move, as in a single number.
 
     >>> sorted(shuffle_labels(np.array([1, 1, 2, 3]), seed=0).tolist())
     [1, 1, 2, 3]
     """
-    labels = np.asarray(labels)
+    labels = _array(labels)
+    if not labels.ndim:
+        raise SanityError(f"labels {labels} have no rows; expected (N,) or (N, K)")
     return labels[np.random.default_rng(seed).permutation(len(labels))]
 
 
@@ -143,14 +154,17 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
         second: finite, the same shape.
 
     Raises:
-        SanityError: shapes differ, or a value is not finite.
+        SanityError: shapes differ, or a value is no number or not finite.
 
     >>> rank_correlation(np.array([1, 2, 3]), np.array([1, 10, 100]))
     1.0
     """
-    a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    a, b = _numbers(first, "first map"), _numbers(second, "second map")
     if a.shape != b.shape or a.size < 2:
-        raise SanityError(f"shapes {a.shape} and {b.shape}; expected the same, two values or more")
+        raise SanityError(
+            f"shapes {a.shape} and {b.shape}; expected the same, two values or more, so resize a "
+            "smaller map first"
+        )
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise SanityError("a value to be ranked is not finite")
     if (a == a.flat[0]).all() or (b == b.flat[0]).all():
@@ -176,7 +190,7 @@ class Curve:
     @property
     def area(self) -> float:
         """Area under the curve by the trapezoid rule: the mean score on the way."""
-        return float(np.trapezoid(self.score, self.share))
+        return float(integrate.trapezoid(self.score, self.share))
 
 
 def deletion_curve(
@@ -193,16 +207,17 @@ def deletion_curve(
     A good map makes the score fall early: a small area.
 
     Args:
-        score: takes (B, H, W) images and gives (B,) scores.
-        image: (H, W) float.
-        heatmap: (H, W) finite; equal values are taken in random order.
+        score: takes (B, H, W) images, float arrays in [0, 1], and gives (B,) scores.
+        image: (H, W) array or tensor: uint8, uint16 of the full range, or float in [0, 1].
+        heatmap: (H, W) finite, of the image's shape; equal values are taken in random order.
         steps: how many times the score is asked after the start.
         blur: standard deviation in pixels of the Gaussian that empties the image.
         seed: of the order of equal values.
 
     Raises:
-        SanityError: image and map are not of one shape (H, W), a value is not finite, there are
-            no steps or no blur, or `score` gives another number of values or one not finite.
+        SanityError: image and map are not of one shape (H, W), the image is of another type or
+            range, a value is not finite, there are no steps or no blur, or `score` gives another
+            number of values or one not finite.
     """
     image = _check_pair(image, heatmap, steps, blur)
     empty = ndimage.gaussian_filter(image, blur)
@@ -229,14 +244,14 @@ def insertion_curve(
 
 
 def _curve(score, before, after, heatmap: np.ndarray, steps: int, seed: int) -> Curve:
-    values = np.asarray(heatmap, dtype=float).ravel()
+    values, steps = _numbers(heatmap, "heatmap").ravel(), int(steps)
     chance = np.random.default_rng(seed).random(values.size)
     rank = np.empty(values.size, dtype=int)
     rank[np.lexsort((chance, -values))] = np.arange(values.size)
     share = np.linspace(0, 1, steps + 1)
     changed = rank < np.round(share * values.size)[:, None]  # (S + 1, H * W)
     images = np.where(changed.reshape(-1, *before.shape), after, before)
-    scores = np.asarray(score(images), dtype=float)
+    scores = _numbers(score(images), "score")
     if scores.shape != share.shape:
         raise SanityError(f"score gave shape {scores.shape} for {len(share)} images")
     if not np.isfinite(scores).all():
@@ -245,15 +260,56 @@ def _curve(score, before, after, heatmap: np.ndarray, steps: int, seed: int) -> 
 
 
 def _check_pair(image: np.ndarray, heatmap: np.ndarray, steps: int, blur: float) -> np.ndarray:
-    image, heatmap = np.asarray(image), np.asarray(heatmap)
-    if image.ndim != 2 or image.shape != heatmap.shape:
+    """The image as float in [0, 1], after everything that can be refused has been."""
+    image, heatmap = _array(image), _numbers(heatmap, "heatmap")
+    if image.ndim != 2 or not image.size or image.shape != heatmap.shape:
         raise SanityError(
-            f"image of shape {image.shape}, map of shape {heatmap.shape}; expected one (H, W)"
+            f"image of shape {image.shape}, map of shape {heatmap.shape}; expected one (H, W), so "
+            "resize a map smaller than its image, as heatmaps.resize_map does"
         )
-    if not np.issubdtype(image.dtype, np.floating):
-        raise SanityError(f"{image.dtype} image: scale it to float in [0, 1]")
-    if not (np.isfinite(image).all() and np.isfinite(heatmap).all()):
-        raise SanityError("image or map holds a value that is not finite")
-    if steps < 1 or blur <= 0:
-        raise SanityError(f"steps {steps} and blur {blur} must both be above 0")
-    return image
+    if not np.isfinite(heatmap).all():
+        raise SanityError("the map holds a value that is not finite")
+    if not (steps >= 1 and steps == int(steps) and 0 < blur < np.inf):
+        raise SanityError(f"steps {steps} must be 1 or more, whole, and blur {blur} above 0")
+    return _unit(image)
+
+
+def _unit(image: np.ndarray) -> np.ndarray:
+    """Gray values in [0, 1]: floats as they are, 8 and full 16 bits as float32."""
+    low, top = image.min(), image.max()
+    if image.dtype == np.uint8:
+        return image.astype(np.float32) / 255
+    if image.dtype == np.uint16:
+        if 0 < top < 32768:
+            raise SanityError(
+                f"the image is uint16 up to {top}, so it holds {int(top).bit_length()} bits only; "
+                "scale it to 65535, or give floats in [0, 1]"
+            )
+        return image.astype(np.float32) / 65535
+    if image.dtype.kind != "f":
+        raise SanityError(
+            f"{image.dtype} image; give uint8, uint16 of the full range, or float in [0, 1]"
+        )
+    if not (low >= -1e-6 and top <= 1 + 1e-6):
+        raise SanityError(
+            f"{image.dtype} image with values from {low} to {top}; expected finite ones in [0, 1]"
+        )
+    return image.astype(np.float32) if image.dtype == np.float16 else image
+
+
+def _array(values) -> np.ndarray:
+    """An array of a list, a data frame, or a tensor of any device and type."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        values = values.float() if values.dtype == torch.bfloat16 else values
+    try:
+        return np.asarray(values)
+    except ValueError as error:  # lists of several lengths
+        raise SanityError(f"these values are no one array: {error}") from None
+
+
+def _numbers(values, name: str) -> np.ndarray:
+    try:
+        return _array(values).astype(float)
+    except (TypeError, ValueError) as error:
+        raise SanityError(f"the {name} is no plain table of numbers: {error}") from None

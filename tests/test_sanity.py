@@ -166,7 +166,16 @@ def test_a_constant_map_takes_pixels_at_random_by_the_seed():
     ("image", "heatmap", "more", "words"),
     [
         (IMAGE, np.ones((4, 4)), {}, "one"),
-        (IMAGE.astype(np.uint8), IMAGE, {}, "uint8"),
+        (IMAGE, np.ones((4, 4)), {}, "resize a map smaller than its image"),
+        (np.zeros((0, 8)), np.zeros((0, 8)), {}, "one"),
+        (IMAGE.astype(np.int64), IMAGE, {}, "int64 image; give uint8"),
+        (IMAGE > 0.5, IMAGE, {}, "bool image"),
+        ((IMAGE * 255).astype(np.uint16), IMAGE, {}, "uint16 up to 255, so it holds 8 bits only"),
+        (IMAGE * 255, IMAGE, {}, r"from 0.0 to 255.0; expected finite ones in \[0, 1\]"),
+        (IMAGE * np.nan, IMAGE, {}, "from nan to nan"),
+        (IMAGE, IMAGE.astype(str).tolist()[0] + ["a"], {}, "heatmap is no plain table"),
+        (IMAGE, IMAGE, {"steps": 2.5}, "steps 2.5"),
+        (IMAGE, IMAGE, {"blur": np.nan}, "blur nan"),
         (IMAGE, np.full((8, 8), np.nan), {}, "finite"),
         (IMAGE, IMAGE, {"steps": 0}, "steps"),
         (IMAGE, IMAGE, {"blur": 0.0}, "blur"),
@@ -175,6 +184,46 @@ def test_a_constant_map_takes_pixels_at_random_by_the_seed():
 def test_odd_input_is_refused(image, heatmap, more, words):
     with pytest.raises(sanity.SanityError, match=words):
         sanity.deletion_curve(mean_of_left, image, heatmap, **more)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        lambda i: i.astype(np.uint8),
+        lambda i: torch.from_numpy(i.astype(np.uint8)),
+        lambda i: i.astype(np.uint16) * 257,
+        lambda i: torch.from_numpy(i / 255).requires_grad_(),
+        lambda i: (i / 255).tolist(),
+    ],
+    ids=["uint8", "uint8 tensor", "uint16", "tensor with gradient", "list"],
+)
+def test_each_kind_of_image_has_the_same_curve(kind):
+    whole = np.round(255 * IMAGE)
+    expected = sanity.deletion_curve(mean_of_left, whole / 255, IMAGE, steps=3)
+    one = sanity.deletion_curve(
+        lambda images: torch.from_numpy(mean_of_left(images)).requires_grad_(),
+        kind(whole), torch.from_numpy(IMAGE).requires_grad_(), steps=np.int64(3),
+    )  # fmt: skip
+    assert one.score == pytest.approx(expected.score, abs=1e-5)
+
+
+def test_tensors_are_ranked_and_shuffled_and_one_name_is_enough():
+    values = np.random.default_rng(0).random((4, 4))
+    tensor = torch.from_numpy(values).requires_grad_()
+    assert sanity.rank_correlation(tensor, values.tolist()) == pytest.approx(1)
+    with pytest.raises(sanity.SanityError, match="second map is no plain table"):
+        sanity.rank_correlation(values, [["a"] * 4] * 4)
+    labels = torch.arange(20)
+    same = sanity.shuffle_labels(labels.numpy(), seed=0)
+    assert np.array_equal(sanity.shuffle_labels(labels, seed=0), same)
+    with pytest.raises(sanity.SanityError, match="no rows"):
+        sanity.shuffle_labels(3, seed=0)
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    changed = sanity.randomized_copy(model, "1", seed=0)
+    assert torch.equal(changed[0].weight, model[0].weight)
+    assert not torch.equal(changed[1].weight, model[1].weight)
+    with pytest.raises(sanity.SanityError, match="no part 'layer4'; at the top it has: 0, 1"):
+        sanity.randomized_copy(model, ["layer4"], seed=0)
 
 
 def test_a_score_of_another_shape_or_not_finite_is_refused():
