@@ -27,6 +27,7 @@ from cxr_helpers.course import evaluation
 from cxr_helpers.course.data import load_nih
 from cxr_helpers.course.results import Results, peak_memory_mb
 from cxr_helpers.course.settings import load_settings
+from cxr_helpers.intervals import Interval, bias_corrected, over_seeds, over_seeds_and_images
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_SIZE = (86_524, 2_048)
@@ -52,57 +53,55 @@ def seed_scores(settings, data, columns, seed: int) -> dict[str, dict[float, lis
 def seeds_table(settings, data, columns, by_seed: list[dict]) -> tuple[pd.DataFrame, dict]:
     """A row for each share: both arms, the difference with two intervals, and each seed's.
 
-    The first interval resamples patients, draws and seeds together. The second is Student's t over
-    the seeds' differences, on the test patients as they are.
+    `low` and `high` cover other patients, draws and seeds together (of a single seed: patients and
+    draws alone). `t low` and `t high` are Student's over the seeds' differences, on the test
+    patients as they are.
     """
     test = data.rows("test")
-    truth = data.labels[test][:, columns], data.patients[test]
+    labels, patients = data.labels[test][:, columns], data.patients[test]
     rows, per_seed = {}, {}
     for share in by_seed[0]["random"]:
         arms = {
             arm: [s for scores in by_seed for s in scores[arm][share]]
             for arm in ("random", "pretrained")
         }
-        made = {"resamples": 2000, "seed": settings.seed}
         means = {
-            arm: probe.macro_interval(
-                probe.resampled_scores(truth[0], drawn, truth[1], resamples=2, seed=0), seed=0
-            ).value
+            arm: np.mean([probe.nan_mean(probe.auroc(labels, s), axis=0) for s in drawn])
             for arm, drawn in arms.items()
         }
         values = probe.resampled_scores(
-            truth[0], arms["pretrained"], truth[1], minus=arms["random"], **made
+            labels,
+            arms["pretrained"],
+            patients,
+            minus=arms["random"],
+            resamples=2000,
+            seed=settings.seed,
         )
-        macro = np.nanmean(values, axis=2).reshape(len(by_seed), -1, values.shape[1])
-        low, high = np.percentile(_resample_levels(macro, settings.seed), [2.5, 97.5])
+        macro = probe.nan_mean(values, axis=2).reshape(len(by_seed), -1, values.shape[1])
         each = macro[:, :, 0].mean(axis=1)
+        together = interval(macro, n_patients=len(set(patients)), seed=settings.seed)
+        seeds = over_seeds(each) if len(each) > 1 else Interval(each[0], np.nan, np.nan)
         per_seed[f"{share:.0%}"] = each.round(4).tolist()
         rows[f"{share:.0%}"] = {
             **means,
             "difference": each.mean(),
-            "low": low,
-            "high": high,
-            **_student(each),
+            "low": together.low,
+            "high": together.high,
+            "t low": seeds.low,
+            "t high": seeds.high,
             "seeds above 0": f"{(each > 0).sum()} of {len(each)}",
         }
     return pd.DataFrame.from_dict(rows, orient="index"), per_seed
 
 
-def _resample_levels(macro: np.ndarray, seed: int) -> np.ndarray:
-    """(seeds, draws, 1 + R) to (R,) means over resampled seeds and, within each, draws."""
-    rng = np.random.default_rng(seed)
-    n_seeds, n_draws, columns = macro.shape
-    seeds = rng.integers(n_seeds, size=(n_seeds, 1, columns - 1))
-    draws = rng.integers(n_draws, size=(n_seeds, n_draws, columns - 1))
-    return macro[seeds, draws, np.arange(1, columns)].mean(axis=(0, 1))
-
-
-def _student(each: np.ndarray) -> dict[str, float]:
-    """95% interval of the mean over seeds; not a number for a single seed."""
-    if len(each) < 2:
-        return {"t low": np.nan, "t high": np.nan}
-    half = stats.t.ppf(0.975, len(each) - 1) * each.std(ddof=1) / len(each) ** 0.5
-    return {"t low": each.mean() - half, "t high": each.mean() + half}
+def interval(macro: np.ndarray, *, n_patients: int, seed: int) -> Interval:
+    """(seeds, draws, 1 + R) to an interval over patients, draws and, if several, seeds."""
+    if len(macro) == 1:
+        first, *drawn = probe.over_draws(macro[0], seed=seed)
+        return bias_corrected(first, drawn)
+    if macro.shape[1] == 1:
+        macro = macro[:, 0]  # all labels are used, so there is one draw and no other to expect
+    return over_seeds_and_images(macro[..., 0], macro[..., 1:], n_images=n_patients)
 
 
 def measure_seeds(seeds: list[int]) -> dict:

@@ -26,7 +26,6 @@ import pytorch_lightning as pl
 import torch
 from lightly.loss import BarlowTwinsLoss
 from lightly.models.modules import BarlowTwinsProjectionHead
-from scipy.stats import t as student
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -37,6 +36,7 @@ from cxr_helpers.course.data import NihData, ensure_demo, load_nih
 from cxr_helpers.course.quiet import quiet_lightning
 from cxr_helpers.course.results import Results
 from cxr_helpers.course.settings import Settings, load_settings
+from cxr_helpers.intervals import over_seeds, over_seeds_and_images
 
 SPEEDUP, WAITING = 1.5, 0.10
 DIAGONAL, OFFDIAGONAL, MINUTES = 0.7, 0.1, 6.0
@@ -192,32 +192,34 @@ def measure_seeds(settings: Settings, data: NihData, seeds: list[int]) -> dict:
     found = [one_seed(settings, data, seed, columns) for seed in seeds]
     rows, scores = [row for row, _ in found], [s for _, s in found]
     test = data.rows("test")
+    labels, patients = data.labels[test][:, columns], data.patients[test]
     gains = {}
     for kind in ("k-NN", "linear"):
-        each = np.array([row[f"{kind} pretrained"] - row[f"{kind} random"] for row in rows])
-        by_patient = probe.macro_auroc_interval(
-            data.labels[test][:, columns],
+        values = probe.resampled_scores(
+            labels,
             [s["pretrained"][kind] for s in scores],
-            data.patients[test],
+            patients,
             minus=[s["random"][kind] for s in scores],
             resamples=settings.probe.resamples,
             seed=0,
         )
-        gains[kind] = {"over seeds": t_interval(each), "seeds and patients": by_patient.as_dict()}
+        gains[kind] = intervals_of(probe.nan_mean(values, axis=2), n_patients=len(set(patients)))
     return {"rows": rows, "labels": evaluation.label_names(columns), "gains": gains}
 
 
-def t_interval(values: np.ndarray) -> dict[str, float | None]:
-    """Mean with Student's 95% interval; without bounds for a single value.
+def intervals_of(macro: np.ndarray, *, n_patients: int) -> dict[str, dict[str, float | None]]:
+    """Mean over seeds with 95% intervals; without bounds for a single seed.
 
-    >>> {k: round(v, 2) for k, v in t_interval(np.array([1.0, 2.0, 3.0])).items()}
-    {'value': 2.0, 'low': -0.48, 'high': 4.48}
+    Args:
+        macro: (S, 1 + R) one row a seed, the test patients as they are first, then resamples.
+        n_patients: how many were resampled.
     """
-    mean = float(values.mean())
-    if len(values) < 2:
-        return {"value": mean, "low": None, "high": None}
-    half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-    return {"value": mean, "low": float(mean - half), "high": float(mean + half)}
+    each, drawn = macro[:, 0], macro[:, 1:]
+    if len(each) < 2:
+        unknown = {"value": float(each.mean()), "low": None, "high": None}
+        return {"over seeds": unknown, "seeds and patients": unknown}
+    both = over_seeds_and_images(each, drawn, n_images=n_patients)
+    return {"over seeds": over_seeds(each).as_dict(), "seeds and patients": both.as_dict()}
 
 
 def verdicts(speed: dict | None, table: dict | None) -> Iterable[str]:

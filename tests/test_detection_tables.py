@@ -1,8 +1,6 @@
 """The tables of notebook 04, on made-up boxes and a tiny detector."""
 
-import importlib.util
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,8 +16,6 @@ from cxr_helpers.course import detection_tables as tables
 from cxr_helpers.course.data import VindrData
 from cxr_helpers.course.settings import load_settings
 from cxr_helpers.datasets import PackedImages
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_an_interval_holds_its_value_and_repeats_from_its_seed():
@@ -118,18 +114,6 @@ def test_the_gallery_by_hand():
 def test_a_gallery_without_mistakes_still_has_three_images():
     perfect = matched([prediction([[0, 0, 9, 9]], [1], [0.9])], [truth([[0, 0, 9, 9]], [1])])
     assert len(tables.gallery_rows(perfect)) == 3
-
-
-def test_the_gain_over_seeds_by_hand():
-    spec = importlib.util.spec_from_file_location("b", ROOT / "benchmarks" / "detection.py")
-    bench = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(bench)
-    each = np.array([0.1, 0.2, 0.3])
-    found = bench.gain(each, np.tile(each[:, None], (1, 500)), seed=0)
-    assert found["value"] == found["low"] == found["high"] == pytest.approx(0.2)
-    assert 0.1 <= found["low_both"] < 0.2 < found["high_both"] <= 0.3
-    assert found["t_high"] - 0.2 == pytest.approx(4.303 * 0.1 / 3**0.5, abs=1e-3)
-    assert bench.gain(each[:1], np.zeros((1, 5)), seed=0)["t_low"] is None
 
 
 # One reader against the others.
