@@ -36,7 +36,15 @@ network changes C5 too; here only its own way through the pyramid is cut. `brute
 can recompute the later stages, to see how much that matters. For C5 and the pyramid there is no
 difference.
 
-Boxes are xyxy in pixels of the image; labels count from 1.
+The maps here have the size of the layer, a few cells a side, and the scale of its activations; the
+padding that the detector adds is still in them (`covered`). A map of pytorch-grad-cam, as `cam.py`
+makes it, has the image's size and a maximum of 1. So resize a map from here to the image and
+normalize it before it is shown, scored against boxes, or compared: `heatmaps.resize_map(heatmap,
+image_hw, covered=covered)` and `heatmaps.normalize_map`.
+
+An image is gray, (H, W) or (1, H, W), or (3, H, W) with the channels alike; uint8, uint16 of the
+full range, or float in [0, 1]. Boxes are xyxy in pixels of the image; labels count from 1. All may
+be arrays, lists or tensors.
 
 Needs: numpy, torch, torchvision.
 """
@@ -97,7 +105,10 @@ class BoxAblation:
 
     @property
     def heatmap(self) -> np.ndarray:
-        """(h, w) float32, `signed_map` cut at zero; all zeros where nothing speaks for the box."""
+        """(h, w) float32 of the layer's size, unscaled: `signed_map` cut at zero.
+
+        All zeros where nothing speaks for the box.
+        """
         return np.maximum(self.signed_map, 0)
 
 
@@ -129,7 +140,10 @@ class BoxGradient:
 
     @property
     def heatmap(self) -> np.ndarray:
-        """(h, w) float32, Grad-CAM's map (Selvaraju et al., https://arxiv.org/abs/1610.02391)."""
+        """(h, w) float32 of the layer's size, unscaled: Grad-CAM's map.
+
+        Source: Selvaraju et al., https://arxiv.org/abs/1610.02391.
+        """
         return np.maximum(np.tensordot(self.weights, self.activations, axes=1), 0)
 
 
@@ -145,7 +159,7 @@ class _Scene:
 
 def ablate_box(
     detector: nn.Module,
-    image: Tensor,
+    image: np.ndarray | Tensor,
     box_xyxy: Sequence[float],
     label: int,
     *,
@@ -158,7 +172,7 @@ def ablate_box(
 @torch.no_grad()
 def ablate_boxes(
     detector: nn.Module,
-    image: Tensor,
+    image: np.ndarray | Tensor,
     boxes_xyxy: Sequence[Sequence[float]],
     labels: Sequence[int],
     *,
@@ -168,7 +182,7 @@ def ablate_boxes(
 
     Args:
         detector: a torchvision Faster R-CNN on a ResNet with feature pyramid, in eval mode.
-        image: (3, H, W) float32 in [0, 1], on the detector's device.
+        image: (H, W), (1, H, W) or (3, H, W), see above; a tensor on the detector's device.
         boxes_xyxy: (n, 4) floats; detected or not. n may be 0.
         labels: n classes whose probability is explained.
         layer: `layer1` to `layer4` of the ResNet (C2 to C5), or `pyramid` for the level that a
@@ -181,9 +195,9 @@ def ablate_boxes(
         AblationError: the detector trains, or it, its pyramid or its box head is of another kind;
             the image is of another type or shape, on another device, or holds values that are not
             finite or outside [0, 1]; a box has no area or lies outside the image; a label or the
-            layer does not exist.
+            layer does not exist; or the detector scores a box NaN.
     """
-    boxes = _check(detector, image, boxes_xyxy, labels, layer)
+    image, boxes, labels = _check(detector, image, boxes_xyxy, labels, layer)
     if not len(boxes):
         return []
     scene = _run(detector, image, boxes)
@@ -199,7 +213,7 @@ def ablate_boxes(
         changes = _stage_changes(detector, scene, stage, level, rows)
         for i, row, change in zip(rows, before, changes, strict=True):
             ablated = row - change @ detector.roi_heads.box_head.fc6.weight.T
-            scores = _class_scores(detector, torch.cat([row[None], ablated]), int(labels[i]))
+            scores = _class_scores(detector, torch.cat([row[None], ablated]), labels[i])
             found[i] = _ablation(scores, activations, scene.covered)
     return found
 
@@ -213,7 +227,7 @@ def _ablate_pyramid(detector: nn.Module, scene: _Scene, labels: Sequence[int]) -
         before = _first_layer(detector, pooled)
         kernel = weight.unflatten(1, (pooled.shape[1], -1))  # (D, F, 49)
         change = torch.einsum("dfp,fp->fd", kernel, pooled[0].flatten(1))
-        scores = _class_scores(detector, torch.cat([before, before - change]), int(label))
+        scores = _class_scores(detector, torch.cat([before, before - change]), label)
         found.append(_ablation(scores, pyramid[level][0].abs().cpu().numpy(), scene.covered))
     return found
 
@@ -315,7 +329,8 @@ def brute_force_ablation(
     Raises:
         AblationError: as in `ablate_boxes`.
     """
-    scene = _run(detector, image, _check(detector, image, [box_xyxy], [label], layer))
+    image, boxes, (label,) = _check(detector, image, [box_xyxy], [label], layer)
+    scene = _run(detector, image, boxes)
     level = scene.levels[0]
 
     def score(stages: list[Tensor], channel: int | None = None) -> float:
@@ -365,7 +380,7 @@ def box_gradient(
     Raises:
         AblationError: as in `ablate_boxes`; also for the pyramid.
     """
-    boxes = _check(detector, image, [box_xyxy], [label], layer)
+    image, boxes, (label,) = _check(detector, image, [box_xyxy], [label], layer)
     if layer == PYRAMID:
         raise AblationError(f"Grad-CAM is given for {', '.join(STAGES)}, not for the pyramid")
     with torch.no_grad():
@@ -390,13 +405,13 @@ def box_gradient(
 
 @torch.no_grad()
 def score_box(
-    detector: nn.Module, images: Tensor, box_xyxy: Sequence[float], label: int
+    detector: nn.Module, images: np.ndarray | Tensor, box_xyxy: Sequence[float], label: int
 ) -> np.ndarray:
     """Probability of a class in one fixed box, for several versions of an image.
 
     Args:
         detector: as in `ablate_boxes`.
-        images: (B, 3, H, W) float32 in [0, 1], on the detector's device.
+        images: (B, 1, H, W) or (B, 3, H, W), see above; a tensor on the detector's device.
         box_xyxy: the box, the same in all of them.
         label: of the class.
 
@@ -406,10 +421,14 @@ def score_box(
     Raises:
         AblationError: as in `ablate_boxes`.
     """
-    if images.ndim != 4 or not len(images):
-        raise AblationError(f"images of shape {tuple(images.shape)}; expected (B, 3, H, W), B > 0")
-    _check_pixels(images, next(detector.parameters()).device)
-    boxes = _check(detector, images[0], [box_xyxy], [label], PYRAMID)
+    _check_detector(detector)
+    images = _on_device(images, next(detector.parameters()).device)
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
+        raise AblationError(
+            f"images of shape {tuple(images.shape)}; expected (B, 3, H, W) or (B, 1, H, W), B > 0"
+        )
+    images = images.expand(-1, 3, -1, -1)
+    _, boxes, (label,) = _check(detector, images[0], [box_xyxy], [label], PYRAMID)
     scene = _run(detector, images, boxes)
     level, rois = scene.levels[0], [scene.rois] * len(images)
     pool = detector.roi_heads.box_roi_pool
@@ -422,21 +441,26 @@ def score_box(
 
 def _check(
     detector: nn.Module,
-    image: Tensor,
+    image: np.ndarray | Tensor,
     boxes_xyxy: Sequence[Sequence[float]],
     labels: Sequence[int],
     layer: str,
-) -> np.ndarray:
-    """The boxes as (n, 4) float64, after everything that can be refused has been."""
+) -> tuple[Tensor, np.ndarray, list[int]]:
+    """The image (3, H, W) in [0, 1], the boxes (n, 4) and the labels, after all refusals."""
     _check_detector(detector)
     if layer not in LAYERS:
         raise AblationError(f"layer {layer!r} is none of {', '.join(LAYERS)}")
-    _check_pixels(image, next(detector.parameters()).device)
-    if image.ndim != 3 or image.shape[0] != 3:
-        raise AblationError(f"image of shape {tuple(image.shape)}; expected (3, H, W)")
-    boxes = np.asarray(boxes_xyxy, dtype=float)
-    if boxes.size == 0 and len(labels) == 0:
-        return np.zeros((0, 4))
+    image = _on_device(image, next(detector.parameters()).device)
+    image = image[None] if image.ndim == 2 else image
+    if image.ndim != 3 or image.shape[0] not in (1, 3) or 0 in image.shape:
+        raise AblationError(
+            f"image of shape {tuple(image.shape)}; expected (H, W), (1, H, W) or (3, H, W)"
+        )
+    image = image.expand(3, -1, -1)
+    boxes = _array(boxes_xyxy, "boxes")
+    labels = _whole(labels, detector.roi_heads.box_predictor.cls_score.out_features)
+    if boxes.size == 0 and not labels:
+        return image, np.zeros((0, 4)), []
     if boxes.ndim != 2 or boxes.shape[1] != 4 or len(boxes) != len(labels):
         raise AblationError(
             f"boxes of shape {boxes.shape} and {len(labels)} labels; expected (n, 4) and n"
@@ -449,28 +473,71 @@ def _check(
             )
         if (box[2:] <= 0).any() or box[0] >= width or box[1] >= height:
             raise AblationError(f"box {box.tolist()} lies outside the image of {width} x {height}")
-    classes = detector.roi_heads.box_predictor.cls_score.out_features
-    for label in labels:
-        if not 1 <= int(label) < classes:
+    return image, boxes, labels
+
+
+def _on_device(image: np.ndarray | Tensor, device: torch.device) -> Tensor:
+    if isinstance(image, Tensor) and image.device != device:
+        raise AblationError(f"the image is on {image.device}, the detector on {device}; move one")
+    return _unit(image).to(device)
+
+
+def _unit(image: np.ndarray | Tensor) -> Tensor:
+    """Gray values as float32 in [0, 1], but for rounding, where the image is."""
+    try:
+        image = image.detach() if isinstance(image, Tensor) else np.asarray(image)
+    except ValueError as error:  # lists of several lengths
+        raise AblationError(f"the image is no one array: {error}") from None
+    kind = str(getattr(image.dtype, "name", image.dtype)).removeprefix("torch.")
+    if kind not in ("uint8", "uint16") and "float" not in kind:
+        raise AblationError(
+            f"the image is {kind}; give uint8, uint16 of the full range, or float in [0, 1]"
+        )
+    if not isinstance(image, Tensor):
+        image = torch.from_numpy(np.array(image, dtype=np.float32))
+    values = image.float()
+    if kind == "uint8" or not values.numel():
+        return values / 255
+    low, top = float(values.min()), float(values.max())
+    if kind == "uint16" and 0 < top < 32768:
+        raise AblationError(
+            f"the image is uint16 up to {top:g}, so it holds {int(top).bit_length()} bits only; "
+            "scale it to 65535, or give floats in [0, 1]"
+        )
+    if kind == "uint16":
+        return values / 65535
+    if not (low >= -1e-3 and top <= 1 + 1e-3):
+        raise AblationError(
+            f"the image has values from {low:g} to {top:g}; expected [0, 1], so give 8 bits as "
+            "uint8, or divide them by 255"
+        )
+    return values
+
+
+def _array(values, name: str) -> np.ndarray:
+    """float64 of a list, an array, or a tensor of any device and type."""
+    try:
+        if isinstance(values, (list, tuple)):  # of tensors, perhaps
+            return np.array([_array(one, name) for one in values], dtype=float)
+        if isinstance(values, Tensor):
+            values = values.detach().double().cpu()
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise AblationError(f"the {name} are no numbers: {error}") from None
+
+
+def _whole(labels, classes: int) -> list[int]:
+    """Classes as int, each one that the detector has."""
+    values = _array(labels, "labels")
+    if values.ndim != 1:
+        raise AblationError(f"labels of shape {values.shape}; expected n, a list of them")
+    for label in values:
+        if not (1 <= label < classes and label == int(label)):
             raise AblationError(
-                f"label {label} is no class of this detector; 0 is background, the last is "
+                f"label {label:g} is no class of this detector; 0 is background, the last is "
                 f"{classes - 1}"
             )
-    return boxes
-
-
-def _check_pixels(image: Tensor, device: torch.device) -> None:
-    """Refuse what is not float32 on this device and in [0, 1], but for rounding."""
-    kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
-    if kind != torch.float32:
-        raise AblationError(f"the image is {kind}; make it a float32 tensor in [0, 1]")
-    if image.device != device:
-        raise AblationError(f"the image is on {image.device}, the detector on {device}; move one")
-    if image.numel() and not (image.min() >= -1e-3 and image.max() <= 1 + 1e-3):
-        raise AblationError(
-            f"the image has values from {image.min():g} to {image.max():g}; expected [0, 1], so "
-            "divide 8 bits by 255"
-        )
+    return [int(label) for label in values]
 
 
 def _check_detector(detector: nn.Module) -> None:
@@ -494,9 +561,14 @@ def _check_detector(detector: nn.Module) -> None:
                 f"the {name} is a {type(part).__name__}; only torchvision's {kind.__name__} is "
                 "covered"
             )
-    absent = [stage for stage in STAGES if stage not in backbone.body]
+    children = dict(backbone.named_children())
+    body = dict(children["body"].named_children()) if "body" in children else {}
+    absent = [stage for stage in STAGES if stage not in body]
     if absent or len(backbone.fpn.inner_blocks) != len(STAGES):
-        raise AblationError(f"the backbone is no ResNet with a pyramid on all of {STAGES}")
+        raise AblationError(
+            f"the backbone is no ResNet with a pyramid on all of {', '.join(STAGES)}; it has "
+            f"{', '.join(body) or 'no body'}"
+        )
     blocks = (*backbone.fpn.inner_blocks, *backbone.fpn.layer_blocks)
     if any(len(block) != 1 for block in blocks):
         raise AblationError("the pyramid has more than a convolution in a block, such as a norm")
@@ -539,7 +611,10 @@ def _class_scores(detector: nn.Module, hidden: Tensor, label: int) -> Tensor:
     """(N, D) before the head's first activation -> (N,) probability of the class."""
     head = detector.roi_heads.box_head
     logits, _ = detector.roi_heads.box_predictor(F.relu(head.fc7(F.relu(hidden))))
-    return logits.softmax(dim=1)[:, label]
+    scores = logits.softmax(dim=1)[:, label]
+    if scores.isnan().any():
+        raise AblationError("the detector scores this box NaN; look for NaN in its weights")
+    return scores
 
 
 def _without(features: Tensor, channel: int) -> Tensor:

@@ -306,6 +306,8 @@ def _numbers(values, name: str) -> np.ndarray:
     """float64 of a list, an array, or a tensor of any device and type."""
     if hasattr(values, "detach"):
         values = values.detach().cpu().double()
+    if isinstance(values, (list, tuple)) and any(hasattr(one, "detach") for one in values):
+        values = [_numbers(one, name) for one in values]
     try:
         array = np.asarray(values)
         if array.dtype.kind in "USc":

@@ -1,6 +1,7 @@
 """pytorch-grad-cam on the detector: equal to the library used plainly, odd input refused."""
 
 import copy
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -10,6 +11,10 @@ from pytorch_grad_cam.ablation_layer import AblationLayer
 from pytorch_grad_cam.utils.model_targets import FasterRCNNBoxScoreTarget
 from tiny_detector import gray_image, tiny_detector
 from torch import nn
+from torchvision.models import densenet121
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from cxr_helpers import cam
 
@@ -48,7 +53,20 @@ def found(detector, image):
         ({"layer": "layer5"}, "layer5"),
         ({"layer": "roi_heads.box_head"}, "one map"),
         ({"layer": "rpn.head.conv"}, "one map"),
-        ({"image": torch.rand(64, 64)}, "shape"),
+        ({"labels": [1, 1.5]}, "label 1.5"),
+        ({"labels": [1, np.nan]}, "label nan"),
+        ({"labels": ["mass", "mass"]}, "labels are no numbers.*mass"),
+        ({"labels": 1}, r"labels of shape \(\)"),
+        ({"boxes_xyxy": [["a"] * 4]}, "boxes are no numbers"),
+        ({"boxes_xyxy": [[20, 5, 5, 20]], "labels": [1]}, "area"),
+        ({"image": torch.rand(2, 64, 64)}, r"\(2, 64, 64\); expected \(H, W\)"),
+        ({"image": torch.rand(1, 3, 64, 64)}, "shape"),
+        ({"image": np.zeros((0, 64))}, "shape"),
+        ({"image": torch.zeros(64, 64, dtype=torch.int64)}, "int64; give uint8, uint16"),
+        ({"image": np.zeros((64, 64), bool)}, "image is bool"),
+        ({"image": np.full((64, 64), 4095, np.uint16)}, "uint16 up to 4095, so it holds 12 bits"),
+        ({"image": torch.full((3, 64, 64), 255.0)}, r"from 255 to 255; expected \[0, 1\]"),
+        ({"image": torch.full((3, 64, 64), torch.nan)}, "from nan to nan"),
         ({"image": torch.rand(3, 64, 64, device="meta")}, "meta"),
     ],
 )
@@ -64,6 +82,53 @@ def test_a_detector_that_trains_and_what_is_no_detector_are_refused(detector, im
         method(copy.deepcopy(detector).train(), image, *found)
     with pytest.raises(cam.CamError, match="Linear has no"):
         method(nn.Linear(2, 2), image, *found)
+
+
+@pytest.mark.parametrize("more", [{"ratio": 0}, {"ratio": 1.5}, {"batch_size": 0}])
+def test_a_share_or_a_batch_of_nothing_is_refused(detector, image, found, more):
+    with pytest.raises(cam.CamError, match=next(iter(more))):
+        cam.ablation_cam(detector, image, *found, **more)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        lambda g: g.byte(),
+        lambda g: g.byte().numpy(),
+        lambda g: g.numpy().astype(np.uint16) * 257,
+        lambda g: (g / 255).numpy().astype(np.float64),
+        lambda g: (g / 255)[None].requires_grad_(),
+        lambda g: (g / 255).expand(3, -1, -1),
+    ],
+    ids=["uint8 tensor", "uint8", "uint16", "float64", "(1, H, W) with gradient", "(3, H, W)"],
+)
+def test_each_kind_of_image_has_the_same_map(detector, image, kind):
+    gray = (image[0] * 255).round()
+    with torch.no_grad():
+        (one,) = detector([(gray / 255).expand(3, -1, -1)])
+    boxes, labels = one["boxes"][:1], one["labels"][:1]  # tensors, as torchvision returns them
+    expected = cam.grad_cam(detector, (gray / 255).expand(3, -1, -1), boxes.numpy(), [int(labels)])
+    made = cam.grad_cam(detector, kind(gray), boxes.requires_grad_(), labels)
+    np.testing.assert_allclose(made.heatmap, expected.heatmap, atol=1e-3)
+
+
+def test_only_layers_that_are_there_are_named():
+    body = create_feature_extractor(densenet121(weights=None).features, {"denseblock4": "0"})
+    backbone = nn.Sequential(OrderedDict(body=body, last=LastOf()))
+    backbone.out_channels = 1024
+    anchors = AnchorGenerator(((32,),), ((1.0,),))
+    sides = {"min_size": 64, "max_size": 64}
+    dense = FasterRCNN(backbone, 3, rpn_anchor_generator=anchors, **sides).eval()
+    with pytest.raises(cam.CamError, match="no layer 'layer4'; name one of pyramid, or") as caught:
+        cam.grad_cam(dense, torch.rand(64, 64), [[0, 0, 9, 9]], [1], layer="layer4")
+    assert "backbone.body.denseblock4" in str(caught.value)
+    with pytest.raises(cam.CamError, match="gives no feature pyramid"):
+        cam.ablation_cam(dense, torch.rand(64, 64), [[0, 0, 9, 9]], [1], layer="pyramid")
+
+
+class LastOf(nn.Module):
+    def forward(self, maps):
+        return maps["0"]
 
 
 def test_the_library_has_no_gradients_of_the_pyramid(detector, image, found):

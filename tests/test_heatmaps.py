@@ -64,7 +64,8 @@ def test_tensors_lists_and_other_types_score_the_same(score):
     expected = score(heatmap.astype(float), np.array(boxes, float))
     tensor = torch.from_numpy(heatmap).float().requires_grad_()
     for one in (heatmap, heatmap.tolist(), heatmap.astype(np.float16), tensor, tensor.bfloat16()):
-        for box in (boxes, torch.tensor(boxes), np.array(boxes, np.float16)):
+        several = [torch.tensor(boxes[0]).float().requires_grad_()]
+        for box in (boxes, torch.tensor(boxes), np.array(boxes, np.float16), several):
             assert score(one, box) == pytest.approx(expected)
 
 
