@@ -18,13 +18,16 @@ import gzip
 import io
 import os
 import re
+import warnings
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 LABELS: tuple[str, ...] = (
     "Atelectasis",
@@ -48,6 +51,7 @@ REREAD_LABELS: tuple[str, ...] = ("Fracture", "Pneumothorax", "Airspace opacity"
 _BOX_TABLE_SIZE = 1024  # BBox_List_2017.csv is written for the 1024 x 1024 PNG files
 _OLDEST = 120
 _MAX_PIXELS = 200_000_000
+_GRAY_TOLERANCE = 16  # channels of a gray JPEG may differ by some levels
 # Names of a column in the known versions of Data_Entry_2017 and of Kaggle's sample_labels.csv.
 _ENTRY_COLUMNS = {
     "image_id": ("Image Index",),
@@ -139,34 +143,78 @@ def label_matrix(entries: pd.DataFrame, labels: Sequence[str] = LABELS) -> pd.Da
 
     Returns:
         A data frame (N, len(labels)) of uint8 0 and 1, indexed by `image_id`, in the order of
-        `entries`; its `.to_numpy()` is the array of labels that a classifier takes.
+        `entries`; its `.to_numpy()` is the array of labels that a classifier takes. A finding of
+        the table that is none of the data set's, and that nobody asked for, is passed over;
+        `.attrs['passed over']` says which and how often, a warning which labels may be meant.
 
     Raises:
-        ValueError: a label, or a finding of the table, is not one of the data set's.
+        ValueError: a label is not one of the data set's or comes twice, a column is missing, an
+            image has no finding, or a finding is not known and may stand for a wanted label: it is
+            spelled like one, or none of the labels occurs in the table.
 
     Example:
         >>> entries = pd.DataFrame({'image_id': ['a.png'], 'findings': ['Mass|Nodule']})
         >>> label_matrix(entries, ['Edema', 'Mass']).loc['a.png'].tolist()
         [0, 1]
     """
-    known = {*LABELS, NO_FINDING}
-    for label in labels:
-        if label not in known:
-            raise ValueError(f"{label!r} is no NIH label{_suggest(label, _FINDINGS)}")
-    column = {label: k for k, label in enumerate(labels)}
-    matrix = np.zeros((len(entries), len(labels)), dtype=np.uint8)
+    column = _label_columns(labels)
+    absent = [name for name in ("image_id", "findings") if name not in entries]
+    if absent:
+        raise ValueError(f"the table has no column {', '.join(absent)}, as read_entries makes it")
+    matrix = np.zeros((len(entries), len(column)), dtype=np.uint8)
+    unknown: Counter[str] = Counter()
     for row, findings in enumerate(entries["findings"]):
         for finding in str(findings).split("|"):
-            if finding not in known:
-                raise ValueError(
-                    f"image {entries['image_id'].iloc[row]!r}: {finding!r} is no NIH finding"
-                    f"{_suggest(finding, _FINDINGS)}"
-                )
-            k = column.get(finding)
-            if k is not None:
-                matrix[row, k] = 1
+            name = _FINDINGS.get(finding.strip().casefold())
+            if name is None:
+                finding = finding.strip()
+                if finding not in unknown and (
+                    pd.isna(findings) or not finding or _means(finding, column)
+                ):
+                    raise _finding_error(entries["image_id"].iloc[row], finding, column)
+                unknown[finding] += 1
+            elif name in column:
+                matrix[row, column[name]] = 1
+    absent = [label for label, k in column.items() if unknown and not matrix[:, k].any()]
+    if absent and len(absent) == len(column):
+        raise ValueError(
+            f"none of the labels {', '.join(column)} occurs in the table, which has findings such "
+            f"as {next(iter(unknown))!r}; give its findings the data set's names"
+        )
+    if absent:
+        warnings.warn(
+            f"passed over as no NIH finding: {', '.join(unknown)}; is one of them another name of "
+            f"what never occurs: {', '.join(absent)}?",
+            stacklevel=2,
+        )
     index = pd.Index(entries["image_id"], name="image_id")
-    return pd.DataFrame(matrix, index=index, columns=list(labels))
+    table = pd.DataFrame(matrix, index=index, columns=list(column))
+    table.attrs["passed over"] = dict(unknown)
+    return table
+
+
+def _label_columns(labels: Sequence[str]) -> dict[str, int]:
+    """Column of each wanted label."""
+    labels = [labels] if isinstance(labels, str) else list(labels)
+    for label in labels:
+        if label not in (*LABELS, NO_FINDING):
+            raise ValueError(f"{label!r} is no NIH label{_hint(label, _FINDINGS)}")
+    column = {str(label): k for k, label in enumerate(labels)}
+    if len(column) < len(labels):
+        raise ValueError(f"a label occurs twice in {', '.join(labels)}")
+    return column
+
+
+def _means(finding: str, labels: Iterable[str]) -> bool:
+    """Whether an unknown finding may be a wanted one: spelled like it, or with a word more."""
+    finding, names = finding.casefold(), [label.casefold() for label in labels]
+    similar = difflib.get_close_matches(finding, names, n=1, cutoff=0.75)
+    return bool(similar) or any(name in finding or finding in name for name in names)
+
+
+def _finding_error(image_id: object, finding: str, column: Iterable[str]) -> ValueError:
+    known = {name.casefold(): name for name in column}
+    return ValueError(f"image {image_id!r}: {finding!r} is no NIH finding{_hint(finding, known)}")
 
 
 def read_boxes(path: str | os.PathLike[str], *, size: float = 1024) -> pd.DataFrame:
@@ -228,6 +276,10 @@ def read_rereads(path: str | os.PathLike[str]) -> pd.DataFrame:
     columns = {"image_id": ("Image Index",)} | {name: (name,) for name in REREAD_LABELS}
     table = _read_table(path, columns)
     answers = {name: _choice(path, table, name, ("YES", "NO")) == "YES" for name in REREAD_LABELS}
+    repeated = table["image_id"].duplicated()
+    if repeated.any():
+        rows = np.flatnonzero(repeated)
+        raise _row_error(path, table, rows, "image_id", "each image on one row")
     index = pd.Index(table["image_id"], name="image_id")
     return pd.DataFrame({name: values.to_numpy() for name, values in answers.items()}, index=index)
 
@@ -284,22 +336,32 @@ def find_images(root: str | os.PathLike[str]) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def read_image(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read one radiograph as gray values.
+def read_image(path: str | os.PathLike[str], *, bits: int | None = None) -> np.ndarray:
+    """Read one radiograph as gray values, upright as its EXIF tag says.
 
     RGB and RGBA become gray (their channels are equal in the NIH files; alpha is dropped), 16
     bits are scaled to 8.
 
     Args:
         path: a PNG (or JPEG) file.
+        bits: how many bits of a file of 16 hold the values, 1 to 16; 12 for most X-ray detectors.
+            None takes 16 where the largest value is above 32767, and else the fewest bits that
+            hold it, with a warning: two files of one detector may then be scaled differently.
+            Files of 8 bits are taken as they are.
 
     Returns:
         uint8 (H, W), 0 to 255, bright = dense.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file cannot be read as one picture; the message names it and the remedy.
+        ValueError: the file cannot be read as one picture, or a value needs more than `bits`; the
+            message names it and the remedy.
+
+    Warns:
+        UserWarning: `bits` was chosen; or the picture is in color, whose luminance is taken.
     """
+    if bits is not None and not (isinstance(bits, Integral) and 1 <= bits <= 16):
+        raise ValueError(f"bits must be a whole number from 1 to 16, or None, not {bits!r}")
     try:
         with Image.open(path) as image:
             width, height = image.size
@@ -307,22 +369,81 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
                 raise ValueError(f"{path}: {width} x {height} pixels is no radiograph")
             if getattr(image, "n_frames", 1) != 1:
                 raise ValueError(f"{path}: holds {image.n_frames} pictures, expected one")
-            if image.mode.startswith("I;16"):
-                values = np.asarray(image, dtype=np.uint32)
-                return ((values * 255 + 32767) // 65535).astype(np.uint8)
-            if image.mode not in {"1", "L", "LA", "P", "RGB", "RGBA"}:
+            wide = image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PNG")
+            if not wide and image.mode not in {"1", "L", "LA", "P", "RGB", "RGBA"}:
                 raise ValueError(
                     f"{path}: stored as {image.mode}; expected gray or RGB of 8 or 16 bits"
                 )
-            return np.array(image if image.mode == "L" else image.convert("RGB").convert("L"))
+            cut = any(";16" in str(tile[3]) for tile in image.tile) and not wide
+            image.load()
+            upright = _upright(image)
+            return _scaled(upright, path, bits) if wide else _luminance(upright, path, cut)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such image") from None
     except (PermissionError, IsADirectoryError) as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); check its rights") from error
     except UnidentifiedImageError:
-        raise ValueError(f"{path}: no picture; download or unpack it again") from None
-    except (OSError, SyntaxError, EOFError, zlib.error, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: cannot be read ({error}); download it again") from error
+        raise ValueError(f"{path}: no picture{_what_else(path)}") from None
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path}: too large for a radiograph ({error})") from error
+    except (OSError, SyntaxError, EOFError, zlib.error) as error:
+        remedy = "" if getattr(error, "errno", None) else "; download it again"
+        raise ValueError(f"{path}: cannot be read ({error}){remedy}") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # a broken EXIF block is no reason to lose the picture
+        return image
+
+
+def _scaled(image: Image.Image, path: str | os.PathLike[str], bits: int | None) -> np.ndarray:
+    """Values of 16 bits as uint8, by the depth that holds them."""
+    values = np.asarray(image).astype(np.uint32)
+    high = int(values.max())
+    if bits is None:
+        bits = high.bit_length() or 16
+        if bits < 16:
+            warnings.warn(
+                f"{path}: 16 bits whose largest value is {high}, so taken as {bits} bits; say "
+                f"bits={bits}, or how many the detector gives, so that all files are scaled alike",
+                stacklevel=3,
+            )
+    if high.bit_length() > bits:
+        raise ValueError(f"{path}: the value {high} needs {high.bit_length()} bits, not {bits}")
+    full = 2**bits - 1
+    return ((values * 255 + full // 2) // full).astype(np.uint8)
+
+
+def _luminance(image: Image.Image, path: str | os.PathLike[str], cut: bool) -> np.ndarray:
+    """Gray values of 8 bits; `cut` says that Pillow kept only the upper 8 of 16 bits."""
+    if image.mode == "L":
+        return np.array(image)
+    rgb = np.asarray(image.convert("RGB"))
+    if cut and rgb.max() < 128:
+        raise ValueError(
+            f"{path}: color or alpha of 16 bits that does not fill them; save it as gray of 16 bits"
+        )
+    colored = np.ptp(rgb, axis=2) > _GRAY_TOLERANCE
+    if colored.any():
+        warnings.warn(
+            f"{path}: {100 * colored.mean():.1f}% of the pixels are in color; their luminance is "
+            "taken, which is right for marks on a radiograph and wrong for a map of colors",
+            stacklevel=3,
+        )
+    return np.array(image.convert("RGB").convert("L"))
+
+
+def _what_else(path: str | os.PathLike[str]) -> str:
+    """What a file is that is no picture, where its first bytes tell."""
+    with open(path, "rb") as stream:
+        start = stream.read(132)
+    if start[128:] == b"DICM":
+        return " but a DICOM file; read it with read_dicom"
+    if start.startswith((b"PK\x03\x04", b"\x1f\x8b")):
+        return " but an archive; unpack it"
+    return "; download or unpack it again"
 
 
 # --- tables ---------------------------------------------------------------------------------------
@@ -462,7 +583,7 @@ def _findings(path: str | os.PathLike[str], table: pd.DataFrame) -> list[str]:
         names = [_FINDINGS.get(name.strip().casefold()) for name in text.split("|")]
         if None in names:
             unknown = text.split("|")[names.index(None)]
-            wanted = f"NIH findings joined by '|'{_suggest(unknown, _FINDINGS)}"
+            wanted = f"NIH findings joined by '|'{_hint(unknown, _FINDINGS)}"
             raise _row_error(path, table, [row], "findings", wanted)
         if len(names) > 1 and NO_FINDING in names or len(set(names)) < len(names):
             wanted = "each finding once, and 'No Finding' alone"
@@ -487,9 +608,16 @@ def _check_image_ids(
         raise _row_error(path, table, rows, "patient_id", "the number that the image's name holds")
 
 
-def _suggest(name: str, known: dict[str, str]) -> str:
-    close = difflib.get_close_matches(name.casefold(), known, n=1)
-    return f"; did you mean {known[close[0]]!r}?" if close else f"; they are {', '.join(LABELS)}"
+def _suggest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is spelled most like this one, if any is."""
+    spelled = {other.casefold(): other for other in known}
+    close = difflib.get_close_matches(str(name).strip().casefold(), spelled, n=1)
+    return spelled[close[0]] if close else None
+
+
+def _hint(name: str, known: dict[str, str]) -> str:
+    close = _suggest(name, known.values())
+    return f"; did you mean {close!r}?" if close else f"; they are {', '.join(LABELS)}"
 
 
 # --- folders --------------------------------------------------------------------------------------

@@ -1,6 +1,9 @@
 """nih.py: the quirks of the tables by hand, then the real tables, then real pictures."""
 
+import errno
 import gzip
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +109,47 @@ def test_an_unknown_finding_is_no_normal_image(findings, message):
         nih.label_matrix(entries)
 
 
+def test_a_finding_that_nobody_asked_for_is_passed_over_and_counted():
+    entries = pd.DataFrame(
+        {"image_id": ["a", "b", "c"], "findings": ["Tuberculosis", "Mass | tuberculosis", "edema"]}
+    )
+    matrix = nih.label_matrix(entries, ["Edema", "Mass"])
+    assert matrix.to_numpy().tolist() == [[0, 0], [0, 1], [1, 0]]
+    assert matrix.attrs["passed over"] == {"Tuberculosis": 1, "tuberculosis": 1}
+    with pytest.warns(UserWarning, match="no NIH finding: Tuberculosis.* never occurs: Atelect"):
+        assert nih.label_matrix(entries).to_numpy().sum() == 2
+    misspelled = entries.replace("Tuberculosis", "Pneumothroax")
+    assert nih.label_matrix(misspelled, ["Edema"])["Edema"].tolist() == [0, 0, 1]
+    with pytest.raises(ValueError, match="image 'a': 'Pneumothroax' .* mean 'Pneumothorax'"):
+        nih.label_matrix(misspelled, ["Edema", "Pneumothorax"])
+
+
+@pytest.mark.parametrize(
+    ("findings", "labels", "message"),
+    [
+        (["Pleural effusion", "Edema"], ["Edema", "Effusion"], "'a': 'Pleural effusion' is no"),
+        (["PTX", "Edema"], ["Pneumothorax"], "none of the labels Pneumothorax .* such as 'PTX'"),
+        ([None, "Edema"], ["Edema"], "image 'a': 'None' is no"),
+        ([pd.NA, "Edema"], ["Edema"], "image 'a': '<NA>' is no"),
+        (["", "Edema"], ["Edema"], "image 'a': '' is no"),
+        (["Mass||Edema", "Edema"], ["Edema"], "image 'a': '' is no"),
+        (["Mass", "Edema"], ["Edema", "Edema"], "a label occurs twice in Edema, Edema"),
+    ],
+)
+def test_a_wanted_label_is_not_lost_in_silence(findings, labels, message):
+    entries = pd.DataFrame({"image_id": ["a", "b"], "findings": findings}, dtype=object)
+    with pytest.raises(ValueError, match=message):
+        nih.label_matrix(entries, labels)
+
+
+def test_labels_may_come_as_text_or_from_pandas_and_columns_must_be_there():
+    entries = pd.DataFrame({"image_id": ["a"], "findings": ["Mass"]})
+    assert nih.label_matrix(entries, "Mass").to_numpy().tolist() == [[1]]
+    assert nih.label_matrix(entries, pd.Series(["Edema", "Mass"])).loc["a"].tolist() == [0, 1]
+    with pytest.raises(ValueError, match="no column findings"):
+        nih.label_matrix(entries[["image_id"]])
+
+
 def test_boxes_scaled_and_renamed(tmp_path):
     path = table(tmp_path, BOX_HEADER, "a.png,Infiltrate,256,512,128,64,,,", "b.png,Mass,0,0,1,1")
     boxes = nih.read_boxes(path, size=512)
@@ -126,6 +170,9 @@ def test_rereads(tmp_path):
     header = "Image Index," + ",".join(nih.REREAD_LABELS)
     table_ = nih.read_rereads(table(tmp_path, header, "a.png,NO,YES,YES,NO"))
     assert table_.loc["a.png"].tolist() == [False, True, True, False]
+    twice = table(tmp_path, header, "a.png,NO,YES,YES,NO", "a.png,NO,NO,YES,NO")
+    with pytest.raises(ValueError, match="line 3: image_id is 'a.png', expected each image on one"):
+        nih.read_rereads(twice)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +208,123 @@ def test_alpha_is_dropped(tmp_path):
 def test_sixteen_bits_are_scaled(tmp_path):
     Image.fromarray(GRAY.astype(np.uint16) * 257).save(tmp_path / "a.png")
     np.testing.assert_array_equal(nih.read_image(tmp_path / "a.png"), GRAY)
+
+
+def save16(folder, values, name="a.png"):
+    Image.fromarray(np.asarray(values, dtype=np.uint16)).save(folder / name)
+    return folder / name
+
+
+@pytest.mark.parametrize("depth", [8, 10, 12, 14, 15])
+def test_fewer_bits_in_a_file_of_sixteen_are_scaled_with_a_warning(tmp_path, depth):
+    path = save16(tmp_path, [[0, 2**depth - 1], [2 ** (depth - 1), 0]])
+    with pytest.warns(UserWarning, match=f"a.png: 16 bits .* {2**depth - 1}, .*bits={depth},"):
+        image = nih.read_image(path)
+    assert image.tolist() == [[0, 255], [128, 0]]
+    np.testing.assert_array_equal(nih.read_image(str(path), bits=depth), image)
+
+
+def test_bits_that_are_named_hold_for_every_file_without_a_warning(tmp_path, recwarn):
+    assert nih.read_image(save16(tmp_path, [[0, 1023]]), bits=12).tolist() == [[0, 64]]
+    assert nih.read_image(save16(tmp_path, [[0, 32768]])).tolist() == [[0, 128]]
+    assert nih.read_image(save16(tmp_path, [[0, 0]])).tolist() == [[0, 0]]
+    assert nih.read_image(save16(tmp_path, [[0, 65535]]), bits=np.int64(16)).max() == 255
+    Image.fromarray(GRAY).save(tmp_path / "b.png")
+    np.testing.assert_array_equal(nih.read_image(tmp_path / "b.png", bits=12), GRAY)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("bits", [0, 17, 12.0, "12", -1])
+def test_bits_that_are_none_are_refused(tmp_path, bits):
+    with pytest.raises(ValueError, match="bits must be a whole number from 1 to 16"):
+        nih.read_image(save16(tmp_path, [[0, 1]]), bits=bits)
+
+
+def test_a_value_beyond_the_named_bits_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="a.png: the value 4096 needs 13 bits, not 12"):
+        nih.read_image(save16(tmp_path, [[0, 4096]]), bits=12)
+
+
+def png_of(folder, values, kind):
+    """A PNG of 16 bits a channel, which Pillow does not write: 2 is RGB, 4 gray with alpha."""
+
+    def chunk(name, data):
+        body = name + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    values = np.asarray(values, dtype=">u2")
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, kind, 0, 0, 0)
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+    whole = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    (folder / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + whole)
+    return folder / "a.png"
+
+
+@pytest.mark.parametrize(("kind", "channels"), [(2, 3), (4, 2), (6, 4)])
+def test_color_of_sixteen_bits_is_taken_only_where_it_fills_them(tmp_path, kind, channels):
+    ramp = np.repeat(GRAY[:, :, None], channels, axis=2).astype(np.uint16)
+    image = nih.read_image(png_of(tmp_path, ramp * 257, kind))
+    np.testing.assert_array_equal(image, GRAY)
+    dark = ramp * 16  # of 12 bits
+    with pytest.raises(ValueError, match="a.png: color or alpha of 16 bits"):
+        nih.read_image(png_of(tmp_path, dark, kind))
+
+
+def test_color_is_told(tmp_path):
+    rgb = np.repeat(GRAY[:, :, None], 3, axis=2)
+    rgb[0, 0] = [255, 0, 0]
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    with pytest.warns(UserWarning, match="a.png: 0.4% of the pixels are in color"):
+        assert (nih.read_image(tmp_path / "a.png")[1:] == GRAY[1:]).all()
+
+
+def test_a_gray_jpeg_in_rgb_is_no_color(tmp_path, recwarn):
+    Image.fromarray(GRAY).convert("RGB").save(tmp_path / "a.jpg")
+    assert np.abs(nih.read_image(tmp_path / "a.jpg").astype(int) - GRAY).max() < 16
+    assert not recwarn.list
+
+
+def test_one_bit_is_black_and_white(tmp_path):
+    Image.fromarray(np.array([[True, False]])).save(tmp_path / "a.png")
+    assert nih.read_image(tmp_path / "a.png").tolist() == [[255, 0]]
+
+
+@pytest.mark.parametrize("values", [GRAY, GRAY.astype(np.uint16) * 257], ids=["8", "16"])
+def test_a_picture_stands_upright_as_its_exif_tag_says(tmp_path, values):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    Image.fromarray(values).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(nih.read_image(tmp_path / "a.png"), np.rot90(GRAY, -1))
+
+
+def test_a_broken_exif_block_costs_nothing(tmp_path):
+    Image.fromarray(GRAY).save(tmp_path / "a.png", exif=b"Exif\0\0no tiff at all")
+    np.testing.assert_array_equal(nih.read_image(tmp_path / "a.png"), GRAY)
+
+
+def test_what_is_no_gray_picture_is_named(tmp_path):
+    Image.new("CMYK", (4, 4)).save(tmp_path / "a.jpg")
+    Image.fromarray(np.ones((4, 4), np.int32)).save(tmp_path / "a.tiff")
+    (tmp_path / "a.dcm").write_bytes(bytes(128) + b"DICM" + bytes(40))
+    (tmp_path / "a.zip").write_bytes(b"PK\x03\x04" + bytes(40))
+    for name, words in {
+        "a.jpg": "stored as CMYK",
+        "a.tiff": "stored as I",
+        "a.dcm": "but a DICOM file; read it with read_dicom",
+        "a.zip": "but an archive; unpack it",
+    }.items():
+        with pytest.raises(ValueError, match=f"{name}: .*{words}"):
+            nih.read_image(tmp_path / name)
+
+
+def test_a_failing_disk_is_no_damaged_download(tmp_path, monkeypatch):
+    def fail(_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(nih.Image, "open", fail)
+    with pytest.raises(ValueError, match="Too many open files") as caught:
+        nih.read_image(tmp_path / "a.png")
+    assert "download" not in str(caught.value)
 
 
 # --- the real tables ------------------------------------------------------------------------------
