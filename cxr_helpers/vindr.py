@@ -18,7 +18,7 @@ import gzip
 import io
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -99,15 +99,17 @@ def read_readings(
         rare: 'fold' calls PhysioNet's eight rarer local labels 'Other lesion', so that both
             distributions have the same 14 classes; 'keep' keeps their names.
         image_hw: height and width of the stored images where known. Boxes are then clipped at
-            the image's right and lower border, and boxes wholly beyond them are dropped. A box
-            with a corner below zero, of which Kaggle's table has none, is dropped in any case.
+            the image's right and lower border, and boxes wholly beyond them are dropped; those of
+            images that it does not name stay as they are. A box with a corner below zero, of which
+            Kaggle's table has none, is dropped in any case.
 
     Returns:
         Boxes, readings and the rows left out.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no such table, or names a class that is not known.
+        ValueError: the file is no such table, or names a class that is not known; or `image_hw`
+            or the image labels name none of its images, or the image labels none of its readers.
 
     Example:
         >>> import pathlib, tempfile
@@ -131,13 +133,21 @@ def read_readings(
     table[_BOX], reasons = _box_reasons(path, table)
     _name_repeats(table, reasons)
     if image_hw is not None:
+        _check_meet(path, table["image_id"], image_hw, "image_hw names images")
         _clip(table, reasons, image_hw)
     drawn = (table["label"] != NO_FINDING).to_numpy()
     _name_contradictions(table, drawn, reasons)
     keep = reasons == ""
     readings = _verdicts(table, drawn, reasons)
     if image_labels is not None:
-        readings = _add_readings(readings, read_image_labels(image_labels), has_reader)
+        labels = read_image_labels(image_labels)
+        if not has_reader and (labels["reader_id"] != CONSENSUS_READER).any():
+            raise ValueError(
+                "the image labels name readers and the boxes do not; take one split's two"
+            )
+        _check_meet(path, table["image_id"], labels["image_id"], f"{image_labels} names images")
+        _check_meet(path, table["reader_id"], labels["reader_id"], f"{image_labels} names readers")
+        readings = _add_readings(readings, labels)
     boxes = table.loc[keep & drawn, ["image_id", "reader_id", "label", *_BOX]]
     dropped = {"row": table.index[~keep].to_numpy(np.int64)}
     dropped |= {"image_id": table["image_id"].to_numpy()[~keep], "reason": reasons[~keep]}
@@ -262,7 +272,7 @@ def _check_class_ids(path: str | os.PathLike[str], table: pd.DataFrame) -> None:
     pairs = table[["class_name", "class_id"]].drop_duplicates()
     for line, name, number in pairs.itertuples():
         expected = known.get(name.casefold())
-        if expected is not None and number not in (expected, f"{expected}.0"):
+        if expected is not None and number not in ("", expected, f"{expected}.0"):
             raise ValueError(
                 f"{path}, line {line}: class_id {number!r} does not fit {name!r}, "
                 f"which is {expected}; the table was edited, take the original"
@@ -340,12 +350,22 @@ def _clip(
     table[_BOX] = np.minimum(box, hw[:, [1, 0, 1, 0]])
 
 
-def _add_readings(readings: pd.DataFrame, labels: pd.DataFrame, has_reader: bool) -> pd.DataFrame:
+def _check_meet(
+    path: str | os.PathLike[str], of_table: pd.Series, others: Iterable[str], what: str
+) -> None:
+    """Raise where the table and another source name nothing in common."""
+    others = list(others)
+    if others and not of_table.isin(others).any():
+        raise ValueError(
+            f"{path}: {what} such as {others[0]!r}, this table such as {of_table.iloc[0]!r}, and "
+            "none is in both; take those that belong together, and write the names alike"
+        )
+
+
+def _add_readings(readings: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
     """Add the readings that drew no box; a reading with a box is never normal."""
     normal = labels[NO_FINDING] == 1
     extra = labels[["image_id", "reader_id"]].assign(normal=normal)
-    if not has_reader and (labels["reader_id"] != CONSENSUS_READER).any():
-        raise ValueError("the image labels name readers and the boxes do not; take one split's two")
     both = pd.concat([readings, extra], ignore_index=True)
     return both.groupby(["image_id", "reader_id"], sort=False)["normal"].all().reset_index()
 

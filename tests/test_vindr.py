@@ -139,6 +139,34 @@ def test_boxes_are_clipped_to_the_image(tmp_path):
     assert found.dropped["reason"].tolist() == ["a corner below zero"]
 
 
+def test_sizes_of_some_images_are_enough_but_not_of_none(tmp_path):
+    rows = [KAGGLE, "a,ILD,5,R9,10,20,300,400", "b,ILD,5,R9,10,20,300,400"]
+    found = read(tmp_path, *rows, image_hw={"a": np.array([50, 60]), "z": (1, 1)})
+    assert found.boxes["x_max"].tolist() == [60, 300]
+    assert len(read(tmp_path, *rows, image_hw={}).boxes) == 2
+    for name in ("a.dicom", "train/a", "A"):
+        with pytest.raises(ValueError, match=f"images such as '{name}', this table such as 'a'"):
+            read(tmp_path, *rows, image_hw={name: (50, 60)})
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("a.dicom,R9,0,1,0", "names images such as 'a.dicom', this table such as 'a'"),
+        ("a,9,0,1,0", "names readers such as '9', this table such as 'R9'"),
+    ],
+)
+def test_image_labels_of_other_images_or_readers_are_refused(tmp_path, row, message):
+    labels = table(tmp_path, LABELS, row, name="labels.csv")
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path, PHYSIONET, "a,R9,ILD,1,2,3,4", image_labels=str(labels))
+
+
+def test_an_empty_class_id_is_passed_over(tmp_path):
+    found = read(tmp_path, KAGGLE, "a,ILD,,R9,1,2,3,4", "a,Cardiomegaly,3,R9,1,2,3,4")
+    assert found.boxes["label"].tolist() == ["ILD", "Cardiomegaly"]
+
+
 def test_find_images(tmp_path):
     for name in ("train/b.dicom", "train/a.dcm", "train/c.DICOM", "test/d.dicom", "train/x.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
