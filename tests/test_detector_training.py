@@ -63,6 +63,25 @@ def test_a_killed_training_goes_on_and_ends_as_an_unbroken_one(unbroken, tmp_pat
     assert detection.lost_boxes(path).equals(detection.lost_boxes(unbroken))
 
 
+def test_a_detector_that_could_not_be_saved_is_not_trained_again(unbroken, tmp_path, monkeypatch):
+    def full_disk(*args, **kwargs):
+        raise OSError("No space left on device")
+
+    path = path_in(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(det, "save_detector", full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            train(tmp_path)
+    assert (path.with_suffix("") / "last.ckpt").is_file() and not path.exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(det.DetectorModule, "training_step", full_disk)  # no step is taken again
+        train(tmp_path)
+    expected, got = load_file(unbroken), load_file(path)
+    assert all(np.allclose(expected[k], got[k], atol=1e-5) for k in expected)
+    assert detection.lost_boxes(path).equals(detection.lost_boxes(unbroken))
+    assert not (path.with_suffix("") / "last.ckpt").exists()
+
+
 def test_three_processes_detect_in_every_image_once(unbroken, tmp_path):
     """Eight test images do not divide by three; every process ends with all of them."""
     path = path_in(tmp_path)

@@ -72,6 +72,23 @@ def test_a_killed_run_goes_on_and_ends_as_an_unbroken_one(unbroken, tmp_path):
         assert np.array_equal(matrix, pretraining.correlations(path)[epoch])
 
 
+def test_a_backbone_that_could_not_be_saved_is_not_trained_again(tmp_path, monkeypatch):
+    def full_disk(*args, **kwargs):
+        raise OSError("No space left on device")
+
+    path = pretraining.backbone_path(tiny_settings(tmp_path), seed=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(barlow, "save_backbone", full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            run(tmp_path)
+    assert (path.with_suffix("") / "last.ckpt").is_file() and not path.exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(barlow.BarlowTwins, "training_step", full_disk)  # no step is taken again
+        assert run(tmp_path) == path
+    assert len(pretraining.training_log(path)) == PRESET.epochs + 1
+    assert not (path.with_suffix("") / "last.ckpt").exists()
+
+
 @pytest.mark.parametrize("processes", [2, 4])
 def test_several_processes_begin_as_one_does_and_train_as_well(tmp_path, processes):
     """All images are one batch, so the first epoch is a step that has met no rounding yet."""

@@ -14,7 +14,7 @@ from sklearn.cluster import KMeans
 
 from cxr_helpers import detector as det
 from cxr_helpers import dicom, nih, splits
-from cxr_helpers.course import pretraining, records
+from cxr_helpers.course import checkpoints, pretraining, records
 from cxr_helpers.course.compute import ONE_PROCESS, Compute, each_once, process_rank
 from cxr_helpers.course.data import VindrData
 from cxr_helpers.course.detector_training import train_detector
@@ -188,6 +188,7 @@ def train_or_load_detector(
         )
         records.write_record(record | notes, path.with_suffix("") / "record.json")
         det.save_detector(detector, path, notes=notes)
+        (path.with_suffix("") / checkpoints.NAME).unlink(missing_ok=True)  # the detector stands
     return detector, path
 
 

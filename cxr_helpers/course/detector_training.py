@@ -145,6 +145,9 @@ class RandomStates(Callback):
         """Go on from a checkpoint; with another number of processes each draws anew."""
         same = len(state["states"]) == process_count()
         self.loaded = state["states"][process_rank()] if same else None
+        if same:  # at once: after the last epoch no other begins
+            self.counted.seen.update(self.loaded["seen"])
+            self.counted.lost.update(self.loaded["lost"])
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: det.DetectorModule) -> None:
         """Put the states back where the unbroken run had them."""
@@ -158,8 +161,6 @@ class RandomStates(Callback):
         for step, (numpy_state, python_state) in zip(self._steps(), own["pipeline"], strict=True):
             step.random_generator.bit_generator.state = numpy_state
             step.py_random.setstate(python_state)
-        self.counted.seen.update(own["seen"])
-        self.counted.lost.update(own["lost"])
 
 
 def train_detector(
@@ -191,6 +192,7 @@ def train_detector(
 
     Returns:
         The detector after the last epoch, or the epoch best on validation, as the preset says.
+        Its last checkpoint is still in `log`: remove it once the detector is saved.
 
     Raises:
         ValueError: fewer images than one batch.
@@ -233,7 +235,6 @@ def train_detector(
             trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
         _write_counts(log, pipeline, data.classes)
-        (log / checkpoints.NAME).unlink(missing_ok=True)
     return detector.cpu().eval()
 
 

@@ -278,13 +278,14 @@ def pretrain(
         with memory_is_told(batch_size=preset.batch_size, image_size=preset.image_size):
             trainer.fit(module, pairs, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
-        barlow.save_backbone(
-            module.backbone, path, settings={"preset": asdict(preset), "seed": seed, **told}
-        )
         record = records.run_record(
             settings, stage="pretrain", seed=seed, digest=data.digest, compute=compute
         )
         records.write_record(record, folder / "record.json")
+        # Last: the file says that the run ended. Only then may its checkpoint go.
+        barlow.save_backbone(
+            module.backbone, path, settings={"preset": asdict(preset), "seed": seed, **told}
+        )
         (folder / checkpoints.NAME).unlink(missing_ok=True)
     return path
 
