@@ -4,14 +4,15 @@ Several radiographs of one patient look alike. A split by image puts some of the
 others in the test set, and the score then measures memory of the patient as well. Everything here
 moves whole patients; what would not raises, unless `leak=True` asks for it by name.
 
-Patient ids are all text or all numbers, and none is missing: the number 1 and the text "1" or
-"001" would count as different patients.
+Patient ids are all text or all numbers, none is missing, and each patient is written in one way:
+the number 1 and the text "1" or "001", or "p1" and "P1 ", would count as different patients.
 
 Needs: numpy.
 """
 
+import re
 from collections.abc import Mapping, Sequence
-from numbers import Number
+from numbers import Integral, Number
 
 import numpy as np
 
@@ -44,7 +45,9 @@ def split_by_patient(
     >>> split_by_patient([7, 7, 8, 9], parts={"train": 0.5, "test": 0.5}, seed=0).tolist()
     ['train', 'train', 'test', 'train']
     """
-    shares = np.array(list(parts.values()), dtype=float)
+    if not hasattr(parts, "values"):
+        raise SplitError(f"parts must map names to shares, not be {parts!r}")
+    shares, rng = np.array([*parts.values()], dtype=float), _generator(seed)
     if not len(parts) or (shares < 0).any() or not np.isclose(shares.sum(), 1):
         raise SplitError(f"the shares {dict(parts)} must sum to 1, none below 0")
     patients, inverse = np.unique(*_comparable(patient_ids), return_inverse=True)
@@ -54,7 +57,7 @@ def split_by_patient(
             "fewer parts"
         )
     rank = np.empty(len(patients), dtype=int)
-    rank[np.random.default_rng(seed).permutation(len(patients))] = np.arange(len(patients))
+    rank[rng.permutation(len(patients))] = np.arange(len(patients))
     ends = np.round(shares.cumsum() * len(patients)).astype(int)
     names = np.array(list(parts))
     return names[np.searchsorted(ends, rank, side="right")][inverse]
@@ -109,14 +112,20 @@ def split_by_lists(
         (N,) array of part names.
 
     Raises:
-        SplitError: an image is in no list or in two, or a patient is in two parts and `leak` is
-            not set.
+        SplitError: an image is in no list or in two, images and patients differ in number, or a
+            patient is in two parts and `leak` is not set.
 
     >>> split_by_lists(["a", "b"], [1, 2], {"train": ["b", "c"], "test": ["a"]}).tolist()
     ['test', 'train']
     """
+    if len(image_ids) != len(patient_ids):
+        raise SplitError(f"{len(image_ids)} images but {len(patient_ids)} patient ids")
     part_of: dict[str, str] = {}
     for part, names in lists.items():
+        if isinstance(names, str):
+            raise SplitError(
+                f"list {part!r} is the text {names!r}; give the ids, not a file's name"
+            )
         both = next((name for name in names if part_of.get(name, part) != part), None)
         if both is not None:
             raise SplitError(f"{both!r} is in the lists {part_of[both]!r} and {part!r}")
@@ -125,7 +134,8 @@ def split_by_lists(
     if absent:
         raise SplitError(
             f"{len(absent)} images are in none of the lists {list(lists)}, such as {absent[0]!r}; "
-            "leave them out, or take the lists of this data set"
+            f"the lists name {len(part_of)}, such as {next(iter(part_of), None)!r}. Write the ids "
+            "alike, leave these images out, or take the lists of this data set"
         )
     split = np.array([part_of[name] for name in image_ids], dtype=str)
     if not leak:
@@ -227,9 +237,8 @@ def nested_fractions(
     (2, True, 4)
     """
     labels, (patient_ids,) = np.asarray(labels), _comparable(patient_ids)
-    wrong = [f for f in fractions if not 0 < f <= 1]
-    if wrong or not len(fractions):
-        raise SplitError(f"label fractions {list(fractions)} must lie in (0, 1]")
+    if np.ndim(fractions) != 1 or not len(fractions) or any(not 0 < f <= 1 for f in fractions):
+        raise SplitError(f"label fractions {fractions} must lie in (0, 1], in a list")
     if labels.ndim != 2 or len(labels) != len(patient_ids):
         raise SplitError(
             f"labels of shape {labels.shape} do not fit {len(patient_ids)} patient ids; give "
@@ -248,22 +257,28 @@ def nested_fractions(
     steps = sorted(set(fractions))
     rest = [1.0] if steps[-1] < 1 else []  # a last step for the patients whom no share takes
     ends = np.array([round(fraction * len(labels)) for fraction in (*steps, *rest)])
-    step_of = _stratify(carried, sizes, ends, np.random.default_rng(seed))[inverse]
+    step_of = _stratify(carried, sizes, ends, _generator(seed))[inverse]
     return {f: np.flatnonzero(step_of <= steps.index(f)) for f in fractions}
+
+
+def _generator(seed: int) -> np.random.Generator:
+    if not isinstance(seed, Integral) or seed < 0:
+        raise SplitError(f"the seed must be a whole number from 0, not {seed!r}")
+    return np.random.default_rng(int(seed))
 
 
 def _comparable(*sides: Sequence) -> list[np.ndarray]:
     """Patient ids as (N,) arrays that compare with each other, or SplitError."""
-    columns = [np.asarray(side, dtype=object) for side in sides]
+    columns = [np.asarray(s.cpu() if hasattr(s, "cpu") else s, dtype=object) for s in sides]
     for column in columns:
         if column.ndim != 1:
             raise SplitError(f"patient ids of shape {column.shape}; give (N,), one for each image")
     ids = [one for column in columns for one in column]
-    odd = [one for one in ids if not isinstance(one, str | Number) or one != one]
+    odd = [one for one in ids if _is_missing(one)]
     if odd:
         raise SplitError(
-            f"{len(odd)} patient ids are neither text nor a number, such as {odd[0]!r}; give every "
-            "image an id"
+            f"{len(odd)} patient ids are neither text nor a number, or missing, such as "
+            f"{odd[0]!r}; give every image an id"
         )
     text = [one for one in ids if isinstance(one, str)]
     if 0 < len(text) < len(ids):
@@ -271,7 +286,21 @@ def _comparable(*sides: Sequence) -> list[np.ndarray]:
             f"some patient ids are numbers, others text such as {text[0]!r}; make all text, with "
             "the same leading zeros"
         )
+    spelled: dict[str, str] = {}
+    for one in dict.fromkeys(text):
+        other = spelled.setdefault(re.sub(r"^0*(\d+)(\.0)?$", r"\1", one.strip().casefold()), one)
+        if other != one:
+            raise SplitError(
+                f"patients {other!r} and {one!r} may be one; write each patient in one way"
+            )
     return [np.array(column.tolist(), dtype=str if text else None) for column in columns]
+
+
+def _is_missing(patient_id: object) -> bool:
+    """Also what a missing id becomes once a table's column is made text."""
+    if isinstance(patient_id, str):
+        return patient_id.strip().casefold() in ("", "nan", "none", "<na>")
+    return not isinstance(patient_id, Number) or patient_id != patient_id
 
 
 def _stratify(carried, sizes, ends, rng) -> np.ndarray:

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from cxr_helpers import splits
 
@@ -61,6 +62,12 @@ ODD_IDS = {
     "not a number": ([1, np.nan], [2, np.nan], "2 patient ids are neither .* such as nan"),
     "none": (["a", None], ["b"], "such as None"),
     "missing text": (pd.Series(["a", None]), ["b"], "such as nan"),
+    "missing whole numbers": (pd.Series([1, None], dtype="Int64"), [2], "such as <NA>"),
+    "missing made text": (["1", str(np.nan)], ["2"], "or missing, such as 'nan'"),
+    "empty text": (["a", " "], ["b"], "1 patient ids are neither .* such as ' '"),
+    "zeros on one side": (["001", "2"], ["1"], "patients '(001|1)' and '(001|1)' may be one"),
+    "text of a float": (["1.0"], ["1"], "may be one"),
+    "capitals and white space": (["p1"], ["P1 "], "may be one"),
     "a column": (np.ones((2, 1)), [2], r"shape \(2, 1\)"),
 }
 
@@ -83,6 +90,46 @@ def test_ids_that_cannot_be_compared_are_refused(first, second, message):
 def test_ids_of_any_number_type_compare_and_so_do_those_of_any_text_type():
     assert splits.patient_overlap([1.0, 2.0], np.array([2, 3], dtype=np.uint8)) == 0.5
     assert splits.patient_overlap(pd.Series(["a", "b"]), np.array(["b", "ccc"])) == 0.5
+
+
+def test_ids_of_tensors_and_of_pandas_are_taken():
+    ids = [3, 3, 5, 8]
+    wanted = splits.split_by_patient(ids, parts={"a": 0.5, "b": 0.5}, seed=0).tolist()
+    for column in (
+        torch.tensor(ids),
+        pd.Series(ids, index=list("wxyz")),
+        pd.Series(ids).astype("Int64"),
+    ):
+        found = splits.split_by_patient(column, parts={"a": 0.5, "b": 0.5}, seed=np.int64(0))
+        assert found.tolist() == wanted
+    text = pd.Series(["p3", "p3", "p5", "p8"], dtype="category")
+    assert splits.split_by_patient(text, parts={"a": 0.5, "b": 0.5}, seed=0).tolist() == wanted
+    labels = pd.DataFrame({"Mass": [1, 0, 1, 0]})
+    drawn = splits.nested_fractions(labels, ids, fractions=np.array([0.5, 1.0]), seed=0)
+    same = splits.nested_fractions(
+        torch.tensor(labels.to_numpy()), ids, fractions=[0.5, 1.0], seed=0
+    )
+    assert drawn[0.5].tolist() == same[0.5].tolist()
+
+
+@pytest.mark.parametrize("seed", [None, -1, 0.5, "0"])
+def test_a_seed_that_would_not_come_again_is_refused(seed):
+    for call in (
+        lambda: splits.split_by_patient([1, 2], parts={"a": 0.5, "b": 0.5}, seed=seed),
+        lambda: splits.split_by_image([1, 2], parts={"a": 0.5, "b": 0.5}, seed=seed),
+        lambda: splits.nested_fractions([[1], [0]], [1, 2], fractions=[0.5], seed=seed),
+    ):
+        with pytest.raises(splits.SplitError, match="seed must be a whole number"):
+            call()
+
+
+def test_shares_without_names_are_refused():
+    with pytest.raises(splits.SplitError, match="must map names to shares"):
+        splits.split_by_patient([1, 2], parts=[0.5, 0.5], seed=0)
+    with pytest.raises(splits.SplitError, match="sum to 1"):
+        splits.split_by_patient([1, 2], parts={"a": np.nan, "b": 1.0}, seed=0)
+    with pytest.raises(splits.SplitError, match="in a list"):
+        splits.nested_fractions([[1], [0]], [1, 2], fractions=0.5, seed=0)
 
 
 def test_of_few_patients_a_part_can_stay_empty():
@@ -116,12 +163,20 @@ def test_one_image_a_patient_may_be_split_by_image():
     ("lists", "message"),
     [
         ({"train": ["a"], "test": []}, "1 images are in none of the lists.*'b'"),
+        ({"train": ["a.png", "b.png"]}, "such as 'a'; the lists name 2, such as 'a.png'"),
+        ({"train": []}, "the lists name 0"),
+        ({"train": "train_val_list.txt"}, "give the ids, not a file's name"),
         ({"train": ["a", "b"], "test": ["b"]}, "'b' is in the lists 'train' and 'test'"),
     ],
 )
 def test_lists_that_do_not_divide_the_images_are_refused(lists, message):
     with pytest.raises(splits.SplitError, match=message):
         splits.split_by_lists(["a", "b"], [1, 2], lists)
+
+
+def test_as_many_patients_as_images_are_wanted_even_for_a_leak():
+    with pytest.raises(splits.SplitError, match="2 images but 1 patient ids"):
+        splits.split_by_lists(["a", "b"], [1], {"train": ["a", "b"]}, leak=True)
 
 
 def test_lists_may_name_images_that_are_not_at_hand():
