@@ -14,6 +14,8 @@ Needs: numpy, pandas.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 
@@ -26,7 +28,8 @@ def weighted_box_fusion(
     """Fuse the readers' boxes of one class on one image.
 
     Args:
-        boxes_xyxy: (N, 4), x_min, y_min, x_max, y_max in pixels (or any one unit).
+        boxes_xyxy: (N, 4) array, tensor or list, x_min, y_min, x_max, y_max in pixels (or any one
+            unit).
         readers: (N,), who drew each box; names or numbers.
         iou_threshold: IoU above which a box joins a fused box, 0 to 1.
 
@@ -36,7 +39,8 @@ def weighted_box_fusion(
         boxes went into each, int64 (M,).
 
     Raises:
-        ValueError: wrong shape, a box that is empty or not finite, or a threshold outside 0 to 1.
+        ValueError: wrong shape, a box that is empty or not finite, a reader written in two ways
+            (8 and '8', 'R8' and 'r8 '), or a threshold outside 0 to 1.
 
     Example:
         >>> boxes = np.array([[0, 0, 10, 10], [2, 0, 10, 10], [50, 50, 60, 60]])
@@ -66,7 +70,8 @@ def fuse_readings(boxes: pd.DataFrame, *, iou_threshold: float = 0.5) -> pd.Data
 
     Raises:
         ValueError: a column is missing, a box is empty, not finite or of no reader, image or
-            label, or the threshold lies outside 0 to 1.
+            label, one of these is written in two ways (8 and '8', 'Edema' and 'edema '), or the
+            threshold lies outside 0 to 1.
 
     Example:
         >>> columns = ['image_id', 'reader_id', 'label', 'x_min', 'y_min', 'x_max', 'y_max']
@@ -149,7 +154,7 @@ def _columns(
     boxes: pd.DataFrame, iou_threshold: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return image and label codes, label names, reader codes and checked corners."""
-    missing = {"image_id", "reader_id", "label", *_BOX} - set(boxes.columns)
+    missing = {"image_id", "reader_id", "label", *_BOX} - set(boxes)
     if missing:
         raise ValueError(f"the table of boxes lacks the columns {', '.join(sorted(missing))}")
     corners, readers = _checked(
@@ -158,6 +163,7 @@ def _columns(
     for column in ("image_id", "label"):
         if boxes[column].isna().any():
             raise ValueError(f"row {boxes[column].isna().argmax()}: the box has no {column}")
+        _check_spelling(boxes[column], column)
     images, _ = pd.factorize(boxes["image_id"])
     labels, names = pd.factorize(boxes["label"], sort=True)
     return images, labels, np.asarray(names, dtype=object), readers, corners
@@ -169,13 +175,14 @@ def _checked(
     iou_threshold: float,
     image_ids: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    boxes = np.asarray(boxes_xyxy, dtype=np.float64)
+    boxes = _numbers(boxes_xyxy)
     boxes = boxes.reshape(0, 4) if boxes.size == 0 else boxes
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(f"boxes must have the shape (N, 4), not {boxes.shape}")
-    codes, _ = pd.factorize(np.asarray(readers, dtype=object))
+    codes, names = pd.factorize(np.asarray(_on_cpu(readers), dtype=object).reshape(-1))
     if len(codes) != len(boxes):
         raise ValueError(f"{len(boxes)} boxes but {len(codes)} readers")
+    _check_spelling(names, "reader")
     if not 0 <= iou_threshold <= 1:
         raise ValueError(f"iou_threshold must lie between 0 and 1, not {iou_threshold!r}")
     good = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
@@ -189,6 +196,29 @@ def _checked(
     if (codes < 0).any():
         raise ValueError(f"box {int(np.argmax(codes < 0))} has no reader")
     return boxes, codes
+
+
+def _on_cpu(values: object) -> object:
+    """A tensor without its gradient and device; anything else as it is."""
+    return values.detach().cpu() if hasattr(values, "detach") else values
+
+
+def _numbers(boxes_xyxy: object) -> np.ndarray:
+    try:
+        return np.asarray(_on_cpu(boxes_xyxy), dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"boxes must be (N, 4) numbers ({error})") from error
+
+
+def _check_spelling(names: Iterable, column: str) -> None:
+    """Raise where two names differ only as a number and text, by capitals or white space."""
+    spelled: dict[str, object] = {}
+    for name in dict.fromkeys(names):
+        other = spelled.setdefault(str(name).strip().casefold(), name)
+        if other is not name:
+            raise ValueError(
+                f"{column} {other!r} and {name!r} may be one; write each {column} in one way"
+            )
 
 
 def _fuse(

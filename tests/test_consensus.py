@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from ensemble_boxes import weighted_boxes_fusion
 
 from cxr_helpers.consensus import fuse_readings, reader_agreement, weighted_box_fusion
@@ -94,6 +95,54 @@ def test_a_bad_box_of_a_table_is_named_with_its_image():
     table = readings(("a", "R8", "ILD", 0, 0, 9, 9), ("b", "R8", "ILD", 9, 0, 1, 9))
     with pytest.raises(ValueError, match=r"box 1 \(image 'b'\) is \[9.0, 0.0, 1.0, 9.0\]"):
         fuse_readings(table)
+
+
+ROW = ("a", "R8", "ILD", 0, 0, 9, 9)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (("a", "r8 ", "ILD", 0, 0, 9, 9), "reader 'R8' and 'r8 ' may be one"),
+        (("a", "R9", "ild", 0, 0, 9, 9), "label 'ILD' and 'ild' may be one"),
+        (("A", "R9", "ILD", 0, 0, 9, 9), "image_id 'a' and 'A' may be one"),
+        (("a", "R9", np.nan, 0, 0, 9, 9), "row 1: the box has no label"),
+        ((None, "R9", "ILD", 0, 0, 9, 9), "row 1: the box has no image_id"),
+        (("a", None, "ILD", 0, 0, 9, 9), "box 1 has no reader"),
+        (("a", "R9", "ILD", 0, 0, "wide", 9), "boxes must be .N, 4. numbers .*'wide'"),
+        (("a", "R9", "ILD", 0, 0, np.inf, 9), "image 'a'"),
+        (("a", "R9", "ILD", 0, 9, 9, 0), "image 'a'"),
+    ],
+)
+def test_rows_that_would_be_counted_apart_or_cannot_be_used_are_named(row, message):
+    for call in (fuse_readings, reader_agreement):
+        with pytest.raises(ValueError, match=message):
+            call(readings(ROW, row))
+
+
+def test_ids_as_numbers_and_as_text_do_not_meet_in_silence():
+    mixed = readings((1, "R8", "ILD", 0, 0, 9, 9), ("1", "R9", "ILD", 0, 0, 9, 9))
+    with pytest.raises(ValueError, match="image_id 1 and '1' may be one"):
+        fuse_readings(mixed)
+    with pytest.raises(ValueError, match="reader 8 and '8' may be one"):
+        weighted_box_fusion([[0, 0, 9, 9]] * 2, [8, "8"])
+    assert len(fuse_readings(mixed.assign(image_id=1))) == 1
+
+
+def test_tensors_and_pandas_give_what_arrays_give():
+    boxes = random_boxes(np.random.default_rng(4), 12)
+    who = np.arange(12) % 3
+    wanted = weighted_box_fusion(boxes, who)
+    frame = pd.DataFrame(boxes, index=range(40, 52))
+    for corners, names in (
+        (torch.tensor(boxes, requires_grad=True), torch.tensor(who)),
+        (frame, pd.Series(who, index=range(12, 0, -1))),
+        (boxes.tolist(), who.tolist()),
+        (boxes.astype(str), who.astype(str)),
+    ):
+        found = weighted_box_fusion(corners, names)
+        for one, other in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(one, other)
 
 
 def test_missing_column():
