@@ -129,14 +129,11 @@ WORKER_ENVIRONMENT = {
 }
 
 
-def _version() -> str:
-    """A digest of the code that draws the demo: after a change the demo is made anew."""
-    sources = (Path(__file__), Path(phantom.__file__))
-    text = "".join(path.read_text(encoding="utf-8") for path in sources)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+# Names the drawing. Whoever changes a byte of the demo gives it another name, so that demos on disk
+# are made anew; tests/test_make_demo.py tells when that is due.
+VERSION = "6a973955f4fa"
 
-
-VERSION = _version()
+PARTS = ("nih", "vindr", "demo.json")  # what lies in a demo
 
 Task = tuple[str, dict[str, Any]]
 
@@ -567,12 +564,20 @@ def _alive(pid: int) -> bool:
 
 
 def _sweep(out: Path) -> None:
-    """Remove what an interrupted run left beside `out`."""
+    """Remove what an interrupted run left beside `out`: its folder's name ends with its process."""
     for left in out.parent.glob(f"{out.name}.partial-*"):
-        pid = left.name.rpartition("-")[2]
+        pid = left.name.removeprefix(f"{out.name}.partial-").removeprefix("old-")
+        if not pid.isdigit() or _strangers(left):
+            continue
         old = time.time() - left.stat().st_mtime > 3600
-        if old or not pid.isdigit() or not _alive(int(pid)):
+        if old or not _alive(int(pid)):
             shutil.rmtree(left, ignore_errors=True)
+
+
+def _strangers(folder: Path) -> list[str]:
+    """Names in a folder that no demo has."""
+    names = (p.name for p in folder.iterdir())
+    return sorted(name for name in names if name not in PARTS and not name.startswith("."))
 
 
 def make_demo(
@@ -608,7 +613,12 @@ def make_demo(
     if out.exists() and not out.is_dir():
         raise DemoError(f"{out} is a file: name a folder with --out")
     if out.is_dir() and any(out.iterdir()) and not (out / "demo.json").is_file():
-        raise DemoError(f"{out} holds other files than a demo: empty it or name another folder")
+        raise DemoError(f"{out} holds other files than a demo: name another folder with --out")
+    if out.is_dir() and (strangers := _strangers(out)):
+        raise DemoError(
+            f"{out} holds {strangers[0]!r}, which is no part of a demo and would be lost: move it "
+            "away, or name another folder with --out"
+        )
     part = out.with_name(f"{out.name}.partial-{os.getpid()}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -63,6 +63,22 @@ def test_two_workers_give_the_same_bytes_as_one(demo, tmp_path):
     assert digests(again) == digests(demo)
 
 
+def test_the_version_names_these_bytes(demo):
+    """A demo of other bytes needs another VERSION, or demos on disk would stay as they were.
+
+    Pixels are compared by their means, which another processor's rounding does not move.
+    """
+    tables = sorted(p for p in demo.rglob("*") if p.suffix in (".csv", ".txt"))
+    written = b"".join(path.name.encode() + path.read_bytes() for path in tables)
+    files = [sorted((demo / folder).iterdir()) for folder in ("nih/images", "vindr/train")]
+    gray = [np.asarray(Image.open(path).convert("L")).mean() for path in files[0]]
+    stored = [pydicom.dcmread(path).pixel_array.mean() for path in files[1]]
+    assert hashlib.sha256(written).hexdigest()[:16] == "ae05c2d2522fc06d"
+    assert (np.mean(gray), np.std(gray)) == pytest.approx((142.655, 33.512), abs=0.02)
+    assert np.mean(stored) == pytest.approx(7059.53, abs=1)
+    assert script.VERSION == "6a973955f4fa"
+
+
 def test_the_headers_are_those_of_the_real_files(demo):
     """To the letter, split headers included."""
     heads = {p.name: p.read_text().splitlines()[0] for p in demo.rglob("*.csv")}
@@ -188,6 +204,23 @@ def test_what_a_killed_run_left_is_swept_away(tmp_path):
     script.make_demo(tmp_path / "demo", n_nih=2, n_vindr=2, workers=1, progress=False)
     assert [p.name for p in tmp_path.iterdir()] == ["demo"]
     assert json.loads((tmp_path / "demo" / "demo.json").read_text())["vindr_images"] == 2
+
+
+def test_nothing_but_a_demo_is_removed(tmp_path):
+    """Neither a folder whose name only looks alike, nor what somebody put into a demo."""
+    beside = tmp_path / "demo.partial-notes"
+    named = tmp_path / "demo.partial-999999999"  # a number, but no part of a demo
+    out = tmp_path / "demo"
+    small = {"n_nih": 2, "n_vindr": 2, "workers": 1, "progress": False}
+    script.make_demo(out, **small)
+    for folder in (beside, named, out):
+        folder.mkdir(exist_ok=True)
+        (folder / "chapter1.txt").write_text("years of work")
+    with pytest.raises(script.DemoError, match="chapter1.txt.*move it away"):
+        script.make_demo(out, seed=1, **small)
+    script.make_demo(tmp_path / "other", **small)
+    for folder in (beside, named, out):
+        assert (folder / "chapter1.txt").read_text() == "years of work"
 
 
 def test_an_older_demo_is_replaced(tmp_path):
