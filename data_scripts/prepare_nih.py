@@ -32,6 +32,7 @@ from cxr_helpers.course.fetching import (
     fetch,
     fetch_from_kaggle,
     is_unpacked,
+    part_of,
     read_links,
     unpack,
 )
@@ -79,7 +80,10 @@ def survey(root: Path) -> Survey:
     entries = nih.read_entries(nih_table(root))
     files = listed(found, entries["image_id"])
     if not files:
-        raise PrepareError(f"none of the {len(found)} images in {root} is in the table of the NIH")
+        raise PrepareError(
+            f"none of the {len(found)} images in {root} is in the table of the NIH; a file is "
+            f"named {next(iter(found))}, an image of the table {entries['image_id'].iloc[0]}"
+        )
     unlisted = {image_id: path for image_id, path in found.items() if image_id not in files}
     no_file = [image_id for image_id in entries["image_id"] if image_id not in found]
     return Survey(files, unlisted, no_file, entries)
@@ -92,9 +96,13 @@ def tables(root: Path, survey: Survey, images: PackedImages) -> dict[str, pd.Dat
     for name in ("train_val", "test"):
         path = root / f"{name}_list.txt"
         if path.is_file():
-            entries.loc[entries["image_id"].isin(nih.read_image_list(path)), "official_list"] = name
+            listed_ids = nih.read_image_list(path)
+            _check_meets(path, listed_ids, survey.table["image_id"])
+            entries.loc[entries["image_id"].isin(listed_ids), "official_list"] = name
     own = root / "BBox_List_2017.csv"
     boxes = nih.read_boxes(own if own.is_file() else packaged_table("nih_boxes"))
+    if own.is_file():
+        _check_meets(own, boxes["image_id"].tolist(), survey.table["image_id"])
     # Written for 1024 pixels; the image at hand may have another size.
     side = dict(zip(images.image_ids, images.original_hw.max(axis=1), strict=True))
     boxes = boxes[boxes["image_id"].isin(side)].reset_index(drop=True)
@@ -103,6 +111,15 @@ def tables(root: Path, survey: Survey, images: PackedImages) -> dict[str, pd.Dat
         boxes[column] *= factor
     labels = nih.label_matrix(entries).reset_index()
     return {"entries.csv": entries, "labels.csv": labels, "boxes.csv": boxes}
+
+
+def _check_meets(path: Path, image_ids: list[str], of_table: pd.Series) -> None:
+    """The images at hand may all be missing from a file of the download, those of the table not."""
+    if not of_table.isin(image_ids).any():
+        raise PrepareError(
+            f"{path}: names images such as {image_ids[0]!r}, the table such as "
+            f"{of_table.iloc[0]!r}, and none is in both; take the files of one download"
+        )
 
 
 SOURCE = Source(
@@ -132,7 +149,8 @@ def download(args: argparse.Namespace) -> None:
     _name_tables(args.root)
     if args.dry_run:
         return
-    parts = sum(path.stat().st_size for path in args.root.glob("*.part"))
+    begun = [part_of(args.root / archive.name) for archive in absent]
+    parts = sum(path.stat().st_size for path in begun if path.exists())
     unpacked = max((a.n_bytes for a in absent), default=0) if args.remove_archives else size
     check_space(args.root, max(0, size - parts) + unpacked, "downloading and unpacking")
     for archive in absent:

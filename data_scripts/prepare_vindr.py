@@ -57,7 +57,10 @@ def survey(root: Path) -> Survey:
     named = sorted(set(readings.readings["image_id"]))
     files = listed(found, named)
     if not files:
-        raise PrepareError(f"none of the {len(found)} images in {root} is in the table")
+        raise PrepareError(
+            f"none of the {len(found)} images in {root} is in the table; a file is named "
+            f"{next(iter(found.values())).name}, an image of the table {next(iter(named), '')!r}"
+        )
     unlisted = {image_id: path for image_id, path in found.items() if image_id not in files}
     no_file = [image_id for image_id in named if image_id not in found]
     return Survey(files, unlisted, no_file, readings)

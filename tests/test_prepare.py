@@ -338,6 +338,52 @@ def test_an_interrupt_is_status_130(vindr_root, monkeypatch, capsys):
 # --- what cannot be done --------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "words"),
+    [
+        ("test_list.txt", "1_000.png\n", "test_list.txt: names images such as '1_000.png', the"),
+        (
+            "BBox_List_2017.csv",
+            "Image Index,Finding Label,Bbox [x,y,w,h],,,\na,Mass,1,1,9,9,,,\n",
+            "'a'",
+        ),
+    ],
+)
+def test_lists_and_boxes_of_other_images_are_refused(nih_root, capsys, file, text, words):
+    (nih_root / file).write_text(text)
+    assert run_nih(nih_root) == 1
+    error = capsys.readouterr().err
+    assert words in error and f"'{nih_name(0)}'" in error
+
+
+def test_files_that_the_table_does_not_know_are_shown_beside_it(nih_root, vindr_root, capsys):
+    for path in sorted((nih_root / "images").iterdir()):
+        path.rename(path.with_name(f"x{path.name}"))
+    assert run_nih(nih_root) == 1
+    assert f"a file is named x{nih_name(0)}, an image of the table {nih_name(0)}" in (
+        capsys.readouterr().err
+    )
+    text = (
+        (vindr_root / "train.csv")
+        .read_text()
+        .replace("image", "scan")
+        .replace("scan_id", "image_id")
+    )
+    (vindr_root / "train.csv").write_text(text)
+    assert run_vindr(vindr_root) == 1
+    assert "a file is named image0.dicom, an image of the table 'scan0'" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_cache_is_not_replaced(nih_root, capsys):
+    folder = nih_root / "packed" / "nih_16"
+    folder.mkdir(parents=True)
+    (folder / "thesis.txt").write_text("years of work")
+    for more in ([], ["--again"]):
+        assert run_nih(nih_root, *more) == 1
+        assert "nih_16 is no packed cache, so it is not replaced" in capsys.readouterr().err
+        assert (folder / "thesis.txt").read_text() == "years of work"
+
+
 def test_a_dry_run_writes_nothing(nih_root, vindr_root, tmp_path, capsys):
     before = contents(tmp_path)
     assert run_nih(nih_root, "--dry-run") == 0
@@ -542,6 +588,51 @@ def test_a_disk_that_fills_up_while_unpacking_stops_there(archived, monkeypatch,
     assert len(list((archived / "images").iterdir())) == 2
 
 
+def test_a_file_of_another_size_under_a_name_of_the_archive_stays(archived):
+    own = archived / "images" / nih_name(0)
+    own.parent.mkdir()
+    own.write_bytes(b"years of work")
+    assert run_nih(archived, "--remove-archives") == 3
+    assert own.read_bytes() == b"years of work" and (archived / "images_001.tar.gz").is_file()
+    reasons = dict(
+        zip(
+            table(archived, "set_aside.csv", "file"),
+            table(archived, "set_aside.csv", "reason"),
+            strict=True,
+        )
+    )
+    assert f"such as images/{nih_name(0)}; move those" in reasons["images_001.tar.gz"]
+    own.rename(archived / "mine.txt")
+    assert run_nih(archived, "--again", "--remove-archives") == 3
+    assert own.read_bytes() == png(0) and not (archived / "images_001.tar.gz").exists()
+    assert "images_001.tar.gz" not in table(archived, "set_aside.csv", "file")
+
+
+def test_an_archive_with_a_password_is_not_called_damaged(tmp_path, monkeypatch):
+    root = tmp_path / "nih"
+    root.mkdir()
+    with zipfile.ZipFile(root / "a.zip", "w") as archive:
+        archive.writestr("images/a.png", png(0))
+
+    def locked(*_):
+        raise RuntimeError("File 'images/a.png' is encrypted, password required")
+
+    monkeypatch.setattr(zipfile.ZipFile, "open", locked)
+    error = fetching.unpack(root / "a.zip", root, progress=False)
+    assert "password required" in error and "download" not in error
+
+
+def test_a_damaged_note_counts_as_none(archived):
+    assert run_nih(archived) == 3
+    before = table(archived, "set_aside.csv", "file")
+    note = archived / ".unpacked" / "images_001.tar.gz.json"
+    for text in ("[]", "{}", "", '{"bytes": 3}'):
+        note.write_text(text)
+        assert fetching.refused_members(archived) == []
+        assert run_nih(archived) == 3
+        assert table(archived, "set_aside.csv", "file") == before
+
+
 def test_a_cut_archive_is_reported_and_what_is_in_it_used(archived):
     archive = archived / "images_001.tar.gz"
     archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
@@ -647,6 +738,27 @@ def test_what_arrives_is_checked(archived, server, capsys, change, path, words):
     assert not list(archived.glob("images_001*"))
 
 
+@pytest.mark.parametrize("name", ["images_001.tar.gz", "images_001.tar.gz.part"])
+def test_what_a_browser_is_downloading_is_left_alone(archived, server, capsys, name):
+    (archived / name).write_bytes(b"half of it")
+    md5 = hashlib.md5(server.content).hexdigest()
+    status = run_nih(archived, *links(archived, server, md5))
+    assert (archived / name).read_bytes() == b"half of it"
+    assert status == (1 if name.endswith(".gz") else 3)
+    error = capsys.readouterr().err
+    assert ("images_001.tar.gz is not what" in error) == name.endswith(".gz")
+    assert "delete" not in error and "move it elsewhere" in error + "move it elsewhere" * (
+        status - 1
+    )
+
+
+def test_a_disk_that_cannot_be_written_is_no_fault_of_the_connection(archived, server, capsys):
+    fetching.part_of(archived / "images_001.tar.gz").mkdir()
+    assert run_nih(archived, *links(archived, server)) == 1
+    error = capsys.readouterr().err
+    assert "cannot write" in error and "did not arrive" not in error
+
+
 def test_bad_lists_of_links_are_refused(tmp_path):
     for text in (
         "",
@@ -716,6 +828,39 @@ def test_kaggle_delivers_into_the_root_and_goes_on_where_it_stopped(
     assert "KAGGLEHUB_CACHE" not in os.environ
     assert run_vindr(new, "--download", "kaggle") == 3
     assert kagglehub.calls == ["vinbigdata-chest-xray-abnormalities-detection"] * 2
+
+
+def tree(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_home_folder_keeps_its_credentials_and_a_table_of_ones_own(
+    vindr_root, tmp_path, monkeypatch, capsys, roomy
+):
+    monkeypatch.setitem(sys.modules, "kagglehub", Kagglehub(vindr_root, interruptions=0))
+    home = tmp_path / "home"
+    (home / ".kaggle").mkdir(parents=True)
+    (home / ".kaggle" / "kaggle.json").write_text("key")
+    (home / "train.csv").write_text("years of work")
+    own = tree(home)
+    assert run_vindr(home, "--download", "kaggle") == 1
+    assert "train.csv is there already and is not what was down" in capsys.readouterr().err
+    assert {path: tree(home).get(path) for path in own} == own
+    (home / "train.csv").unlink()
+    shutil.copy(vindr_root / "train.csv", home)  # the same file is no obstacle
+    shutil.rmtree(home / ".unpacked")
+    assert run_vindr(home, "--download", "kaggle") == 3
+    assert (home / ".kaggle" / "kaggle.json").read_text() == "key"
+
+
+@pytest.mark.parametrize("folder_first", [True, False])
+def test_a_file_and_a_folder_of_one_name_are_told_apart(tmp_path, folder_first):
+    arrived, root = tmp_path / "arrived", tmp_path / "root"
+    for base, is_folder in ((arrived, folder_first), (root, not folder_first)):
+        (base / "train").mkdir(parents=True) if is_folder else base.mkdir()
+        (base / "train" / "a" if is_folder else base / "train").write_text("work")
+    with pytest.raises(fetching.PrepareError, match="train is there already"):
+        fetching._refuse_others(arrived, root)
 
 
 def test_kaggles_copy_of_the_nih(nih_root, tmp_path, monkeypatch, roomy):

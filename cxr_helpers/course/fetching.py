@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import filecmp
 import hashlib
 import http.client
 import importlib
@@ -119,7 +120,8 @@ def fetch(
 ) -> Path:
     """Download a file, going on where an earlier attempt stopped, and check what arrived.
 
-    Until it is whole and checked it is called `NAME.part`.
+    Until it is whole and checked it is called `.NAME.part`. (A browser calls what it downloads
+    `NAME.part`; that is left alone.)
 
     Args:
         archive: what to download.
@@ -131,11 +133,13 @@ def fetch(
     Raises:
         PrepareError: it could not be downloaded, or is not what it should be.
     """
-    target, part = folder / archive.name, folder / f"{archive.name}.part"
-    if target.is_file():
-        if archive.n_bytes and target.stat().st_size != archive.n_bytes:
+    target, part = folder / archive.name, part_of(folder / archive.name)
+    if target.exists():
+        # The checksum of a file of the right size is left to the unpacking, which takes as long.
+        if wrong := _wrong(archive, target, checksum=not archive.n_bytes):
             raise PrepareError(
-                f"{target} has {target.stat().st_size} bytes, expected {archive.n_bytes}; delete it"
+                f"{target} is not what {archive.url} gives ({wrong}); move it elsewhere, or wait "
+                "where another program is still writing it, then start again"
             )
         return target
     folder.mkdir(parents=True, exist_ok=True)
@@ -148,7 +152,7 @@ def fetch(
             if code == 416:  # the part is longer than the file
                 part.unlink(missing_ok=True)
             refused = code is not None and 400 <= code < 500 and code not in (408, 416, 429)
-            if refused or getattr(error, "errno", None) == errno.ENOSPC or attempt == tries - 1:
+            if refused or attempt == tries - 1:
                 raise PrepareError(
                     f"{archive.url} did not arrive ({error}); start again, what arrived is kept, "
                     f"or save it yourself as {target}"
@@ -173,24 +177,37 @@ def _fetch_rest(archive: Archive, part: Path, progress: bool) -> None:
             have = 0
         total = have + int(reply.headers.get("Content-Length", 0))
         with (
-            part.open("ab" if have else "wb") as stream,
+            _open_part(part, "ab" if have else "wb") as stream,
             _bar(archive.name, total, progress, initial=have) as bar,
         ):
             while block := reply.read(_BLOCK):
-                stream.write(block)
+                _write(stream, block, part)
                 bar.update(len(block))
     if part.stat().st_size < total:
         raise ConnectionError(f"the connection ended at {part.stat().st_size} of {total} bytes")
 
 
-def _check_arrived(archive: Archive, part: Path) -> None:
-    size = part.stat().st_size
-    wrong = f"{size} bytes, expected {archive.n_bytes}" if archive.n_bytes != size else ""
-    if archive.md5:
-        with part.open("rb") as stream:
+def part_of(path: Path) -> Path:
+    """What a file is called until it is whole."""
+    return path.with_name(f".{path.name}.part")
+
+
+def _wrong(archive: Archive, path: Path, *, checksum: bool) -> str:
+    """How a file differs from what was promised of it, or ''."""
+    size = path.stat().st_size
+    if not path.is_file():
+        return "no file"
+    if archive.n_bytes and archive.n_bytes != size:
+        return f"{size} bytes, expected {archive.n_bytes}"
+    if archive.md5 and checksum:
+        with path.open("rb") as stream:
             found = hashlib.file_digest(stream, "md5").hexdigest()
-        wrong = "" if found == archive.md5 else f"MD5 {found}, expected {archive.md5}"
-    if wrong and (archive.md5 or archive.n_bytes):
+        return "" if found == archive.md5 else f"MD5 {found}, expected {archive.md5}"
+    return ""
+
+
+def _check_arrived(archive: Archive, part: Path) -> None:
+    if wrong := _wrong(archive, part, checksum=True):
         part.unlink()
         raise PrepareError(f"{archive.name} arrived damaged ({wrong}) and was removed; start again")
 
@@ -199,15 +216,17 @@ def fetch_from_kaggle(handle: str, root: Path, *, competition: bool = False) -> 
     """Download with the package kagglehub and the user's own account.
 
     kagglehub goes on with a download that was interrupted only in a cache of its own. So that
-    cache lies in the root, and what arrived is moved out of it; a note says when that is done.
+    cache lies in the root, beside the notes, and what arrived is moved out of it; a note says when
+    that is done.
 
     Args:
         handle: Kaggle's name of the data set or competition.
-        root: where the files go; what is there already under the same name is replaced.
+        root: where the files go.
         competition: whether it is a competition, which has rules to accept.
 
     Raises:
-        PrepareError: the package is absent or too old, or Kaggle refused.
+        PrepareError: the package is absent or too old, Kaggle did not deliver, or another file of
+            the same name is in the root already.
     """
     note = root / UNPACKED / f"kaggle {handle.replace('/', ' ')}.txt"
     if note.is_file():
@@ -220,17 +239,18 @@ def fetch_from_kaggle(handle: str, root: Path, *, competition: bool = False) -> 
             "log in as its page tells (https://github.com/Kaggle/kagglehub)"
         ) from error
     download = kagglehub.competition_download if competition else kagglehub.dataset_download
-    cache = root / ".kaggle"
+    cache = root / UNPACKED / "kaggle"  # not .kaggle, where a home folder has the credentials
     try:
         with _environment(KAGGLEHUB_CACHE=str(cache)):
             arrived = Path(download(handle))
     except Exception as error:  # kagglehub's own, requests' and more
         rules = f" and accept the rules at https://www.kaggle.com/c/{handle}" if competition else ""
         raise PrepareError(
-            f"Kaggle did not deliver {handle} ({type(error).__name__}: {error}); "
-            f"log in (https://github.com/Kaggle/kagglehub){rules}, then start again: what arrived "
-            "is kept"
+            f"Kaggle did not deliver {handle} ({type(error).__name__}: {error}); log in "
+            f"(https://github.com/Kaggle/kagglehub){rules} if you have not, and start again: what "
+            "arrived is kept"
         ) from error
+    _refuse_others(arrived, root)
     _move_into(arrived, root)
     note.parent.mkdir(exist_ok=True)
     write_whole(note, "arrived\n")
@@ -249,6 +269,21 @@ def _environment(**variables: str) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def _refuse_others(source: Path, target: Path) -> None:
+    """Raise, before anything is moved, where a move would replace what is not the same."""
+    for path in sorted(source.rglob("*")):
+        there = target / path.relative_to(source)
+        if path.is_dir() != there.is_dir() and there.exists():
+            same = False
+        else:
+            same = not there.is_file() or filecmp.cmp(path, there, shallow=False)
+        if not same:
+            raise PrepareError(
+                f"{there} is there already and is not what was downloaded ({path}); move one of "
+                "the two elsewhere, then start again"
+            )
 
 
 def _move_into(source: Path, target: Path) -> None:
@@ -280,7 +315,8 @@ def _note(root: Path, archive: Path) -> dict | None:
     try:
         note = json.loads((root / UNPACKED / f"{archive.name}.json").read_text(encoding="utf-8"))
         same = not archive.exists() or note["bytes"] == archive.stat().st_size
-    except (OSError, ValueError, KeyError):
+        note["refused"]
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return note if same else None
 
@@ -301,8 +337,8 @@ def refused_members(root: Path) -> list[tuple[str, str, str]]:
     """What was left in the unpacked archives: image id '', file and reason."""
     rows = []
     for path in sorted((root / UNPACKED).glob("*.json")):
-        note = json.loads(path.read_text(encoding="utf-8"))
         name = path.name.removesuffix(".json")
+        note = _note(root, root / name) or {"refused": []}  # a damaged note is written anew
         rows += [("", f"{name}: {member}", reason) for member, reason in note["refused"]]
     return rows
 
@@ -310,21 +346,23 @@ def refused_members(root: Path) -> list[tuple[str, str, str]]:
 def unpack(archive: Path, root: Path, *, remove: bool = False, progress: bool = True) -> str | None:
     """Unpack a .tar.gz or .zip into the root; files that are there already are left alone.
 
-    Only plain files that stay within the root are unpacked. Each gets its name once it is whole.
+    Only plain files that stay within the root are unpacked. Each gets its name once it is whole. A
+    file of another size under the name of one in the archive is somebody else's: it stays, and the
+    archive counts as not unpacked.
 
     Args:
         archive: what to unpack.
         root: where to.
-        remove: delete the archive afterwards.
+        remove: delete the archive once all that could be unpacked of it stands in the root.
         progress: show a progress bar.
 
     Returns:
-        None, or why the archive could not be read to its end.
+        None, or why the archive could not be unpacked to its end.
 
     Raises:
         PrepareError: the disk is full or cannot be written.
     """
-    refused, error = [], None
+    refused, others, error = [], [], None
     members = _zip_members if archive.suffix == ".zip" else _tar_members
     size = archive.stat().st_size
     with archive.open("rb") as raw, _bar(f"unpacking {archive.name}", size, progress) as bar:
@@ -335,14 +373,21 @@ def unpack(archive: Path, root: Path, *, remove: bool = False, progress: bool = 
                 bar.update(max(0, raw.tell() - bar.n))
                 if reason:
                     refused.append((name, reason))
-                else:
-                    _unpack_one(opened, root / name, n_bytes)
+                elif not _unpack_one(opened, root / name, n_bytes):
+                    others.append(name)
             except StopIteration:
                 break
             except PrepareError:
                 raise
             except _ARCHIVE_ERRORS as problem:
-                error = f"cannot be read to its end ({problem}); download it again"
+                damaged = not isinstance(problem, RuntimeError) and not getattr(problem, "errno", 0)
+                remedy = "; download it again" if damaged else ""
+                error = f"cannot be read to its end ({problem}){remedy}"
+    if others and not error:
+        error = (
+            f"{len(others)} of its files are in the folder already with another size, such as "
+            f"{others[0]}; move those elsewhere, or the archive"
+        )
     if error:
         return error
     note = root / UNPACKED / f"{archive.name}.json"
@@ -386,36 +431,50 @@ def _zip_members(raw: IO[bytes], root: Path) -> Iterator[Member]:
             yield info.filename, info.file_size, reason, lambda info=info: archive.open(info)
 
 
-def _unpack_one(opened: Callable[[], IO[bytes]], target: Path, n_bytes: int) -> None:
-    if target.is_file() and target.stat().st_size == n_bytes:
-        return
+def _unpack_one(opened: Callable[[], IO[bytes]], target: Path, n_bytes: int) -> bool:
+    """Whether the file stands there now; False where another has its name."""
+    if target.exists():
+        return target.is_file() and target.stat().st_size == n_bytes
     check_space(target.parent, n_bytes, f"unpacking {target.name}")
-    part = target.with_name(f".{target.name}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        writing = part.open("wb", buffering=0)
-    except OSError as error:
-        raise _cannot_write(part, error) from error
+    part = part_of(target)
+    writing = _open_part(part, "wb")
     try:
         with writing, opened() as source:
             while block := source.read(_BLOCK):
-                try:
-                    if writing.write(block) < len(block):
-                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                except OSError as error:
-                    raise _cannot_write(part, error) from error
+                _write(writing, block, part)
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
+    return True
+
+
+def _open_part(part: Path, mode: str) -> IO[bytes]:
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        return part.open(mode, buffering=0)
+    except OSError as error:
+        raise _cannot_write(part, error) from error
+
+
+def _write(stream: IO[bytes], block: bytes, part: Path) -> None:
+    try:
+        if stream.write(block) < len(block):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        raise _cannot_write(part, error) from error
 
 
 def _cannot_write(path: Path, error: OSError) -> PrepareError:
-    return PrepareError(f"cannot write {path} ({error.strerror}); free space or mend its rights")
+    remedy = {errno.ENOSPC: "free space", errno.EACCES: "mend its rights"}
+    return PrepareError(
+        f"cannot write {path} ({error.strerror or error}); "
+        f"{remedy.get(error.errno, 'mend that')}, then start again"
+    )
 
 
 def write_whole(path: Path, text: str) -> None:
     """Write a text file so that it is there whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
+    part = part_of(path)
     part.write_text(text, encoding="utf-8", newline="")
     os.replace(part, path)
 
