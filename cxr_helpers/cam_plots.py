@@ -49,18 +49,25 @@ def show_heatmap(
 
     Args:
         axis: to draw on.
-        image: (H, W) gray, uint8 or float in [0, 1].
-        heatmap: (H, W) in [0, 1], or None for the image alone.
+        image: (H, W) gray: uint8, uint16 of the full range, or float in [0, 1].
+        heatmap: (H, W) in [0, 1], of the image's shape, or None for the image alone.
         title: of the panel.
         truth_boxes: (n, 4), dashed.
         found_boxes: (m, 4), solid.
-        level: also draw the line where the map reaches this share of its maximum.
+        level: also draw the line where the map reaches this share of its maximum, in (0, 1].
+
+    Raises:
+        ValueError: image, map, a box or the level is none; or the map has another shape than the
+            image, over which it would lie in the wrong place.
     """
-    top = 255 if np.asarray(image).dtype == np.uint8 else 1
+    image, top = _gray(image)
+    heatmap = None if heatmap is None else _check_map(heatmap, image.shape)
+    if level is not None and not 0 < level <= 1:
+        raise ValueError(f"level {level} is no share of the maximum, above 0 and at most 1")
     axis.imshow(image, cmap="gray", vmin=0, vmax=top)
     axis.autoscale(False)  # a box that ends beyond the image must not widen the axes
     if heatmap is not None:
-        axis.imshow(heatmap, cmap="magma", vmin=0, vmax=1, alpha=0.65 * np.asarray(heatmap))
+        axis.imshow(heatmap, cmap="magma", vmin=0, vmax=1, alpha=0.65 * heatmap)
         if np.max(heatmap) > 0:
             y, x = np.unravel_index(np.argmax(heatmap), np.shape(heatmap))
             axis.plot(x, y, marker="+", color="black", ms=9, mew=2.6)
@@ -75,15 +82,88 @@ def show_heatmap(
 
 
 def _draw_boxes(axis: Axes, boxes_xyxy: np.ndarray, color: str, linestyle: str) -> None:
-    for x_min, y_min, x_max, y_max in np.asarray(boxes_xyxy, dtype=float).reshape(-1, 4):
+    for x_min, y_min, x_max, y_max in _check_boxes(boxes_xyxy):
         size = (x_max - x_min, y_max - y_min)
         axis.add_patch(
             Rectangle((x_min, y_min), *size, fill=False, color=color, lw=1.4, ls=linestyle)
         )
 
 
+def _array(values) -> np.ndarray:
+    """An array of a list, or of a tensor of any device and type."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = values.float() if "bfloat16" in str(values.dtype) else values
+    return np.asarray(values)
+
+
+def _gray(image, name: str = "image") -> tuple[np.ndarray, int]:
+    """A gray image (H, W) and its value of white: 255, 65535, or 1 for floats."""
+    image = _array(image)
+    if image.ndim != 2 or not image.size:
+        raise ValueError(f"{name} of shape {image.shape}; expected gray (H, W)")
+    low, top = image.min(), image.max()
+    if image.dtype == np.uint16 and 0 < top < 32768:
+        raise ValueError(
+            f"{name} is uint16 up to {top}, so it holds {int(top).bit_length()} bits only; scale "
+            "it to 65535, or give floats in [0, 1]"
+        )
+    if image.dtype in (np.uint8, np.uint16):
+        return image, np.iinfo(image.dtype).max
+    if image.dtype.kind != "f":
+        raise ValueError(
+            f"{name} is {image.dtype}; give uint8, uint16 of the full range, or float in [0, 1]"
+        )
+    if not (low >= -1e-3 and top <= 1 + 1e-3):
+        raise ValueError(f"{name} has values from {low} to {top}; floats must lie in [0, 1]")
+    return image, 1
+
+
+def _check_map(heatmap, shape: tuple[int, int]) -> np.ndarray:
+    heatmap = _array(heatmap).astype(float)
+    if heatmap.shape != shape:
+        raise ValueError(
+            f"map of shape {heatmap.shape} over an image of {shape}; resize the map to the image "
+            "first, as heatmaps.resize_map does"
+        )
+    if not (heatmap.min() >= -1e-3 and heatmap.max() <= 1 + 1e-3):
+        raise ValueError(
+            f"the map has values from {heatmap.min():g} to {heatmap.max():g}; expected [0, 1], as "
+            "heatmaps.normalize_map gives them"
+        )
+    return np.clip(heatmap, 0, 1)
+
+
+def _check_boxes(boxes_xyxy) -> np.ndarray:
+    if isinstance(boxes_xyxy, (list, tuple)):
+        boxes_xyxy = [_array(box) for box in boxes_xyxy]
+    boxes = _array(boxes_xyxy).astype(float)
+    boxes = boxes.reshape(-1, 4) if boxes.size == 0 or boxes.shape == (4,) else boxes
+    fits = boxes.ndim == 2 and boxes.shape[1] == 4 and np.isfinite(boxes).all()
+    if not fits or (boxes[:, 2:] < boxes[:, :2]).any():
+        raise ValueError(
+            f"boxes {boxes.tolist()}; expected finite (n, 4), each x_min, y_min, x_max, y_max"
+        )
+    return boxes
+
+
+def _check_table(table: pd.DataFrame, *texts: str, numbers: Sequence[str] = ()) -> None:
+    """Refuse a table without rows or one of these columns, or with text where numbers belong."""
+    missing = [name for name in (*texts, *numbers) if name not in table]
+    if missing:
+        raise ValueError(f"the table has no column {missing[0]!r}; it has {list(table)}")
+    if not len(table):
+        raise ValueError("the table has no rows, so there is nothing to show")
+    for name in numbers:
+        text = next((value for value in table[name] if isinstance(value, str)), None)
+        if text is not None:
+            raise ValueError(f"column {name!r} holds the text {text!r}; make it numbers")
+
+
 def panels(rows: int, columns: int, *, width: float = 1.8) -> tuple[Figure, np.ndarray]:
     """A figure of square panels with titles, and its axes as (rows, columns)."""
+    if rows < 1 or columns < 1:
+        raise ValueError(f"{rows} rows and {columns} columns of panels show nothing")
     return plt.subplots(
         rows, columns, figsize=(width * columns, (width + 0.3) * rows), squeeze=False
     )
@@ -93,16 +173,23 @@ def plot_scores(scores: pd.DataFrame, *, limits: tuple[float, float] = (0, 1)) -
     """Scores with intervals: a panel for each measure, a line for each map.
 
     Args:
-        scores: columns measure, map, value, low, high.
+        scores: columns measure, map, value, low, high; each map at most once a measure, and
+            where one was not measured its place stays empty.
         limits: of the horizontal axes.
+
+    Raises:
+        ValueError: the table has no rows, lacks a column, or holds a map twice in a measure.
     """
+    _check_table(scores, "measure", "map", numbers=("value", "low", "high"))
+    _check_once(scores, ["measure", "map"])
     measures, maps = list(dict.fromkeys(scores["measure"])), list(dict.fromkeys(scores["map"]))
     size = (1 + 2.3 * len(measures), 0.4 * len(maps) + 1.2)
     figure, axes = plt.subplots(1, len(measures), figsize=size, squeeze=False, sharey=True)
     for axis, measure in zip(axes.flat, measures, strict=True):
         part = scores[scores["measure"] == measure].set_index("map")
         for y, name in enumerate(maps[::-1]):
-            _interval(axis, part.loc[name], y, STYLE.get(name, OTHER))
+            if name in part.index:
+                _interval(axis, part.loc[name], y, STYLE.get(name, OTHER))
         axis.set(xlim=limits, ylim=(-0.6, len(maps) - 0.4))
         axis.set_xlabel(measure, fontsize=10)
         axis.axvline(0, color="0.6", lw=1)
@@ -121,7 +208,13 @@ def plot_class_scores(scores: pd.DataFrame) -> Figure:
     Args:
         scores: columns measure, class, n, arm, value, low, high; classes in this order from the
             top, with the numbers n of each arm in brackets.
+
+    Raises:
+        ValueError: the table has no rows, lacks a column, or holds a class twice in a measure
+            and arm.
     """
+    _check_table(scores, "measure", "class", "n", "arm", numbers=("value", "low", "high"))
+    _check_once(scores, ["measure", "class", "arm"])
     measures, classes, arms = (
         list(dict.fromkeys(scores[column])) for column in ("measure", "class", "arm")
     )
@@ -139,7 +232,7 @@ def plot_class_scores(scores: pd.DataFrame) -> Figure:
         axis.set(xlim=(-0.02, 1.02))
         axis.set_xlabel(measure, fontsize=10)
         axis.tick_params(labelsize=9)
-    counts = scores[scores["measure"] == measures[0]].groupby("class")["n"]
+    counts = scores.drop_duplicates(["class", "arm"]).groupby("class")["n"]
     numbers = counts.agg(lambda n: " / ".join(map(str, n)))
     axes.flat[0].set_yticks(
         range(len(classes)), [f"{name} ({numbers[name]})" for name in classes[::-1]]
@@ -147,6 +240,12 @@ def plot_class_scores(scores: pd.DataFrame) -> Figure:
     axes.flat[-1].legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
     sns.despine(figure)
     return figure
+
+
+def _check_once(table: pd.DataFrame, columns: list[str]) -> None:
+    twice = table[table.duplicated(columns)]
+    if len(twice):
+        raise ValueError(f"more than one row for {columns} {twice[columns].iloc[0].tolist()}")
 
 
 def _interval(
@@ -165,9 +264,15 @@ def plot_predicted(measured: np.ndarray, predicted: np.ndarray) -> Figure:
     Args:
         measured: (C,) loss of score without each channel.
         predicted: (C,) the same along a straight line.
+
+    Raises:
+        ValueError: the two have another shape, or no channel.
     """
+    measured, predicted = _array(measured), _array(predicted)
+    if measured.shape != predicted.shape or measured.ndim != 1 or not measured.size:
+        raise ValueError(f"shapes {measured.shape} and {predicted.shape}; expected (C,) twice")
     figure, axis = plt.subplots(figsize=(4.2, 3.8))
-    low, high = np.min([measured, predicted]), np.max([measured, predicted])
+    low, high = np.nanmin([measured, predicted]), np.nanmax([measured, predicted])
     axis.plot([low, high], [low, high], color="0.6", lw=1, label="equal")
     axis.scatter(measured, predicted, s=12, color=BLUE, alpha=0.6, lw=0, label="one channel")
     axis.set(xlabel="score lost without the channel", ylabel="loss along the gradient")
@@ -185,7 +290,11 @@ def plot_steps(values: pd.DataFrame, *, ylabel: str) -> Figure:
     Args:
         values: a row for each box, a column for each step in order.
         ylabel: of the values.
+
+    Raises:
+        ValueError: the table has no rows.
     """
+    _check_table(values, numbers=list(values))
     figure, axis = plt.subplots(figsize=(6, 3.2))
     steps = np.arange(values.shape[1])
     axis.plot(steps, values.to_numpy().T, color=BLUE, alpha=0.15, lw=0.8)
@@ -207,13 +316,18 @@ def plot_curves(
 
     Args:
         curves: kind -> order -> (share of the pixels, mean score at each).
+
+    Raises:
+        ValueError: there is no curve.
     """
+    if not curves or not any(curves.values()):
+        raise ValueError("there is no curve to show")
     figure, axes = plt.subplots(
         1, len(curves), figsize=(3.8 * len(curves), 3.2), squeeze=False, sharey=True
     )
     for axis, (kind, lines) in zip(axes.flat, curves.items(), strict=True):
         for name, (share, score) in lines.items():
-            axis.plot(share, score, label=name, ms=4, **STYLE.get(name, OTHER))
+            axis.plot(_array(share), _array(score), label=name, ms=4, **STYLE.get(name, OTHER))
         axis.set_title(kind, fontsize=10)
         axis.set_xlabel("share of the pixels", fontsize=10)
         axis.tick_params(labelsize=9)
@@ -233,7 +347,18 @@ def mosaic(
     columns: int = 4,
     width: float = 1.8,
 ) -> Figure:
-    """`show_heatmap` for several images; panels that are left over stay empty."""
+    """`show_heatmap` for several images; panels that are left over stay empty.
+
+    Raises:
+        ValueError: there is no image, or another number of maps, titles or boxes; or as
+            `show_heatmap`.
+    """
+    parts = {"maps": maps, "titles": titles, "truth_boxes": truth_boxes, "found_boxes": found_boxes}
+    for name, part in parts.items():
+        if part is not None and len(part) != len(images):
+            raise ValueError(f"{len(images)} images and {len(part)} {name}; give one for each")
+    if not len(images):
+        raise ValueError("there is no image to show")
     rows = -(-len(images) // columns)
     figure, axes = panels(rows, columns, width=width)
     for axis in axes.flat:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -54,7 +55,12 @@ def show(figure: Figure, *, colors: int = 256) -> Picture:
     Args:
         figure: is closed.
         colors: of the picture, 2 to 256.
+
+    Raises:
+        ValueError: another number of colors.
     """
+    if not 2 <= colors <= 256:
+        raise ValueError(f"{colors} colors; a picture can have 2 to 256")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", bbox_inches="tight", facecolor="white")
     plt.close(figure)
@@ -81,17 +87,27 @@ def plot_dots(
 
     Args:
         table: numbers; the index names the lines, sorted here by the first column, largest on
-            top; the columns become the legend, which a single column does not need.
+            top; the columns become the legend, which a single column does not need. A dot that is
+            NaN is left out.
         xlabel: with the unit.
         log: whether the axis is logarithmic.
         width: of the figure in inches.
         reference: where to draw a dashed line to compare with, and what it is.
 
     Raises:
-        ValueError: the table is empty, or has more columns than there are markers.
+        ValueError: the table is empty, has more columns than there are markers, or holds what is
+            no number or has no place on the axis: infinity, and on a logarithmic one 0 and below.
     """
+    table = pd.DataFrame(table)
     if table.empty or table.shape[1] > len(MARKERS):
         raise ValueError(f"need 1 to {len(MARKERS)} columns and some rows, not {table.shape}")
+    values = _numbers(table)
+    if not np.isfinite(values).any() or np.isinf(values).any() or (log and (values <= 0).any()):
+        raise ValueError(
+            f"values from {np.nanmin(values, initial=np.inf):g} to "
+            f"{np.nanmax(values, initial=-np.inf):g} have no place on "
+            f"{'a logarithmic' if log else 'an'} axis; leave such rows out"
+        )
     table = table.sort_values(table.columns[0])
     y, several = np.arange(len(table)), table.shape[1] > 1
     figure, axis = plt.subplots(figsize=(width, 0.23 * len(table) + 0.8))
@@ -116,6 +132,23 @@ def plot_dots(
     return figure
 
 
+def _numbers(table: pd.DataFrame) -> np.ndarray:
+    """The table's values; text that looks like a number is none."""
+    for name, column in table.items():
+        text = next((value for value in column if isinstance(value, str)), None)
+        if text is not None:
+            raise ValueError(f"column {name!r} holds the text {text!r}; make it numbers")
+    return table.to_numpy(dtype=float)
+
+
+def _array(values) -> np.ndarray:
+    """An array of a list, or of a tensor of any device and type."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = values.float() if "bfloat16" in str(values.dtype) else values
+    return np.asarray(values)
+
+
 def _limits(table: pd.DataFrame, log: bool) -> tuple[float, float]:
     """Ends of an axis that leave room beside the outermost dots."""
     low, high = float(table.min(axis=None)), float(table.max(axis=None))
@@ -135,7 +168,12 @@ def plot_heatmap(
         xlabel: what the columns are.
         ylabel: what the rows are.
         limit: value of the brightest color; the largest of the table if None.
+
+    Raises:
+        ValueError: the table is empty, or holds text or what is below 0, the darkest color.
     """
+    if table.empty or (_numbers(table) < 0).any():
+        raise ValueError(f"table {table.shape}: expected some numbers, none of them below 0")
     rows, columns = table.shape
     figure, axis = plt.subplots(figsize=(0.24 * columns + 3.0, 0.24 * rows + 1.5))
     sns.heatmap(
@@ -165,18 +203,33 @@ def plot_histograms(
 ) -> Figure:
     """How often values occur, in percent of each group, one outline for each group.
 
+    The bins begin at 0, or below the least value where that is negative.
+
     Args:
-        groups: name to values; NaN is left out.
+        groups: name to values; NaN is left out, and so is a group without any other value.
         xlabel: with the unit.
         bin_width: in the unit of the values.
+
+    Raises:
+        ValueError: there is no value, one is infinite, or the bins have no width.
     """
+    clean = {
+        name: pd.Series(_array(values), dtype=float).dropna() for name, values in groups.items()
+    }
+    clean = {name: values for name, values in clean.items() if len(values)}
+    together = np.concatenate([[], *clean.values()])
+    if not len(together) or np.isinf(together).any() or not 0 < bin_width < np.inf:
+        raise ValueError(
+            f"{len(together)} values in bins of {bin_width}: give finite ones, a width"
+        )
+    start = bin_width * min(0, together.min() // bin_width)
+    end = bin_width * (1 + together.max() // bin_width)
     figure, axis = plt.subplots(figsize=(6, 2.8))
-    clean = {name: pd.Series(values, dtype=float).dropna() for name, values in groups.items()}
-    end = bin_width * (1 + max(values.max() for values in clean.values()) // bin_width)
-    for (name, values), color, line in zip(clean.items(), COLORS, LINES, strict=False):
+    looks = zip(clean.items(), cycle(COLORS), cycle(LINES), strict=False)
+    for (name, values), color, line in looks:
         sns.histplot(
             x=values,
-            bins=np.arange(0, end + bin_width / 2, bin_width),
+            bins=np.arange(start, end + bin_width / 2, bin_width),
             stat="percent",
             element="step",
             fill=False,
@@ -200,7 +253,18 @@ def plot_spread(values: pd.Series, groups: pd.Series, *, xlabel: str) -> Figure:
         values: above 0, one for each item.
         groups: the group of each item, same index; sorted here by median, largest on top.
         xlabel: with the unit; the axis is logarithmic.
+
+    Raises:
+        ValueError: the two have another index, nothing is given, or a value is not above 0.
     """
+    values, groups = pd.Series(values), pd.Series(groups)
+    if not values.index.equals(groups.index):
+        raise ValueError(
+            f"values of {list(values.index[:1])} and groups of {list(groups.index[:1])}: give both "
+            "one index"
+        )
+    if values.empty or not (values.dropna() > 0).all() or not values.notna().any():
+        raise ValueError(f"{len(values)} values: a logarithmic axis takes some, all above 0")
     medians = values.groupby(groups).median().sort_values(ascending=False)
     figure, axis = plt.subplots(figsize=(6, 0.25 * len(medians) + 0.8))
     sns.boxplot(
@@ -228,32 +292,40 @@ def coverage_map(boxes_xyxy: np.ndarray, *, bins: int = 40) -> np.ndarray:
 
     Args:
         boxes_xyxy: (N, 4) x_min, y_min, x_max, y_max as shares of the image, 0 to 1; what lies
-            outside is cut off.
+            outside is cut off, and a box that lies there wholly covers no cell.
         bins: cells along each side.
 
     Returns:
         float64 (bins, bins), rows from the top, 0 to 1; all 0 where there is no box.
 
     Raises:
-        ValueError: the boxes are not (N, 4).
+        ValueError: the boxes are not (N, 4), not finite, turned, or in pixels.
 
     Example:
         >>> coverage_map(np.array([[0, 0, 0.5, 1], [0, 0, 0.5, 0.5]]), bins=2)
         array([[1. , 0. ],
                [0.5, 0. ]])
     """
-    boxes = np.asarray(boxes_xyxy, dtype=float)
+    boxes = _array(boxes_xyxy).astype(float)
+    boxes = boxes.reshape(-1, 4) if not boxes.size else boxes
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(f"boxes_xyxy must be (N, 4), not {boxes.shape}")
-    if not len(boxes):
-        return np.zeros((bins, bins))
+    if not np.isfinite(boxes).all() or (boxes[:, 2:] < boxes[:, :2]).any():
+        raise ValueError("a box is not finite, or not x_min <= x_max and y_min <= y_max")
+    if np.abs(boxes).max(initial=0) > 10:
+        raise ValueError(
+            f"boxes reach to {np.abs(boxes).max():g} times the image's side; give shares of the "
+            "image, so divide pixels by its width and height"
+        )
+    n = len(boxes)
+    boxes = boxes[(boxes[:, :2] < 1).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)]
     boxes = np.clip(boxes, 0, 1) * bins
     x0, y0 = np.floor(boxes[:, :2]).astype(int).clip(0, bins - 1).T
     x1, y1 = np.ceil(boxes[:, 2:]).astype(int).clip(1, bins).T
     corners = np.zeros((bins + 1, bins + 1))  # summed over rows and columns, each box is a block
     for y, x, sign in ((y0, x0, 1), (y0, x1, -1), (y1, x0, -1), (y1, x1, 1)):
         np.add.at(corners, (y, x), sign)
-    return corners.cumsum(axis=0).cumsum(axis=1)[:-1, :-1] / len(boxes)
+    return corners.cumsum(axis=0).cumsum(axis=1)[:-1, :-1] / max(1, n)
 
 
 def plot_places(
@@ -271,8 +343,13 @@ def plot_places(
         width: of one map in inches.
 
     Raises:
-        ValueError: there is no box.
+        ValueError: there is no box, a column is missing or no number, or a box is in other pixels.
     """
+    corners = ["x_min", "y_min", "x_max", "y_max"]
+    missing = [column for column in ("label", *corners) if column not in boxes]
+    if missing:
+        raise ValueError(f"the table has no column {missing[0]!r}; it has {list(boxes)}")
+    _numbers(boxes[corners])
     names = sorted(boxes["label"].unique())
     if not names:
         raise ValueError("there is no box to show")
@@ -285,9 +362,11 @@ def plot_places(
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, name in zip(axes.flat, names, strict=False):
-        part = boxes.loc[boxes["label"] == name, ["x_min", "y_min", "x_max", "y_max"]]
+        part = boxes.loc[boxes["label"] == name, corners]
         share = 100 * coverage_map(part.to_numpy() / scale)
-        image = axis.imshow(share / share.max(), MAP, vmin=0, aspect=frame_xy[1] / frame_xy[0])
+        image = axis.imshow(
+            share / (share.max() or 1), MAP, vmin=0, aspect=frame_xy[1] / frame_xy[0]
+        )
         axis.set_title(f"{name}\nup to {share.max():.0f}%", fontsize=8, pad=3)
     place = axes.flat[len(names)].inset_axes([0.55, 0.05, 0.12, 0.9])
     bar = figure.colorbar(image, cax=place)
@@ -309,10 +388,12 @@ def plot_steps(
         width: of one picture in inches.
 
     Raises:
-        ValueError: there is no step.
+        ValueError: there is no step, one is not (H, W), or one has no unit.
     """
-    if not steps:
-        raise ValueError("there is no step to show")
+    steps = _pictures(steps, "step")
+    missing = [title for title in steps if title not in units]
+    if missing:
+        raise ValueError(f"step {missing[0]!r} has no unit; units has {list(units)}")
     figure, axes = plt.subplots(
         2,
         len(steps),
@@ -354,10 +435,15 @@ def plot_maps(
         width: of one map in inches.
 
     Raises:
-        ValueError: there is no map.
+        ValueError: there is no map, one is not (H, W), or one without a unit is not in [0, 1].
     """
-    if not maps:
-        raise ValueError("there is no map to show")
+    maps = _pictures(maps, "map")
+    for title, values in maps.items():
+        if title not in units and not (values.min() >= -1e-3 and values.max() <= 1 + 1e-3):
+            raise ValueError(
+                f"map {title!r} has no unit, so it must be a picture in [0, 1]; its values go from "
+                f"{values.min():g} to {values.max():g}"
+            )
     rows = -(-len(maps) // columns)
     figure, axes = plt.subplots(
         rows, columns, figsize=(columns * width, rows * (width + 0.75)), squeeze=False
@@ -374,6 +460,18 @@ def plot_maps(
         bar.ax.locator_params(nbins=3)
         bar.set_label(unit or "gray value", fontsize=8)
     return figure
+
+
+def _pictures(values: Mapping[str, np.ndarray], what: str) -> dict[str, np.ndarray]:
+    if not values:
+        raise ValueError(f"there is no {what} to show")
+    found = {title: _array(value) for title, value in values.items()}
+    for title, value in found.items():
+        if value.ndim != 2 or not value.size or value.dtype.kind not in "buif":
+            raise ValueError(
+                f"{what} {title!r} is {value.dtype} of shape {value.shape}; expected (H, W) numbers"
+            )
+    return found
 
 
 def _legend_above(axis: plt.Axes, columns: int) -> None:

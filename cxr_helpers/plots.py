@@ -4,6 +4,7 @@ Needs: matplotlib, numpy, pandas, seaborn.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -44,19 +45,23 @@ def show_images(
     """A grid of gray images, with boxes where given.
 
     Args:
-        images: each (H, W), uint8 or float in [0, 1].
+        images: each (H, W): uint8, uint16 of the full range, or float in [0, 1].
         titles: one for each image, or none.
         columns: images a row.
         width: of one image in inches.
         boxes: for each image a frame with x_min, y_min, x_max, y_max in its pixels, and `label`.
 
     Raises:
-        ValueError: there is no image.
+        ValueError: there is no image, one is of another kind, or titles or boxes are not as many.
     """
+    for name, part in (("titles", titles if len(titles) else None), ("boxes", boxes)):
+        if part is not None and len(part) != len(images):
+            raise ValueError(f"{len(images)} images and {len(part)} {name}; give one for each")
+    images = [_gray(image, f"image {i}") for i, image in enumerate(images)]
     if not len(images):
         raise ValueError("there is no image to show")
     rows = -(-len(images) // columns)
-    height = width * max(i.shape[0] / i.shape[1] for i in images) + (0.3 if len(titles) else 0)
+    height = width * max(i.shape[0] / i.shape[1] for i, _ in images) + (0.3 if len(titles) else 0)
     figure, axes = plt.subplots(
         rows, columns, figsize=(columns * width, rows * height), squeeze=False
     )
@@ -64,7 +69,7 @@ def show_images(
         axis.set_axis_off()
         if i >= len(images):
             continue
-        axis.imshow(images[i], cmap="gray", vmin=0, vmax=255 if images[i].dtype == np.uint8 else 1)
+        axis.imshow(images[i][0], cmap="gray", vmin=0, vmax=images[i][1])
         if len(titles):
             axis.set_title(titles[i], fontsize=9)
         if boxes is not None:
@@ -79,7 +84,18 @@ def draw_boxes(axis: Axes, boxes: pd.DataFrame, *, names: bool = True) -> None:
         axis: shows the image.
         boxes: x_min, y_min, x_max, y_max in pixels of the image, and `label`.
         names: write the label above each box, once where boxes of one label lie together.
+
+    Raises:
+        ValueError: the frame lacks a column, or a box is turned or not finite.
     """
+    if not len(boxes):
+        return
+    _check_table(boxes, "label", numbers=("x_min", "y_min", "x_max", "y_max"))
+    corners = boxes[["x_min", "y_min", "x_max", "y_max"]].to_numpy(dtype=float)
+    if not np.isfinite(corners).all() or (corners[:, 2:] < corners[:, :2]).any():
+        raise ValueError(
+            f"boxes {corners.tolist()}; expected x_min <= x_max, y_min <= y_max, finite"
+        )
     labels = sorted(boxes["label"].unique())
     width = max(axis.get_xlim())
     named: list[tuple[str, float, float]] = []
@@ -104,8 +120,58 @@ def draw_boxes(axis: Axes, boxes: pd.DataFrame, *, names: bool = True) -> None:
             )
 
 
+def _array(values) -> np.ndarray:
+    """An array of a list, or of a tensor of any device and type."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = values.float() if "bfloat16" in str(values.dtype) else values
+    return np.asarray(values)
+
+
+def _gray(image, name: str = "image") -> tuple[np.ndarray, int]:
+    """A gray image (H, W) and its value of white: 255, 65535, or 1 for floats."""
+    image = _array(image)
+    if image.ndim != 2 or not image.size:
+        raise ValueError(f"{name} of shape {image.shape}; expected gray (H, W)")
+    low, top = image.min(), image.max()
+    if image.dtype == np.uint16 and 0 < top < 32768:
+        raise ValueError(
+            f"{name} is uint16 up to {top}, so it holds {int(top).bit_length()} bits only; scale "
+            "it to 65535, or give floats in [0, 1]"
+        )
+    if image.dtype in (np.uint8, np.uint16):
+        return image, np.iinfo(image.dtype).max
+    if image.dtype.kind != "f":
+        raise ValueError(
+            f"{name} is {image.dtype}; give uint8, uint16 of the full range, or float in [0, 1]"
+        )
+    if not (low >= -1e-3 and top <= 1 + 1e-3):
+        raise ValueError(f"{name} has values from {low} to {top}; floats must lie in [0, 1]")
+    return image, 1
+
+
+def _check_table(table: pd.DataFrame, *texts: str, numbers: Sequence[str] = ()) -> None:
+    """Refuse a table without rows or one of these columns, or with text where numbers belong."""
+    missing = [name for name in (*texts, *numbers) if name not in table]
+    if missing:
+        raise ValueError(f"the table has no column {missing[0]!r}; it has {list(table)}")
+    if not len(table):
+        raise ValueError("the table has no rows, so there is nothing to show")
+    for name in numbers:
+        text = next((value for value in table[name] if isinstance(value, str)), None)
+        if text is not None:
+            raise ValueError(f"column {name!r} holds the text {text!r}; make it numbers")
+
+
 def plot_counts(counts: pd.Series, *, xlabel: str, log: bool = False) -> Figure:
-    """Horizontal bars of counts, largest first, each with its number."""
+    """Horizontal bars of counts, largest first, each with its number.
+
+    Raises:
+        ValueError: there is nothing counted.
+    """
+    counts = pd.Series(counts)
+    if counts.empty:
+        raise ValueError("there is no count to show")
     counts = counts.sort_values()
     figure, axis = plt.subplots(figsize=(7, 0.3 * len(counts) + 0.8))
     bars = axis.barh(counts.index.astype(str), counts.to_numpy(), color=COLORS[0])
@@ -120,7 +186,9 @@ def plot_matrix(
     matrix: np.ndarray, axis: Axes, *, title: str, limit: float = 1.0, label: str = "correlation"
 ) -> None:
     """A square matrix as colors from -limit (blue) to limit (red)."""
-    image = axis.imshow(matrix, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    image = axis.imshow(
+        _array(matrix), cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest"
+    )
     axis.set(title=title, xlabel="feature of view B", ylabel="feature of view A")
     axis.figure.colorbar(image, ax=axis, shrink=0.8, label=label)
 
@@ -131,7 +199,13 @@ def plot_training_log(log: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
     Args:
         log: columns `epoch` and the metrics.
         metrics: column name to axis label.
+
+    Raises:
+        ValueError: the log has no rows, or lacks a column; or there is no metric.
     """
+    _check_table(log, numbers=("epoch", *metrics))
+    if not metrics:
+        raise ValueError("there is no metric to show")
     figure, axes = plt.subplots(1, len(metrics), figsize=(3.2 * len(metrics), 2.8), squeeze=False)
     for axis, (column, label) in zip(axes.flat, metrics.items(), strict=True):
         axis.plot(log["epoch"], log[column], color=COLORS[0])
@@ -154,7 +228,11 @@ def plot_label_curve(
         ylabel: of the vertical axis.
         chance: where to draw the line of chance, or None.
         legend: its title.
+
+    Raises:
+        ValueError: the table has no rows, or lacks a column.
     """
+    _check_table(curve, "arm", numbers=("fraction", "value", "low", "high"))
     figure, axis = plt.subplots(figsize=(7.2, 3.8))
     _draw_curves(axis, curve)
     axis.set(xlabel="labels used (% of the training images)", ylabel=ylabel)
@@ -169,12 +247,18 @@ def plot_label_curve(
     return figure
 
 
+def _errors(table: pd.DataFrame) -> np.ndarray:
+    """(2, n) lengths below and above; 0 where a value lies beyond an end of its interval."""
+    below, above = table["value"] - table["low"], table["high"] - table["value"]
+    return np.maximum([below, above], 0).astype(float)
+
+
 def _draw_curves(axis: Axes, curve: pd.DataFrame) -> None:
     """A line with intervals for each arm, on a logarithmic axis of label shares in percent."""
     for i, (arm, part) in enumerate(curve.groupby("arm", sort=False)):
         part = part.sort_values("fraction")
         x = part["fraction"] * 100 * (1 + 0.04 * i)  # beside each other, not over each other
-        errors = [part["value"] - part["low"], part["high"] - part["value"]]
+        errors = _errors(part)
         style = {"color": COLORS[i % len(COLORS)], "marker": "v"} | ARM_STYLE.get(arm, {})
         axis.errorbar(x, part["value"], yerr=errors, capsize=2.5, label=arm, **style)
     fractions = sorted(curve["fraction"].unique())
@@ -192,8 +276,10 @@ def plot_class_curves(curves: pd.DataFrame, *, columns: int = 4, ylabel: str = "
         ylabel: of the vertical axes.
 
     Raises:
-        ValueError: there is no curve.
+        ValueError: there is no curve, or the table lacks a column.
     """
+    if len(curves):
+        _check_table(curves, "label", "arm", numbers=("fraction", "value", "low", "high"))
     groups = list(curves.groupby("label", sort=False))
     if not groups:
         raise ValueError("there is no label with a curve to show")
@@ -221,14 +307,21 @@ def plot_reliability(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
     Args:
         tables: name to a table with columns predicted and observed, both in [0, 1].
+
+    Raises:
+        ValueError: there is no table, or one has no rows or lacks a column.
     """
+    if not tables:
+        raise ValueError("there is no table of reliability to show")
+    for table in tables.values():
+        _check_table(table, numbers=("predicted", "observed"))
     figure, axis = plt.subplots(figsize=(4.6, 4.2))
     axis.plot([0, 1], [0, 1], color="0.6", lw=1)
     for i, (name, table) in enumerate(tables.items()):
         style = {"color": COLORS[i % len(COLORS)], "marker": "os^v"[i % 4]}
         axis.plot(table["predicted"], table["observed"], label=name, **style)
-    top = max(max(table[["predicted", "observed"]].max()) for table in tables.values())
-    limits = (0, min(1.0, 1.1 * top))
+    both = pd.concat(list(tables.values()))[["predicted", "observed"]]
+    limits = (0, min(1.0, 1.1 * both.max(axis=None)))
     axis.set(xlabel="predicted probability", ylabel="observed share", xlim=limits, ylim=limits)
     axis.legend(frameon=False, fontsize=9)
     sns.despine(figure)
@@ -241,12 +334,16 @@ def plot_sites(table: pd.DataFrame, *, xlabel: str) -> Figure:
     Args:
         table: columns label, site, value, low, high.
         xlabel: of the scores.
+
+    Raises:
+        ValueError: the table has no rows, or lacks a column.
     """
+    _check_table(table, "label", "site", numbers=("value", "low", "high"))
     labels = list(dict.fromkeys(table["label"]))
     figure, axis = plt.subplots(figsize=(6.4, 0.42 * len(labels) + 1.2))
     for i, (site, part) in enumerate(table.groupby("site", sort=False)):
         y = [len(labels) - 1 - labels.index(label) + 0.12 - 0.24 * i for label in part["label"]]
-        errors = [part["value"] - part["low"], part["high"] - part["value"]]
+        errors = _errors(part)
         style = {"color": COLORS[i % len(COLORS)], "marker": "os^v"[i % 4]}
         axis.errorbar(part["value"], y, xerr=errors, ls="none", capsize=2.5, label=site, **style)
     axis.axvline(0.5, color="0.6", lw=1)
@@ -264,11 +361,16 @@ def plot_estimates(estimates: pd.DataFrame, *, xlabel: str, zero: float | None =
         estimates: columns name, value, low, high.
         xlabel: with the unit.
         zero: where to draw the line of no effect, or None.
+
+    Raises:
+        ValueError: the table has no rows, or lacks a column.
     """
+    _check_table(estimates, "name", numbers=("value", "low", "high"))
     figure, axis = plt.subplots(figsize=(6, 0.4 * len(estimates) + 1))
     y = np.arange(len(estimates))[::-1]
-    errors = [estimates["value"] - estimates["low"], estimates["high"] - estimates["value"]]
-    axis.errorbar(estimates["value"], y, xerr=errors, fmt="o", color=COLORS[0], capsize=3)
+    axis.errorbar(
+        estimates["value"], y, xerr=_errors(estimates), fmt="o", color=COLORS[0], capsize=3
+    )
     if zero is not None:
         axis.axvline(zero, color="0.6", lw=1)
     axis.set_yticks(y, estimates["name"])
@@ -280,8 +382,15 @@ def plot_estimates(estimates: pd.DataFrame, *, xlabel: str, zero: float | None =
 
 
 def plot_frequencies(values: Sequence[int], *, xlabel: str, ylabel: str) -> Figure:
-    """How often each whole number occurs, a point each, both axes logarithmic."""
-    frequencies = pd.Series(values).value_counts()
+    """How often each number above 0 occurs, a point each, both axes logarithmic.
+
+    Raises:
+        ValueError: there is no value, or one that has no place on a logarithmic axis.
+    """
+    values = pd.Series(_array(values))
+    if values.empty or not (values > 0).all():
+        raise ValueError(f"{len(values)} values; a logarithmic axis takes one or more above 0")
+    frequencies = values.value_counts()
     figure, axis = plt.subplots(figsize=(6, 3))
     x, y = frequencies.index.to_numpy(), frequencies.to_numpy()
     sns.scatterplot(x=x, y=y, s=22, color=COLORS[0], ax=axis)
@@ -296,7 +405,11 @@ def plot_readers(readers: pd.DataFrame) -> Figure:
 
     Args:
         readers: index the reader's name, columns normal_percent, abnormal_percent, boxes.
+
+    Raises:
+        ValueError: the table has no rows, or lacks a column.
     """
+    _check_table(readers, numbers=("normal_percent", "abnormal_percent", "boxes"))
     figure, axis = plt.subplots(figsize=(6, 4))
     area = 20 + 400 * readers["boxes"] / max(readers["boxes"].max(), 1)
     drew = readers["boxes"] > 0
@@ -332,12 +445,20 @@ def plot_gray_values(images: Mapping[str, np.ndarray]) -> Figure:
     """How often each gray value occurs at each site.
 
     Args:
-        images: site name to pixels (N, H, W) uint8.
+        images: site name to pixels (N, H, W) uint8, each site with an image.
+
+    Raises:
+        ValueError: there is no site, or one without uint8 pixels.
     """
+    if not images:
+        raise ValueError("there is no site to show")
     figure, axis = plt.subplots(figsize=(6, 3))
-    styles = zip(images.items(), COLORS, ("-", "--", ":"), strict=False)
+    styles = zip(images.items(), cycle(COLORS), cycle(("-", "--", ":")), strict=False)
     for (site, pixels), color, style in styles:
-        share = np.bincount(np.asarray(pixels).ravel(), minlength=256) / pixels.size
+        pixels = _array(pixels)
+        if pixels.dtype != np.uint8 or not pixels.size:
+            raise ValueError(f"{site}: pixels {pixels.shape} {pixels.dtype}; expected some, uint8")
+        share = np.bincount(pixels.ravel(), minlength=256) / pixels.size
         smooth = 100 * share.reshape(-1, 4).sum(axis=1)
         look = {"color": color, "linestyle": style, "label": site, "ax": axis}
         sns.lineplot(x=np.arange(0, 256, 4), y=smooth, **look)

@@ -31,7 +31,16 @@ def plot_correlations(
         matrices: title to (D, D), entries in [-1, 1].
         shown: only the first so many rows and columns, so that an entry can be seen.
         limit: value of the strongest color.
+
+    Raises:
+        ValueError: there is no matrix, or one is not (D, D) with D > 0.
     """
+    matrices = {title: _array(matrix) for title, matrix in matrices.items()}
+    if not matrices:
+        raise ValueError("there is no matrix to show")
+    for title, matrix in matrices.items():
+        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
+            raise ValueError(f"{title!r} has shape {matrix.shape}; expected (D, D)")
     figure, axes = plt.subplots(
         1,
         len(matrices),
@@ -40,7 +49,7 @@ def plot_correlations(
         squeeze=False,
     )
     for axis, (title, matrix) in zip(axes.flat, matrices.items(), strict=True):
-        part = np.asarray(matrix)[:shown, :shown]
+        part = matrix[:shown, :shown]
         image = axis.imshow(part, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
         axis.set_title(title, fontsize=10)
         axis.set(xlabel="feature of view B", ylabel="feature of view A")
@@ -61,7 +70,13 @@ def plot_log(
         log: column `epoch` and the figures; NaN where one was not measured.
         panels: label of the vertical axis to its lines, each a column and its name in the legend.
         columns: panels a row.
+
+    Raises:
+        ValueError: there is no panel, or the log has no rows or lacks a column.
     """
+    if not panels:
+        raise ValueError("there is no panel to show")
+    _check_log(log, "epoch", *(column for lines in panels.values() for column in lines))
     rows = -(-len(panels) // columns)
     figure, axes = plt.subplots(
         rows, columns, figsize=(3.2 * columns, 2.6 * rows), layout="constrained", squeeze=False
@@ -85,7 +100,14 @@ def plot_runs(logs: Mapping[str, pd.DataFrame], metrics: Mapping[str, str]) -> F
     Args:
         logs: name of a run to its log with a column `step`.
         metrics: column to the label of its axis; the loss is drawn on a logarithmic axis.
+
+    Raises:
+        ValueError: there is no run or no metric, or a log has no rows or lacks a column.
     """
+    if not logs or not metrics:
+        raise ValueError(f"{len(logs)} runs and {len(metrics)} metrics show nothing")
+    for log in logs.values():
+        _check_log(log, "step", *metrics)
     figure, axes = plt.subplots(
         1, len(metrics), figsize=(3.3 * len(metrics), 3.2), layout="constrained", squeeze=False
     )
@@ -104,12 +126,21 @@ def plot_losses_by_width(curves: Mapping[str, tuple[Sequence[float], Sequence[fl
 
     Args:
         curves: name to (share of the run in [0, 1], loss / D).
+
+    Raises:
+        ValueError: there is no curve, or one has not as many shares as losses.
     """
+    curves = {name: (_array(share), _array(loss)) for name, (share, loss) in curves.items()}
+    if not curves:
+        raise ValueError("there is no curve to show")
+    for name, (share, loss) in curves.items():
+        if share.shape != loss.shape:
+            raise ValueError(f"{name!r} has {share.shape} shares and {loss.shape} losses")
     figure, axis = plt.subplots(figsize=(5.5, 3.2), layout="constrained")
     for style, marker, (name, (share, loss)) in zip(
         cycle(STYLES), cycle("os^vD"), curves.items(), strict=False
     ):
-        axis.plot(100 * np.asarray(share), loss, **style, marker=marker, markersize=4, label=name)
+        axis.plot(100 * share, loss, **style, marker=marker, markersize=4, label=name)
     axis.axhline(1.0, color="0.6", lw=1)
     axis.annotate("start: loss = D", (100, 1.0), ha="right", va="bottom", color="0.4", fontsize=8)
     axis.set(xlabel="share of the run (%)", ylabel="loss / D", yscale="log")
@@ -126,7 +157,17 @@ def plot_pull(
     Args:
         panels: title to points (N, 2) and their steps (N, 2).
         labels: horizontal and vertical label of each panel.
+
+    Raises:
+        ValueError: there is no panel, the labels are not as many, or points and steps are not
+            (N, 2) with N > 0.
     """
+    panels = {title: (_array(p), _array(s)) for title, (p, s) in panels.items()}
+    if not panels or len(labels) != len(panels):
+        raise ValueError(f"{len(panels)} panels and {len(labels)} labels; give a pair for each")
+    for title, (points, steps) in panels.items():
+        if points.shape != steps.shape or points.shape[1:] != (2,) or not len(points):
+            raise ValueError(f"{title!r}: points {points.shape}, steps {steps.shape}; want (N, 2)")
     figure, axes = plt.subplots(
         1, len(panels), figsize=(3.8 * len(panels), 3.6), layout="constrained", squeeze=False
     )
@@ -156,10 +197,19 @@ def plot_neighbors(
     """A query image, and in each row the images that some features hold nearest to it.
 
     Args:
-        query: (H, W), uint8 or float in [0, 1].
+        query: (H, W): uint8, uint16 of the full range, or float in [0, 1]; so are the others.
         rows: name of the features to images and a line about each.
         title: a line about the query.
+
+    Raises:
+        ValueError: there is no row, one has not as many lines as images, or an image is of
+            another kind.
     """
+    if not rows:
+        raise ValueError("there is no row of neighbors to show")
+    for name, (images, texts) in rows.items():
+        if len(images) != len(texts):
+            raise ValueError(f"{name!r} has {len(images)} images and {len(texts)} lines about them")
     count = max(len(images) for images, _ in rows.values())
     figure, axes = plt.subplots(
         len(rows),
@@ -180,8 +230,52 @@ def plot_neighbors(
 
 
 def _picture(axis: Axes, image: np.ndarray, title: str) -> None:
-    axis.imshow(image, cmap="gray", vmin=0, vmax=255 if image.dtype == np.uint8 else 1)
+    image, top = _gray(image, f"image {title!r}")
+    axis.imshow(image, cmap="gray", vmin=0, vmax=top)
     axis.set_title(title, fontsize=8)
+
+
+def _array(values) -> np.ndarray:
+    """An array of a list, or of a tensor of any device and type."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = values.float() if "bfloat16" in str(values.dtype) else values
+    return np.asarray(values)
+
+
+def _gray(image, name: str = "image") -> tuple[np.ndarray, int]:
+    """A gray image (H, W) and its value of white: 255, 65535, or 1 for floats."""
+    image = _array(image)
+    if image.ndim != 2 or not image.size:
+        raise ValueError(f"{name} of shape {image.shape}; expected gray (H, W)")
+    low, top = image.min(), image.max()
+    if image.dtype == np.uint16 and 0 < top < 32768:
+        raise ValueError(
+            f"{name} is uint16 up to {top}, so it holds {int(top).bit_length()} bits only; scale "
+            "it to 65535, or give floats in [0, 1]"
+        )
+    if image.dtype in (np.uint8, np.uint16):
+        return image, np.iinfo(image.dtype).max
+    if image.dtype.kind != "f":
+        raise ValueError(
+            f"{name} is {image.dtype}; give uint8, uint16 of the full range, or float in [0, 1]"
+        )
+    if not (low >= -1e-3 and top <= 1 + 1e-3):
+        raise ValueError(f"{name} has values from {low} to {top}; floats must lie in [0, 1]")
+    return image, 1
+
+
+def _check_log(log: pd.DataFrame, *numbers: str) -> None:
+    """Refuse a log without rows or one of these columns, or with text where numbers belong."""
+    missing = [name for name in numbers if name not in log]
+    if missing:
+        raise ValueError(f"the log has no column {missing[0]!r}; it has {list(log)}")
+    if not len(log):
+        raise ValueError("the log has no rows, so there is nothing to show")
+    for name in numbers:
+        text = next((value for value in log[name] if isinstance(value, str)), None)
+        if text is not None:
+            raise ValueError(f"column {name!r} holds the text {text!r}; make it numbers")
 
 
 def _small(axis: Axes) -> None:

@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from cxr_helpers import data_plots, plots
@@ -145,3 +146,93 @@ def test_show_saves_bytes_and_hardly_changes_colors():
     a = np.asarray(Image.open(full).convert("RGB"), dtype=int)
     b = np.asarray(opened(picture).convert("RGB"), dtype=int)
     assert a.shape == b.shape and np.abs(a - b).mean() < 1
+
+
+@pytest.mark.parametrize(
+    ("boxes", "words"),
+    [
+        ([[10, 10, 200, 300]], "divide pixels by its width and height"),
+        ([[0.5, 0, 0.1, 1]], "x_min <= x_max"),
+        ([[0, 0, np.nan, 1]], "not finite"),
+    ],
+)
+def test_coverage_refuses_pixels_and_what_is_no_box(boxes, words):
+    with pytest.raises(ValueError, match=words):
+        data_plots.coverage_map(boxes)
+
+
+def test_a_box_beyond_the_image_covers_no_cell_but_counts():
+    boxes = torch.tensor([[0, 0, 0.5, 1], [1.1, 0, 1.2, 0.5]], requires_grad=True)
+    assert data_plots.coverage_map(boxes, bins=2).tolist() == [[0.5, 0], [0.5, 0]]
+    assert data_plots.coverage_map([], bins=1).tolist() == [[0]]
+
+
+@pytest.mark.parametrize(
+    ("table", "log"),
+    [
+        (pd.DataFrame({"x": [np.nan]}), False),
+        (pd.DataFrame({"x": [np.inf, 1]}), False),
+        (pd.DataFrame({"x": [0.0, 1]}), True),
+    ],
+)
+def test_dots_without_a_place_on_the_axis_are_refused(table, log):
+    with pytest.raises(ValueError, match="no place on a"):
+        data_plots.plot_dots(table, xlabel="", log=log)
+    assert data_plots.plot_dots(pd.Series({"a": 1.0, "b": np.nan}), xlabel="").axes
+
+
+def test_text_is_no_number():
+    text = pd.DataFrame({"x": ["10", "9"]})
+    for call in (
+        lambda: data_plots.plot_dots(text, xlabel=""),
+        lambda: data_plots.plot_heatmap(text, label="", xlabel="", ylabel=""),
+        lambda: data_plots.plot_places(
+            pd.DataFrame({"label": ["a"], **dict.fromkeys(["x_min", "y_min", "y_max"], 1)}).assign(
+                x_max="9"
+            ),
+            frame_xy=(10, 10),
+        ),
+    ):
+        with pytest.raises(ValueError, match="holds the text"):
+            call()
+    with pytest.raises(ValueError, match="no column 'x_min'"):
+        data_plots.plot_places(pd.DataFrame({"label": ["a"]}), frame_xy=(10, 10))
+
+
+@pytest.mark.parametrize("table", [pd.DataFrame(), pd.DataFrame({"x": [-1.0, 2]})])
+def test_colors_from_zero_show_no_negative_table(table):
+    with pytest.raises(ValueError, match="none of them below 0"):
+        data_plots.plot_heatmap(table, label="", xlabel="", ylabel="")
+
+
+def test_no_group_and_no_negative_value_is_lost_in_histograms():
+    groups = {f"group {i}": [-3.0, i] for i in range(8)} | {"empty": [np.nan]}
+    axis = data_plots.plot_histograms(groups, xlabel="", bin_width=2).axes[0]
+    assert len(axis.get_legend().get_texts()) == 8
+    assert all(line.get_xdata().min() <= -3 for line in axis.lines)
+    for wrong, width in (({}, 1), ({"a": [np.nan]}, 1), ({"a": [np.inf]}, 1), ({"a": [1]}, 0)):
+        with pytest.raises(ValueError, match="give finite ones, a width"):
+            data_plots.plot_histograms(wrong, xlabel="", bin_width=width)
+
+
+def test_spread_joins_no_values_to_groups_of_others():
+    values = pd.Series([1.0, 2.0], index=["a", "b"])
+    with pytest.raises(ValueError, match=r"\['a'\] and groups of \['c'\]"):
+        data_plots.plot_spread(values, pd.Series(["x", "y"], index=["c", "d"]), xlabel="")
+    for wrong in (values * 0, values[:0], values * np.nan):
+        with pytest.raises(ValueError, match="logarithmic axis"):
+            data_plots.plot_spread(wrong, pd.Series("x", index=wrong.index), xlabel="")
+
+
+def test_pictures_name_what_they_lack():
+    ramp = np.linspace(0, 100, 64).reshape(8, 8)
+    with pytest.raises(ValueError, match="step 'stored' has no unit"):
+        data_plots.plot_steps({"stored": ramp}, units={})
+    with pytest.raises(ValueError, match="'bone' has no unit, so it must be a picture"):
+        data_plots.plot_maps({"bone": ramp}, units={"Bone": "cm"})
+    with pytest.raises(ValueError, match=r"'bone' is float64 of shape \(64,\)"):
+        data_plots.plot_maps({"bone": ramp.ravel()}, units={"bone": "cm"})
+    tensor = torch.from_numpy(ramp).requires_grad_()
+    assert data_plots.plot_steps({"stored": tensor}, units={"stored": "number"}).axes
+    with pytest.raises(ValueError, match="1 colors"):
+        data_plots.show(plt.figure(), colors=1)

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from cxr_helpers import pretraining_plots as pp
 
@@ -61,3 +62,44 @@ def test_neighbors_have_a_row_for_each_kind_of_features():
     assert [axis.texts[0].get_text() for axis in first] == ["a", "b"]
     assert len(figure.axes) == 8
     assert [len(axis.images) for axis in figure.axes] == [1, 1, 1, 1, 1, 1, 1, 0]
+
+
+IMAGE = np.zeros((4, 4), np.uint8)
+STEP = pd.DataFrame({"step": [1], "loss": [2.0]})
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: pp.plot_correlations({}), "no matrix"),
+        (lambda: pp.plot_correlations({"a": np.zeros((2, 3))}), r"'a' has shape \(2, 3\)"),
+        (lambda: pp.plot_log(LOG, {}), "no panel"),
+        (lambda: pp.plot_log(LOG, {"loss": {"lose": "l"}}), "no column 'lose'"),
+        (lambda: pp.plot_log(LOG[:0], {"loss": {"loss": "l"}}), "no rows"),
+        (lambda: pp.plot_runs({}, {"loss": "l"}), "0 runs"),
+        (lambda: pp.plot_runs({"a": STEP}, {"rank": "r"}), "no column 'rank'"),
+        (lambda: pp.plot_runs({"a": STEP.astype({"loss": str})}, {"loss": "l"}), "text '2.0'"),
+        (lambda: pp.plot_losses_by_width({}), "no curve"),
+        (lambda: pp.plot_losses_by_width({"a": ([0, 1], [1])}), r"'a' has \(2,\) shares"),
+        (lambda: pp.plot_pull({"a": (np.zeros((1, 2)),) * 2}, []), "1 panels and 0 labels"),
+        (lambda: pp.plot_pull({"a": (np.zeros((0, 2)),) * 2}, [("x", "y")]), r"'a': points \(0"),
+        (lambda: pp.plot_neighbors(IMAGE, {}), "no row"),
+        (lambda: pp.plot_neighbors(IMAGE, {"a": ([IMAGE], [])}), "1 images and 0 lines"),
+        (lambda: pp.plot_neighbors(IMAGE.astype(int), {"a": ([], [])}), "'query' is int64"),
+        (lambda: pp.plot_neighbors(IMAGE + 2.0, {"a": ([], [])}), "values from 2.0 to 2.0"),
+    ],
+)
+def test_what_shows_nothing_is_refused_by_name(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
+
+
+def test_tensors_are_drawn():
+    matrix = torch.eye(3, requires_grad=True)
+    image = pp.plot_correlations({"a": matrix}).axes[0].images[0]
+    assert np.array_equal(image.get_array(), np.eye(3))
+    points = torch.eye(2, requires_grad=True)
+    assert pp.plot_pull({"a": (points, points)}, [("x", "y")]).axes
+    assert pp.plot_losses_by_width({"a": (torch.tensor([0.0, 1.0]), [1.0, 0.5])}).axes
+    white = pp.plot_neighbors(torch.full((4, 4), 65535, dtype=torch.uint16), {"a": ([], [])})
+    assert white.axes[0].images[0].get_clim() == (0, 65535)
