@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from tiny_pretraining import tiny_settings
@@ -11,6 +12,7 @@ from cxr_helpers import nih
 from cxr_helpers.course import own_data, pretraining
 from cxr_helpers.course.settings import SettingsError
 from cxr_helpers.datasets import CacheError
+from cxr_helpers.splits import SplitError
 
 
 def patient(image_id):
@@ -71,11 +73,33 @@ def test_the_digest_changes_with_a_pixel_and_with_the_split(tmp_path, files):
         ({"files": {}}, SettingsError, "mine: no files were given"),
         ({"name": "demo"}, SettingsError, "'demo' cannot be used"),
         ({"name": "a/b"}, SettingsError, "'a/b' cannot be used"),
+        ({"name": ""}, SettingsError, "'' cannot be used"),
+        ({"name": ".."}, SettingsError, "'..' cannot be used"),
+        ({"patient": lambda i: None}, SplitError, "60 patient ids .* missing"),
+        (
+            {"patient": lambda i: int(i) if i.startswith("p00") else i},
+            SettingsError,
+            "`patient` fails for image 'p00_0' .ValueError",
+        ),
+        (
+            {"patient": lambda i: int(i[1:3]) if i < "p10" else i[1:3]},
+            SplitError,
+            "some patient ids are numbers, others text",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_named(tmp_path, files, changes, error, message):
     with pytest.raises(error, match=message):
         own(tiny_settings(tmp_path, cache_size=32), **{"files": files, **changes})
+    assert not (tmp_path / "runs").exists()  # said before anything is packed
+
+
+def test_paths_as_text_and_ids_as_numbers_are_taken(tmp_path, files):
+    numbered = {np.int64(k): str(path) for k, path in enumerate(files.values())}
+    settings = tiny_settings(tmp_path, cache_size=32)
+    _, images = own(settings, pd.Series(numbered), patient=lambda i: int(i) // 2)
+    assert images.images.image_ids == [str(k) for k in range(60)]
+    assert images.patients.tolist() == [k // 2 for k in range(60)]
 
 
 def test_no_readable_file_is_an_error(tmp_path):

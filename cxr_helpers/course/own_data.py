@@ -46,7 +46,7 @@ def own_images(
     settings: Settings,
     *,
     name: str,
-    files: Mapping[str, Path],
+    files: Mapping[str, str | Path],
     read: Callable[[Path], np.ndarray],
     patient: Callable[[str], object],
 ) -> tuple[Settings, OwnImages]:
@@ -55,25 +55,41 @@ def own_images(
     Args:
         settings: the preset's `cache_size` is the side of the packed images in pixels.
         name: of the data; results go to runs/NAME.
-        files: path of each image id.
-        read: path to an (H, W) array, uint8 or float in [0, 1]; a function of a module, since
-            several processes read. A file that it raises for is set aside.
-        patient: image id to the patient; images of one patient stay together.
+        files: path of each image id; ids are text or whole numbers.
+        read: path to an (H, W) array, as `datasets.pack_images` takes it; a function of a module,
+            since several processes read. A file that it raises for is set aside.
+        patient: image id (as text) to the patient; images of one patient stay together.
 
     Returns:
         Settings whose results go to a folder of their own, and the images.
 
     Raises:
-        SettingsError: there is no file, or the name is taken by the demo.
+        SettingsError: there is no file, the name is taken by the demo or is no folder's name, or
+            `patient` fails for an image.
         CacheError: no file could be read.
+        SplitError: there are too few patients, or an image has none.
     """
-    if not files:
+    if not len(files):
         raise SettingsError(f"{name}: no files were given; does the folder hold images?")
-    if name == "demo" or Path(name).name != name:
+    if name in ("", ".", "..", "demo") or Path(name).name != name:
         raise SettingsError(f"the name {name!r} cannot be used; take a word other than `demo`")
+    paths = {str(image_id): Path(path) for image_id, path in files.items()}
+    patient_of = {image_id: _ask(patient, image_id) for image_id in paths}
+    # Ids that no split takes show before hours of packing.
+    splits.check_split([name] * len(patient_of), [*patient_of.values()])
     own = replace(settings, data=name, nih=None, vindr=None)
     size = own.pretrain.cache_size
-    images = pack_once(own, next(iter(files.values())).parent, name, dict(files), read, size)
-    patients = np.array([patient(image_id) for image_id in images.image_ids])
+    images = pack_once(own, next(iter(paths.values())).parent, name, paths, read, size)
+    patients = [patient_of[image_id] for image_id in images.image_ids]
     split = splits.split_by_patient(patients, parts=NIH_PARTS, seed=own.split_seed)
-    return own, OwnImages(images, patients, split)
+    return own, OwnImages(images, np.array(patients), split)
+
+
+def _ask(patient: Callable[[str], object], image_id: str) -> object:
+    try:
+        return patient(image_id)
+    except Exception as error:  # of a user's function, so of any kind
+        raise SettingsError(
+            f"`patient` fails for image {image_id!r} ({type(error).__name__}: {error}); it must "
+            "give every image a patient"
+        ) from error
