@@ -55,3 +55,10 @@ def test_a_label_without_positives_is_not_scored_end_to_end(settings, data):
     healthy = [r for r in data.rows("train") if not data.labels[r, 1]][:40]
     run = end_to_end.train_end_to_end(settings, data, arm, [0, 1], np.array(healthy))
     assert np.isnan(run.test[..., 1]).all() and np.isfinite(run.test[..., 0]).all()
+
+
+def test_shares_that_were_not_drawn_are_not_passed_over_in_silence(settings, data):
+    draws = evaluation.draw_labels(settings, data, [0, 1])
+    other = replace(settings, probe=replace(PRESET, finetune_fractions=(0.5,)))
+    with pytest.raises(ValueError, match=r"shares \[0.5\].*there are \[0.2, 1.0\]"):
+        end_to_end.few_draws(other, draws)

@@ -108,7 +108,16 @@ def finetune_recipe(settings: Settings, *, imagenet_input: bool) -> finetune.Rec
 
 
 def few_draws(settings: Settings, draws: LabelDraws) -> LabelDraws:
-    """The shares and the first draws that networks are trained end to end on."""
+    """The shares and the first draws that networks are trained end to end on.
+
+    Raises:
+        ValueError: none of the preset's shares was drawn.
+    """
     preset = settings.probe
+    if not set(draws.rows) & set(preset.finetune_fractions):
+        raise ValueError(
+            f"shares {list(preset.finetune_fractions)} are to be trained end to end, and none of "
+            f"them was drawn: there are {list(draws.rows)}; give both one share at least"
+        )
     rows = {f: r[: preset.finetune_draws] for f, r in draws.rows.items()}
     return LabelDraws({f: r for f, r in rows.items() if f in preset.finetune_fractions}, [])
