@@ -145,12 +145,17 @@ def _array(values) -> np.ndarray:
     if hasattr(values, "detach"):
         values = values.detach().cpu()
         values = values.float() if "bfloat16" in str(values.dtype) else values
+    if isinstance(values, np.ma.MaskedArray):  # what is masked is not known
+        values = values.astype(float).filled(np.nan)
     return np.asarray(values)
 
 
 def _numbers(values, name: str) -> np.ndarray:
     try:
-        return _array(values).astype(float)
+        array = _array(values)
+        if array.dtype.kind not in "buifO":
+            raise TypeError(f"they are {array.dtype}")
+        return array.astype(float)
     except (TypeError, ValueError) as error:
         raise CalibrationError(f"{name} must be numbers: {error}") from None
 

@@ -102,25 +102,32 @@ def _gray(image, name: str = "image") -> tuple[np.ndarray, int]:
     image = _array(image)
     if image.ndim != 2 or not image.size:
         raise ValueError(f"{name} of shape {image.shape}; expected gray (H, W)")
+    if image.dtype.kind not in "uf" or image.dtype.itemsize > 2 and image.dtype.kind == "u":
+        raise ValueError(
+            f"{name} is {image.dtype}; give uint8, uint16 of the full range, or float in [0, 1]"
+        )
     low, top = image.min(), image.max()
     if image.dtype == np.uint16 and 0 < top < 32768:
         raise ValueError(
             f"{name} is uint16 up to {top}, so it holds {int(top).bit_length()} bits only; scale "
             "it to 65535, or give floats in [0, 1]"
         )
-    if image.dtype in (np.uint8, np.uint16):
+    if image.dtype.kind == "u":
         return image, np.iinfo(image.dtype).max
-    if image.dtype.kind != "f":
-        raise ValueError(
-            f"{name} is {image.dtype}; give uint8, uint16 of the full range, or float in [0, 1]"
-        )
     if not (low >= -1e-3 and top <= 1 + 1e-3):
         raise ValueError(f"{name} has values from {low} to {top}; floats must lie in [0, 1]")
     return image, 1
 
 
+def _floats(values, name: str) -> np.ndarray:
+    try:
+        return _array(values).astype(float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the {name} holds no plain numbers: {error}") from None
+
+
 def _check_map(heatmap, shape: tuple[int, int]) -> np.ndarray:
-    heatmap = _array(heatmap).astype(float)
+    heatmap = _floats(heatmap, "map")
     if heatmap.shape != shape:
         raise ValueError(
             f"map of shape {heatmap.shape} over an image of {shape}; resize the map to the image "
@@ -137,7 +144,7 @@ def _check_map(heatmap, shape: tuple[int, int]) -> np.ndarray:
 def _check_boxes(boxes_xyxy) -> np.ndarray:
     if isinstance(boxes_xyxy, (list, tuple)):
         boxes_xyxy = [_array(box) for box in boxes_xyxy]
-    boxes = _array(boxes_xyxy).astype(float)
+    boxes = _floats(boxes_xyxy, "table of boxes")
     boxes = boxes.reshape(-1, 4) if boxes.size == 0 or boxes.shape == (4,) else boxes
     fits = boxes.ndim == 2 and boxes.shape[1] == 4 and np.isfinite(boxes).all()
     if not fits or (boxes[:, 2:] < boxes[:, :2]).any():

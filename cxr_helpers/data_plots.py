@@ -98,7 +98,7 @@ def plot_dots(
         ValueError: the table is empty, has more columns than there are markers, or holds what is
             no number or has no place on the axis: infinity, and on a logarithmic one 0 and below.
     """
-    table = pd.DataFrame(table)
+    table = table.to_frame() if isinstance(table, pd.Series) else table
     if table.empty or table.shape[1] > len(MARKERS):
         raise ValueError(f"need 1 to {len(MARKERS)} columns and some rows, not {table.shape}")
     values = _numbers(table)
@@ -138,7 +138,7 @@ def _numbers(table: pd.DataFrame) -> np.ndarray:
         text = next((value for value in column if isinstance(value, str)), None)
         if text is not None:
             raise ValueError(f"column {name!r} holds the text {text!r}; make it numbers")
-    return table.to_numpy(dtype=float)
+    return _floats(table, "table")
 
 
 def _array(values) -> np.ndarray:
@@ -147,6 +147,16 @@ def _array(values) -> np.ndarray:
         values = values.detach().cpu()
         values = values.float() if "bfloat16" in str(values.dtype) else values
     return np.asarray(values)
+
+
+def _floats(values, name: str) -> np.ndarray:
+    try:
+        array = _array(values)
+        if array.dtype.kind not in "buifO":
+            raise TypeError(f"they are {array.dtype}")
+        return array.astype(float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the {name} holds no plain numbers: {error}") from None
 
 
 def _limits(table: pd.DataFrame, log: bool) -> tuple[float, float]:
@@ -214,7 +224,8 @@ def plot_histograms(
         ValueError: there is no value, one is infinite, or the bins have no width.
     """
     clean = {
-        name: pd.Series(_array(values), dtype=float).dropna() for name, values in groups.items()
+        name: pd.Series(_floats(values, f"group {name!r}").ravel()).dropna()
+        for name, values in groups.items()
     }
     clean = {name: values for name, values in clean.items() if len(values)}
     together = np.concatenate([[], *clean.values()])
@@ -306,7 +317,7 @@ def coverage_map(boxes_xyxy: np.ndarray, *, bins: int = 40) -> np.ndarray:
         array([[1. , 0. ],
                [0.5, 0. ]])
     """
-    boxes = _array(boxes_xyxy).astype(float)
+    boxes = _floats(boxes_xyxy, "table of boxes")
     boxes = boxes.reshape(-1, 4) if not boxes.size else boxes
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(f"boxes_xyxy must be (N, 4), not {boxes.shape}")

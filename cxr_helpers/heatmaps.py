@@ -222,11 +222,11 @@ def iou_at_levels(
     [0.33, 0.5, 1.0]
     """
     _check_same_shape(heatmap, image_hw)
-    for level in levels:
+    thresholds = _numbers(levels, "list of levels")
+    for level in thresholds:
         _check_level(level)
     scaled = normalize_map(heatmap)
     inside = box_mask(boxes_xyxy, scaled.shape)
-    thresholds = np.asarray(levels, dtype=float)
     region = _count_from(scaled, thresholds)
     overlap = _count_from(scaled[inside], thresholds)
     union = region + inside.sum() - overlap
@@ -293,7 +293,7 @@ def _count_from(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 
 
 def _check_level(level: float) -> None:
-    if not 0 < level <= 1:
+    if isinstance(level, str) or np.ndim(level) or not 0 < level <= 1:
         raise ValueError(f"level {level} is not a share of the maximum, above 0 and at most 1")
 
 
@@ -309,8 +309,10 @@ def _numbers(values, name: str) -> np.ndarray:
     if isinstance(values, (list, tuple)) and any(hasattr(one, "detach") for one in values):
         values = [_numbers(one, name) for one in values]
     try:
+        if isinstance(values, np.ma.MaskedArray):  # what is masked is not known
+            values = values.astype(float).filled(np.nan)
         array = np.asarray(values)
-        if array.dtype.kind in "USc":
+        if array.dtype.kind not in "buifO":
             raise TypeError(f"they are {array.dtype}")
         return array.astype(float)
     except (TypeError, ValueError) as error:

@@ -248,18 +248,18 @@ def _gray(image, name: str = "image") -> tuple[np.ndarray, int]:
     image = _array(image)
     if image.ndim != 2 or not image.size:
         raise ValueError(f"{name} of shape {image.shape}; expected gray (H, W)")
+    if image.dtype.kind not in "uf" or image.dtype.itemsize > 2 and image.dtype.kind == "u":
+        raise ValueError(
+            f"{name} is {image.dtype}; give uint8, uint16 of the full range, or float in [0, 1]"
+        )
     low, top = image.min(), image.max()
     if image.dtype == np.uint16 and 0 < top < 32768:
         raise ValueError(
             f"{name} is uint16 up to {top}, so it holds {int(top).bit_length()} bits only; scale "
             "it to 65535, or give floats in [0, 1]"
         )
-    if image.dtype in (np.uint8, np.uint16):
+    if image.dtype.kind == "u":
         return image, np.iinfo(image.dtype).max
-    if image.dtype.kind != "f":
-        raise ValueError(
-            f"{name} is {image.dtype}; give uint8, uint16 of the full range, or float in [0, 1]"
-        )
     if not (low >= -1e-3 and top <= 1 + 1e-3):
         raise ValueError(f"{name} has values from {low} to {top}; floats must lie in [0, 1]")
     return image, 1

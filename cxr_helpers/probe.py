@@ -623,6 +623,8 @@ def _array(values) -> np.ndarray:
     if isinstance(values, Tensor):
         values = values.detach().cpu()
         values = values.float() if values.dtype == torch.bfloat16 else values
+    if isinstance(values, np.ma.MaskedArray):  # what is masked is not known
+        values = values.astype(float).filled(np.nan)
     return np.asarray(values)
 
 
@@ -641,7 +643,7 @@ def _labels(values) -> np.ndarray:
     """Labels of 0 and 1 of any type of number or of bool."""
     try:
         labels = _array(values)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ProbeError(f"the labels are no table (N, K): {error}") from None
     if labels.dtype.kind in "buif":
         wrong = labels[~np.isin(labels, (0, 1))].tolist()
@@ -808,6 +810,6 @@ def nan_mean(values: np.ndarray, *, axis: int) -> np.ndarray:
     >>> nan_mean(np.array([[1.0, np.nan, 3.0], [np.nan, np.nan, np.nan]]), axis=1)
     array([ 2., nan])
     """
-    values = _numbers(values, "values")
+    values = _numbers(values, "values").astype(float, copy=False)
     finite = np.isfinite(values)
     return _divide(np.where(finite, values, 0).sum(axis=axis), finite.sum(axis=axis))

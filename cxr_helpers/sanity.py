@@ -276,6 +276,10 @@ def _check_pair(image: np.ndarray, heatmap: np.ndarray, steps: int, blur: float)
 
 def _unit(image: np.ndarray) -> np.ndarray:
     """Gray values in [0, 1]: floats as they are, 8 and full 16 bits as float32."""
+    if image.dtype.kind not in "uf":
+        raise SanityError(
+            f"{image.dtype} image; give uint8, uint16 of the full range, or float in [0, 1]"
+        )
     low, top = image.min(), image.max()
     if image.dtype == np.uint8:
         return image.astype(np.float32) / 255
@@ -302,6 +306,8 @@ def _array(values) -> np.ndarray:
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
         values = values.float() if values.dtype == torch.bfloat16 else values
+    if isinstance(values, np.ma.MaskedArray):  # what is masked is not known
+        values = values.astype(float).filled(np.nan)
     try:
         return np.asarray(values)
     except ValueError as error:  # lists of several lengths
@@ -310,6 +316,9 @@ def _array(values) -> np.ndarray:
 
 def _numbers(values, name: str) -> np.ndarray:
     try:
-        return _array(values).astype(float)
+        array = _array(values)
+        if array.dtype.kind not in "buifO":
+            raise TypeError(f"it is {array.dtype}")
+        return array.astype(float)
     except (TypeError, ValueError) as error:
         raise SanityError(f"the {name} is no plain table of numbers: {error}") from None

@@ -54,7 +54,7 @@ def test_platt_finds_slope_and_offset_and_keeps_the_order():
         ([1, -1], [0.5, 0.1], "0 or 1, not -1"),
         (["1", "0"], [0.5, 0.1], "0 or 1, not '1'"),
         ([1, None], [0.5, 0.1], "0 or 1, not None"),
-        ([1, 0], ["high", "low"], "probabilities must be numbers.*high"),
+        ([1, 0], ["high", "low"], "probabilities must be numbers: they are <U4"),
         ([[1], [0]], [[0.5], [0.1]], r"must be \(N,\)"),
         ([0.5, 0.1], [1, 0], "0 or 1, not 0.5; give labels first and probabilities second"),
     ],
@@ -112,6 +112,14 @@ def test_scores_that_cannot_be_repaired_are_refused_and_none_are_none():
         calibration.apply_platt(model, [0.5, np.nan])
     with pytest.raises(calibration.CalibrationError, match="scores must be numbers"):
         calibration.apply_platt(model, ["a"])
+
+
+def test_what_is_masked_is_not_known():
+    hidden = np.ma.masked_array([0.1, 0.9], mask=[False, True])
+    with pytest.raises(calibration.CalibrationError, match="1 of 2 probabilities are NaN"):
+        calibration.reliability([0, 1], hidden)
+    with pytest.raises(calibration.CalibrationError, match="0 or 1, not nan"):
+        calibration.reliability(np.ma.masked_array([0, 1], mask=[False, True]), [0.1, 0.9])
 
 
 def test_series_of_other_images_are_not_joined():

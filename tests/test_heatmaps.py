@@ -93,7 +93,16 @@ def test_where_a_map_is_not_finite_is_said():
 
 @pytest.mark.parametrize(
     "bad",
-    [np.zeros(4), np.zeros((0, 4)), np.full((2, 2), np.nan), [["a"]], [[1], [1, 2]], [["0.5"]]],
+    [
+        np.zeros(4),
+        np.zeros((0, 4)),
+        np.full((2, 2), np.nan),
+        [["a"]],
+        [[1], [1, 2]],
+        [["0.5"]],
+        np.ones((2, 2)) * 1j,
+        np.ma.masked_array(np.ones((2, 2)), mask=np.eye(2)),
+    ],
 )
 def test_what_is_no_map_is_refused(bad):
     with pytest.raises(ValueError, match="map"):
@@ -169,6 +178,11 @@ def test_all_levels_at_once_equal_one_by_one(boxes):
 def test_a_threshold_needs_a_level_above_zero():
     with pytest.raises(ValueError, match="level 0"):
         h.threshold_map(np.ones((2, 2)), 0)
+    for level in (np.nan, "0.5", [0.5]):
+        with pytest.raises(ValueError, match="no share|is not a share"):
+            h.iou_at(np.ones((2, 2)), [], level=level)
+    with pytest.raises(ValueError, match="levels holds no plain table"):
+        h.iou_at_levels(np.ones((2, 2)), [], levels=["a"])
     with pytest.raises(ValueError, match="level 1.5"):
         h.iou_at_levels(np.ones((2, 2)), HALF, levels=(0.5, 1.5))
 

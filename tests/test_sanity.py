@@ -121,7 +121,15 @@ def test_rank_correlation_ignores_scale_and_knows_constants():
     assert sanity.rank_correlation(values, np.full((4, 4), 0.1)) == 0.0
 
 
-@pytest.mark.parametrize("other", [np.zeros((2, 3)), np.full((4, 4), np.nan)])
+@pytest.mark.parametrize(
+    "other",
+    [
+        np.zeros((2, 3)),
+        np.full((4, 4), np.nan),
+        np.full((4, 4), 1j),
+        np.ma.masked_array(np.ones((4, 4)), mask=np.eye(4)),
+    ],
+)
 def test_what_cannot_be_ranked_is_refused(other):
     with pytest.raises(sanity.SanityError):
         sanity.rank_correlation(np.random.default_rng(0).random((4, 4)), other)
