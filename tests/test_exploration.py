@@ -193,3 +193,63 @@ def test_close_ups_show_the_same_place_at_every_size():
     assert small[5:15, 5:15].min() > 120 and small[:4].max() == 0
     corner = fused(("a", "ILD", 0, 0, 10, 10, 1)).iloc[0]
     assert exploration.close_ups(image, corner, sizes=[100])[0].shape == (30, 30)
+
+
+def test_tables_that_do_not_meet_show_one_id_of_each_side(labels):
+    seen = pd.DataFrame(True, index=["a.png", "b"], columns=list(nih.REREAD_LABELS))
+    for call in (exploration.label_noise, exploration.reread_shares):
+        with pytest.raises(ValueError, match="1 of 2 images .* such as 'a.png'; .* such as 'a'"):
+            call(labels, seen)
+    made = readings([("a", "R1"), ("b", "R1")], [("a.dicom", "R1")])
+    named = readings([("a", "R1"), ("b", "R1")], [("a", "R2")])
+    for call in (exploration.reader_table, lambda r: exploration.read_by_all(r, ["R1"])):
+        with pytest.raises(ValueError, match="image_id .* such as 'a.dicom'; .* such as 'a'"):
+            call(made)
+        with pytest.raises(ValueError, match="reader_id .* such as 'R2'; .* such as 'R1'"):
+            call(named)
+    boxes = fused(("a", "ILD", 0, 0, 9, 9, 1))
+    with pytest.raises(ValueError, match="of images such as 'b', the fused such as 'a'"):
+        exploration.most_fused(pd.DataFrame({"image_id": ["b"]}), boxes)
+    with pytest.raises(ValueError, match="such as 'a', the fused such as None"):
+        exploration.most_fused(boxes, boxes[:0])
+
+
+@pytest.mark.parametrize("names", [["R1", "R9"], "R1"])
+def test_a_reader_that_there_is_not_is_no_zero(names):
+    with pytest.raises(ValueError, match="is no list of readers; there are R1"):
+        exploration.read_by_all(readings([("a", "R1")], [("a", "R1")]), names)
+
+
+@pytest.mark.parametrize("value", [-1, 2, 0.5, np.nan])
+def test_labels_that_are_not_yes_or_no_are_no_share(value):
+    with pytest.raises(ValueError, match="labels must be 0 or 1"):
+        exploration.cooccurrence(pd.DataFrame({"a": [1, value], "b": [1, 0]}))
+
+
+def test_gray_shares_takes_bytes_alone():
+    for pixels in (np.zeros((1, 4, 4)), np.zeros((4, 4), np.uint8)):
+        with pytest.raises(ValueError, match="expected .N, H, W. uint8, got"):
+            exploration.gray_shares(pixels)
+    with pytest.raises(ValueError, match="bins must divide 256, 10"):
+        exploration.gray_shares(np.zeros((1, 4, 4), np.uint8), bins=10)
+
+
+def test_a_site_alone_or_without_its_groups_is_refused():
+    one = {"A": np.zeros((6, 2))}
+    for shares, groups in ((one, {"A": range(6)}), (one | {"B": one["A"]}, {"A": range(6)})):
+        with pytest.raises(ValueError, match="two sites or more with a group for each row"):
+            exploration.site_accuracy(shares, groups)
+
+
+def test_a_broken_header_costs_one_row(tmp_path):
+    files = {
+        "a": tmp_path / "missing",
+        "b": write_header(tmp_path / "b", "MONOCHROME1", window=False),
+        "c": str(write_header(tmp_path / "c", "MONOCHROME2", window=True)),
+    }
+    files["d"] = write_header(tmp_path / "d", "MONOCHROME1", window=True)
+    files["d"].write_bytes(files["d"].read_bytes().replace(b"100 ", b"1x0 "))
+    table = exploration.dicom_kinds(files)
+    assert table.sum(axis=1).to_dict() == {"MONOCHROME1": 2, "MONOCHROME2": 1, "unreadable": 1}
+    assert table.loc["MONOCHROME1", "with a window"] == 0
+    assert exploration.find_dicom(files, photometric="MONOCHROME2") == tmp_path / "c"

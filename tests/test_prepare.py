@@ -550,6 +550,13 @@ def test_a_zip_that_would_leave_the_folder_too(tmp_path):
     assert run_nih(root) == 3
 
 
+def test_an_archive_without_an_image_is_not_removed(archived):
+    with zipfile.ZipFile(archived / "thesis.zip", "w") as archive:
+        archive.writestr("chapter1.txt", "years of work")
+    assert run_nih(archived, "--remove-archives") == 3
+    assert [path.name for path in archived.glob("*.*z*")] == ["thesis.zip"]
+
+
 def test_no_way_leads_out_of_the_folder(tmp_path):
     """Absolute names, hard links, and a folder that is a link to elsewhere."""
     root, outside = tmp_path / "nih", tmp_path / "outside"

@@ -27,10 +27,16 @@ def cooccurrence(labels: pd.DataFrame) -> pd.DataFrame:
         (K, K): of the images with the label of the row, the share in percent that also has the
         label of the column. NaN on the diagonal, and in the row of a label that never occurs.
 
+    Raises:
+        ValueError: a label is something else than 0 or 1.
+
     Example:
         >>> cooccurrence(pd.DataFrame({"a": [1, 1], "b": [1, 0]})).loc["a", "b"]
         np.float64(50.0)
     """
+    odd = labels.to_numpy()[~np.isin(labels.to_numpy(), (0, 1))]
+    if len(odd):
+        raise ValueError(f"labels must be 0 or 1, not {odd[0]!r}; decide what others count as")
     counts = labels.T.astype(np.int64) @ labels.astype(np.int64)
     alone = np.diag(counts).astype(float)
     share = 100 * counts / np.where(alone > 0, alone, np.nan)[:, None]
@@ -48,8 +54,11 @@ def label_noise(labels: pd.DataFrame, rereads: pd.DataFrame) -> pd.DataFrame:
         A row for `Pneumothorax` and for `Nodule/Mass`: `labeled` and `seen` (images), `ppv` (of
         the labeled, the share that the radiologists saw) and `sensitivity` (of the seen, the
         share that was labeled), 0 to 1.
+
+    Raises:
+        ValueError: an image of the rereads has no labels.
     """
-    labels = labels.loc[rereads.index]
+    labels = _of_rereads(labels, rereads)
     pairs = {
         "Pneumothorax": (labels["Pneumothorax"] == 1, rereads["Pneumothorax"]),
         "Nodule/Mass": ((labels[["Nodule", "Mass"]] == 1).any(axis=1), rereads["Nodule or mass"]),
@@ -77,10 +86,24 @@ def reread_shares(labels: pd.DataFrame, rereads: pd.DataFrame) -> pd.DataFrame:
         A row a label and one for 'No Finding', a column a finding of the second reading: the
         share of the row's images in percent on which it was seen. A label without an image among
         the rereads has no row.
+
+    Raises:
+        ValueError: an image of the rereads has no labels.
     """
-    labels = labels.loc[rereads.index, list(nih.LABELS)] == 1
+    labels = _of_rereads(labels, rereads)[list(nih.LABELS)] == 1
     labels[nih.NO_FINDING] = ~labels.any(axis=1)
     return pd.DataFrame({k: 100 * rereads[v].mean() for k, v in labels.items() if v.any()}).T
+
+
+def _of_rereads(labels: pd.DataFrame, rereads: pd.DataFrame) -> pd.DataFrame:
+    """The labels of the images that were read again, in the order of the rereads."""
+    absent = rereads.index.difference(labels.index)
+    if len(absent):
+        raise ValueError(
+            f"{len(absent)} of {len(rereads)} images read again have no labels, such as "
+            f"{absent[0]!r}; the labels are of images such as {next(iter(labels.index), None)!r}"
+        )
+    return labels.loc[rereads.index]
 
 
 def short_sides_at(boxes: pd.DataFrame, *, long_side: float, size: int) -> pd.Series:
@@ -107,7 +130,11 @@ def reader_table(readings: Readings) -> pd.DataFrame:
         A row a reader: `normal_percent` and `abnormal_percent`, the shares of all normal and of
         all abnormal images that this reader read, and `boxes`, how many boxes the reader drew. An
         image is abnormal where any reader drew a box.
+
+    Raises:
+        ValueError: a box is of an image or a reader that no reading names.
     """
+    _check_boxes_are_read(readings)
     abnormal = set(readings.boxes["image_id"])
     table = readings.readings[["image_id", "reader_id"]]
     table = table.assign(abnormal=table["image_id"].isin(abnormal))
@@ -128,7 +155,15 @@ def read_by_all(readings: Readings, names: list[str]) -> pd.Series:
 
     Returns:
         `abnormal` and `normal`, in percent; an image is abnormal where any reader drew a box.
+
+    Raises:
+        ValueError: a name is of no reader, or a box is of an image or a reader that no reading
+            names.
     """
+    _check_boxes_are_read(readings)
+    known = readings.readings["reader_id"].unique()
+    if isinstance(names, str) or not set(names) <= set(known):
+        raise ValueError(f"{names!r} is no list of readers; there are {', '.join(map(str, known))}")
     table = readings.readings[readings.readings["reader_id"].isin(names)]
     images = readings.readings["image_id"].unique()
     by_all = table.groupby("image_id")["reader_id"].nunique() == len(set(names))
@@ -136,6 +171,18 @@ def read_by_all(readings: Readings, names: list[str]) -> pd.Series:
     abnormal = np.isin(images, readings.boxes["image_id"].unique())
     shares = {"abnormal": by_all[abnormal].mean(), "normal": by_all[~abnormal].mean()}
     return 100 * pd.Series(shares)
+
+
+def _check_boxes_are_read(readings: Readings) -> None:
+    """Readings and boxes of one table name the same images and readers."""
+    for column in ("image_id", "reader_id"):
+        known = readings.readings[column]
+        absent = readings.boxes[column][~readings.boxes[column].isin(known)]
+        if len(absent):
+            raise ValueError(
+                f"{len(absent)} boxes have a {column} that no reading has, such as "
+                f"{absent.iloc[0]!r}; the readings have such as {next(iter(known), None)!r}"
+            )
 
 
 def most_fused(boxes: pd.DataFrame, fused: pd.DataFrame, *, joined: int = 3) -> str:
@@ -149,7 +196,16 @@ def most_fused(boxes: pd.DataFrame, fused: pd.DataFrame, *, joined: int = 3) -> 
     Returns:
         Of these images the one whose smallest fused side is the largest; two fused boxes or more
         where there are such images.
+
+    Raises:
+        ValueError: no fused box is of an image with a reader's box.
     """
+    if not fused["image_id"].isin(boxes["image_id"]).any():
+        either = [table["image_id"].iloc[0] if len(table) else None for table in (boxes, fused)]
+        raise ValueError(
+            "no fused box is of an image with a reader's box: the readers' are of images such as "
+            f"{either[0]!r}, the fused such as {either[1]!r}"
+        )
     sides = pd.concat([fused["x_max"] - fused["x_min"], fused["y_max"] - fused["y_min"]], axis=1)
     smallest = sides.min(axis=1).groupby(fused["image_id"]).min().sort_index()
     after = fused["image_id"].value_counts().reindex(smallest.index)
@@ -176,10 +232,24 @@ def find_dicom(files: Mapping[str, Path], *, photometric: str, at_most: int = 50
         at_most: look into so many files.
     """
     for path in list(files.values())[:at_most]:
-        header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
-        if header.get("PhotometricInterpretation") == photometric and header.get("WindowWidth"):
-            return path
+        kind, windowed = _kind(path)
+        if kind == photometric and windowed:
+            return Path(path)
     return None
+
+
+def _kind(path: str | Path) -> tuple[str, bool]:
+    """Photometric Interpretation of a file, and whether it has a window."""
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+        kind = str(header.get("PhotometricInterpretation", "missing"))
+    except Exception:  # pydicom's own, and what a broken file raises
+        return "unreadable", False
+    try:
+        width = header.get("WindowWidth")
+        return kind, bool(width) and not isinstance(width, str)  # what is no number stays text
+    except (ValueError, TypeError):
+        return kind, False
 
 
 def dicom_kinds(files: Mapping[str, Path], *, at_most: int = 2000) -> pd.DataFrame:
@@ -190,15 +260,14 @@ def dicom_kinds(files: Mapping[str, Path], *, at_most: int = 2000) -> pd.DataFra
         at_most: look into so many files, taken evenly.
 
     Returns:
-        Files, counted: a row for each Photometric Interpretation, a column for those with and
-        without a window.
+        Files, counted: a row for each Photometric Interpretation ('missing' and 'unreadable' are
+        rows too), a column for those with and without a window.
     """
     paths = list(files.values())
     rows = []
     for path in paths[:: max(1, len(paths) // at_most)]:
-        header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
-        window = "with a window" if header.get("WindowWidth") else "without a window"
-        rows.append((str(header.get("PhotometricInterpretation", "missing")), window))
+        kind, windowed = _kind(path)
+        rows.append((kind, "with a window" if windowed else "without a window"))
     table = pd.DataFrame(rows, columns=["kind", "window"])
     counted = pd.crosstab(table["kind"], table["window"])
     columns = ["with a window", "without a window"]
@@ -266,7 +335,15 @@ def gray_shares(pixels: np.ndarray, *, bins: int = 16) -> np.ndarray:
 
     Returns:
         float64 (N, bins); each row adds up to 1.
+
+    Raises:
+        ValueError: the pixels are no bytes, or `bins` does not divide 256.
     """
+    pixels = np.asarray(pixels)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3:
+        raise ValueError(f"expected (N, H, W) uint8, got {pixels.dtype} of shape {pixels.shape}")
+    if bins < 1 or 256 % bins:
+        raise ValueError(f"bins must divide 256, {bins} does not")
     coarse = (pixels // (256 // bins)).reshape(len(pixels), -1)
     return np.stack([np.bincount(row, minlength=bins) for row in coarse]) / coarse.shape[1]
 
@@ -283,7 +360,13 @@ def site_accuracy(
 
     Returns:
         Balanced accuracy, 0 to 1; 0.5 is chance for two sites.
+
+    Raises:
+        ValueError: there is one site only, or a site has not as many groups as features.
     """
+    counts = {name: (len(shares[name]), len(groups.get(name, ()))) for name in shares}
+    if len(shares) < 2 or any(rows != of for rows, of in counts.values()):
+        raise ValueError(f"expected two sites or more with a group for each row, got {counts}")
     features = np.concatenate([shares[name] for name in shares])
     site = np.repeat(list(shares), [len(shares[name]) for name in shares])
     names = [f"{name} {group}" for name in shares for group in groups[name]]

@@ -29,6 +29,7 @@ from tqdm.auto import tqdm
 UNPACKED = ".unpacked"  # folder of notes on the archives that are unpacked
 SPARE_BYTES = 200_000_000  # left free on the disk
 _BLOCK = 1 << 20
+_IMAGES = {".png", ".dicom", ".dcm"}
 _WEB_ERRORS = (urllib.error.URLError, http.client.HTTPException, OSError)
 _ARCHIVE_ERRORS = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, ValueError)
 _ARCHIVE_ERRORS += (OSError, RuntimeError)
@@ -353,7 +354,8 @@ def unpack(archive: Path, root: Path, *, remove: bool = False, progress: bool = 
     Args:
         archive: what to unpack.
         root: where to.
-        remove: delete the archive once all that could be unpacked of it stands in the root.
+        remove: delete the archive once all that could be unpacked of it stands in the root. One
+            without an image is no part of a data set and stays.
         progress: show a progress bar.
 
     Returns:
@@ -362,7 +364,7 @@ def unpack(archive: Path, root: Path, *, remove: bool = False, progress: bool = 
     Raises:
         PrepareError: the disk is full or cannot be written.
     """
-    refused, others, error = [], [], None
+    refused, others, error, images = [], [], None, 0
     members = _zip_members if archive.suffix == ".zip" else _tar_members
     size = archive.stat().st_size
     with archive.open("rb") as raw, _bar(f"unpacking {archive.name}", size, progress) as bar:
@@ -371,6 +373,7 @@ def unpack(archive: Path, root: Path, *, remove: bool = False, progress: bool = 
             try:
                 name, n_bytes, reason, opened = next(walk)
                 bar.update(max(0, raw.tell() - bar.n))
+                images += Path(name).suffix.lower() in _IMAGES
                 if reason:
                     refused.append((name, reason))
                 elif not _unpack_one(opened, root / name, n_bytes):
@@ -393,7 +396,7 @@ def unpack(archive: Path, root: Path, *, remove: bool = False, progress: bool = 
     note = root / UNPACKED / f"{archive.name}.json"
     note.parent.mkdir(exist_ok=True)
     write_whole(note, json.dumps({"bytes": size, "refused": refused}))
-    if remove:
+    if remove and images:
         archive.unlink()
     return None
 

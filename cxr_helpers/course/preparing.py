@@ -93,7 +93,9 @@ def add_arguments(parser: argparse.ArgumentParser, *, size: int) -> None:
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and stop")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     parser.add_argument(
-        "--remove-archives", action="store_true", help="delete each archive once it is unpacked"
+        "--remove-archives",
+        action="store_true",
+        help="delete each archive of images once it is unpacked",
     )
 
 

@@ -71,7 +71,9 @@ def static_view(arms: Arms, data: VindrData, key: tuple[int, int], *, level: flo
     """
     figure, axes = cam_plots.panels(len(arms), len(LAYER_NAMES), width=1.5)
     for line, (arm, (detector, items)) in zip(axes, arms.items(), strict=True):
-        item = by_key(items)[key]
+        item = by_key(items).get(key)
+        if item is None:
+            raise KeyError(f"arm {arm!r} has no finding of row {key[0]} and label {key[1]}")
         for axis, (layer, name) in zip(line, LAYER_NAMES.items(), strict=True):
             title = f"{arm}\n{name.split(',')[0]}: "
             draw(axis, detector, data, item, layer=layer, level=level, title=title)
