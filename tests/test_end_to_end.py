@@ -62,3 +62,14 @@ def test_shares_that_were_not_drawn_are_not_passed_over_in_silence(settings, dat
     other = replace(settings, probe=replace(PRESET, finetune_fractions=(0.5,)))
     with pytest.raises(ValueError, match=r"shares \[0.5\].*there are \[0.2, 1.0\]"):
         end_to_end.few_draws(other, draws)
+
+
+def test_a_backbone_of_one_channel_is_trained_and_asked_for_features(settings, data):
+    gray = barlow.build_backbone("resnet18", seed=0, channels=1)
+    three = barlow.build_backbone("resnet18", seed=0)
+    pixels = data.images.pixels[:4]
+    features = [probe.extract_features(b, pixels, image_size=32) for b in (gray, three)]
+    assert np.allclose(*features, atol=1e-3)  # the same weights, summed over the channels
+    rows = data.rows("train")[:40]
+    run = end_to_end.train_end_to_end(settings, data, evaluation.Arm(gray, False, ""), [0, 1], rows)
+    assert run.test.shape[1:] == (len(data.rows("test")), 2)
