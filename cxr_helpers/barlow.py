@@ -13,8 +13,10 @@ import json
 import math
 import os
 import pickle
+import re
 import socket
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -53,7 +55,8 @@ def build_backbone(arch: str, *, seed: int, channels: int = 3) -> nn.Module:
 
     Returns:
         A module from (B, channels, H, W) to (B, features). For the same seed, one channel gives
-        the same features as three repeated ones.
+        the same features as three repeated ones. Who is handed the module reads from
+        `backbone.conv1.in_channels` how many channels it takes.
 
     Raises:
         ValueError: there is no such architecture here, or another number of channels.
@@ -80,13 +83,19 @@ def with_channels(state: dict[str, Tensor], channels: int) -> dict[str, Tensor]:
     channels take a third of it each.
 
     Args:
-        state: torchvision names; the first convolution is (64, 1 or 3, 7, 7).
-        channels: 1 or 3.
+        state: torchvision names; the first convolution is (64, 1 or 3, 7, 7), and its second
+            dimension says for how many channels the weights are. Any other shape stays as it is.
+        channels: 1 or 3; a network's own number is its `conv1.in_channels`.
+
+    Raises:
+        ValueError: another number of channels is asked for.
 
     >>> state = {"conv1.weight": torch.ones(1, 3, 1, 1)}
     >>> with_channels(state, 1)["conv1.weight"].flatten().tolist()
     [3.0]
     """
+    if channels not in (1, 3):
+        raise ValueError(f"channels is {channels}; give 1 (gray) or 3 (gray repeated)")
     weight = state.get(FIRST)
     if weight is None or weight.ndim != 4 or {weight.shape[1], channels} != {1, 3}:
         return dict(state)
@@ -108,18 +117,26 @@ def imagenet_state(arch: str, *, timeout: float = 4.0) -> tuple[dict[str, Tensor
 
     Returns:
         The state dict without `fc.`, and a sentence that says where it came from. The state is
-        None where the weights are neither cached nor to be had; the sentence then says so.
+        None where the weights are neither cached nor to be had, or the cached file cannot be read;
+        the sentence then says so.
+
+    Raises:
+        ValueError: there is no such architecture here.
     """
+    if arch not in IMAGENET:
+        raise ValueError(f"no ImageNet weights of {arch!r}; there are {sorted(IMAGENET)}")
     weights = IMAGENET[arch]
     name = Path(urlparse(weights.url).path).name
     cached = Path(torch.hub.get_dir()) / "checkpoints" / name
     if not cached.is_file() and not _reachable(urlparse(weights.url).hostname, timeout):
         return None, f"ImageNet weights ({name}) are neither cached nor can they be downloaded now."
     try:
-        state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except (OSError, RuntimeError) as error:
+        if not cached.is_file():
+            weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        state, _ = read_weights(cached)
+    except (OSError, RuntimeError, WeightsError) as error:
         return None, f"ImageNet weights ({name}) could not be loaded: {error}"
-    return strip_prefixes(state), f"ImageNet weights: torchvision's {name}."
+    return state, f"ImageNet weights: torchvision's {name}."
 
 
 def _reachable(host: str, timeout: float) -> bool:
@@ -145,6 +162,9 @@ def strip_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
     `fc.`; any other name stays as it is. Where some names start with `backbone.`, the checkpoint
     holds a whole model, and its projector is left out too.
 
+    Raises:
+        WeightsError: two names are the same without their prefixes.
+
     >>> strip_prefixes({"module.backbone.conv1.weight": 1, "module.projector.0.weight": 2})
     {'conv1.weight': 1}
     >>> strip_prefixes({"conv1.weight": 1, "fc.weight": 2})
@@ -156,6 +176,10 @@ def strip_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
     for key, value in state.items():
         while key.startswith(PREFIXES):
             key = key.split(".", 1)[1]
+        if key in clean:
+            raise WeightsError(
+                f"{key} is there twice, with and without a prefix; keep the weights of one network"
+            )
         if not key.startswith(left_out):
             clean[key] = value
     return clean
@@ -170,11 +194,12 @@ def load_weights(backbone: nn.Module, state: dict[str, Tensor]) -> None:
             one or three channels whatever the backbone takes.
 
     Raises:
-        WeightsError: names every key that is missing, left over or of another shape; or the prefix
-            that all keys share, such as `encoder.`.
+        WeightsError: names every key that is missing, left over, of another shape or not finite;
+            or the prefix that all keys share, such as `encoder.`.
     """
     own = backbone.state_dict()
-    state = with_channels(strip_prefixes(state), own[FIRST].shape[1])
+    state = {key: torch.as_tensor(value) for key, value in strip_prefixes(state).items()}
+    state = with_channels(state, own[FIRST].shape[1])
     first = {key.split(".")[0] for key in state}
     if len(state) > len(first) == 1 and first.isdisjoint(key.split(".")[0] for key in own):
         raise WeightsError(
@@ -196,10 +221,19 @@ def load_weights(backbone: nn.Module, state: dict[str, Tensor]) -> None:
             "the weights do not fit this backbone. Was the checkpoint made by another "
             "architecture? " + "; ".join(told)
         )
+    _check_finite(state)
     backbone.load_state_dict(state, strict=False)
 
 
-def save_backbone(backbone: nn.Module, path: Path, *, settings: dict) -> None:
+def _check_finite(state: Mapping[str, Tensor]) -> None:
+    if bad := sorted(key for key, value in state.items() if not torch.isfinite(value).all()):
+        raise WeightsError(
+            f"{len(bad)} weights are not finite, such as {bad[0]}; take a checkpoint from before "
+            "training diverged"
+        )
+
+
+def save_backbone(backbone: nn.Module, path: str | os.PathLike[str], *, settings: dict) -> None:
     """Write the weights under torchvision's names, with their settings, as safetensors.
 
     Args:
@@ -209,24 +243,33 @@ def save_backbone(backbone: nn.Module, path: Path, *, settings: dict) -> None:
         settings: JSON values that say how the weights were made.
 
     Raises:
-        ValueError: the path ends otherwise.
+        ValueError: the path ends otherwise, a weight is not finite, or a setting is no JSON value.
         OSError: the folder cannot be written; the text names it.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"{path} must end in .safetensors: readers tell the format by it")
+    told = json.dumps(settings, sort_keys=True, default=_plain)
+    _check_finite(backbone.state_dict())
     check_writable(path.parent)
     state = with_channels(backbone.state_dict(), 3)
     state = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file(state, temporary, metadata={"settings": json.dumps(settings, sort_keys=True)})
+        save_file(state, temporary, metadata={"settings": told})
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def check_writable(folder: Path) -> None:
+def _plain(value: object) -> object:
+    """A number of numpy or torch as Python's own."""
+    if getattr(value, "ndim", None) == 0:
+        return value.item()
+    raise ValueError(f"setting {value!r} is no number, text, list or dict; write it as one")
+
+
+def check_writable(folder: str | os.PathLike[str]) -> None:
     """Make a folder and try to write into it, which tells before hours of training, not after.
 
     Raises:
@@ -244,7 +287,7 @@ def check_writable(folder: Path) -> None:
         ) from error
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], dict]:
+def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict]:
     """Read a checkpoint without running any code from it.
 
     Args:
@@ -252,26 +295,27 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict]:
             under the key `state_dict` or `model`.
 
     Returns:
-        State dict as `strip_prefixes` leaves it, and the settings saved with it (or an empty dict).
+        State dict as `strip_prefixes` leaves it, and the settings saved with it: an empty dict
+        where there are none, or where another program wrote something else under that name.
 
     Raises:
-        WeightsError: the file is missing, damaged, or holds something else than tensors.
+        WeightsError: the file is missing, damaged, or holds something else than tensors; the text
+            says what it is, as far as its bytes show it.
     """
     path = Path(path)
     try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                state = {key: file.get_tensor(key) for key in file.keys()}
-                settings = json.loads((file.metadata() or {}).get("settings", "{}"))
-            return strip_prefixes(state), settings
-        content = _load_tensors(path)
+        if known := _recognized(path):
+            raise WeightsError(f"{path} {known}")
     except FileNotFoundError as error:
         raise WeightsError(f"{path} does not exist") from error
-    except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path} cannot be read as weights: {error}") from error
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    content = _load_tensors(path)
     for key in ("state_dict", "model"):
         content = content.get(key, content) if isinstance(content, dict) else content
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+    if not isinstance(content, dict) or not content or not all(map(_is_weight, content.items())):
         keys = list(content)[:5] if isinstance(content, dict) else type(content).__name__
         raise WeightsError(
             f"{path} holds no state dict of tensors, but {keys}; save the state dict alone"
@@ -279,19 +323,63 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict]:
     return strip_prefixes(content), {}
 
 
+def _is_weight(item: tuple[object, object]) -> bool:
+    return isinstance(item[0], str) and isinstance(item[1], Tensor)
+
+
+def _recognized(path: Path) -> str:
+    """What a file is that is no such weights, with the remedy, if its bytes show it; else ''."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    header = int.from_bytes(head[:8], "little")  # of safetensors: its length, then JSON
+    safetensors = head[8:9] == b"{" and header < 100_000_000
+    text = b"" if safetensors else head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    is_zip, named_so = head.startswith(b"PK\x03\x04"), path.suffix == ".safetensors"
+    cases = [
+        (not head, "is empty; fetch it again"),
+        (
+            head.startswith(b"version https://git-lfs"),
+            "is a Git LFS pointer, which stands for the weights: run `git lfs pull` in its folder",
+        ),
+        (text[:1] == b"<", "is a web page, no weights; download the file itself, logged in"),
+        (text[:1] == b"{", "is text (JSON), no weights; download the file of weights"),
+        (head.startswith(b"\x1f\x8b"), "is packed with gzip; unpack it"),
+        (safetensors and not named_so, "holds safetensors; rename it to end in .safetensors"),
+        (is_zip and not zipfile.is_zipfile(path), "is cut: its end is missing; fetch it again"),
+        (is_zip and named_so, "is an archive as torch.save writes it; rename it to end in .pth"),
+        (not (named_so or is_zip or head[:1] == b"\x80"), "is no file that torch.save wrote"),
+    ]
+    return next((told for found, told in cases if found), "")
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}
+            told = (file.metadata() or {}).get("settings", "{}")
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} cannot be read as safetensors: {error}") from error
+    try:
+        settings = json.loads(told)
+    except ValueError:
+        settings = {}
+    return strip_prefixes(state), settings if isinstance(settings, dict) else {}
+
+
 def _load_tensors(path: Path) -> object:
     """What a torch file holds, if that is tensors only; any other file raises WeightsError."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
     except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path} holds more than tensors, and loading it would run its code. Save its state "
-            "dict alone, with safetensors, where you trust it."
-        ) from error
+        if found := re.search(r"GLOBAL (\S+)", str(error)):
+            raise WeightsError(
+                f"{path} holds more than tensors ({found[1]}), and loading it would run code. Save "
+                "its state dict alone, with safetensors, where you trust it."
+            ) from error
+        raise WeightsError(f"{path} is no file of tensors that torch.save wrote") from error
     except Exception as error:  # bytes that are no torch file can break the unpickler anywhere
-        raise WeightsError(f"{path} cannot be read as weights: it is no torch file") from error
+        told = str(error).strip().split("\n")[0] or type(error).__name__
+        raise WeightsError(f"{path} cannot be read as a torch file: {told}") from error
 
 
 def cross_correlation(z_a: Tensor, z_b: Tensor) -> Tensor:
@@ -313,6 +401,7 @@ def cross_correlation(z_a: Tensor, z_b: Tensor) -> Tensor:
     >>> round(cross_correlation(z, -z).item(), 3)
     -1.0
     """
+    z_a, z_b = torch.as_tensor(z_a), torch.as_tensor(z_b)
     if z_a.shape != z_b.shape or z_a.ndim != 2 or len(z_a) < 2:
         raise ValueError(
             f"expected two batches (B, D) of at least 2 images, got {tuple(z_a.shape)} and "
@@ -322,6 +411,7 @@ def cross_correlation(z_a: Tensor, z_b: Tensor) -> Tensor:
 
 
 def _standardize(z: Tensor) -> Tensor:
+    z = z if z.is_floating_point() else z.float()
     centered = z - z.mean(dim=0)
     variance = centered.pow(2).mean(dim=0)
     return centered / (variance + 1e-5).sqrt()  # the constant of batch norm, and so of lightly
@@ -336,11 +426,15 @@ def loss_terms(correlation: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Invariance, the sum of (1 - c_ii)^2, and redundancy, the sum of c_ij^2 with i != j.
 
+    Raises:
+        ValueError: it is no square matrix.
+
     Source: Zbontar et al. 2021, equation 1.
 
     >>> [round(x.item(), 4) for x in loss_terms(torch.tensor([[0.5, 0.1], [0.0, 1.0]]))]
     [0.25, 0.01]
     """
+    correlation = _square(correlation)
     diagonal = correlation.diagonal()
     invariance = (1 - diagonal).pow(2).sum()
     redundancy = (correlation - diagonal.diag()).pow(2).sum()
@@ -348,15 +442,31 @@ def loss_terms(correlation: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def diagonal_mean(correlation: Tensor) -> float:
-    """Mean of the diagonal of a (D, D) cross-correlation; 1 is the aim."""
-    return correlation.diagonal().mean().item()
+    """Mean of the diagonal of a (D, D) cross-correlation; 1 is the aim.
+
+    Raises:
+        ValueError: it is no square matrix.
+    """
+    return _square(correlation).diagonal().mean().item()
 
 
 def offdiagonal_abs_mean(correlation: Tensor) -> float:
-    """Mean absolute value off the diagonal of a (D, D) cross-correlation; 0 is the aim."""
+    """Mean absolute value off the diagonal of a (D, D) cross-correlation; 0 is the aim.
+
+    Raises:
+        ValueError: it is no square matrix.
+    """
+    correlation = _square(correlation)
     d = len(correlation)
     total = correlation.abs().sum() - correlation.diagonal().abs().sum()
-    return (total / (d * (d - 1))).item()
+    return (total / max(1, d * (d - 1))).item()
+
+
+def _square(correlation: Tensor) -> Tensor:
+    matrix = torch.as_tensor(correlation)
+    if matrix.ndim != 2 or len(matrix) != matrix.shape[1] or not len(matrix):
+        raise ValueError(f"expected a correlation (D, D), got shape {tuple(matrix.shape)}")
+    return matrix
 
 
 def feature_spread(features: Tensor) -> float:
@@ -368,10 +478,13 @@ def feature_spread(features: Tensor) -> float:
     Returns:
         Near 1 where the features spread over the sphere, 0 where they have collapsed to a point.
 
+    Raises:
+        ValueError: fewer than two images, another shape, or a feature that is not finite.
+
     Source: Chen and He 2021, figure 2 (arXiv 2011.10566).
     """
-    unit = nn.functional.normalize(features, dim=1)
-    return (unit.std(dim=0).mean() * math.sqrt(features.shape[1])).item()
+    unit = nn.functional.normalize(_features(features), dim=1)
+    return (unit.std(dim=0).mean() * math.sqrt(unit.shape[1])).item()
 
 
 def effective_rank(features: Tensor) -> float:
@@ -383,15 +496,28 @@ def effective_rank(features: Tensor) -> float:
     Returns:
         Between 1 (all features say the same) and min(N, D).
 
+    Raises:
+        ValueError: fewer than two images, another shape, or a feature that is not finite.
+
     Source: Roy and Vetterli 2007, 'The effective rank'.
 
     >>> round(effective_rank(torch.eye(4)), 1)
     3.0
     """
-    values = torch.linalg.svdvals(features.float() - features.float().mean(dim=0))
+    features = _features(features)
+    values = torch.linalg.svdvals(features - features.mean(dim=0))
     share = values / values.sum().clamp_min(1e-12)
     share = share[share > 1e-12]
     return torch.exp(-(share * share.log()).sum()).item()
+
+
+def _features(values: Tensor) -> Tensor:
+    features = torch.as_tensor(values).float()
+    if features.ndim != 2 or len(features) < 2 or not torch.isfinite(features).all():
+        raise ValueError(
+            f"expected finite features (N, D) of at least 2 images, got {tuple(features.shape)}"
+        )
+    return features
 
 
 class ProcessBatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -529,6 +655,7 @@ class BarlowTwins(pl.LightningModule):
         width = feature_count(backbone)
         self.projector = BarlowTwinsProjectionHead(width, projector[0], projector[2])
         self.criterion = criterion or BarlowTwinsLoss(redundancy_weight)
+        self._outputs: tuple[Tensor, Tensor] | None = None  # of the last step, for the log
 
     def forward(self, views: Tensor) -> Tensor:
         """(B, 1, H, W) normalized gray to (B, D) outputs; the projector runs in float32."""
@@ -539,7 +666,9 @@ class BarlowTwins(pl.LightningModule):
             return self.projector(_at_least_float32(features))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Loss of one batch of view pairs; logs loss, its two terms and the correlations.
+        """Loss of one batch of view pairs; logs loss, its two terms and the mean diagonal.
+
+        The criterion makes the (D, D) matrix; the log does without one (256 MB at D = 8192).
 
         Raises:
             ValueError: there is only one image in the batch.
@@ -563,16 +692,29 @@ class BarlowTwins(pl.LightningModule):
 
     def _loss_and_log(self, z_a: Tensor, z_b: Tensor) -> tuple[Tensor, dict]:
         loss = self.criterion(z_a, z_b)
-        with torch.no_grad():
-            correlation = cross_correlation(z_a, z_b)
-            invariance, redundancy = loss_terms(correlation)
+        self._outputs = z_a.detach(), z_b.detach()
+        a, b = (_standardize(z) for z in self._outputs)  # (B, D)
+        diagonal = (a * b).mean(dim=0)  # (D,)
+        squares = ((a @ a.T) * (b @ b.T)).sum() / len(a) ** 2  # of all c_ij, by (B, B) products
         return loss, {
             "loss": loss.detach(),
-            "invariance": invariance,
-            "redundancy": redundancy,
-            "diagonal_mean": diagonal_mean(correlation),
-            "offdiagonal_abs_mean": offdiagonal_abs_mean(correlation),
+            "invariance": (1 - diagonal).pow(2).sum(),
+            "redundancy": (squares - diagonal.pow(2).sum()).clamp_min(0),
+            "diagonal_mean": diagonal.mean(),
         }
+
+    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
+        """Log the mean off the diagonal, after the last step of an epoch.
+
+        It takes the whole (D, D) matrix, which is made here once, when the step has let its own go.
+        """
+        kept, self._outputs = self._outputs, None
+        trainer = self.trainer
+        if trainer.is_last_batch or trainer.global_step == trainer.max_steps:
+            value = offdiagonal_abs_mean(cross_correlation(*kept))
+            self.log(
+                "offdiagonal_abs_mean", value, on_step=False, on_epoch=True, batch_size=len(kept[0])
+            )
 
     def configure_optimizers(self):
         """AdamW or LARS without decay of biases and norms; warm-up, then cosine to zero."""

@@ -1,14 +1,18 @@
 """Barlow Twins: loss terms, training module, weights in and out."""
 
+import gzip
 import os
 import pickle
+from pathlib import Path
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 import torchvision
 from lightly.loss import BarlowTwinsLoss
 from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
 from cxr_helpers import barlow
@@ -246,6 +250,131 @@ def test_loading_never_runs_code_from_the_file(tmp_path):
     assert not proof.exists()
 
 
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-300])
+
+
+SMALL = {"conv1.weight": torch.ones(1000)}
+LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "told"),
+    [
+        ("a.pth", lambda p: p.write_bytes(b""), "is empty; fetch it again"),
+        ("a.pth", lambda p: p.write_text("<!DOCTYPE html><p>log in"), "is a web page"),
+        ("a.safetensors", lambda p: p.write_text("\ufeff\n <html>log in"), "is a web page"),
+        ("a.pth", lambda p: p.write_text(LFS_POINTER), "Git LFS pointer.*run `git lfs pull`"),
+        ("a.safetensors", lambda p: p.write_text(LFS_POINTER), "Git LFS pointer"),
+        ("a.pth", lambda p: p.write_text('{"error": "no access"}'), r"is text \(JSON\)"),
+        ("a.pth", lambda p: p.write_bytes(gzip.compress(b"x")), "packed with gzip; unpack it"),
+        ("a.pth", lambda p: save_file(SMALL, p), r"holds safetensors; rename it .*\.safetensors"),
+        ("a.safetensors", lambda p: torch.save(SMALL, p), r"torch.save writes it; rename .*\.pth"),
+        ("a.pth", lambda p: (torch.save(SMALL, p), cut(p)), "is cut: its end is missing"),
+        ("a.safetensors", lambda p: (save_file(SMALL, p), cut(p)), "cannot be read as safetensors"),
+        ("a.pth", lambda p: p.write_text("hello"), "is no file that torch.save wrote"),
+        ("a.pth", lambda p: p.mkdir(), "cannot be read: Is a directory"),
+        ("a.pth", lambda p: torch.save({}, p), "holds no state dict"),
+        ("a.pth", lambda p: torch.save({0: torch.zeros(1)}, p), "holds no state dict"),
+    ],
+)
+def test_what_is_no_weights_is_called_what_it_is(tmp_path, name, make, told):
+    make(tmp_path / name)
+    with pytest.raises(barlow.WeightsError, match=told) as caught:
+        barlow.read_weights(tmp_path / name)
+    text = str(caught.value)
+    assert text.count(name) == 1 and "trust" not in text and "code" not in text
+
+
+def test_no_length_of_a_header_makes_safetensors_look_like_something_else(tmp_path):
+    """A header of safetensors may be padded with spaces; its length is the file's first byte."""
+    header = b'{"conv1.weight":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    path = tmp_path / "a.safetensors"
+    for first in (*b"<{ \n", 0x1F, 0x50, 0x80, 0xEF):
+        padded = header.ljust(len(header) + (first - len(header)) % 256)
+        path.write_bytes(len(padded).to_bytes(8, "little") + padded + b"\0\0\x80?")
+        assert path.read_bytes()[0] == first
+        assert barlow.read_weights(path) == ({"conv1.weight": torch.ones(1)}, {})
+
+
+def test_code_is_named_and_only_then_trust_is_spoken_of(tmp_path):
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pth")
+    with pytest.raises(barlow.WeightsError, match=r"more than tensors \(torch\.nn\..*Linear\)"):
+        barlow.read_weights(tmp_path / "module.pth")
+
+
+@pytest.mark.parametrize("settings", ["not JSON", "[1, 2]", "3"])
+def test_what_another_program_wrote_beside_the_weights_is_passed_over(tmp_path, settings):
+    save_file(SMALL, tmp_path / "a.safetensors", metadata={"settings": settings})
+    state, told = barlow.read_weights(tmp_path / "a.safetensors")
+    assert told == {} and torch.equal(state["conv1.weight"], SMALL["conv1.weight"])
+
+
+def test_text_for_a_path_and_numbers_of_numpy_are_taken(tmp_path):
+    backbone, path = barlow.build_backbone("resnet18", seed=0), f"{tmp_path}/new/b.safetensors"
+    settings = {"seed": np.int64(3), "rate": np.float32(0.5), "loss": torch.tensor(2.0)}
+    barlow.save_backbone(backbone, path, settings=settings)
+    state, told = barlow.read_weights(path)
+    assert told == {"seed": 3, "rate": 0.5, "loss": 2.0}
+    barlow.load_weights(
+        barlow.build_backbone("resnet18", seed=1),
+        {name: value.numpy() for name, value in state.items()},
+    )
+    with pytest.raises(ValueError, match="setting .*made.* is no number, text, list or dict"):
+        barlow.save_backbone(backbone, path, settings={"folder": Path("made")})
+    barlow.check_writable(str(tmp_path))
+
+
+def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(tmp_path):
+    backbone = barlow.build_backbone("resnet18", seed=0)
+    torch.nn.init.constant_(backbone.bn1.bias, float("nan"))
+    with pytest.raises(barlow.WeightsError, match=r"not finite, such as bn1\.bias"):
+        barlow.save_backbone(backbone, tmp_path / "b.safetensors", settings={})
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(barlow.WeightsError, match=r"not finite, such as bn1\.bias"):
+        barlow.load_weights(barlow.build_backbone("resnet18", seed=0), backbone.state_dict())
+
+
+def test_two_networks_in_one_file_are_not_mixed():
+    with pytest.raises(barlow.WeightsError, match=r"conv1\.weight is there twice"):
+        barlow.strip_prefixes({"backbone.conv1.weight": 1, "conv1.weight": 2})
+
+
+def test_channels_that_cannot_be_had_are_refused():
+    with pytest.raises(ValueError, match="channels is 2"):
+        barlow.with_channels({"conv1.weight": torch.ones(4, 3, 1, 1)}, 2)
+    assert [
+        barlow.build_backbone("resnet18", seed=0, channels=c).conv1.in_channels for c in (1, 3)
+    ] == [1, 3]
+
+
+def test_arrays_are_measured_as_tensors_are():
+    matrix = np.array([[0.5, 0.1], [0.0, 1.0]])
+    assert barlow.diagonal_mean(matrix) == 0.75 and barlow.offdiagonal_abs_mean(
+        matrix
+    ) == pytest.approx(0.05)
+    assert [round(x.item(), 4) for x in barlow.loss_terms(matrix)] == [0.25, 0.01]
+    assert barlow.offdiagonal_abs_mean(torch.ones(1, 1)) == 0
+    assert barlow.effective_rank(np.eye(4)) == pytest.approx(3)
+    assert barlow.feature_spread(np.eye(2)) == pytest.approx(1)
+    whole = barlow.cross_correlation(np.array([[1], [-1]]), np.array([[3], [1]]))
+    assert whole.item() == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("wrong", [torch.ones(2, 3), torch.ones(3), torch.ones(0, 0)])
+def test_what_is_no_correlation_is_refused(wrong):
+    for measure in (barlow.diagonal_mean, barlow.offdiagonal_abs_mean, barlow.loss_terms):
+        with pytest.raises(ValueError, match=r"expected a correlation \(D, D\)"):
+            measure(wrong)
+
+
+@pytest.mark.parametrize("wrong", [torch.ones(1, 3), torch.ones(3), torch.full((3, 2), torch.nan)])
+def test_features_that_cannot_be_measured_are_refused(wrong):
+    for measure in (barlow.feature_spread, barlow.effective_rank):
+        with pytest.raises(ValueError, match=r"expected finite features \(N, D\)"):
+            measure(wrong)
+
+
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
 @pytest.mark.parametrize("content", [b"", b"text, not weights", b"\x00" * 100])
 def test_damaged_files_are_named(tmp_path, name, content):
@@ -319,6 +448,68 @@ def test_training_lowers_the_loss(tmp_path):
     assert (terms - log["loss"]).abs().max() < 1e-3
 
 
+class Products(TorchDispatchMode):
+    """Counts the matrix products whose result is (side, side)."""
+
+    def __init__(self, side):
+        super().__init__()
+        self.side, self.count = side, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        if func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm):
+            self.count += tuple(found.shape) == (self.side, self.side)
+        return found
+
+
+@pytest.mark.filterwarnings("ignore:.*log")
+def test_a_step_makes_the_correlation_once_and_its_loss_is_lightlys():
+    made, images = (
+        module(),
+        torch.randn(2, 8, 1, 32, 32, generator=torch.Generator().manual_seed(0)),
+    )
+    with Products(16) as products:
+        loss = made.training_step((images[0], images[1]), 0)
+    assert products.count == 1
+    assert isinstance(made.criterion, BarlowTwinsLoss) and made.criterion.lambda_param == 5e-3
+    with Products(16) as products:  # so that the count above means something
+        barlow.cross_correlation(Z_A, Z_B)
+    assert products.count == 1 and loss.requires_grad
+
+
+@pytest.mark.parametrize(("images", "width"), [(64, 16), (8, 16), (2, 16), (64, 1)])
+def test_what_is_logged_without_the_matrix_is_what_the_matrix_says(images, width):
+    z_a, z_b = Z_A[:images, :width], Z_B[:images, :width]
+    loss, logged = module()._loss_and_log(z_a, z_b)
+    matrix = barlow.cross_correlation(z_a, z_b)
+    invariance, redundancy = (term.item() for term in barlow.loss_terms(matrix))
+    logged = {name: value.item() for name, value in logged.items()}
+    assert logged["invariance"] == pytest.approx(invariance, abs=1e-4)
+    assert logged["redundancy"] == pytest.approx(redundancy, rel=1e-4, abs=1e-4)
+    assert logged["diagonal_mean"] == pytest.approx(barlow.diagonal_mean(matrix), abs=1e-5)
+    assert loss.item() == pytest.approx(invariance + 5e-3 * redundancy, rel=1e-4)
+
+
+def fitted(images, **limits):
+    """What a trainer's callbacks see at the end, and the outputs of the last step."""
+    made, kept = module(total_steps=5, learning_rate=1e-3), []
+    step = made._loss_and_log
+    made._loss_and_log = lambda *z: kept.append([x.detach().clone() for x in z]) or step(*z)
+    loader = DataLoader(TensorDataset(images, images + 0.1), batch_size=8, drop_last=True)
+    options = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    trainer = pl.Trainer(**limits, accelerator="cpu", **dict.fromkeys(options, False))
+    trainer.fit(made, loader)
+    return trainer.callback_metrics, kept[-1]
+
+
+@pytest.mark.parametrize("limits", [{"max_epochs": 2}, {"max_steps": 3}, {"max_steps": 5}])
+def test_the_mean_off_the_diagonal_is_that_of_the_last_step(limits):
+    images = torch.randn(16, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    logged, last = fitted(images, **limits)
+    expected = barlow.offdiagonal_abs_mean(barlow.cross_correlation(*last))
+    assert logged["offdiagonal_abs_mean"].item() == pytest.approx(expected, abs=1e-6)
+
+
 def test_a_batch_of_one_is_refused():
     view = torch.zeros(1, 1, 32, 32)
     with pytest.raises(ValueError, match="batch of 1 image"):
@@ -348,6 +539,17 @@ def test_imagenet_weights_are_left_out_within_seconds_where_they_cannot_be_had(
     monkeypatch.setattr(barlow, "_reachable", lambda host, timeout: False)
     state, sentence = barlow.imagenet_state("resnet18")
     assert state is None and "neither cached nor" in sentence
+
+
+def test_a_damaged_file_in_the_cache_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    name = barlow.IMAGENET["resnet18"].url.rsplit("/", 1)[1]
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / name).write_text("<html>")
+    state, sentence = barlow.imagenet_state("resnet18")
+    assert state is None and f"{name} is a web page" in sentence
+    with pytest.raises(ValueError, match="no ImageNet weights of 'vgg'"):
+        barlow.imagenet_state("vgg")
 
 
 def test_an_unreachable_host_is_told_in_time():

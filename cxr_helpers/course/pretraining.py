@@ -322,15 +322,16 @@ def training_log(path: Path) -> pd.DataFrame:
     """The log beside a backbone: a row an epoch, from 0 (before training).
 
     Returns:
-        Columns epoch, loss, invariance, redundancy, diagonal_mean, offdiagonal_abs_mean (means
-        over the epoch's batches), and what `watch` measures, NaN in epochs between.
+        Columns epoch, loss, invariance, redundancy, diagonal_mean (means over the epoch's
+        batches), offdiagonal_abs_mean (of its last batch), and what `watch` measures, NaN in
+        epochs between.
     """
-    return pd.read_csv(path.with_suffix("") / "log.csv").sort_values("epoch", ignore_index=True)
+    return pd.read_csv(Path(path).with_suffix("") / "log.csv").sort_values("epoch", ignore_index=True)
 
 
 def correlations(path: Path) -> dict[int, np.ndarray]:
     """Cross-correlation matrices of the outputs beside a backbone, by epoch, in order."""
-    files = path.with_suffix("").glob("correlation_*.npy")
+    files = Path(path).with_suffix("").glob("correlation_*.npy")
     found = {int(file.stem.split("_")[1]): np.load(file) for file in files}
     return dict(sorted(found.items()))
 
