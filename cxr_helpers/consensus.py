@@ -214,6 +214,8 @@ def _check_spelling(names: Iterable, column: str) -> None:
     """Raise where two names differ only as a number and text, by capitals or white space."""
     spelled: dict[str, object] = {}
     for name in dict.fromkeys(names):
+        if not str(name).strip():
+            raise ValueError(f"a box has no {column}, but empty text; leave it out or name it")
         other = spelled.setdefault(str(name).strip().casefold(), name)
         if other is not name:
             raise ValueError(

@@ -111,6 +111,7 @@ class PackedImages:
         Raises:
             KeyError: an image is not in the cache; the text names it and how many more.
         """
+        image_ids = image_ids.tolist() if hasattr(image_ids, "tolist") else list(image_ids)
         absent = [i for i in image_ids if str(i) not in self._row]
         if absent:
             raise KeyError(
@@ -229,8 +230,10 @@ def pack_images(
     out, files = Path(out), _checked_files(files)
     if not files or not isinstance(size, Integral) or size < 1:
         raise CacheError(f"nothing to pack into {out}: {len(files)} files at {size} pixels")
-    if out.is_symlink():  # what it points to is replaced, on its own disk
+    if out.is_symlink() or out.name in ("", ".."):  # what it stands for, on its own disk
         out = out.resolve()
+    if not out.name:
+        raise CacheError(f"{out} cannot be replaced; give `out` the name of a new folder")
     unfinished = out.with_name(f".{out.name}.partial")
     _refuse_foreign(out, unfinished)
     try:
@@ -590,6 +593,8 @@ def fit_square(image: np.ndarray, size: int) -> np.ndarray:
     [[255, 255, 255, 255], [0, 0, 0, 0]]
     """
     image = _gray(image)
+    if size < 1:
+        raise ValueError(f"the side of the square must be 1 pixel or more, not {size}")
     if image.dtype != np.uint8:
         image = image * 255
     height, width = image.shape
@@ -687,6 +692,8 @@ class LabeledImageDataset(ImageDataset):
         if absent or not len(labels):
             raise ValueError(f"the table has no column {', '.join(absent) or 'named'}; give labels")
         values = table[list(labels)].to_numpy()
+        if values.shape[1] != len(labels):
+            raise ValueError(f"the table has a column of {', '.join(labels)} twice")
         if not np.isin(values, [0, 1]).all():
             row, column = np.argwhere(~np.isin(values, [0, 1]))[0]
             raise ValueError(
@@ -813,14 +820,15 @@ def boxes_by_image(
 
 def _numbered(labels: pd.Series, classes: Sequence[str]) -> np.ndarray:
     """Class of each box, int64 from 1."""
-    number = {name: k for k, name in enumerate(classes, start=1)}
-    if isinstance(classes, str) or len(number) < len(classes):
+    names = () if isinstance(classes, str | set | frozenset) else list(classes)
+    number = {name: k for k, name in enumerate(names, start=1)}
+    if not number or len(number) < len(names):
         raise ValueError(f"classes must be a list of different names, not {classes!r}")
     unknown = set(labels) - set(number)
     if unknown:
         raise ValueError(
             f"label {min(unknown, key=str)!r} is none of the classes "
-            f"{', '.join(map(str, classes))}; a detector would leave its boxes out"
+            f"{', '.join(map(str, names))}; a detector would leave its boxes out"
         )
     return labels.astype(object).map(number).to_numpy(np.int64)
 

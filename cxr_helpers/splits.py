@@ -120,6 +120,8 @@ def split_by_lists(
     """
     if len(image_ids) != len(patient_ids):
         raise SplitError(f"{len(image_ids)} images but {len(patient_ids)} patient ids")
+    if not hasattr(lists, "items"):
+        raise SplitError(f"lists must map parts to ids, not be a {type(lists).__name__}")
     part_of: dict[str, str] = {}
     for part, names in lists.items():
         if isinstance(names, str):
@@ -191,6 +193,8 @@ def check_split(split: Sequence[str], patient_ids: Sequence) -> None:
             differ, or the ids are not as the module says.
     """
     split, (patient_ids,) = np.asarray(split), _comparable(patient_ids)
+    if any(part is None or part != part for part in split.tolist()):
+        raise SplitError("an image is in no part; give every image one")
     if len(split) != len(patient_ids):
         raise SplitError(f"{len(split)} parts but {len(patient_ids)} patient ids; give one each")
     patients, inverse = np.unique(patient_ids, return_inverse=True)
@@ -236,7 +240,8 @@ def nested_fractions(
     >>> len(draw[0.5]), 2 in draw[0.5], len(draw[1.0])
     (2, True, 4)
     """
-    labels, (patient_ids,) = np.asarray(labels), _comparable(patient_ids)
+    labels = np.asarray(labels.detach().cpu() if hasattr(labels, "detach") else labels)
+    (patient_ids,) = _comparable(patient_ids)
     if np.ndim(fractions) != 1 or not len(fractions) or any(not 0 < f <= 1 for f in fractions):
         raise SplitError(f"label fractions {fractions} must lie in (0, 1], in a list")
     if labels.ndim != 2 or len(labels) != len(patient_ids):
@@ -285,6 +290,12 @@ def _comparable(*sides: Sequence) -> list[np.ndarray]:
         raise SplitError(
             f"some patient ids are numbers, others text such as {text[0]!r}; make all text, with "
             "the same leading zeros"
+        )
+    inexact = [one for one in ids if not isinstance(one, str | Integral)]
+    if inexact and max(abs(one) for one in ids) >= 2**53:
+        raise SplitError(
+            f"patient ids are floats such as {inexact[0]!r}, which do not hold numbers so large: "
+            "two patients may have become one. Read them as text"
         )
     spelled: dict[str, str] = {}
     for one in dict.fromkeys(text):

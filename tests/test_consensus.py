@@ -109,6 +109,7 @@ ROW = ("a", "R8", "ILD", 0, 0, 9, 9)
         (("a", "R9", np.nan, 0, 0, 9, 9), "row 1: the box has no label"),
         ((None, "R9", "ILD", 0, 0, 9, 9), "row 1: the box has no image_id"),
         (("a", None, "ILD", 0, 0, 9, 9), "box 1 has no reader"),
+        (("a", " ", "ILD", 0, 0, 9, 9), "a box has no reader, but empty text"),
         (("a", "R9", "ILD", 0, 0, "wide", 9), "boxes must be .N, 4. numbers .*'wide'"),
         (("a", "R9", "ILD", 0, 0, np.inf, 9), "image 'a'"),
         (("a", "R9", "ILD", 0, 9, 9, 0), "image 'a'"),

@@ -197,6 +197,7 @@ def test_ids_of_pandas_and_paths_as_text_are_taken(files, tmp_path):
     assert packed.image_ids == ["7", "8"]
     assert (packed.read(numbers[1]) == packed.read("8")).all()
     assert packed.rows(numbers).tolist() == packed.rows([7, 8]).tolist() == [0, 1]
+    assert packed.rows(torch.tensor([8])).tolist() == packed.rows(pd.Series(["8"])).tolist() == [1]
     again = datasets.PackedImages.load(str(tmp_path / "cache"))
     assert (again.pixels == packed.pixels).all()
     series = pd.Series(files)[["d", "a"]]
@@ -280,6 +281,17 @@ def test_only_a_packed_cache_is_ever_replaced(files, tmp_path, name, workers):
         with pytest.raises(datasets.CacheError, match=f"{k}.{name}"):
             datasets.pack_images(files, read_png, size=8, out=folder / "cache", workers=workers)
         assert {path: tree(folder).get(path) for path in before} == before
+
+
+@pytest.mark.parametrize("out", [".", "..", "/", "sub/.."])
+def test_the_folder_one_is_in_is_never_replaced(files, tmp_path, monkeypatch, out):
+    (tmp_path / "here" / "sub").mkdir(parents=True)
+    (tmp_path / "here" / "notes.txt").write_text("years of work")
+    monkeypatch.chdir(tmp_path / "here")
+    before = tree(tmp_path)
+    with pytest.raises(datasets.CacheError, match="replaced"):
+        datasets.pack_images(files, read_png, size=8, out=out)
+    assert tree(tmp_path) == before
 
 
 def test_a_cache_whole_damaged_or_an_empty_folder_is_replaced(files, tmp_path):
@@ -440,6 +452,11 @@ def test_damaged_caches_are_refused_by_name(files, tmp_path):
     (out / "pixels.npy").write_bytes(b"")
     with pytest.raises(datasets.CacheError, match="delete it"):
         datasets.PackedImages.load(out)
+
+
+def test_no_side_is_refused():
+    with pytest.raises(ValueError, match="1 pixel or more, not 0"):
+        datasets.fit_square(np.zeros((4, 4), np.uint8), 0)
 
 
 def test_scaling_keeps_brightness_and_takes_floats():
@@ -665,8 +682,13 @@ def test_a_box_of_no_image_and_names_that_are_no_list_are_refused():
         detection(boxes=pd.concat([BOXES[:1], box_of(label=np.nan)]))
     with pytest.raises(ValueError, match="list of different names, not 'ILD'"):
         detection(classes="ILD")
-    with pytest.raises(ValueError, match="list of different names"):
-        detection(classes=["ILD", "ILD"])
+    for classes in (["ILD", "ILD"], {"ILD"}, []):
+        with pytest.raises(ValueError, match="list of different names"):
+            detection(classes=classes)
+    assert detection(classes=iter(["ILD"]))[0][1]["labels"].tolist() == [1]
+    twice = pd.DataFrame([["a", 1, 0]], columns=["image_id", "Mass", "Mass"])
+    with pytest.raises(ValueError, match="a column of Mass twice"):
+        datasets.LabeledImageDataset(twice, print, labels=["Mass"])
     with pytest.raises(ValueError, match="not the text 'Mass'"):
         datasets.LabeledImageDataset(TABLE, print, labels="Mass")
 

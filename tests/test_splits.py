@@ -67,6 +67,8 @@ ODD_IDS = {
     "empty text": (["a", " "], ["b"], "1 patient ids are neither .* such as ' '"),
     "zeros on one side": (["001", "2"], ["1"], "patients '(001|1)' and '(001|1)' may be one"),
     "text of a float": (["1.0"], ["1"], "may be one"),
+    "numbers that a float does not hold": ([2.0**53, 1.0], [2.0], "Read them as text"),
+    "large numbers beside floats": ([2**60, 2**60 + 1], [1.5], "two patients may have become one"),
     "capitals and white space": (["p1"], ["P1 "], "may be one"),
     "a column": (np.ones((2, 1)), [2], r"shape \(2, 1\)"),
 }
@@ -172,6 +174,14 @@ def test_one_image_a_patient_may_be_split_by_image():
 def test_lists_that_do_not_divide_the_images_are_refused(lists, message):
     with pytest.raises(splits.SplitError, match=message):
         splits.split_by_lists(["a", "b"], [1, 2], lists)
+
+
+def test_an_image_in_no_part_and_lists_without_names_are_refused():
+    for missing in (None, np.nan):
+        with pytest.raises(splits.SplitError, match="an image is in no part"):
+            splits.check_split(np.array(["train", missing], dtype=object), [1, 2])
+    with pytest.raises(splits.SplitError, match="must map parts to ids, not be a list"):
+        splits.split_by_lists(["a"], [1], [["a"]])
 
 
 def test_as_many_patients_as_images_are_wanted_even_for_a_leak():
