@@ -224,15 +224,16 @@ def plot_label_curve(
     """Score against label fraction, a line and an interval for each arm.
 
     Args:
-        curve: columns arm, fraction, value, low, high.
+        curve: columns arm, fraction (a share, above 0 and at most 1), value, low, high.
         ylabel: of the vertical axis.
         chance: where to draw the line of chance, or None.
         legend: its title.
 
     Raises:
-        ValueError: the table has no rows, or lacks a column.
+        ValueError: the table has no rows or lacks a column, or a fraction is no share.
     """
     _check_table(curve, "arm", numbers=("fraction", "value", "low", "high"))
+    _check_shares(curve["fraction"])
     figure, axis = plt.subplots(figsize=(7.2, 3.8))
     _draw_curves(axis, curve)
     axis.set(xlabel="labels used (% of the training images)", ylabel=ylabel)
@@ -253,6 +254,15 @@ def _errors(table: pd.DataFrame) -> np.ndarray:
     return np.maximum([below, above], 0).astype(float)
 
 
+def _check_shares(fractions: pd.Series) -> None:
+    wrong = fractions[~((fractions > 0) & (fractions <= 1))]
+    if len(wrong):
+        raise ValueError(
+            f"fraction {wrong.iloc[0]} is no share of the labels, above 0 and at most 1; divide "
+            "percent by 100"
+        )
+
+
 def _draw_curves(axis: Axes, curve: pd.DataFrame) -> None:
     """A line with intervals for each arm, on a logarithmic axis of label shares in percent."""
     for i, (arm, part) in enumerate(curve.groupby("arm", sort=False)):
@@ -271,15 +281,16 @@ def plot_class_curves(curves: pd.DataFrame, *, columns: int = 4, ylabel: str = "
     """A small panel with each label's curves, on common axes.
 
     Args:
-        curves: columns label, arm, fraction, value, low, high.
+        curves: columns label, arm, fraction (a share, above 0 and at most 1), value, low, high.
         columns: panels a row.
         ylabel: of the vertical axes.
 
     Raises:
-        ValueError: there is no curve, or the table lacks a column.
+        ValueError: there is no curve, the table lacks a column, or a fraction is no share.
     """
     if len(curves):
         _check_table(curves, "label", "arm", numbers=("fraction", "value", "low", "high"))
+        _check_shares(curves["fraction"])
     groups = list(curves.groupby("label", sort=False))
     if not groups:
         raise ValueError("there is no label with a curve to show")
@@ -309,7 +320,7 @@ def plot_reliability(tables: Mapping[str, pd.DataFrame]) -> Figure:
         tables: name to a table with columns predicted and observed, both in [0, 1].
 
     Raises:
-        ValueError: there is no table, or one has no rows or lacks a column.
+        ValueError: there is no table, or one has no rows, lacks a column or leaves [0, 1].
     """
     if not tables:
         raise ValueError("there is no table of reliability to show")
@@ -321,6 +332,8 @@ def plot_reliability(tables: Mapping[str, pd.DataFrame]) -> Figure:
         style = {"color": COLORS[i % len(COLORS)], "marker": "os^v"[i % 4]}
         axis.plot(table["predicted"], table["observed"], label=name, **style)
     both = pd.concat(list(tables.values()))[["predicted", "observed"]]
+    if ((both < 0) | (both > 1)).any(axis=None):
+        raise ValueError("a predicted or observed share is below 0 or above 1; percent are divided")
     limits = (0, min(1.0, 1.1 * both.max(axis=None)))
     axis.set(xlabel="predicted probability", ylabel="observed share", xlim=limits, ylim=limits)
     axis.legend(frameon=False, fontsize=9)

@@ -193,3 +193,18 @@ def test_each_site_has_its_line_however_many_there_are():
     assert [text.get_text() for text in axis.get_legend().get_texts()] == list(sites)
     with pytest.raises(ValueError, match="here: pixels .* float64; expected some, uint8"):
         plots.plot_gray_values({"here": GRAY / 255})
+
+
+@pytest.mark.parametrize("fraction", [0, 10, np.nan])
+def test_a_fraction_is_a_share(fraction):
+    for plot in (plots.plot_label_curve, plots.plot_class_curves):
+        with pytest.raises(ValueError, match="no share of the labels"):
+            plot(curve(label="Mass").assign(fraction=fraction))
+
+
+def test_one_arm_with_one_share_is_drawn():
+    one = curve(label="Mass").iloc[:1]
+    assert len(plots.plot_label_curve(one).axes[0].containers) == 1
+    assert plots.plot_class_curves(one).axes
+    with pytest.raises(ValueError, match="percent are divided"):
+        plots.plot_reliability({"a": pd.DataFrame({"predicted": [10], "observed": [20]})})
