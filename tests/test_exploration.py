@@ -248,7 +248,7 @@ def test_a_broken_header_costs_one_row(tmp_path):
         "c": str(write_header(tmp_path / "c", "MONOCHROME2", window=True)),
     }
     files["d"] = write_header(tmp_path / "d", "MONOCHROME1", window=True)
-    files["d"].write_bytes(files["d"].read_bytes().replace(b"100 ", b"1x0 "))
+    files["d"].write_bytes(files["d"].read_bytes().replace(b"100.0", b"1x0.0"))
     table = exploration.dicom_kinds(files)
     assert table.sum(axis=1).to_dict() == {"MONOCHROME1": 2, "MONOCHROME2": 1, "unreadable": 1}
     assert table.loc["MONOCHROME1", "with a window"] == 0
