@@ -9,21 +9,25 @@ a checkpoint is another matter: whatever it calls its weights, bring them to the
 Needs: safetensors, torch, torchvision.
 """
 
+import http.client
 import json
 import os
+import re
 import shutil
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as WaitTimeoutError
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from string import Template
 from urllib.parse import quote
 
 import torch
 import torchvision
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -136,7 +140,7 @@ $license
 
 
 def write_folder(
-    state: Mapping[str, Tensor], folder: Path, card: ModelCard, *, arch: str
+    state: Mapping[str, Tensor], folder: str | os.PathLike[str], card: ModelCard, *, arch: str
 ) -> list[Path]:
     """Write weights, timm's configuration and the model card.
 
@@ -153,12 +157,14 @@ def write_folder(
         HubError: the weights are not those of that architecture, or the card is not complete.
         OSError: the folder cannot be written.
     """
+    state = {name: torch.as_tensor(value) for name, value in state.items()}
     _check_state(state, arch)
     text = model_card(card, arch=arch)
+    settings = json.dumps(dict(card.settings), sort_keys=True, default=_plain)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    notes = {"format": "pt", "settings": json.dumps(dict(card.settings), sort_keys=True)}
+    notes = {"format": "pt", "settings": settings}
     config = json.dumps(timm_config(card, arch=arch), indent=2) + "\n"
     writers = {
         WEIGHTS: lambda path: save_file(tensors, path, metadata=notes),
@@ -175,9 +181,18 @@ def write_folder(
     return [folder / name for name in writers]
 
 
-def _check_state(state: Mapping[str, Tensor], arch: str) -> None:
+def _plain(value: object) -> object:
+    """A number of numpy or torch as Python's own, a path or anything else as text."""
+    return value.item() if getattr(value, "ndim", None) == 0 else str(value)
+
+
+def _check_arch(arch: str) -> None:
     if arch not in ARCHITECTURES:
         raise HubError(f"no architecture {arch!r}; there are {', '.join(ARCHITECTURES)}")
+
+
+def _check_state(state: Mapping[str, Tensor], arch: str) -> None:
+    _check_arch(arch)
     with torch.device("meta"):
         expected = torchvision.models.get_model(arch, weights=None).state_dict()
     expected = {k: tuple(v.shape) for k, v in expected.items() if not k.startswith("fc.")}
@@ -195,8 +210,12 @@ def _check_state(state: Mapping[str, Tensor], arch: str) -> None:
 def timm_config(card: ModelCard, *, arch: str) -> dict:
     """Content of `config.json` as timm writes and reads it.
 
+    Raises:
+        HubError: no such architecture.
+
     Source: timm, `save_config_for_hf` in timm/models/_hub.py.
     """
+    _check_arch(arch)
     size = card.image_size
     return {
         "architecture": arch,
@@ -225,8 +244,10 @@ def model_card(card: ModelCard, *, arch: str) -> str:
     """The model card as Markdown with the hub's header.
 
     Raises:
-        HubError: a part of the card is empty, or a text stands where a list of texts belongs.
+        HubError: a part of the card is empty, a text stands where a list of texts belongs, or there
+            is no such architecture.
     """
+    _check_arch(arch)
     parts = ("name", "summary", "data", "settings", "metrics", "measured_on", "limits", "license")
     if empty := [name for name in parts if not getattr(card, name)]:
         raise HubError(f"the model card lacks {', '.join(empty)}; a reader needs each of them")
@@ -279,7 +300,7 @@ def _table(header: Sequence[str], rows) -> str:
 
 def fetch(
     repository: str,
-    folder: Path,
+    folder: str | os.PathLike[str],
     *,
     file: str | None = None,
     revision: str = "main",
@@ -290,7 +311,8 @@ def fetch(
 
     Args:
         repository: `owner/name`, for instance `haooyuee/Barlowtwins-CXR`, the paper's own.
-        folder: where it goes; a file that is there already is taken without asking the network.
+        folder: where it goes; a whole file of weights that is there already is taken without asking
+            the network.
         file: its name; may be left out where the repository has one file of weights.
         revision: branch, tag or commit.
         endpoint: of the hub or a mirror.
@@ -300,26 +322,70 @@ def fetch(
         The file, to be read by a function that takes tensors only.
 
     Raises:
-        HubError: no network, no such repository or file, or several files to choose from.
+        HubError: no network, no such repository or file, several files to choose from, a name that
+            would leave the folder, or what arrived is no file of weights.
+        OSError: the folder cannot be written.
     """
-    folder = Path(folder) / repository.replace("/", "--") / revision
+    if not re.fullmatch(r"([\w-][\w.-]*/)?[\w-][\w.-]*", repository):
+        raise HubError(f"repository {repository!r}: write it as owner/name")
+    version = quote(revision, safe="")  # refs/pr/1 is one name to the hub
+    if version in ("", ".", ".."):
+        raise HubError(f"revision {revision!r} is no branch, tag or commit")
+    folder = Path(folder) / repository.replace("/", "--") / version
     if file is None:
-        kept = sorted(p for p in folder.glob("*") if p.suffix in SUFFIXES)
+        found = (p for p in folder.rglob("[!.]*") if p.suffix in SUFFIXES and p.is_file())
+        kept = sorted(p for p in found if not _wrong(p))
         if len(kept) == 1:
             return kept[0]
-        file = _only_weights(repository, revision, endpoint, timeout)
-    path = folder / file
-    if not path.is_file():
-        url = f"{endpoint}/{quote(repository)}/resolve/{quote(revision)}/{quote(file)}"
+        file = _only_weights(repository, version, endpoint, timeout)
+    path = folder / _inside(file)
+    if not path.is_file() or _wrong(path):
+        url = f"{endpoint}/{quote(repository)}/resolve/{version}/{quote(file)}"
         _download(url, path, timeout)
     return path
 
 
-def _only_weights(repository: str, revision: str, endpoint: str, timeout: float) -> str:
-    url = f"{endpoint}/api/models/{quote(repository)}/revision/{quote(revision)}"
-    with _open(url, timeout) as answer:
-        listed = json.load(answer).get("siblings", [])
-    names = sorted(s["rfilename"] for s in listed if s["rfilename"].endswith(SUFFIXES))
+def _inside(file: str) -> str:
+    """A file's name in a repository, which must not lead out of the folder.
+
+    >>> _inside("weights/model.safetensors")
+    'weights/model.safetensors'
+    """
+    parts = PurePosixPath(file).parts
+    if not parts or {"..", "/"} & {*parts} or set(file) & {*"\\:\0"} or not file.strip(" ./"):
+        raise HubError(f"{file!r} is no name of a file within a repository; nothing was fetched")
+    return file
+
+
+def _wrong(path: Path) -> str:
+    """Why a file is no whole file of weights, as far as its bytes show it; '' where none does."""
+    with path.open("rb") as stream:
+        head = stream.read(512)
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, which stands for the file"
+    if path.suffix not in SUFFIXES:
+        return ""
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, framework="pt"):
+                return ""
+        except (SafetensorError, OSError) as error:
+            return f"no whole safetensors file ({error})"
+    if head.startswith(b"PK\x03\x04"):
+        return "" if zipfile.is_zipfile(path) else "cut: its end is missing"
+    return "" if head[:1] == b"\x80" else "no file that torch.save wrote"
+
+
+def _only_weights(repository: str, version: str, endpoint: str, timeout: float) -> str:
+    url = f"{endpoint}/api/models/{quote(repository)}/revision/{version}"
+    try:
+        with _open(url, timeout) as answer:
+            listed = [entry["rfilename"] for entry in json.load(answer)["siblings"]]
+    except (ValueError, KeyError, TypeError, http.client.HTTPException, OSError) as error:
+        if isinstance(error, HubError):
+            raise
+        raise HubError(f"{url} gives no list of files; name the file, or try again") from error
+    names = sorted(name for name in listed if name.endswith(SUFFIXES))
     safe = [name for name in names if name.endswith(".safetensors")]
     chosen = safe if len(safe) == 1 else names
     if len(chosen) != 1:
@@ -328,16 +394,21 @@ def _only_weights(repository: str, revision: str, endpoint: str, timeout: float)
 
 
 def _download(url: str, path: Path, timeout: float) -> None:
+    """Fetch a file; it gets its name only once it is whole and, as far as seen, weights."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         with _open(url, timeout) as answer, temporary.open("wb") as target:
+            if answer.headers.get_content_type() == "text/html":
+                raise HubError(f"{url} answers with a web page, not a file; does it want a login?")
             expected = answer.headers.get("Content-Length")
             shutil.copyfileobj(answer, target, BLOCK)
         if expected is not None and temporary.stat().st_size != int(expected):
             raise HubError(f"{url} broke off; try again")
+        if wrong := _wrong(temporary):
+            raise HubError(f"{url} gave no weights, but what is {wrong}; it was not kept")
         os.replace(temporary, path)
-    except (TimeoutError, ConnectionError) as error:
+    except (TimeoutError, ConnectionError, http.client.HTTPException) as error:
         raise HubError(f"{url} broke off ({error}); try again") from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -345,13 +416,15 @@ def _download(url: str, path: Path, timeout: float) -> None:
 
 def _open(url: str, timeout: float):
     """The answer of a server, its name's look-up included in the time that this may take."""
+    if not url.startswith(("https://", "http://")):
+        raise HubError(f"{url} is no address; an endpoint begins with https://")
     pool = ThreadPoolExecutor(1)
     attempt = pool.submit(urllib.request.urlopen, url, timeout=timeout)
     try:
         return attempt.result(2 * timeout)
     except urllib.error.HTTPError as error:
         raise HubError(f"{url}: the hub answers {error.code} {error.reason}") from error
-    except (OSError, WaitTimeoutError) as error:
+    except (OSError, http.client.HTTPException, WaitTimeoutError) as error:
         raise HubError(
             f"{url} cannot be reached ({error or 'no answer'}); fetch the file on another machine, "
             "put it on this one, and give its path"

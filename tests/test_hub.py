@@ -3,16 +3,19 @@
 import contextlib
 import functools
 import http.server
+import io
 import json
 import re
 import socket
 import threading
 import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torchvision
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 
 from cxr_helpers import barlow, hub
 
@@ -198,6 +201,131 @@ def test_a_missing_file_and_a_choice_are_named(server, tmp_path):
     listing.write_text(json.dumps({"siblings": [{"rfilename": "x.pt"}, {"rfilename": "y.pt"}]}))
     with pytest.raises(hub.HubError, match="holds 2 files of weights.*name one"):
         hub.fetch("a/b", tmp_path / "kept", endpoint=endpoint, timeout=5)
+
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+
+
+@pytest.fixture
+def answers():
+    """A hub that lists and gives what a test puts into it, and remembers what it was asked."""
+
+    class Answer(Quiet):
+        names, body, kind, asked = ["net.pth"], b"", "application/octet-stream", []
+
+        def do_GET(self):
+            self.asked.append(self.path)
+            listed = json.dumps({"siblings": [{"rfilename": name} for name in self.names]})
+            body = listed.encode() if self.path.startswith("/api") else self.body
+            self.send_response(200)
+            self.send_header("Content-Type", self.kind)
+            self.end_headers()
+            self.wfile.write(body)
+
+    Answer.asked = []
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        Answer.endpoint = f"http://127.0.0.1:{running.server_port}"
+        yield Answer
+        running.shutdown()
+
+
+def torch_bytes():
+    stream = io.BytesIO()
+    torch.save({"conv1.weight": torch.ones(2000)}, stream)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "kind", "told"),
+    [
+        ("net.pth", torch_bytes(), "text/html; charset=utf-8", "answers with a web page"),
+        ("net.pth", b"<!DOCTYPE html>log in", "application/octet-stream", "no file that torch"),
+        ("net.safetensors", b"<!DOCTYPE html>log in", "text/plain", "no whole safetensors file"),
+        ("net.pth", LFS_POINTER, "application/octet-stream", "Git LFS pointer"),
+        ("notes.txt", LFS_POINTER, "text/plain", "Git LFS pointer"),
+        ("net.pth", torch_bytes()[:-200], "application/octet-stream", "cut: its end is missing"),
+        ("net.safetensors", save({"a": torch.ones(9)})[:-9], "text/plain", "no whole safetensors"),
+        ("net.pth", b"", "application/octet-stream", "no file that torch.save wrote"),
+    ],
+)
+def test_what_is_no_weights_is_not_kept(answers, tmp_path, name, body, kind, told):
+    answers.body, answers.kind = body, kind
+    with pytest.raises(hub.HubError, match=told):
+        hub.fetch("a/b", tmp_path, file=name, endpoint=answers.endpoint, timeout=5)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_page_that_was_kept_before_is_replaced_by_the_weights(answers, tmp_path):
+    answers.body = torch_bytes()
+    old = tmp_path / "a--b" / "main" / "net.pth"
+    old.parent.mkdir(parents=True)
+    old.write_text("<html>log in")
+    assert hub.fetch("a/b", str(tmp_path), endpoint=answers.endpoint, timeout=5) == old
+    assert barlow.read_weights(old)[0]["conv1.weight"].sum() == 2000
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../outside.pth",
+        "/etc/net.pth",
+        "a/../../../net.pth",
+        "a\\net.pth",
+        "C:net.pth",
+        "..",
+        "",
+    ],
+)
+def test_a_name_that_leaves_the_folder_is_refused(answers, tmp_path, name):
+    folder = tmp_path / "kept" / "here"
+    answers.names, answers.body = [name], torch_bytes()
+    with pytest.raises(hub.HubError, match="no name of a file within a repository"):
+        hub.fetch("a/b", folder, file=name, endpoint=answers.endpoint, timeout=5)
+    if name.endswith(".pth"):
+        with pytest.raises(hub.HubError, match="no name of a file within a repository"):
+            hub.fetch("a/b", folder, endpoint=answers.endpoint, timeout=5)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("repository", ["../b", "a/..", "a/b/c", "a\\b", "", "a b", "/a"])
+def test_what_names_no_repository_is_refused(tmp_path, repository):
+    with pytest.raises(hub.HubError, match="write it as owner/name"):
+        hub.fetch(repository, tmp_path, endpoint="http://127.0.0.1:9", timeout=0.2)
+
+
+def test_a_revision_with_slashes_is_one_name_and_stays_in_the_folder(answers, tmp_path):
+    answers.names, answers.body = ["weights/net.pth"], torch_bytes()
+    path = hub.fetch("a/b", tmp_path, revision="refs/pr/1", endpoint=answers.endpoint, timeout=5)
+    assert answers.asked == [
+        "/api/models/a/b/revision/refs%2Fpr%2F1",
+        "/a/b/resolve/refs%2Fpr%2F1/weights/net.pth",
+    ]
+    assert path == tmp_path / "a--b" / "refs%2Fpr%2F1" / "weights" / "net.pth"
+    again = hub.fetch("a/b", tmp_path, revision="refs/pr/1", endpoint="http://127.0.0.1:9")
+    assert again == path
+    for revision in ("..", ""):
+        with pytest.raises(hub.HubError, match="is no branch, tag or commit"):
+            hub.fetch("a/b", tmp_path, revision=revision, endpoint=answers.endpoint)
+
+
+def test_a_page_instead_of_the_list_and_an_endpoint_without_scheme_are_told(server, tmp_path):
+    endpoint, listing = server
+    for text in ("<html>log in", "[]", '{"siblings": [{}]}'):
+        listing.write_text(text)
+        with pytest.raises(hub.HubError, match="gives no list of files; name the file"):
+            hub.fetch("a/b", tmp_path, endpoint=endpoint, timeout=5)
+    with pytest.raises(hub.HubError, match="an endpoint begins with https"):
+        hub.fetch("a/b", tmp_path, endpoint="huggingface.co")
+
+
+def test_arrays_and_numbers_of_numpy_and_text_for_a_path_are_taken(backbone, tmp_path):
+    card = replace(CARD, settings={"seed": np.int64(3), "rate": np.float32(0.5)})
+    state = {name: value.numpy() for name, value in backbone.state_dict().items()}
+    hub.write_folder(state, str(tmp_path / "out"), card, arch="resnet18")
+    assert barlow.read_weights(tmp_path / "out" / hub.WEIGHTS)[1] == {"seed": 3, "rate": 0.5}
+    with pytest.raises(hub.HubError, match="no architecture 'vit'"):
+        hub.model_card(CARD, arch="vit")
 
 
 def test_a_hub_that_says_nothing_is_given_up_in_time(tmp_path):
