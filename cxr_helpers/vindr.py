@@ -108,8 +108,9 @@ def read_readings(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no such table, or names a class that is not known; or `image_hw`
-            or the image labels name none of its images, or the image labels none of its readers.
+        ValueError: the file is no such table, or names a class that is not known; `image_hw` or
+            the image labels name none of its images, or the image labels none of its readers; or
+            a size of `image_hw` is none.
 
     Example:
         >>> import pathlib, tempfile
@@ -133,6 +134,7 @@ def read_readings(
     table[_BOX], reasons = _box_reasons(path, table)
     _name_repeats(table, reasons)
     if image_hw is not None:
+        image_hw = dict(image_hw)  # also of a pandas column
         _check_meet(path, table["image_id"], image_hw, "image_hw names images")
         _clip(table, reasons, image_hw)
     drawn = (table["label"] != NO_FINDING).to_numpy()
@@ -342,6 +344,11 @@ def _clip(
     table: pd.DataFrame, reasons: np.ndarray, image_hw: Mapping[str, tuple[int, int]]
 ) -> None:
     """Clip the boxes to their images, in place; name those wholly outside."""
+    for name, size in image_hw.items():
+        if np.shape(size) != (2,) or not all(0 < side < np.inf for side in size):
+            raise ValueError(
+                f"image_hw of {name!r} is {size!r}, not a height and a width in pixels"
+            )
     hw = np.array([image_hw.get(name, (np.inf, np.inf)) for name in table["image_id"]], np.float64)
     hw = hw.reshape(-1, 2)
     box = table[_BOX].to_numpy(np.float64)

@@ -226,6 +226,14 @@ def test_labels_that_are_not_yes_or_no_are_no_share(value):
         exploration.cooccurrence(pd.DataFrame({"a": [1, value], "b": [1, 0]}))
 
 
+@pytest.mark.parametrize("value", [0, -1, np.nan])
+def test_a_side_or_share_of_nothing_is_refused(value):
+    with pytest.raises(ValueError, match="share must be above 0"):
+        exploration.center(np.zeros((1, 4, 4), np.uint8), share=value)
+    with pytest.raises(ValueError, match="long_side must be above 0"):
+        exploration.short_sides_at(fused(("a", "ILD", 0, 0, 9, 9, 1)), long_side=value, size=9)
+
+
 def test_gray_shares_takes_bytes_alone():
     for pixels in (np.zeros((1, 4, 4)), np.zeros((4, 4), np.uint8)):
         with pytest.raises(ValueError, match="expected .N, H, W. uint8, got"):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cxr_helpers import vindr
@@ -144,6 +145,11 @@ def test_sizes_of_some_images_are_enough_but_not_of_none(tmp_path):
     found = read(tmp_path, *rows, image_hw={"a": np.array([50, 60]), "z": (1, 1)})
     assert found.boxes["x_max"].tolist() == [60, 300]
     assert len(read(tmp_path, *rows, image_hw={}).boxes) == 2
+    column = pd.Series({"a": (50, 60)})
+    assert read(tmp_path, *rows, image_hw=column).boxes["x_max"].tolist() == [60, 300]
+    for size in ((0, 60), (np.nan, 60), (np.inf, 60), 60, (50, 60, 1), (-1, 60)):
+        with pytest.raises(ValueError, match="image_hw of 'a' is .*not a height and a width"):
+            read(tmp_path, *rows, image_hw={"a": size})
     for name in ("a.dicom", "train/a", "A"):
         with pytest.raises(ValueError, match=f"images such as '{name}', this table such as 'a'"):
             read(tmp_path, *rows, image_hw={name: (50, 60)})

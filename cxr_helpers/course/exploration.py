@@ -113,7 +113,12 @@ def short_sides_at(boxes: pd.DataFrame, *, long_side: float, size: int) -> pd.Se
         boxes: x_min, y_min, x_max, y_max in pixels of the original.
         long_side: longer side in pixels that all originals are taken to have.
         size: of the scaled image in pixels.
+
+    Raises:
+        ValueError: `long_side` is not above 0.
     """
+    if not long_side > 0:
+        raise ValueError(f"long_side must be above 0 pixels, not {long_side}")
     sides = pd.DataFrame(
         {"w": boxes["x_max"] - boxes["x_min"], "h": boxes["y_max"] - boxes["y_min"]}
     )
@@ -321,7 +326,13 @@ def close_ups(
 
 
 def center(pixels: np.ndarray, *, share: float = 0.6) -> np.ndarray:
-    """The middle of square images (N, S, S), without the bars that fill them up to a square."""
+    """The middle of square images (N, S, S), without the bars that fill them up to a square.
+
+    Raises:
+        ValueError: `share`, of each side, is not above 0 and at most 1.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share must be above 0 and at most 1, not {share}")
     edge = round((1 - share) / 2 * pixels.shape[1])
     return np.asarray(pixels[:, edge : pixels.shape[1] - edge, edge : pixels.shape[2] - edge])
 

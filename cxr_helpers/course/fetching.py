@@ -90,14 +90,14 @@ def free_bytes(folder: Path) -> int:
 # --- download -------------------------------------------------------------------------------------
 
 
-def read_links(path: Path) -> list[Archive]:
+def read_links(path: str | Path) -> list[Archive]:
     """Read a list of links: on each line the address, the file's name and, if known, its MD5.
 
     Raises:
         PrepareError: the file cannot be read, or a line is no such line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise PrepareError(f"{path}: cannot be read ({error}); name a text file") from error
     archives = []
