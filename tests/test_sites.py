@@ -69,3 +69,26 @@ def test_a_box_makes_a_label():
     found = sites.vindr_labels(VindrData(None, fused, images, np.array(["test"] * 2)))
     assert found.sum() == 1
     assert found[0, list(sites.SHARED_LABELS).index("Cardiomegaly")] == 1
+
+
+def test_the_change_of_site_in_words():
+    lines = [
+        (sites.HOME_SITE, "A", 0.6, 0.5, 0.7),
+        (sites.OTHER_SITE, "A", 0.8, 0.75, 0.9),
+        (sites.HOME_SITE, "B", 0.6, 0.55, 0.7),
+        (sites.OTHER_SITE, "B", 0.5, 0.4, 0.6),
+        (sites.HOME_SITE, "macro", 0.6, 0.5, 0.7),
+        (sites.OTHER_SITE, "macro", 0.5, 0.4, 0.6),
+    ]
+    columns = ["site", "label", "value", "low", "high"]
+    said = sites.shift_of(pd.DataFrame(lines, columns=columns)).splitlines()
+    assert said == [
+        "1 of 2 labels score higher at the other site.",
+        "Intervals of the two sites apart: A.",
+        "Not to be told from chance at the other site: B.",
+    ]
+    alike = pd.DataFrame([*lines[:1], (sites.OTHER_SITE, *lines[0][1:])], columns=columns)
+    assert sites.shift_of(alike.assign(low=0.51)).splitlines()[1:] == [
+        "Intervals of the two sites apart: none.",
+        "Not to be told from chance at the other site: none.",
+    ]

@@ -9,6 +9,7 @@ import pandas as pd
 from cxr_helpers import nih
 from cxr_helpers.course.data import NihData, VindrData
 from cxr_helpers.course.evaluation import (
+    MACRO,
     MIN_POSITIVES,
     Arm,
     LabelDraws,
@@ -115,4 +116,28 @@ def site_change(
         pd.concat(gains, ignore_index=True),
         names,
         [name for name in SHARED_LABELS if name not in names],
+    )
+
+
+def shift_of(scores: pd.DataFrame) -> str:
+    """What the scores of one arm say of the change of site, in words.
+
+    Args:
+        scores: columns site, label, value, low, high, as in `SiteChange.scores`.
+
+    Returns:
+        How many labels score higher at the other site, which of their intervals lie apart, and
+        which cannot be told from chance there.
+    """
+    labels = scores[scores["label"] != MACRO]
+    here, there = (
+        labels[labels["site"] == site].set_index("label") for site in (HOME_SITE, OTHER_SITE)
+    )
+    there = there.loc[here.index]
+    apart = here.index[(there["low"] > here["high"]) | (there["high"] < here["low"])]
+    guessed = here.index[(there["low"] <= 0.5) & (there["high"] >= 0.5)]
+    return (
+        f"{(there['value'] > here['value']).sum()} of {len(here)} labels score higher at the other "
+        f"site.\nIntervals of the two sites apart: {', '.join(apart) or 'none'}.\n"
+        f"Not to be told from chance at the other site: {', '.join(guessed) or 'none'}."
     )
