@@ -837,18 +837,22 @@ def _check_ids(of_boxes: pd.Series, image_ids: Sequence[str]) -> None:
     """Raise where a box names no image, or names one in another way than `image_ids` does."""
     if of_boxes.isna().any():
         raise ValueError(f"row {int(of_boxes.isna().argmax())} of the boxes has no image_id")
-    known, plain = set(image_ids), {_plain_id(i): i for i in image_ids}
-    for other in dict.fromkeys(of_boxes.tolist()):
-        if other not in known and _plain_id(other) in plain:
+    known, others = set(image_ids), dict.fromkeys(of_boxes.tolist())
+    # Where both have folders, these may be patients', and the files' names the same in each.
+    bare = any(not re.search(r"[/\\]", " ".join(map(str, ids))) for ids in (known, others))
+    plain = {_plain_id(i, bare): i for i in image_ids}
+    for other in others:
+        if other not in known and _plain_id(other, bare) in plain:
             raise ValueError(
-                f"a box is of image {other!r}, but that image is {plain[_plain_id(other)]!r} here; "
-                "write the ids alike"
+                f"a box is of image {other!r}, but that image is "
+                f"{plain[_plain_id(other, bare)]!r} here; write the ids alike"
             )
 
 
-def _plain_id(image_id: object) -> str:
-    """An id without what tables and files add: folder, suffix, zeros, case and white space."""
-    name = re.split(r"[/\\]", str(image_id).strip().casefold())[-1]
+def _plain_id(image_id: object, bare: bool) -> str:
+    """An id without what tables and files add: suffix, zeros, case, white space, and folder."""
+    name = str(image_id).strip().casefold()
+    name = re.split(r"[/\\]", name)[-1] if bare else name
     name = re.sub(r"\.(dicom|dcm|dicm|png|jpe?g|tiff?|npy)$", "", name)
     return re.sub(r"^0*(\d+)(\.0)?$", r"\1", name)
 

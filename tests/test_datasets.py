@@ -660,6 +660,14 @@ def test_boxes_under_another_spelling_are_not_lost(ours, theirs):
             datasets.boxes_by_image(boxes, table["image_id"], ["ILD"])
 
 
+def test_files_of_one_name_in_two_patients_folders_are_two_images():
+    table = pd.DataFrame({"image_id": ["p1/IM0001.png"]})
+    boxes = pd.concat([box_of("p1/IM0001.png"), box_of("p2/IM0001.png")])
+    assert len(detection(table=table, boxes=boxes).targets[0][0]) == 1
+    with pytest.raises(ValueError, match="write the ids alike"):
+        detection(table=table, boxes=box_of("p1/im0001"))
+
+
 def test_boxes_of_other_images_alone_are_an_error_unless_there_are_none():
     with pytest.raises(ValueError, match="none of 1 boxes .* such as 'z', the table such as 'c'"):
         detection(boxes=box_of("z"))
