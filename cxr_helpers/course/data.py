@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -36,7 +36,10 @@ from cxr_helpers.datasets import (
     pack_images,
 )
 
+PARTS = ("train", "val", "test")
 NIH_PARTS = {"train": 0.7, "val": 0.1, "test": 0.2}
+NIH_TABLE = "Data_Entry_2017_v2020.csv"  # the version that the README names
+TEST_LIST, TRAIN_LIST = "test_list.txt", "train_val_list.txt"
 PREPARED = "packed"  # folder in a download in which the scripts leave what they prepared
 VINDR_PARTS = {"train": 0.6, "val": 0.1, "test": 0.3}
 CHUNK = 512  # images hashed at once
@@ -51,12 +54,14 @@ class NihData:
         images: the pixels.
         split: (N,) `train`, `val` or `test`, by patient.
         split_source: one sentence on where the split came from.
+        left_out: sentences on what was not needed and passed over.
     """
 
     entries: pd.DataFrame
     images: PackedImages
     split: np.ndarray
     split_source: str
+    left_out: tuple[str, ...] = field(default=(), kw_only=True)
 
     @cached_property
     def labels(self) -> np.ndarray:
@@ -74,8 +79,12 @@ class NihData:
         return data_digest(self.images, self.split)
 
     def rows(self, part: str) -> np.ndarray:
-        """Row numbers of the images in one part of the split."""
-        return np.flatnonzero(self.split == part)
+        """Row numbers of the images in one part of the split.
+
+        Raises:
+            ValueError: there is no such part.
+        """
+        return np.flatnonzero(_in_part(self.split, part))
 
 
 @dataclass(frozen=True)
@@ -87,12 +96,14 @@ class VindrData:
         fused: one truth from the readers' boxes, in pixels of the original file.
         images: the pixels.
         split: (N,) `train`, `val` or `test`, by image: the files name no patient.
+        left_out: sentences on what was not needed and passed over.
     """
 
     readings: vindr.Readings
     fused: pd.DataFrame
     images: PackedImages
     split: np.ndarray
+    left_out: tuple[str, ...] = field(default=(), kw_only=True)
 
     @cached_property
     def abnormal(self) -> np.ndarray:
@@ -105,8 +116,12 @@ class VindrData:
         return data_digest(self.images, self.split)
 
     def rows(self, part: str, *, abnormal_only: bool = False) -> np.ndarray:
-        """Row numbers of the images in one part of the split."""
-        keep = self.split == part
+        """Row numbers of the images in one part of the split.
+
+        Raises:
+            ValueError: there is no such part.
+        """
+        keep = _in_part(self.split, part)
         return np.flatnonzero(keep & self.abnormal if abnormal_only else keep)
 
     @property
@@ -120,9 +135,19 @@ class VindrData:
         return np.array(self.images.image_ids)
 
     def packed(self, boxes: pd.DataFrame) -> pd.DataFrame:
-        """A table of boxes in pixels of the original files, in packed pixels."""
+        """A table of boxes in pixels of the original files, in packed pixels.
+
+        Raises:
+            ValueError: a box lies on an image that is not here.
+        """
         scale = dict(zip(self.images.image_ids, self.images.scale, strict=True))
         factor = boxes["image_id"].map(scale).to_numpy(np.float64)
+        if np.isnan(factor).any():
+            absent = boxes["image_id"][np.isnan(factor)]
+            raise ValueError(
+                f"{len(absent)} boxes lie on images that are not here, such as {absent.iloc[0]!r}; "
+                f"the images are called such as {self.images.image_ids[0]!r}"
+            )
         corners = ["x_min", "y_min", "x_max", "y_max"]
         return boxes.assign(**{name: boxes[name] * factor for name in corners})
 
@@ -144,7 +169,12 @@ def data_digest(images: PackedImages, split: Sequence[str]) -> str:
     Args:
         images: every pixel is read, about a second for each gigabyte.
         split: (N,) part of each image.
+
+    Raises:
+        ValueError: images and parts differ in number.
     """
+    if len(split) != len(images.image_ids):
+        raise ValueError(f"{len(images.image_ids)} images, but a split of {len(split)}")
     digest = hashlib.sha256(json.dumps([list(images.image_ids), list(map(str, split))]).encode())
     for start in range(0, len(images.pixels), CHUNK):
         digest.update(np.ascontiguousarray(images.pixels[start : start + CHUNK]))
@@ -174,7 +204,8 @@ def load_nih(settings: Settings) -> NihData:
     official test list where the download has it, and else a fifth of the patients.
 
     Raises:
-        SettingsError: this data has no NIH folder, or none of its images is in the table.
+        SettingsError: this data has no NIH folder, none of its images is in the table, or the
+            official lists do not fit the images or each other.
     """
     ensure_demo(settings)
     if settings.nih is None:
@@ -182,29 +213,110 @@ def load_nih(settings: Settings) -> NihData:
     files = nih.find_images(settings.nih)
     entries = nih.read_entries(nih_table(settings.nih))
     ordered = listed(files, entries["image_id"])
-    if not ordered:
-        raise SettingsError(f"none of the {len(files)} images in {settings.nih} is in the table")
+    check_meet(files, entries["image_id"], settings.nih)
     size = settings.pretrain.cache_size
     images = pack_once(settings, settings.nih, f"nih_{size}", ordered, nih.read_image, size)
     entries = entries.set_index("image_id").loc[images.image_ids].reset_index()
     split, source = _nih_split(settings, entries)
-    return NihData(entries, images, split, source)
+    return NihData(entries, images, split, source, left_out=passed_over(files, ordered, images))
+
+
+def _in_part(split: np.ndarray, part: str) -> np.ndarray:
+    if part not in PARTS:
+        raise ValueError(f"part {part!r} is none of {', '.join(PARTS)}")
+    return split == part
+
+
+def check_meet(files: Mapping[str, Path], image_ids: Iterable[str], root: Path) -> None:
+    """Refuse files and a table that have no image in common.
+
+    Raises:
+        SettingsError: with a name of each side.
+    """
+    ids = set(image_ids)
+    if ids.isdisjoint(files):
+        raise SettingsError(
+            f"none of the {len(files)} images in {root} is in the table: the files are called such "
+            f"as {min(files)!r}, and the table says {min(ids)!r}; put the images' own table there"
+        )
+
+
+def passed_over(
+    files: Mapping[str, Path], ordered: Mapping[str, Path], images: PackedImages
+) -> tuple[str, ...]:
+    """Sentences on files without a row in the table, and on those that could not be read."""
+    extra, bad = sorted(files.keys() - ordered.keys()), images.unreadable
+    told = []
+    if extra:
+        told.append(f"{len(extra)} images are not in the table, such as {extra[0]}.")
+    if bad:
+        first = min(bad)
+        told.append(f"{len(bad)} images could not be read, such as {first}: {bad[first]}")
+    return tuple(told)
 
 
 def _nih_split(settings: Settings, entries: pd.DataFrame) -> tuple[np.ndarray, str]:
     patients = entries["patient_id"].to_numpy()
-    official = settings.nih / "test_list.txt"
-    if not official.is_file():
+    named, source = _official_test(settings.nih, set(entries["image_id"]))
+    if not named:
         split = splits.split_by_patient(patients, parts=NIH_PARTS, seed=settings.split_seed)
         return split, "No official list beside the images: split by patient, at random."
-    named = set(nih.read_image_list(official))
     lists = {"test": named, "rest": set(entries["image_id"]) - named}
     split = splits.split_by_lists(entries["image_id"], patients, lists).astype("<U5")
     rest = split == "rest"
     share = NIH_PARTS["val"] / (NIH_PARTS["val"] + NIH_PARTS["train"])
     parts = {"train": 1 - share, "val": share}
     split[rest] = splits.split_by_patient(patients[rest], parts=parts, seed=settings.split_seed)
-    return split, "Test part: the images of test_list.txt. Validation: patients of the other list."
+    return split, f"Test part: {source}. Validation: patients of the other list."
+
+
+def _official_test(root: Path, ids: set[str]) -> tuple[set[str], str]:
+    """The official test images, and where they are named; an empty set where no list is there.
+
+    Raises:
+        SettingsError: a list names none of the images or leaves none, or two lists contradict.
+    """
+    paths = [root / name for name in (TEST_LIST, TRAIN_LIST) if (root / name).is_file()]
+    lists = {path.name: _read_list(path, ids) for path in paths}
+    if len(lists) == 2:
+        _check_lists(*lists.values(), ids, root)
+    if TEST_LIST in lists:
+        named, source = lists[TEST_LIST], f"the images of {TEST_LIST}"
+        if absent := len(named - ids):
+            source += f" ({absent:,} of its {len(named):,} are not here)"
+    elif lists:
+        named, source = ids - lists[TRAIN_LIST], f"the images that {TRAIN_LIST} leaves out"
+    else:
+        return set(), ""
+    if not named & ids or ids <= named:
+        part = "to test on" if ids - named else "to learn from"
+        raise SettingsError(
+            f"{paths[0]} leaves none of the {len(ids)} images here {part}; unpack more archives, "
+            "or move the list elsewhere to draw the test patients at random"
+        )
+    return named, source
+
+
+def _read_list(path: Path, ids: set[str]) -> set[str]:
+    named = set(nih.read_image_list(path))
+    folders = sorted(name for name in named if "/" in name or "\\" in name)
+    if folders or not named & ids:
+        many = f"{len(folders)} images with their folder" if folders else "none of the images here"
+        raise SettingsError(
+            f"{path} names {many}, such as {(folders or sorted(named))[0]!r}, and the images are "
+            f"called such as {min(ids)!r}; give the list of this download, with plain names"
+        )
+    return named
+
+
+def _check_lists(test: set[str], rest: set[str], ids: set[str], root: Path) -> None:
+    both, neither = test & rest, ids - test - rest
+    if both or neither:
+        where, found = ("both", both) if both else ("neither", neither)
+        raise SettingsError(
+            f"{len(found)} images are in {where} of {TEST_LIST} and {TRAIN_LIST} in {root}, such "
+            f"as {min(found)!r}; a list is cut or changed: get both again, or keep the one you mean"
+        )
 
 
 def load_vindr(settings: Settings) -> VindrData:
@@ -223,8 +335,7 @@ def load_vindr(settings: Settings) -> VindrData:
     readings = vindr.read_readings(table)
     files = vindr.find_images(settings.vindr)
     ordered = listed(files, sorted(set(readings.readings["image_id"])))
-    if not ordered:
-        raise SettingsError(f"none of the {len(files)} images in {settings.vindr} is in the table")
+    check_meet(files, readings.readings["image_id"], settings.vindr)
     size = settings.detect.image_size
     images = pack_once(settings, settings.vindr, f"vindr_{size}", ordered, read_dicom_pixels, size)
     hw = dict(zip(images.image_ids, map(tuple, images.original_hw), strict=True))
@@ -233,7 +344,7 @@ def load_vindr(settings: Settings) -> VindrData:
     fused = fused[fused["image_id"].isin(images.image_ids)].reset_index(drop=True)
     # No patient is named in the files, so each image counts as a patient of its own.
     split = splits.split_by_patient(images.image_ids, parts=VINDR_PARTS, seed=settings.split_seed)
-    return VindrData(readings, fused, images, split)
+    return VindrData(readings, fused, images, split, left_out=passed_over(files, ordered, images))
 
 
 def read_dicom_pixels(path: Path) -> np.ndarray:
@@ -242,8 +353,25 @@ def read_dicom_pixels(path: Path) -> np.ndarray:
 
 
 def nih_table(root: Path) -> Path:
-    """The table of an NIH download: its own, or the one that torchxrayvision ships."""
-    tables = sorted(root.glob("Data_Entry_2017*.csv"))
+    """The table of an NIH download: its own, or the one that torchxrayvision ships.
+
+    Of several, the version that the README names is taken.
+
+    Raises:
+        SettingsError: there are several, and none has that name.
+    """
+    root = Path(root)
+    for name in (NIH_TABLE, f"{NIH_TABLE}.gz"):
+        if (root / name).is_file():
+            return root / name
+    tables = sorted(
+        p for ending in ("csv", "csv.gz") for p in root.glob(f"Data_Entry_2017*.{ending}")
+    )
+    if len(tables) > 1:
+        raise SettingsError(
+            f"{root} holds {len(tables)} tables of entries: {', '.join(p.name for p in tables)}; "
+            f"call the one you mean {NIH_TABLE}, or keep one only"
+        )
     return tables[0] if tables else packaged_table("nih_entries")
 
 
@@ -253,6 +381,7 @@ def vindr_table(root: Path) -> Path:
     Raises:
         SettingsError: there is none.
     """
+    root = Path(root)
     for name in VINDR_TABLES:
         if (root / name).is_file():
             return root / name
@@ -274,7 +403,7 @@ def pack_once(
     prepared = root / PREPARED / name
     if prepared.is_dir():
         images = PackedImages.load(prepared)
-        if set(files) == {*images.image_ids, *images.unreadable}:
+        if images.size == size and set(files) == {*images.image_ids, *images.unreadable}:
             return images
     key = fingerprint(sorted(files), size, settings.data_key)
     folder = settings.runs / "cache" / f"{name}_{key}"

@@ -77,8 +77,7 @@ def load_nih_boxes(settings: Settings) -> NihBoxes:
         )
     images = _boxed_images(settings)
     boxes = _boxes_in_file_pixels(settings, images)
-    entries = nih.read_entries(nih_table(settings.nih)).set_index("image_id")
-    patients = entries.loc[images.image_ids, "patient_id"].to_numpy()
+    patients = _patients(settings, images.image_ids)
     _check_pretraining_is_free(load_nih(settings), patients)
     split = splits.split_by_patient(patients, parts=VINDR_PARTS, seed=settings.split_seed)
     drawn = boxes.assign(reader_id=READER)
@@ -88,13 +87,25 @@ def load_nih_boxes(settings: Settings) -> NihBoxes:
     return NihBoxes(readings, boxes.assign(readers=1, boxes=1), images, split, patients)
 
 
+def _patients(settings: Settings, image_ids: list[str]) -> np.ndarray:
+    table = nih_table(settings.nih)
+    patient = nih.read_entries(table).set_index("image_id")["patient_id"]
+    if absent := sorted({*image_ids} - {*patient.index}):
+        raise SettingsError(
+            f"{len(absent)} images with a box are not in {table}, such as {absent[0]!r}; it names "
+            f"such as {patient.index[0]!r}. Put the table of these images there"
+        )
+    return patient.loc[image_ids].to_numpy()
+
+
 def _boxed_images(settings: Settings) -> PackedImages:
-    table = nih.read_boxes(settings.nih / BOX_TABLE)
-    ordered = listed(nih.find_images(settings.nih), sorted(set(table["image_id"])))
+    table, files = nih.read_boxes(settings.nih / BOX_TABLE), nih.find_images(settings.nih)
+    ordered = listed(files, sorted(set(table["image_id"])))
     if not ordered:
         raise SettingsError(
-            f"none of the images of {BOX_TABLE} is in {settings.nih}; its archives hold them all, "
-            "the small Kaggle sample only some"
+            f"none of the images of {BOX_TABLE}, such as {min(table['image_id'])!r}, is in "
+            f"{settings.nih}, which holds such as {min(files)!r}; its archives hold them all, the "
+            "small Kaggle sample only some"
         )
     size = settings.detect.image_size
     return pack_once(settings, settings.nih, f"nih_boxes_{size}", ordered, _read_square, size)

@@ -88,7 +88,8 @@ def pretrain(run: Run) -> Outcome:
     names += ("knn_findings", "knn_view", "effective_rank", "spread")
     figures = {name: _known(last[name]) for name in names}
     figures |= {"loss_start": log["loss"].iloc[1], "loss_end": last["loss"]}
-    return Outcome(figures, [f"{'Found' if known else 'Made'} {_shown(run, path)}."], data.digest)
+    made = [f"{'Found' if known else 'Made'} {_shown(run, path)}.", data.split_source]
+    return Outcome(figures, [*made, *data.left_out], data.digest)
 
 
 def probe_features(run: Run) -> Outcome:
@@ -120,7 +121,7 @@ def probe_features(run: Run) -> Outcome:
         options = {"minus": scores[BASELINE]}
         gains = evaluation.curves(settings, *truth, {OURS: scores[OURS]}, names, **options)
         metrics["gain"] = _by_share(evaluation.macro_of(gains))
-    return Outcome(metrics, left_out + draws.left_out, data.digest)
+    return Outcome(metrics, [*left_out, *draws.left_out, *data.left_out], data.digest)
 
 
 def detect(run: Run) -> Outcome:
@@ -159,7 +160,7 @@ def detect(run: Run) -> Outcome:
         pair = matches[BASELINE], matches[OURS]
         difference = detection_tables.bootstrap_map_difference(*pair, **options)
         metrics["difference"] = difference.as_dict()
-    return Outcome(metrics, made, data.digest)
+    return Outcome(metrics, [*made, *data.left_out], data.digest)
 
 
 def explain(run: Run) -> Outcome:
@@ -196,7 +197,7 @@ def explain(run: Run) -> Outcome:
         difference = explaining.paired_difference(scores[BASELINE], scores[OURS], **drawn)
         figures = difference.set_index("measure")[["value", "low", "high"]]
         metrics["difference"] = figures.T.to_dict()
-    return Outcome(metrics, made, data.digest)
+    return Outcome(metrics, [*made, *data.left_out], data.digest)
 
 
 STAGES = {"pretrain": pretrain, "probe": probe_features, "detect": detect, "explain": explain}
