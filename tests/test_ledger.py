@@ -232,7 +232,6 @@ def test_the_figures_that_notebook_00_shows_are_saved_by_their_notebook():
         "difference / 0.1": "03_linear_evaluation",
         "difference": "04_faster_rcnn_finetuning",
         f"difference / {explaining.ENERGY}": "05_ablation_cam",
-        "paper_step_seconds": "06_your_data_and_paper_scale",
     }
     start = (ROOT / "notebooks" / "source" / "00_start_here.py").read_text(encoding="utf-8")
     shown = start.split("main = {")[1].split("}")[0]

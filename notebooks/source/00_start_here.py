@@ -19,7 +19,8 @@
 # Then it learns to find abnormalities in the radiographs of other hospitals, in another country. The
 # paper's claim is that the first step helps the second, by about 3 percentage points of
 # [mAP50](../docs/glossary.md#map50), a score of detectors, over a start from ImageNet: weights (the
-# numbers that a network learns) from a large collection of everyday photographs.
+# numbers that a network learns) from a large collection of everyday photographs. What else it claims,
+# and what this course has on it, stands in the [ledger](../docs/ledger.md).
 #
 # Words that may be new to you are links or are explained, the first time they occur. The links lead to
 # the [glossary](../docs/glossary.md). What you see below a cell before you run it came out on the
@@ -127,7 +128,8 @@ print(f"data: {settings.data}, scale: {settings.scale}")
 
 # %% [markdown]
 # Behind each scale stand presets, sets of plain values. This is the one for pretraining. You need none
-# of its names yet; notebook 02 explains those that matter.
+# of its names yet; notebook 02 explains those that matter. Two belong together: a small data set, such
+# as the demo, trains for more than `epochs`, until it has had `min_steps` steps.
 
 # %%
 settings.pretrain
@@ -152,19 +154,23 @@ for name, folder in folders.items():
 
 # %% [markdown]
 # Let us see four images. `nih.read_image` reads NIH's PNG files; notebook 01 shows how VinDr's
-# [DICOM](../docs/glossary.md#dicom) files differ. Look for what is dark and what is bright. And read
-# the names, in which the first eight digits are the patient: which two pictures are of one patient?
+# [DICOM](../docs/glossary.md#dicom) files differ. Look for what is dark and what is bright. Above each
+# stands its name and its label. In the names the first eight digits are the patient: which two pictures
+# are of one patient?
 
 # %%
 import matplotlib.pyplot as plt
 
 from cxr_helpers import nih, plots
+from cxr_helpers.course.data import nih_table
 
 plots.set_style()
 images = sorted(nih.find_images(settings.nih).items())
 four = dict(images[i] for i in (0, 2, 3, 4))
+labels = nih.read_entries(nih_table(settings.nih)).set_index("image_id")["findings"]
 note = ", synthetic" if settings.data == "demo" else ""
-plots.show_images([nih.read_image(path) for path in four.values()], [n + note for n in four])
+titles = [f"{name}{note}\n{labels[name]}" for name in four]
+plots.show_images([nih.read_image(path) for path in four.values()], titles)
 plt.show()
 
 # %% [markdown]
@@ -175,8 +181,8 @@ plt.show()
 # is the patient's right.** So most of the heart lies on the right of the picture.
 #
 # In the demo, the first patient has a white shadow at the outer edge of the right lung (left in
-# the picture, below the middle). The label says 'No Finding' all the same. The program that draws
-# the demo does that on purpose: labels can be wrong, and notebook 01 asks how often. The second
+# the picture, below the middle). The label above it says 'No Finding' all the same. The program that
+# draws the demo does that on purpose: labels can be wrong, and notebook 01 asks how often. The second
 # picture shows a pacemaker with its lead, the wire to the heart. The dark oval below the heart is
 # gas in the stomach, and normal. White letters, and a dot in a corner, are markers beside the
 # patient; faint dots on the chest are electrodes. At the sharp black edges the picture ends.
@@ -189,7 +195,7 @@ plt.show()
 # ## Where are my results?
 #
 # Each notebook leaves its figures in `runs/<data>/results`, where `<data>` is `demo` or the name
-# of your folder. The next cell shows one of each; `low` and `high` are the ends of the
+# of your folder. The next cell shows one of each of 01 to 05; `low` and `high` are the ends of the
 # [interval](../docs/glossary.md#interval-95). Right after a fresh start it is empty; come back
 # after the other notebooks.
 
@@ -202,7 +208,6 @@ main = {
     "difference / 0.1": "AUROC at a tenth of the labels, pretrained minus random",
     "difference": "mAP50, pretrained minus random",
     "difference / energy in the box": "share of a heatmap inside the box, pretrained minus random",
-    "paper_step_seconds": "a step at the paper's scale on this machine, seconds",
 }
 table = results_table(settings.runs / "results")
 chosen = table[table["metric"].isin(list(main))].assign(metric=table["metric"].map(main))
@@ -211,8 +216,9 @@ with pd.option_context("display.max_colwidth", None):
     display(shown if len(shown) else "No results yet.")  # noqa: F821
 
 # %%
-assert set(table.columns) >= {"notebook", "metric", "value", "low", "high"}
-print("Each row of `table` is one figure of one notebook, with its interval where it has one.")
+differences = chosen[chosen["metric"].str.contains("minus")]
+assert differences[["low", "high"]].notna().all(axis=None)
+print("Every difference that is shown has its interval.")
 
 # %% [markdown]
 # All figures are in `table`, with the minutes and the memory of their whole notebook. Those of one
@@ -232,7 +238,7 @@ done = progress()
 done
 
 # %%
-assert set(done.columns) == {"done", "of", "still open"}
+assert done.index.tolist() == ["01", "02", "03", "04", "05", "06"]
 print("Each row is one notebook; what is still open has its number.")
 
 # %% [markdown]
