@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import nn
 
 
@@ -28,10 +29,11 @@ class FrozenFeatures:
 
     Attributes:
         values: (N, D) float32.
-        image_ids: N ids, each once.
+        image_ids: N ids, each once, as text: a number is the same id as its digits.
 
     Raises:
-        FeatureError: an id is there twice, or ids and rows differ in number.
+        FeatureError: an id is there twice, ids and rows differ in number, or the values are no
+            table of finite numbers.
 
     >>> frozen = FrozenFeatures(np.array([[1.0], [2.0]], np.float32), ["a.png", "b.png"])
     >>> frozen.of(["b.png", "a.png"]).ravel().tolist()
@@ -42,6 +44,8 @@ class FrozenFeatures:
     image_ids: list[str]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "values", np.asarray(self.values))
+        object.__setattr__(self, "image_ids", [str(image_id) for image_id in self.image_ids])
         if len(self.values) != len(self.image_ids):
             raise FeatureError(
                 f"{len(self.values)} rows of features and {len(self.image_ids)} image ids differ; "
@@ -55,6 +59,19 @@ class FrozenFeatures:
                 f"{len(twice)} images are there twice, such as {min(twice)!r}; a copy in training "
                 "and test flatters the score, so keep each once"
             )
+        self._check_values()
+
+    def _check_values(self) -> None:
+        if self.values.ndim != 2 or self.values.dtype.kind not in "fiu":
+            raise FeatureError(
+                f"features are {self.values.dtype} {self.values.shape}; expected numbers (N, D)"
+            )
+        bad = np.flatnonzero(~np.isfinite(self.values).all(axis=1))
+        if len(bad):
+            raise FeatureError(
+                f"{len(bad)} images have features that are not finite, such as "
+                f"{self.image_ids[bad[0]]!r}; look at its pixels, and at the network's weights"
+            )
 
     def of(self, image_ids: Sequence[str]) -> np.ndarray:
         """Features of these images, in their order.
@@ -62,12 +79,14 @@ class FrozenFeatures:
         Raises:
             FeatureError: an image has no features; the text names it and says how many more.
         """
+        image_ids = [str(image_id) for image_id in image_ids]
         row = {image_id: i for i, image_id in enumerate(self.image_ids)}
         absent = [i for i in image_ids if i not in row]
         if absent:
             raise FeatureError(
                 f"{len(absent)} of {len(image_ids)} images have no features, such as "
-                f"{absent[0]!r}; extract features from the same images as the labels"
+                f"{absent[0]!r} (there are such as {next(iter(row), None)!r}); extract features "
+                "from the same images as the labels"
             )
         return self.values[[row[i] for i in image_ids]]
 
@@ -85,13 +104,15 @@ def backbone_key(backbone: nn.Module) -> str:
     digest = hashlib.sha256(repr(backbone).encode())
     for name, value in backbone.state_dict().items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(content.numpy().tobytes())  # as bytes: numpy has no bfloat16
     return digest.hexdigest()[:16]
 
 
 def pixels_key(pixels: np.ndarray, image_ids: Sequence[str]) -> str:
     """Sixteen hex digits that change with any pixel, id or their order."""
-    digest = hashlib.sha256(json.dumps([str(pixels.dtype), pixels.shape, list(image_ids)]).encode())
+    pixels, ids = np.asanyarray(pixels), [str(image_id) for image_id in image_ids]
+    digest = hashlib.sha256(json.dumps([str(pixels.dtype), pixels.shape, ids]).encode())
     for start in range(0, len(pixels), 1024):
         digest.update(np.ascontiguousarray(pixels[start : start + 1024]).tobytes())
     return digest.hexdigest()[:16]
@@ -104,13 +125,13 @@ def cached_features(
     *,
     extract: Callable[[nn.Module, np.ndarray], np.ndarray],
     recipe: Mapping[str, object],
-    folder: Path,
+    folder: str | os.PathLike[str],
 ) -> FrozenFeatures:
     """Features from the cache, or extracted and kept there.
 
     Args:
         backbone: the network; the file's name depends on its layers and weights.
-        pixels: (N, H, W) uint8; the name depends on them too.
+        pixels: (N, H, W), of a type that `extract` takes; the name depends on them too.
         image_ids: N ids.
         extract: backbone and pixels to (N, D) features.
         recipe: JSON values that say what else `extract` depends on, such as the image size.
@@ -118,9 +139,11 @@ def cached_features(
 
     Raises:
         FeatureError: a file is damaged (the text says which to delete), `extract` gave another
-            number of rows than there are ids, or an id is there twice.
+            number of rows than there are ids or values that are not finite, an id is there twice,
+            or images and ids differ in number.
     """
-    recipe_text = json.dumps(recipe, sort_keys=True)
+    FrozenFeatures(np.empty((len(pixels), 0), np.float32), list(image_ids))  # before hours of work
+    recipe_text = json.dumps(dict(recipe), sort_keys=True, default=_plain)
     parts = backbone_key(backbone), pixels_key(pixels, image_ids), recipe_text
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
     path = Path(folder) / f"features_{key}.npz"
@@ -129,15 +152,28 @@ def cached_features(
     found = FrozenFeatures(np.asarray(extract(backbone, pixels), np.float32), list(image_ids))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as stream:
-        np.savez(stream, values=found.values, image_ids=np.array(found.image_ids, dtype=np.str_))
-    os.replace(temporary, path)
+    try:
+        with temporary.open("wb") as stream:
+            ids = np.array(found.image_ids, dtype=np.str_)
+            np.savez(stream, values=found.values, image_ids=ids)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return found
+
+
+def _plain(value: object) -> object:
+    """A number of numpy or torch as Python's own."""
+    if getattr(value, "ndim", None) == 0:
+        return value.item()
+    raise FeatureError(f"{value!r} in the recipe is no number, text, list or dict; write it as one")
 
 
 def _load(path: Path) -> FrozenFeatures:
     try:
         with np.load(path, allow_pickle=False) as content:
             return FrozenFeatures(content["values"], content["image_ids"].tolist())
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except OSError as error:
+        raise FeatureError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise FeatureError(f"{path} is no whole cache of features ({error}); delete it") from error

@@ -62,6 +62,68 @@ def test_to_start_anew_keeps_the_checkpoint_under_another_name(tmp_path):
     assert (tmp_path / "run.before.ckpt").read_bytes() == old
 
 
+def test_what_no_run_wrote_stays(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    ours = (
+        "log.csv",
+        "metrics.csv",
+        "boxes.csv",
+        "record.json",
+        "correlation_0.npy",
+        ".last.ckpt.7",
+    )
+    theirs = ("notes.txt", "correlation.npy", "log.csv.bak")
+    for name in (*ours, *theirs):
+        (folder / name).write_text("x")
+    (folder / "figures").mkdir()
+    assert c.checkpoint_to_resume(str(folder), TOLD) is None
+    assert {path.name for path in folder.iterdir()} == {*theirs, "figures"}
+
+
+def test_a_checkpoint_that_was_kept_is_not_written_over(tmp_path):
+    kept = []
+    for k in range(3):
+        kept.append(write(tmp_path / "run", images=k).read_bytes())
+        c.checkpoint_to_resume(tmp_path / "run", TOLD, resume="no")
+    names = [f"run.before{number}.ckpt" for number in ("", 2, 3)]
+    assert [(tmp_path / name).read_bytes() for name in names] == kept and len({*kept}) == 3
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"callbacks": [1]}, {"callbacks": {"identity": 3}}])
+def test_a_checkpoint_of_another_program_is_refused_and_not_to_be_deleted(tmp_path, content):
+    torch.save(content, tmp_path / c.NAME)
+    with pytest.raises(barlow.WeightsError, match="another version .*not known.*resume `no`") as e:
+        c.checkpoint_to_resume(tmp_path, TOLD)
+    assert "delete" not in str(e.value)
+
+
+def test_a_damaged_checkpoint_is_named_and_one_that_may_not_be_read_is_not_called_damaged(
+    tmp_path, monkeypatch
+):
+    path = write(tmp_path)
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(barlow.WeightsError, match=r"last\.ckpt cannot be read .*resume `no`"):
+        c.checkpoint_to_resume(tmp_path, TOLD)
+
+    def locked(*args, **kwargs):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(torch, "load", locked)
+    with pytest.raises(PermissionError, match=r"Permission denied: .*last\.ckpt"):
+        c.checkpoint_to_resume(tmp_path, TOLD)
+
+
+def test_an_error_that_is_not_the_disks_is_not_blamed_on_it(tmp_path, monkeypatch):
+    def broken(*args):
+        raise RuntimeError("CUDA error: an illegal memory access")
+
+    monkeypatch.setattr(torch, "save", broken)
+    with pytest.raises(RuntimeError, match="^CUDA error"):
+        c.AtomicCheckpointIO().save_checkpoint({}, tmp_path / c.NAME)
+    assert not list(tmp_path.iterdir())
+
+
 def test_to_insist_on_a_checkpoint_needs_one(tmp_path):
     with pytest.raises(FileNotFoundError, match="no run to go on from"):
         c.checkpoint_to_resume(tmp_path, TOLD, resume="yes")

@@ -3,6 +3,7 @@
 import copy
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -133,6 +134,67 @@ def test_a_cut_file_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(cache.FeatureError, match="delete it"):
         run(tmp_path, Extractor())
+
+
+def test_what_pandas_and_torch_give_is_the_same_as_text_and_arrays(tmp_path):
+    extract, folder = Extractor(), str(tmp_path)
+    numbers = pd.Series([3, 1, 2, 6, 5, 4])
+    recipe = {"size": np.int64(4), "std": torch.tensor(0.5)}
+    first = run(folder, extract, ids=numbers, recipe=recipe)
+    again = run(
+        folder,
+        extract,
+        ids=[str(i) for i in numbers],
+        recipe={"size": 4, "std": 0.5},
+        pixels=torch.from_numpy(PIXELS),
+    )
+    assert extract.calls == 1 and first.image_ids == again.image_ids == list("312654")
+    for frozen in (first, again):
+        for asked in ([1, 2], ["1", "2"], pd.Series([1, 2]), np.array([1, 2])):
+            np.testing.assert_array_equal(frozen.of(asked), first.values[[1, 2]])
+    with pytest.raises(cache.FeatureError, match="in the recipe is no number"):
+        run(folder, extract, recipe={"folder": tmp_path})
+
+
+@pytest.mark.parametrize(
+    ("give", "told"),
+    [
+        (lambda x: x / (np.arange(6)[:, None] != 2), "1 images .* not finite, such as '00000002"),
+        (lambda x: x[:, 0], r"float32 \(6,\); expected numbers \(N, D\)"),
+        (lambda x: x[:5], "5 rows of features and 6 image ids differ"),
+    ],
+)
+def test_features_that_are_none_are_not_kept(tmp_path, give, told):
+    extract = Extractor()
+    with pytest.raises(cache.FeatureError, match=told):
+        run(tmp_path, lambda net, pixels: give(extract(net, pixels)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_ids_that_do_not_fit_are_refused_before_anything_is_extracted(tmp_path):
+    extract = Extractor()
+    for ids in (IDS[:5], [*IDS[:5], IDS[0]]):
+        with pytest.raises(cache.FeatureError):
+            run(tmp_path, extract, ids=ids)
+    assert extract.calls == 0
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    run(tmp_path, Extractor())
+
+    def locked(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(np, "load", locked)
+    with pytest.raises(cache.FeatureError, match="cannot be read: Permission denied$"):
+        run(tmp_path, Extractor())
+
+
+def test_a_network_in_bfloat16_has_a_key():
+    first, second = (nn.Linear(2, 1).bfloat16() for _ in range(2))
+    assert cache.backbone_key(first) != cache.backbone_key(second)
+    second.load_state_dict(first.state_dict())
+    assert cache.backbone_key(first) == cache.backbone_key(second)
 
 
 def test_training_mode_changes_batch_norm_and_so_the_key():

@@ -5,7 +5,9 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 from cxr_helpers.course import results as r
 from cxr_helpers.course.settings import load_settings
@@ -44,11 +46,27 @@ def test_the_table_has_a_row_a_figure(tmp_path):
     assert table.loc[0, ["value", "low", "high"]].tolist() == [0.3, 0.2, 0.4]
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"metrics": {}}', "not json"])
+@pytest.mark.parametrize("content", ["", "[]", '"metrics"', "5", '{"metrics": {}}', "not json"])
 def test_a_file_that_is_no_results_file_is_named(tmp_path, content):
     (tmp_path / "03_z.json").write_text(content)
-    with pytest.raises(ValueError, match=r"03_z\.json lacks .*delete it"):
+    with pytest.raises(ValueError, match=r"03_z\.json lacks .*move it elsewhere, or run") as e:
         r.results_table(tmp_path)
+    assert "delete" not in str(e.value)
+
+
+def test_text_for_a_folder_and_what_numpy_torch_and_pandas_give_are_taken(tmp_path):
+    made = r.Results("05_w", SETTINGS, folder=str(tmp_path))
+    made.add(
+        curve=np.array([0.5, 1.0]),
+        one=torch.tensor(2),
+        per=pd.Series({np.int64(3): np.float32(0.25)}),
+        flag=np.bool_(True),
+    )
+    made.save()
+    metrics = r.read_results(str(tmp_path))["05_w"]["metrics"]
+    assert metrics == {"curve": [0.5, 1.0], "one": 2, "per": {"3": 0.25}, "flag": True}
+    with pytest.raises(ValueError, match=r"metric x\[1\] is nan"):
+        made.add(x=np.array([0.0, np.nan]))
 
 
 def test_claims_bind_on_the_demo_and_report_elsewhere(capsys):

@@ -5,6 +5,7 @@ disk, the move is a copy, and a kill or a full disk in the middle of it destroys
 checkpoint. Here the new file is written beside the old one and takes its place once it is whole.
 """
 
+import errno
 import os
 import shutil
 from collections.abc import Mapping
@@ -20,6 +21,10 @@ from cxr_helpers import __version__, barlow
 FORMAT = 1  # raised when an older checkpoint can no longer be gone on from
 NAME = "last.ckpt"
 RESUME = ("auto", "yes", "no")
+# What runs write into their folder; nothing else in it is removed when a run starts anew.
+WRITTEN = ("log.csv", "metrics.csv", "boxes.csv", "record.json", "correlation_*.npy")
+WRITTEN += (".log.[0-9]*", ".metrics.[0-9]*", f".{NAME}.[0-9]*")  # left by a kill, not whole
+ANEW = "start with resume `no` (--resume no): that keeps it under another name and begins anew"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -29,7 +34,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write the file, whole or not at all.
 
         Raises:
-            OSError: it cannot be written; the last good one still stands.
+            OSError: it cannot be written; the last good one still stands. Any other error of torch
+                passes as it is.
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,11 +46,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-        except (OSError, RuntimeError) as error:  # torch wraps the stream's error in its own
+        except (OSError, RuntimeError) as error:
+            cause = error if isinstance(error, OSError) else error.__context__
+            if not isinstance(cause, OSError):  # torch wraps the stream's error in its own
+                raise
             free = shutil.disk_usage(path.parent).free / 2**30
+            full = cause.errno in (errno.ENOSPC, errno.EDQUOT)
             raise OSError(
-                f"checkpoint {path} cannot be written ({error}); {free:.1f} GB are free there. "
-                "Make room and start the same command: it goes on from the last good checkpoint"
+                f"checkpoint {path} cannot be written ({cause}); {free:.1f} GB are free there. "
+                f"{'Make room' if full else 'Mend that'} and start the same command: it goes on "
+                "from the last good checkpoint"
             ) from error
         finally:
             temporary.unlink(missing_ok=True)
@@ -73,9 +84,11 @@ def identity(told: Mapping[str, object]) -> dict[str, object]:
 
 
 def checkpoint_to_resume(
-    folder: Path, told: Mapping[str, object], *, resume: str = "auto"
+    folder: str | os.PathLike[str], told: Mapping[str, object], *, resume: str = "auto"
 ) -> Path | None:
-    """The checkpoint that an unfinished run left; without one the folder is made anew.
+    """The checkpoint that an unfinished run left; without one the folder is made ready.
+
+    What an earlier run wrote into the folder is removed then. Anything else in it stays.
 
     Args:
         folder: of the run.
@@ -90,6 +103,7 @@ def checkpoint_to_resume(
     """
     if resume not in RESUME:
         raise ValueError(f"resume {resume!r} is none of {', '.join(RESUME)}")
+    folder = Path(folder)
     checkpoint = folder / NAME
     if checkpoint.is_file() and resume != "no":
         _check(checkpoint, identity(told))
@@ -102,37 +116,49 @@ def checkpoint_to_resume(
 
 
 def _make_anew(folder: Path, checkpoint: Path) -> None:
-    kept = folder.with_name(f"{folder.name}.before.ckpt")
     if checkpoint.is_file():
+        number, kept = 1, folder.with_name(f"{folder.name}.before.ckpt")
+        while kept.exists():  # another one was kept before
+            number += 1
+            kept = folder.with_name(f"{folder.name}.before{number}.ckpt")
         os.replace(checkpoint, kept)
-    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
+    for path in (path for pattern in WRITTEN for path in folder.glob(pattern)):
+        path.unlink()
 
 
 def _check(checkpoint: Path, own: Mapping[str, object]) -> None:
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    except OSError:
+        raise
     except Exception as error:  # a damaged file can break the reader anywhere
-        raise barlow.WeightsError(
-            f"{checkpoint} cannot be read ({error}); delete it to start this run anew"
-        ) from error
-    theirs = content.get("callbacks", {}).get(Identity.state_key, {})
+        told = str(error).strip().split("\n")[0] or type(error).__name__
+        raise barlow.WeightsError(f"{checkpoint} cannot be read ({told}); {ANEW}") from error
+    theirs = _identity_in(content)
     if theirs.get("format") != FORMAT:
         raise barlow.WeightsError(
             f"{checkpoint} was written by another version of the course "
             f"({theirs.get('version', 'not known')}; this is {__version__}). Finish the run with "
-            "that version, or delete the checkpoint to start anew"
+            f"that version, or {ANEW}"
         )
     differ = {k for k in own.keys() | theirs.keys() if own.get(k) != theirs.get(k)} - {"version"}
     if differ:
         told = "; ".join(f"{k} {theirs.get(k)}, now {own.get(k)}" for k in sorted(differ))
         raise barlow.WeightsError(
             f"{checkpoint} belongs to another run ({told}). Point the switch at the data of that "
-            "run, or delete the checkpoint to start anew"
+            f"run, or {ANEW}"
         )
 
 
-def check_room(folder: Path, needed: int) -> None:
+def _identity_in(content: object) -> Mapping[str, object]:
+    """What a checkpoint says of itself; nothing where another program wrote it."""
+    for key in ("callbacks", Identity.state_key):
+        content = content.get(key, {}) if isinstance(content, dict) else {}
+    return content if isinstance(content, dict) else {}
+
+
+def check_room(folder: str | os.PathLike[str], needed: int) -> None:
     """Refuse to begin a run whose checkpoints do not fit the disk.
 
     Args:

@@ -57,8 +57,9 @@ def run_record(
     }
 
 
-def write_record(record: dict, path: Path) -> Path:
+def write_record(record: dict, path: str | os.PathLike[str]) -> Path:
     """Write a record as JSON, under a temporary name first."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -31,14 +31,16 @@ class Results:
         folder: another folder for the file, for instance `runs/benchmarks`.
     """
 
-    def __init__(self, name: str, settings: Settings, *, folder: Path | None = None):
-        self.path = (folder or settings.runs / "results") / f"{name}.json"
+    def __init__(
+        self, name: str, settings: Settings, *, folder: str | os.PathLike[str] | None = None
+    ):
+        self.path = Path(folder or settings.runs / "results") / f"{name}.json"
         self.settings = settings
         self.metrics: dict = {}
         self._start = time.perf_counter()
 
     def add(self, **metrics: object) -> None:
-        """Add metrics: numbers, or dicts of numbers by arm, fraction or class.
+        """Add metrics: numbers, arrays of them, or dicts by arm, fraction or class.
 
         Raises:
             ValueError: a value that JSON cannot hold as a finite number, text, list or dict.
@@ -69,8 +71,10 @@ def _plain(value: object, name: str) -> object:
         return [_plain(v, f"{name}[{i}]") for i, v in enumerate(value)]
     if value is None or isinstance(value, str | bool | int):
         return value
-    if hasattr(value, "item"):
-        return _plain(value.item(), name)
+    if hasattr(value, "to_dict"):  # a Series or a frame of pandas
+        return _plain(value.to_dict(), name)
+    if hasattr(value, "tolist"):  # a number or an array of numpy or torch
+        return _plain(value.tolist(), name)
     if isinstance(value, float) and math.isfinite(value):
         return value
     raise ValueError(f"metric {name} is {value!r}; give a finite number, or None where unknown")
@@ -92,26 +96,29 @@ def peak_memory_mb() -> float:
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
-def read_results(folder: Path) -> dict[str, dict]:
+def read_results(folder: str | os.PathLike[str]) -> dict[str, dict]:
     """All results files in a folder, by name, in order.
 
     Raises:
         ValueError: a file is no results file; the text names it.
     """
     found = {}
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(Path(folder).glob("*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            missing = [key for key in KEYS if key not in content]
-        except (UnicodeDecodeError, json.JSONDecodeError, TypeError):
-            missing = list(KEYS)
-        if missing:
-            raise ValueError(f"{path} lacks {', '.join(missing)}; delete it and run its notebook")
+        except (UnicodeDecodeError, json.JSONDecodeError):
+            content = {}
+        keys = content.keys() if isinstance(content, dict) else ()
+        if missing := [key for key in KEYS if key not in keys]:
+            raise ValueError(
+                f"{path} lacks {', '.join(missing)}, so it is no results file; move it elsewhere, "
+                "or run its notebook again, which writes it anew"
+            )
         found[path.stem] = content
     return found
 
 
-def results_table(folder: Path) -> pd.DataFrame:
+def results_table(folder: str | os.PathLike[str]) -> pd.DataFrame:
     """All results in a folder as one table: a row for each metric of each notebook.
 
     Returns:
