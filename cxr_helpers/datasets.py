@@ -305,16 +305,16 @@ def _replaced(out: Path) -> Path:
 def _tidy(out: Path) -> None:
     """Remove the replaced cache, or put it back where a kill came before the new one stood."""
     old = _replaced(out)
-    if out.exists() and _is_cache(old):
+    if not old.exists() or (_content(old) and not _is_cache(old)):
+        return
+    if out.exists():
         shutil.rmtree(old)
-    elif old.exists() and not out.exists():
+    else:
         os.replace(old, out)
-    elif old.exists():
-        old.rmdir()  # was an empty folder
 
 
 def _remedy(error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
         return "free space there, then"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return "mend the rights there or close what has it open, then"

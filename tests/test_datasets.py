@@ -335,6 +335,14 @@ def test_the_old_cache_is_there_until_the_new_one_stands(files, tmp_path, monkey
     assert sorted(p.name for p in tmp_path.iterdir() if "cache" in p.name) == ["cache"]
 
 
+def test_a_stale_lock_is_dropped_beside_a_folder_that_is_no_cache(files, tmp_path):
+    thesis(tmp_path / ".cache.old")
+    (tmp_path / ".cache.lock").touch()
+    datasets.drop_stale_lock(tmp_path / "cache")
+    assert (tmp_path / ".cache.old" / "thesis").is_dir() and not (tmp_path / "cache").exists()
+    assert not (tmp_path / ".cache.lock").exists()
+
+
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")
 def test_a_link_to_a_cache_stays_a_link(files, tmp_path):
     real, link = tmp_path / "disk" / "real", tmp_path / "cache"
