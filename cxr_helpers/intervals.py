@@ -78,7 +78,7 @@ def resampled(
     The same seed draws the same images, whatever the statistic is.
 
     Raises:
-        ValueError: there is nothing to resample.
+        ValueError: there is nothing to resample, or the statistic gives another number of values.
     """
     if n_images < 1 or resamples < 1 or chunk < 1:
         raise ValueError(
@@ -88,8 +88,17 @@ def resampled(
     rng = np.random.default_rng(seed)
     share = np.full(n_images, 1 / n_images)
     sizes = [min(chunk, resamples - start) for start in range(0, resamples, chunk)]
-    drawn = [statistic(rng.multinomial(n_images, share, n).astype(float)) for n in sizes]
-    return np.concatenate([np.asarray(part) for part in drawn])
+    drawn = [np.asarray(statistic(_counts(rng, share, n))) for n in sizes]
+    if any(part.shape[:1] != (n,) for part, n in zip(drawn, sizes, strict=True)):
+        raise ValueError(
+            f"for {sizes[0]} rows of counts the statistic gave {drawn[0].shape}; expected one "
+            "value a row"
+        )
+    return np.concatenate(drawn)
+
+
+def _counts(rng: np.random.Generator, share: np.ndarray, resamples: int) -> np.ndarray:
+    return rng.multinomial(len(share), share, resamples).astype(float)
 
 
 def bias_corrected(value: float, drawn: np.ndarray, *, confidence: float = 0.95) -> Interval:
@@ -115,10 +124,12 @@ def bias_corrected(value: float, drawn: np.ndarray, *, confidence: float = 0.95)
     +0.500 (+0.025 to +0.975)
     """
     _check_confidence(confidence)
-    value, drawn = float(value), np.asarray(drawn, dtype=float)
-    if drawn.ndim != 1:
-        raise ValueError(f"expected resamples of shape (R,), got {drawn.shape}")
-    drawn = drawn[~np.isnan(drawn)]
+    drawn = np.asarray(drawn, dtype=float)
+    if drawn.ndim != 1 or np.ndim(value):
+        raise ValueError(
+            f"expected one value and resamples of shape (R,), got {np.shape(value)}, {drawn.shape}"
+        )
+    value, drawn = float(value), drawn[~np.isnan(drawn)]
     if np.isnan(value) or not len(drawn):
         raise ValueError(
             "the statistic is undefined on these images or on all of their resamples; is there "
@@ -181,14 +192,17 @@ def over_seeds_and_images(
     """
     _check_confidence(confidence)
     values, drawn = _finite(values), np.asarray(drawn, dtype=float)
-    if values.ndim not in (1, 2) or drawn.shape[:-1] != values.shape or n_images < 2:
+    if values.ndim not in (1, 2) or drawn.shape[:-1] != values.shape or not n_images >= 2:
         raise ValueError(
             f"values {values.shape} and resamples {drawn.shape} of {n_images} images; expected "
             "(S,) and (S, R), or (S, D) and (S, D, R), of at least 2 images"
         )
     drawn = drawn[..., ~np.isnan(drawn).any(axis=tuple(range(values.ndim)))]
-    if drawn.shape[-1] < 2:
-        raise ValueError("fewer than two resamples without NaN; draw more, or use more images")
+    if drawn.shape[-1] < 2 or np.isinf(drawn).any():
+        raise ValueError(
+            "fewer than two resamples without NaN, or some are infinite; draw more, or use more "
+            "images"
+        )
     parts = [_of_means(values, axis) for axis in range(values.ndim)]
     of_images = _resampling_variance(drawn.reshape(-1, drawn.shape[-1]).mean(axis=0), n_images)
     for axis in range(values.ndim):

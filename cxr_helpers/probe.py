@@ -187,7 +187,8 @@ def average_precision(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
     Returns:
         (K,) in (0, 1]; NaN where a class has only positives, only negatives or no scores. Chance
-        is the share of positives, so values of classes of other prevalence do not compare.
+        is near the share of positives, and above it where these are few, so values of classes of
+        other prevalence do not compare.
 
     Raises:
         ProbeError: the shapes differ, two data frames have their rows or columns in another order,

@@ -188,6 +188,12 @@ def test_a_verdict_looks_at_the_interval(low, high, word):
     assert evaluation.verdict({"low": low, "high": high}) == word
 
 
+@pytest.mark.parametrize(("low", "high"), [(np.nan, 0.1), (0.1, np.nan), (0.2, 0.1)])
+def test_an_interval_without_ends_gets_no_verdict(low, high):
+    with pytest.raises(ValueError, match="needs two ends"):
+        evaluation.verdict({"low": low, "high": high})
+
+
 def test_arms_are_frozen_features_cached_by_content(settings, data, monkeypatch):
     asked = []
     monkeypatch.setattr(

@@ -61,7 +61,8 @@ def test_an_interval_is_three_numbers_and_a_text():
         (1.0, [np.nan, np.nan], "undefined"),
         (1.0, [], "undefined"),
         (1.0, [1.0, np.inf], "infinite"),
-        (1.0, [[1.0, 2.0]], r"\(R,\), got \(1, 2\)"),
+        (1.0, [[1.0, 2.0]], r"\(R,\), got \(\), \(1, 2\)"),
+        ([1.0, 1.0], [1.0, 2.0], r"one value .* got \(2,\)"),
     ],
 )
 def test_resamples_that_make_no_interval_are_refused(value, drawn, message):
@@ -105,6 +106,17 @@ def test_the_bootstrap_of_a_mean_is_as_wide_as_theory_says():
 def test_nothing_to_resample_is_refused(n_images, options):
     with pytest.raises(ValueError, match="cannot resample"):
         intervals.bootstrap(lambda w: w.sum(axis=1), n_images, **options)
+
+
+@pytest.mark.parametrize("statistic", [lambda w: 0.5, lambda w: w.sum(axis=0)])
+def test_a_statistic_that_does_not_answer_each_row_is_refused(statistic):
+    with pytest.raises(ValueError, match="for 20 rows of counts.*expected one value a row"):
+        intervals.bootstrap(statistic, 7, resamples=20)
+
+
+def test_infinite_resamples_are_refused():
+    with pytest.raises(ValueError, match="infinite"):
+        intervals.over_seeds_and_images([0.1, 0.2], [[0.1, np.inf], [0.2, 0.3]], n_images=9)
 
 
 # Over seeds.

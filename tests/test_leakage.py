@@ -84,6 +84,18 @@ def test_overlap_of_the_official_test_list(data, tmp_path):
     assert leakage.official_overlap(settings, data.entries) == (120, 0.0)
 
 
+def test_a_list_of_other_images_is_refused_with_a_name_of_each_side(data, tmp_path):
+    (tmp_path / "test_list.txt").write_text("someone_else.png\n")
+    with pytest.raises(ValueError, match="someone_else.png.*'00000000_000.png'"):
+        leakage.official_overlap(replace(SETTINGS, nih=tmp_path), data.entries)
+
+
+@pytest.mark.parametrize("share", [0, -0.1, 1.5, np.nan])
+def test_a_share_of_copies_that_is_none_is_refused(data, share):
+    with pytest.raises(ValueError, match="above 0 and up to 1"):
+        leakage.duplicates(SETTINGS, data, values(data, informative=0), [0, 1], share=share)
+
+
 def test_the_table_says_how_to_notice_each_trap():
     trap = leakage.Trap(leakage.LEAK, 0.7, 0.65, Interval(0.05, 0.01, 0.09))
     table = leakage.traps_table([trap], {leakage.LEAK: "look"})

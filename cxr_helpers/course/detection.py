@@ -192,23 +192,24 @@ def train_or_load_detector(
     return detector, path
 
 
-def training_log(path: Path) -> pd.DataFrame:
+def training_log(path: str | Path) -> pd.DataFrame:
     """The log beside a detector: a row an epoch with the losses."""
-    return pd.read_csv(path.with_suffix("") / "metrics.csv")
+    return pd.read_csv(Path(path).with_suffix("") / "metrics.csv")
 
 
-def lost_boxes(path: Path) -> pd.DataFrame:
+def lost_boxes(path: str | Path) -> pd.DataFrame:
     """How many boxes augmentation met and lost while a detector was trained, by class."""
-    return pd.read_csv(path.with_suffix("") / "boxes.csv").set_index("class")
+    return pd.read_csv(Path(path).with_suffix("") / "boxes.csv").set_index("class")
 
 
-def detect_file(detector: det.Detector, path: Path) -> dict[str, np.ndarray]:
+def detect_file(detector: det.Detector, path: str | Path) -> dict[str, np.ndarray]:
     """Detections in a DICOM file or a PNG, in pixels of that file.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it gives no picture; the text names file and remedy.
     """
+    path = Path(path)
     read = nih.read_image if path.suffix.lower() in (".png", ".jpg", ".jpeg") else _dicom_pixels
     return det.predict_files(detector, [path], read)[0]
 
@@ -218,13 +219,14 @@ def _dicom_pixels(path: Path) -> np.ndarray:
 
 
 def predictions(
-    detector: det.Detector, path: Path, data: VindrData, rows: np.ndarray
+    detector: det.Detector, path: str | Path, data: VindrData, rows: np.ndarray
 ) -> list[dict[str, np.ndarray]]:
     """Detections in these rows, read from the file beside the detector or made.
 
     Returns:
         One dict for each row: `boxes` in packed pixels, `scores`, `labels`.
     """
+    path = Path(path)
     cache = path.with_name(f"{path.stem}_{fingerprint(rows.tolist())}.npz")
     if cache.is_file() and cache.stat().st_mtime >= path.stat().st_mtime:
         with np.load(cache) as stored:

@@ -388,9 +388,14 @@ def pooled(
 def verdict(estimate: Mapping[str, float]) -> str:
     """What an interval says about a difference, in one word.
 
+    Raises:
+        ValueError: an end is not a number: then the interval says nothing, and is not open.
+
     >>> verdict({"value": 0.02, "low": -0.01, "high": 0.05})
     'open'
     """
+    if not estimate["low"] <= estimate["high"]:
+        raise ValueError(f"an interval needs two ends, the lower first, not {dict(estimate)}")
     if estimate["low"] > 0:
         return "better"
     return "worse" if estimate["high"] < 0 else "open"

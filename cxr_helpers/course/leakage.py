@@ -67,11 +67,20 @@ def official_overlap(settings: Settings, entries: pd.DataFrame) -> tuple[int, fl
     Returns:
         How many images of the list are in the table, and the share of a random fifth of them whose
         patient is in the other four fifths. None where there is no list.
+
+    Raises:
+        ValueError: the list names none of these images.
     """
     path = settings.nih / "test_list.txt"
     if not path.is_file():
         return None
-    listed = entries[entries["image_id"].isin(nih.read_image_list(path))]
+    names = nih.read_image_list(path)
+    listed = entries[entries["image_id"].isin(names)]
+    if listed.empty:
+        raise ValueError(
+            f"{path} names none of the {len(entries)} images of the table: it has "
+            f"{next(iter(names), 'no name')!r}, the table {next(iter(entries['image_id']), None)!r}"
+        )
     overlap = image_overlap(listed["patient_id"], test_share=0.2, seed=settings.seed)
     return len(listed), overlap
 
@@ -203,7 +212,12 @@ def duplicates(
     """Trap 2: a share of the test images is in the training part too, as two draws make it.
 
     The regularization stays as chosen without the copies.
+
+    Raises:
+        ValueError: the share is not above 0 and at most 1.
     """
+    if not 0 < share <= 1:
+        raise ValueError(f"a share of the test images lies above 0 and up to 1, not at {share}")
     labels, train, test = data.labels[:, columns], data.rows("train"), data.rows("test")
     copies = max(1, round(share * len(test)))
     right = _linear_probe(data, values, columns, train)
