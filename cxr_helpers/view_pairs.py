@@ -34,6 +34,7 @@ SETTINGS = {
     "gaussian_blur",
     "solarization_prob",
 }
+TYPES = "uint8, uint16 of the full range or float in [0, 1]"  # of gray values
 IDLE_ON_GRAY = {"cj_sat", "cj_hue", "random_gray_scale"}  # nothing to draw for these
 
 
@@ -110,10 +111,21 @@ def share_in_view(boxes_xyxy: Tensor, crops: Tensor) -> Tensor:
     Returns:
         (C, N) share of each box's area that lies inside each crop, in [0, 1].
 
+    Raises:
+        ValueError: boxes or crops of another shape, or a box without an area.
+
     >>> crop = torch.tensor([[0, 0, 10, 5]])  # the left half of an image of 10 x 10
     >>> share_in_view(torch.tensor([[4.0, 0.0, 8.0, 2.0]]), crop).tolist()
     [[0.25]]
     """
+    boxes_xyxy, crops = torch.as_tensor(boxes_xyxy), torch.as_tensor(crops)
+    if not (boxes_xyxy.ndim == crops.ndim == 2 and boxes_xyxy.shape[1] == crops.shape[1] == 4):
+        raise ValueError(
+            f"expected (N, 4) boxes and (C, 4) crops, got {tuple(boxes_xyxy.shape)} and "
+            f"{tuple(crops.shape)}"
+        )
+    if not (boxes_xyxy[:, 2:] > boxes_xyxy[:, :2]).all():
+        raise ValueError("a box has no area; give x_min, y_min, x_max, y_max")
     top, left, height, width = crops[:, :, None].unbind(dim=1)  # (C, 1) each
     x_min, y_min, x_max, y_max = boxes_xyxy.T  # (N,) each
     seen_w = (torch.minimum(x_max, left + width) - torch.maximum(x_min, left)).clamp_min(0)
@@ -135,13 +147,19 @@ def draw(
         generator: source of the draws.
 
     Raises:
-        ValueError: a setting is missing, or is none of these.
+        ValueError: a setting is missing, is none of these, or is out of its range.
     """
     if missing := SETTINGS - settings.keys():
         raise ValueError(f"the recipe of a view lacks {sorted(missing)}")
     if unknown := settings.keys() - SETTINGS - IDLE_ON_GRAY:
         raise ValueError(f"the recipe of a view has {sorted(unknown)}, which is not made here")
     s = settings
+    chances = ("hf_prob", "cj_prob", "gaussian_blur", "solarization_prob")
+    if not (0 < s["min_scale"] <= 1 and all(0 <= s[name] <= 1 for name in chances)):
+        told = {name: s[name] for name in ("min_scale", *chances)}
+        raise ValueError(f"{told}: min_scale is a share above 0, up to 1, and each chance up to 1")
+    if not 0 <= s["sigmas"][0] <= s["sigmas"][1]:
+        raise ValueError(f"sigmas is {s['sigmas']}; give the least and the most, not negative")
 
     def chance(probability: float) -> Tensor:
         return _uniform((count,), generator) < probability
@@ -273,7 +291,8 @@ class BatchViews:
         std: divided by.
 
     Raises:
-        ValueError: the size is not positive, or a recipe has wrong settings.
+        ValueError: the size or the standard deviation is not positive, or a recipe has wrong
+            settings.
     """
 
     def __init__(
@@ -281,6 +300,8 @@ class BatchViews:
     ):
         if image_size < 1:
             raise ValueError(f"image_size is {image_size}; give the side of a view in pixels")
+        if not std > 0:
+            raise ValueError(f"std is {std}; it must be above 0")
         for settings in (first, second):
             draw(settings, 0, (1, 1), torch.Generator())
         self.sides, self.image_size, self.mean, self.std = (first, second), image_size, mean, std
@@ -291,7 +312,8 @@ class BatchViews:
         """Two views of each image.
 
         Args:
-            images: (B, H, W), uint8, or uint16 of the full range, or float in [0, 1].
+            images: (B, H, W) tensor or array, uint8, or uint16 of the full range, or float in
+                [0, 1].
             generator: source of the draws, on the CPU.
             rank: these images are numbers rank, rank + world, ... of a larger batch, and get the
                 views that they would get in it.
@@ -317,20 +339,38 @@ def to_unit_range(images: Tensor) -> Tensor:
     """Gray images as float32 in [0, 1].
 
     Args:
-        images: (B, H, W), uint8, or uint16 of the full range, or float in [0, 1].
+        images: (B, H, W) tensor or array, uint8, or uint16 of the full range, or float in [0, 1].
 
     Raises:
-        ValueError: images of another shape, type or range.
+        ValueError: images of another shape, type or range; or uint16 whose highest bit is never
+            set, so that they hold fewer bits.
 
     >>> to_unit_range(torch.tensor([[[0, 255]]], dtype=torch.uint8)).tolist()
     [[[0.0, 1.0]]]
     """
+    try:
+        images = torch.as_tensor(images)
+    except TypeError as error:
+        raise ValueError(
+            f"expected {TYPES}, got {getattr(images, 'dtype', type(images))}"
+        ) from error
     if images.ndim != 3:
         raise ValueError(f"expected gray images (B, H, W), got shape {tuple(images.shape)}")
-    if images.dtype in (torch.uint8, torch.uint16):
-        return images.float() / torch.iinfo(images.dtype).max
+    if images.dtype == torch.uint8:
+        return images.float() / 255
+    if images.dtype == torch.uint16:
+        values = images.float()
+        if values.numel() and 0 < (top := int(values.max())) < 32768:
+            raise ValueError(
+                f"expected uint16 of the full range, got values up to {top}, which hold "
+                f"{top.bit_length()} bits; scale them to 65535, or pass floats in [0, 1]"
+            )
+        return values / 65535
     if not images.is_floating_point():
-        raise ValueError(f"expected uint8, uint16 or float in [0, 1], got {images.dtype}")
+        span = f" from {images.min().item()} to {images.max().item()}" if images.numel() else ""
+        raise ValueError(
+            f"expected {TYPES}, got {images.dtype}{span}; convert them to one of these"
+        )
     if images.numel() and not (images.min() >= 0 and images.max() <= 1):
         raise ValueError(
             f"expected floats in [0, 1], got {images.min():g} to {images.max():g}; scale them first"
@@ -339,10 +379,31 @@ def to_unit_range(images: Tensor) -> Tensor:
 
 
 class GrayImages(Dataset):
-    """Rows of an array of gray images (N, H, W), which may be memory-mapped, as tensors."""
+    """Rows of an array of gray images (N, H, W), which may be memory-mapped, as tensors.
+
+    Args:
+        pixels: array or tensor.
+        rows: which images, by number, or a mask (N,) of bool.
+
+    Raises:
+        ValueError: the pixels are no images, or a row is not there.
+    """
 
     def __init__(self, pixels: np.ndarray, rows: Sequence[int]):
-        self.pixels, self.rows = pixels, np.asarray(rows)
+        pixels, rows = np.asanyarray(pixels), np.asarray(rows)
+        if pixels.ndim != 3:
+            raise ValueError(f"expected gray images (N, H, W), got shape {pixels.shape}")
+        if not (pixels.dtype in (np.uint8, np.uint16) or pixels.dtype.kind == "f"):
+            raise ValueError(f"expected images of {TYPES}, got {pixels.dtype}")
+        if rows.dtype == bool and len(rows) == len(pixels):
+            rows = np.flatnonzero(rows)
+        if rows.ndim != 1 or (len(rows) and rows.dtype.kind not in "iu"):
+            raise ValueError(f"rows are {rows.dtype} {rows.shape}; give the numbers of images")
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(pixels):
+            raise ValueError(
+                f"rows from {rows.min()} to {rows.max()}, but there are {len(pixels)} images"
+            )
+        self.pixels, self.rows = pixels, rows
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -368,7 +429,7 @@ class ViewPairs(pl.LightningDataModule):
 
     Args:
         pixels: (N, H, W) uint8, or uint16 of the full range, or float in [0, 1].
-        rows: which of these images to use.
+        rows: which of these images to use, by number, or a mask (N,) of bool.
         make_views: called with a batch (B, H, W) and a generator, as BatchViews is; under several
             processes also with `rank` and `world`.
         batch_size: images a step over all processes.
@@ -376,7 +437,7 @@ class ViewPairs(pl.LightningDataModule):
         workers: processes that read ahead; none are needed for a packed cache.
 
     Raises:
-        ValueError: the images do not fill one batch.
+        ValueError: the images do not fill one batch, or images or rows are not as above.
     """
 
     def __init__(
@@ -390,12 +451,13 @@ class ViewPairs(pl.LightningDataModule):
         workers: int = 0,
     ):
         super().__init__()
-        if not 2 <= batch_size <= len(rows):
+        self.dataset, self.make_views = GrayImages(pixels, rows), make_views
+        count = len(self.dataset)
+        if not 2 <= batch_size <= count:
             raise ValueError(
-                f"batch_size {batch_size} does not fit {len(rows)} images; a batch needs at "
+                f"batch_size {batch_size} does not fit {count} images; a batch needs at "
                 "least 2 images and at most all of them: change batch_size or give more images"
             )
-        self.dataset, self.make_views = GrayImages(pixels, rows), make_views
         self.batch_size, self.seed, self.workers = batch_size, seed, workers
 
     def train_dataloader(self) -> DataLoader:

@@ -129,7 +129,7 @@ class TwoViews:
         """Two views of one image.
 
         Args:
-            image: (H, W), uint8, or uint16 of the full range, or float in [0, 1].
+            image: (H, W) array or tensor, uint8, or uint16 of the full range, or float in [0, 1].
 
         Returns:
             Two float32 tensors (1, image_size, image_size), about zero mean and unit variance.
@@ -145,22 +145,34 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
     """A gray image as bytes, the form that Pillow's transforms take.
 
     Args:
-        image: (H, W), uint8, or uint16 of the full range, or float in [0, 1].
+        image: (H, W) array or tensor, uint8, or uint16 of the full range, or float in [0, 1].
 
     Raises:
-        ValueError: the image has another shape, type or range.
+        ValueError: the image has another shape, type or range; or is uint16 with its highest bit
+            never set, so that it holds fewer bits.
 
     >>> to_uint8(np.array([[0.0, 1.0]])).tolist(), to_uint8(np.array([[65535]], np.uint16)).tolist()
     ([[0, 255]], [[255]])
     """
+    image = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
     if image.ndim != 2 or 0 in image.shape:
         raise ValueError(f"expected one gray image (height, width), got shape {image.shape}")
     if image.dtype == np.uint8:
         return image
     if image.dtype == np.uint16:
+        if 0 < (top := int(image.max())) < 32768:
+            raise ValueError(
+                f"expected uint16 of the full range, got one up to {top}, which holds "
+                f"{top.bit_length()} bits; scale it to 65535, or pass floats in [0, 1]"
+            )
         return (image >> 8).astype(np.uint8)
     if image.dtype.kind != "f":
-        raise ValueError(f"expected uint8, uint16 or float in [0, 1], got {image.dtype}")
+        numbers = image.dtype.kind in "iu"
+        span = f" from {image.min()} to {image.max()}" if numbers else ""
+        raise ValueError(
+            f"expected uint8, uint16 of the full range or float in [0, 1], got {image.dtype}{span}"
+            "; convert it to one of these"
+        )
     if not (image.min() >= 0 and image.max() <= 1):
         raise ValueError(
             f"expected floats in [0, 1], got {image.min()} to {image.max()}; scale them first"
@@ -169,8 +181,14 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
 
 
 def view_to_image(view: torch.Tensor) -> np.ndarray:
-    """A view as an image to look at: (1, H, W) normalized to (H, W) float in [0, 1]."""
-    return (view[0] * GRAY_STD + GRAY_MEAN).clamp(0, 1).numpy()
+    """A view as an image to look at: (1, H, W) normalized to (H, W) float in [0, 1].
+
+    Raises:
+        ValueError: the view has another shape.
+    """
+    if view.ndim != 3 or len(view) != 1:
+        raise ValueError(f"expected one view (1, H, W), got shape {tuple(view.shape)}")
+    return (view[0] * GRAY_STD + GRAY_MEAN).clamp(0, 1).detach().cpu().numpy()
 
 
 def each_augmentation(

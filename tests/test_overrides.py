@@ -39,6 +39,12 @@ def test_words_flags_and_lists_of_shares():
         ("learning_rate=True", "give a number"),
         ("detect.anchors_at_every_level=1", "give true or false"),
         ("projector=64,b,32", "'b' is no number"),
+        ("projector=", "give at least one number"),
+        ("learning_rate=1e999", "1e999 is too large"),
+        ("detect.keep=bset", "give one of last, best"),
+        ("detect.norm=Frozen", "give one of train, frozen"),
+        ("detect.optimizer=lars", "give one of adamw, sgd"),
+        ("optimizer=sgd", "give one of adamw, lars"),
     ],
 )
 def test_what_cannot_be_set_is_named(pair, message):

@@ -67,3 +67,19 @@ def test_the_nearest_image_and_the_chance_of_the_same_patient():
     found, chance = labs.same_patient_share(features, patients)
     assert found == 1.0 and chance == 0.25  # one of the four other images
     assert labs.nearest(features, 0, np.arange(5), count=2).tolist() == [1, 3]
+
+
+def test_lists_are_taken_and_what_cannot_be_asked_is_refused():
+    features = [[1.0, 0.1], [1.0, 0.0], [0.0, 1.0], [0.1, 1.0]]
+    assert labs.same_patient_share(features, ["a", "a", "b", "b"]) == (1.0, pytest.approx(1 / 3))
+    assert labs.nearest(features, 0, [0, 1, 2], count=1).tolist() == [1]
+    with pytest.raises(ValueError, match="4 images, but 2 patients"):
+        labs.same_patient_share(features, ["a", "b"])
+    with pytest.raises(ValueError, match="no patient has two images"):
+        labs.same_patient_share(features, list("abcd"))
+
+
+@pytest.mark.filterwarnings("error")
+def test_features_that_are_all_alike_have_no_nearest_and_give_no_nan():
+    assert labs.same_patient_share(np.ones((4, 2)), np.array([1, 1, 2, 2]))[1] > 0
+    assert len(labs.nearest(np.ones((4, 2)), 0, np.arange(4), count=2)) == 2

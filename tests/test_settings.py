@@ -61,6 +61,13 @@ def test_roots_that_cannot_be_used_say_what_is_missing(tmp_path):
         s.load_settings({"CXR_SCALE": "big"})
 
 
+def test_text_for_a_root_is_taken_and_the_summary_tells_both_seeds(tmp_path):
+    make(tmp_path, "images")
+    assert s.find_sources(str(tmp_path)) == (tmp_path, None)
+    told = s.load_settings({"CXR_DATA": str(tmp_path)}).summary()
+    assert (told["seed"], told["split_seed"]) == (0, 0)
+
+
 def test_the_summary_is_plain_and_names_no_path(tmp_path):
     make(tmp_path, "images")
     text = json.dumps(s.load_settings({"CXR_DATA": str(tmp_path)}).summary())

@@ -165,6 +165,15 @@ def test_byte_word_and_float_images_give_the_same_views():
         (torch.zeros(1, 4, 4, dtype=torch.int64), "torch.int64"),
         (torch.full((1, 4, 4), 2.0), "got 2 to 2"),
         (torch.full((1, 4, 4), float("nan")), "nan"),
+        (torch.tensor([[[0.5, float("inf")]]]), "got 0.5 to inf"),
+        (torch.ones(1, 4, 4, dtype=torch.bool), "got torch.bool"),
+        (np.full((1, 4, 4), 7, np.int32), "got torch.int32 from 7 to 7; convert"),
+        (np.full((1, 4, 4), "7", object), "got object"),
+        (
+            np.full((2, 4, 4), 4095, np.uint16),
+            "up to 4095, which hold 12 bits; scale them to 65535",
+        ),
+        (np.full((2, 4, 4), 32767, np.uint16), "15 bits"),
     ],
 )
 def test_images_of_the_wrong_kind_are_refused(images, message):
@@ -172,9 +181,29 @@ def test_images_of_the_wrong_kind_are_refused(images, message):
         view_pairs.to_unit_range(images)
 
 
+def test_arrays_are_taken_and_full_words_are_divided_by_65535():
+    words = np.array([[[0, 32768, 65535]]], np.uint16)
+    assert view_pairs.to_unit_range(words).tolist() == [[[0.0, pytest.approx(0.5, abs=1e-4), 1.0]]]
+    assert view_pairs.to_unit_range(np.zeros((1, 2, 2), np.uint16)).max() == 0
+    assert view_pairs.to_unit_range(np.zeros((0, 2, 2), np.uint16)).shape == (0, 2, 2)
+    assert view_pairs.to_unit_range(torch.ones(1, 1, 1).half()).dtype == torch.float32
+
+
+def test_boxes_without_an_area_or_of_another_shape_have_no_share():
+    crops = np.array([[0, 0, 10, 5]])
+    assert view_pairs.share_in_view(np.array([[4.0, 0.0, 8.0, 2.0]]), crops).tolist() == [[0.25]]
+    with pytest.raises(ValueError, match="a box has no area"):
+        view_pairs.share_in_view(torch.tensor([[4.0, 4.0, 4.0, 8.0]]), crops)
+    with pytest.raises(ValueError, match=r"expected \(N, 4\) boxes .* got \(4,\)"):
+        view_pairs.share_in_view(torch.zeros(4), crops)
+
+
 @pytest.mark.parametrize(
     "first, size, message",
     [
+        ({**SECOND, "min_scale": 0.0}, 32, "min_scale is a share above 0"),
+        ({**SECOND, "hf_prob": 1.5}, 32, "each chance up to 1"),
+        ({**SECOND, "sigmas": (2.0, 0.1)}, 32, "sigmas is .2.0, 0.1."),
         ({}, 32, "lacks"),
         ({**SECOND, "rr_prob": 0.5}, 32, "rr_prob"),
         (SECOND, 0, "image_size is 0"),
@@ -231,6 +260,36 @@ def test_each_epoch_has_another_order_and_the_seed_fixes_all():
 def test_a_batch_that_cannot_be_filled_is_refused(batch_size):
     with pytest.raises(ValueError, match=f"batch_size {batch_size} does not fit 20 images"):
         pairs(batch_size=batch_size)
+
+
+def test_rows_are_numbers_or_a_mask():
+    mask = np.arange(COUNT) < 20
+    batch = view_pairs.BatchViews(*views.recipe("demo"), 16)
+    masked = view_pairs.ViewPairs(IMAGES, mask, batch, batch_size=8, seed=0)
+    assert len(masked.dataset) == 20 and fit(masked, 1) == fit(pairs(), 1)
+    assert torch.equal(
+        view_pairs.GrayImages(torch.from_numpy(IMAGES), [3])[0], torch.from_numpy(IMAGES[3])
+    )
+    for rows, told in (
+        ([0, COUNT], f"from 0 to {COUNT}, but there are {COUNT} images"),
+        ([-1, 2], "from -1 to 2"),
+        (np.ones(3, bool), r"rows are bool \(3,\)"),
+        ([0.5], "rows are float64"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            view_pairs.GrayImages(IMAGES, rows)
+
+
+def test_pixels_of_another_kind_are_refused_before_training():
+    batch = view_pairs.BatchViews(*views.recipe("demo"), 16)
+    for pixels, told in (
+        (IMAGES.astype(np.int64), "got int64"),
+        (IMAGES[0], r"got shape \(48, 48"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            view_pairs.ViewPairs(pixels, range(20), batch, batch_size=8, seed=0)
+    with pytest.raises(ValueError, match="std is 0"):
+        view_pairs.BatchViews(SECOND, SECOND, 16, std=0)
 
 
 def test_a_batch_in_one_copy_is_the_images_one_by_one(tmp_path):

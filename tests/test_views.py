@@ -57,6 +57,36 @@ def test_images_of_the_wrong_kind_are_refused(image):
         views.to_uint8(image)
 
 
+@pytest.mark.parametrize(
+    ("image", "told"),
+    [
+        (np.full((4, 4), 4095, np.uint16), "uint16 of the full range, got one up to 4095.*12 bits"),
+        (np.full((4, 4), 32767, np.uint16), "15 bits; scale it to 65535, or pass floats"),
+        (np.full((4, 4), 7, np.int32), "got int32 from 7 to 7; convert it"),
+        (np.ones((4, 4), bool), "got bool; convert"),
+        (np.full((4, 4), "7", object), "got object; convert"),
+        (np.array([[0.0, np.inf]]), "expected floats in .*inf"),
+        (torch.full((4, 4), -0.1), r"expected floats in \[0, 1\], got -0\.1"),
+        (torch.zeros(4, 4, dtype=torch.int64), "got int64 from 0 to 0"),
+        (np.zeros((0, 4), np.uint8), "one gray image"),
+    ],
+)
+def test_what_is_no_gray_image_of_the_contract_is_named(image, told):
+    with pytest.raises(ValueError, match=told):
+        views.to_uint8(image)
+
+
+def test_tensors_and_words_at_the_edge_are_taken():
+    assert views.to_uint8(torch.tensor([[0.0, 0.5, 1.0]])).tolist() == [[0, 128, 255]]
+    assert views.to_uint8(torch.tensor([[7]], dtype=torch.uint8)).tolist() == [[7]]
+    assert views.to_uint8(np.array([[0, 32768]], np.uint16)).tolist() == [[0, 128]]
+    assert views.to_uint8(np.zeros((2, 2), np.uint16)).max() == 0
+    first, second = views.TwoViews("demo", 8)(torch.rand(16, 16))
+    assert first.shape == second.shape == (1, 8, 8)
+    with pytest.raises(ValueError, match=r"one view \(1, H, W\), got shape \(2, 8, 8\)"):
+        views.view_to_image(torch.zeros(2, 8, 8))
+
+
 def test_each_augmentation_shows_what_does_nothing_on_gray():
     state = np.random.get_state()[1].copy()
     assert views.no_effect_on_gray(GRADIENT, "paper", 64) == ["saturation", "hue", "grayscale"]

@@ -2,12 +2,20 @@
 
 import ast
 import difflib
+import math
 from collections.abc import Sequence
 from dataclasses import fields, replace
 
 from cxr_helpers.course.settings import PRESETS, Settings, SettingsError
 
 STAGES = tuple(PRESETS["demo"])
+# Fields that take one of a few words; any other word would be met late, or pass for one of them.
+WORDS = {
+    ("pretrain", "optimizer"): ("adamw", "lars"),
+    ("detect", "optimizer"): ("adamw", "sgd"),
+    ("detect", "norm"): ("train", "frozen"),
+    ("detect", "keep"): ("last", "best"),
+}
 
 
 def with_overrides(settings: Settings, pairs: Sequence[str], *, stage: str) -> Settings:
@@ -32,6 +40,9 @@ def with_overrides(settings: Settings, pairs: Sequence[str], *, stage: str) -> S
         preset = getattr(settings, part)
         _check_name(pair, field, [f.name for f in fields(preset)])
         value = parsed(text, like=getattr(preset, field), told=f"--set {pair}")
+        words = WORDS.get((part, field), (value,))
+        if value not in words:
+            raise SettingsError(f"--set {pair}: give one of {', '.join(words)}")
         settings = replace(settings, **{part: replace(preset, **{field: value})})
     return settings
 
@@ -52,7 +63,7 @@ def parsed(text: str, *, like: object, told: str) -> object:
         told: what to name in an error.
 
     Raises:
-        SettingsError: the text is of another type.
+        SettingsError: the text is of another type, empty, or a number that is too large.
 
     >>> parsed("8192,8192,8192", like=(512, 512, 128), told=""), parsed("1e-3", like=0.1, told="")
     ((8192, 8192, 8192), 0.001)
@@ -66,6 +77,8 @@ def parsed(text: str, *, like: object, told: str) -> object:
         return text.lower() == "true"
     if isinstance(like, tuple):
         parts = [part for part in text.strip("()").split(",") if part.strip()]
+        if not parts:
+            raise SettingsError(f"{told}: give at least one number")
         return tuple(parsed(part, like=like[0], told=told) for part in parts)
     try:
         value = ast.literal_eval(text)
@@ -74,4 +87,6 @@ def parsed(text: str, *, like: object, told: str) -> object:
     whole = isinstance(like, int)
     if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
         raise SettingsError(f"{told}: give {'a whole number' if whole else 'a number'}")
+    if not math.isfinite(value):
+        raise SettingsError(f"{told}: {text} is too large")
     return value if whole else float(value)

@@ -275,17 +275,24 @@ def same_patient_share(features: np.ndarray, patients: np.ndarray) -> tuple[floa
     Returns:
         Both shares, over the images whose patient has another image.
 
+    Raises:
+        ValueError: images and patients differ in number, or no patient has two images.
+
     >>> x = np.array([[1.0, 0.1], [1.0, 0.0], [0.0, 1.0], [0.1, 1.0]])
     >>> same_patient_share(x, np.array(["a", "a", "b", "b"]))[0]
     1.0
     """
-    center = features - features.mean(axis=0)
-    unit = center / np.linalg.norm(center, axis=1, keepdims=True)
+    features, patients = np.asarray(features), np.asarray(patients)
+    if len(features) != len(patients):
+        raise ValueError(f"{len(features)} images, but {len(patients)} patients")
+    unit = _directions(features, features.mean(axis=0))
     similarity = unit @ unit.T
     np.fill_diagonal(similarity, -np.inf)
     same = patients[:, None] == patients[None, :]
     others = same.sum(axis=1) - 1
     asked = others > 0
+    if not asked.any():
+        raise ValueError("no patient has two images, so none can be found again")
     found = same[np.arange(len(patients)), similarity.argmax(axis=1)]
     return float(found[asked].mean()), float((others[asked] / (len(patients) - 1)).mean())
 
@@ -299,7 +306,14 @@ def nearest(features: np.ndarray, query: int, pool: np.ndarray, *, count: int) -
         pool: rows to search.
         count: how many to find.
     """
-    center = features - features[pool].mean(axis=0)
-    unit = center / np.linalg.norm(center, axis=1, keepdims=True)
+    features, pool = np.asarray(features), np.asarray(pool)
+    unit = _directions(features, features[pool].mean(axis=0))
     candidates = pool[pool != query]
     return candidates[np.argsort(-(unit[candidates] @ unit[query]))[:count]]
+
+
+def _directions(features: np.ndarray, center: np.ndarray) -> np.ndarray:
+    """Features as unit vectors from a center; one that lies on it has no direction and stays 0."""
+    moved = features - center
+    length = np.linalg.norm(moved, axis=1, keepdims=True)
+    return moved / np.where(length > 0, length, 1)

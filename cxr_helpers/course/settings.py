@@ -252,12 +252,13 @@ def project_root() -> Path:
     )
 
 
-def find_sources(root: Path) -> tuple[Path | None, Path | None]:
+def find_sources(root: str | os.PathLike[str]) -> tuple[Path | None, Path | None]:
     """The NIH root and the VinDr root below `root`; None for one that is absent.
 
     Raises:
         SettingsError: the folder does not exist, or holds neither of the two.
     """
+    root = Path(root)
     if not root.is_dir():
         raise SettingsError(
             f"{DATA_SWITCH}={root} is not a folder. Set it to `demo`, or to the root of a "
