@@ -244,6 +244,9 @@ def _check(boxes: Boxes, n_classes: int, kind: str) -> list[dict[str, np.ndarray
         if absent:
             raise ValueError(f"{kind} {i} lacks {', '.join(absent)}; it has {sorted(one)}")
         arrays = {k: np.asarray(one[k]) for k in keys}
+        text = [k for k in keys if arrays[k].size and arrays[k].dtype.kind not in "biuf"]
+        if text:
+            raise ValueError(f"{kind} {i}: {text[0]} are {arrays[text[0]].dtype}; give numbers")
         n = len(arrays["labels"])
         arrays["boxes"] = arrays["boxes"].astype(np.float32)
         if n == 0 and arrays["boxes"].size == 0:
@@ -258,6 +261,11 @@ def _check(boxes: Boxes, n_classes: int, kind: str) -> list[dict[str, np.ndarray
             raise ValueError(
                 f"{kind} {i} has box {arrays['boxes'][turned][0].tolist()}; expected x_min, y_min, "
                 "x_max, y_max"
+            )
+        part = arrays["labels"] % 1 != 0 if n else np.zeros(0, bool)
+        if part.any():
+            raise ValueError(
+                f"{kind} {i} has label {arrays['labels'][part][0]}; labels are whole numbers from 1"
             )
         arrays["labels"] = arrays["labels"].astype(np.int64)
         outside = arrays["labels"][(arrays["labels"] < 1) | (arrays["labels"] > n_classes)]

@@ -207,6 +207,24 @@ def test_detectors_on_different_images_or_thresholds_cannot_be_compared():
         dm.map_difference(first, matched(predictions, truths, iou_threshold=0.4))
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([1.7], "label 1.7; labels are whole numbers"),
+        (["mass"], "labels are <U4; give numbers"),
+    ],
+)
+def test_labels_that_are_no_numbers_of_a_class_are_refused(labels, message):
+    boxes = {"boxes": [[0, 0, 9, 9]], "labels": labels, "scores": [0.5]}
+    with pytest.raises(ValueError, match=message):
+        matched([boxes], [truth([[0, 0, 9, 9]], [1])])
+
+
+def test_lists_and_whole_floats_are_labels_too():
+    boxes = {"boxes": [[0, 0, 9, 9]], "labels": [1.0], "scores": [0.5]}
+    assert dm.mean_average_precision(matched([boxes], [truth([[0, 0, 9, 9]], [1])])) == 1
+
+
 @pytest.mark.parametrize("weight", [np.nan, -1.0])
 def test_counts_that_are_none_are_refused(weight):
     with pytest.raises(ValueError, match="none negative"):
