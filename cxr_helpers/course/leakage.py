@@ -17,7 +17,7 @@ from cxr_helpers.course.evaluation import label_names
 from cxr_helpers.course.settings import Settings
 from cxr_helpers.intervals import Interval, bias_corrected
 
-PUBLISHED_DUPLICATES = 0.055  # middle of the 5-6% of the published halves
+PUBLISHED_DUPLICATES = 0.055  # 5 to 6% where the two parts of the paper's code are drawn again
 
 LEAK = "split by image, not by patient"
 DUPLICATES = "some test images in training too"
@@ -58,7 +58,7 @@ def image_overlap(patients: Sequence, *, test_share: float, seed: int) -> float:
 
 
 def official_overlap(settings: Settings, entries: pd.DataFrame) -> tuple[int, float] | None:
-    """What the published evaluation did: split the images of the official test list at random.
+    """What the paper's code does: split the images of the official test list at random.
 
     Args:
         settings: name the NIH folder, in which the list lies.
