@@ -42,7 +42,7 @@ def test_words_flags_and_lists_of_shares():
         ("projector=", "give at least one number"),
         ("learning_rate=1e999", "1e999 is too large"),
         ("detect.keep=bset", "give one of last, best"),
-        ("detect.norm=Frozen", "give one of train, frozen"),
+        ("detect.norm=Frozen", "give one of train, frozen, sync"),
         ("detect.optimizer=lars", "give one of adamw, sgd"),
         ("optimizer=sgd", "give one of adamw, lars"),
     ],

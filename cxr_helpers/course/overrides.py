@@ -13,7 +13,7 @@ STAGES = tuple(PRESETS["demo"])
 WORDS = {
     ("pretrain", "optimizer"): ("adamw", "lars"),
     ("detect", "optimizer"): ("adamw", "sgd"),
-    ("detect", "norm"): ("train", "frozen"),
+    ("detect", "norm"): ("train", "frozen", "sync"),
     ("detect", "keep"): ("last", "best"),
 }
 
