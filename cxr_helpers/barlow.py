@@ -609,7 +609,7 @@ class BarlowTwins(pl.LightningModule):
         backbone: (B, 1 or 3, H, W) to (B, features), as `build_backbone` makes it.
         projector: widths of the hidden layers and the output, (hidden, hidden, output).
         redundancy_weight: lambda of the paper.
-        optimizer: `adamw`, or `lars` (the paper's), whose learning rate is scaled by batch / 256.
+        optimizer: `adamw`, or `lars` (the published code's), its rate scaled by batch / 256.
         learning_rate: of weights; with `lars`, biases and norms get 0.024 of it.
         weight_decay: of weights; biases and norms get none.
         batch_size: images a step over all processes.

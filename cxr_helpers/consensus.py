@@ -3,7 +3,7 @@
 Weighted box fusion (WBF) runs through the boxes of one class on one image. A box joins the fused
 box with which it overlaps most, if their IoU is above the threshold, and the fused box becomes
 the mean of its members; else it starts a fused box of its own. All scores are 1 here, as in the
-paper's consensus: one list of all readers' boxes, IoU 0.5.
+published boxes beside the paper's code: one list of all readers' boxes, IoU 0.5.
 
 Source: Solovyev et al., Weighted boxes fusion, Image and Vision Computing 2021,
 https://arxiv.org/abs/1910.13302; the boxes are visited as its package ensemble-boxes does when

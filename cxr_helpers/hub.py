@@ -310,7 +310,7 @@ def fetch(
     """Fetch one file of weights from a repository on the hub; nothing in it is run.
 
     Args:
-        repository: `owner/name`, for instance `haooyuee/Barlowtwins-CXR`, the paper's own.
+        repository: `owner/name`, for instance `haooyuee/Barlowtwins-CXR`.
         folder: where it goes; a whole file of weights that is there already is taken without asking
             the network.
         file: its name; may be left out where the repository has one file of weights.

@@ -79,7 +79,7 @@ def stages(detector: det.Detector, image: np.ndarray) -> Stages:
 def score_table(
     found: Mapping[str, Sequence], truths: Sequence, data: VindrData
 ) -> tuple[pd.DataFrame, dict[str, coco.CocoScores]]:
-    """COCO's means for each arm; sizes are those at the paper's 640 pixels.
+    """COCO's means for each arm; sizes are those at the published 640 pixels.
 
     Returns:
         Indexed by arm, a column for each of `coco.COLUMNS`; and the scores behind it.

@@ -85,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, size: int) -> None:
         type=_positive,
         nargs="+",
         default=[size],
-        help=f"side of the packed images in pixels; one cache each ({size}, the paper's)",
+        help=f"side of the packed images in pixels; one cache each ({size}, the preset `paper`'s)",
     )
     parser.add_argument("--limit", type=_positive, help="only so many images, for a trial")
     parser.add_argument("--workers", type=_positive, default=cores(), help="processes (all cores)")
