@@ -189,9 +189,9 @@ few, many = (per_patient <= 2).mean(), (per_patient > 100).sum()
 print(f"{few:.0%} of the patients have one image or two, {many} patients more than a hundred")
 
 # %% [markdown]
-# The points fall until they reach single patients. So images are not independent. A test image of a patient who is also in
-# training is a half-known image. That is why this course splits **by patient**, and why notebook
-# 03 measures what happens otherwise.
+# The points fall until they reach single patients. So images are not independent. A test image of a
+# patient who is also in training is a half-known image. That is why this course splits **by patient**,
+# and why notebook 03 measures what happens otherwise.
 
 # %% [markdown]
 # ### The view goes with the illness

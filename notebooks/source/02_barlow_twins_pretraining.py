@@ -218,8 +218,9 @@ quiz("2.A")
 #
 # What may change between two views of a radiograph? Position, size, exposure, sharpness. What may
 # not: the finding must stay in the picture. Here is one radiograph under each
-# [augmentation](../docs/glossary.md#augmentation) of the recipe alone that the paper's code takes, which
-# is the original one of Barlow Twins. Look for those that change nothing, and for those that no X-ray machine would make.
+# [augmentation](../docs/glossary.md#augmentation) of the published recipe alone: the one that the
+# paper's code takes, the original of Barlow Twins. Look for those that change nothing, and for those
+# that no X-ray machine would make.
 
 # %%
 data = load_nih(settings)
@@ -369,12 +370,12 @@ plt.show()
 
 # %% [markdown]
 # The loss falls, the diagonal rises, the features spread out. Whether the k-NN scores end higher than
-# they began, the table below says (before training no loss is taken). On the demo, k-NN tells AP from PA from the start: random filters
-# see brightness and zoom. For findings the few validation patients make each point uncertain. That
-# score and loss go together is no law: the collapse lab below has a run of low loss whose outputs are
-# copies.
-# The effective rank is an alarm for [collapse](../docs/glossary.md#collapse), not a score: it may
-# move a little either way, and must not drop to a few.
+# they began, the table below says (before training no loss is taken). On the demo, k-NN tells AP from
+# PA from the start: random filters see brightness and zoom. For findings the few validation patients
+# make each point uncertain. That score and loss go together is no law: the collapse lab below has a run
+# of low loss whose outputs are copies. The effective rank is an alarm for
+# [collapse](../docs/glossary.md#collapse), not a score: it may move a little either way, and must not
+# drop to a few.
 #
 # The curve off the diagonal has a floor. The correlation of two *independent* features over N
 # images is not 0; its mean size is about $\sqrt{2 / (\pi N)}$. So much is left even where the outputs

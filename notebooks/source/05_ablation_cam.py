@@ -404,12 +404,12 @@ figure.axes[0].set_title(f"at most {costs.max():.4f} of a score of {fast.score:.
 plt.show()
 
 # %% [markdown]
-# Where the points hug the line, the slope was right about each channel: this head is nearly
-# straight there. Where even the most important channel costs next to nothing, the score is sure of
-# itself, or many channels say the same. A map is stretched from 0 to 1 before it is drawn, so even
-# such small losses look bright. Even so Grad-CAM's map differs. Its weight is the slope *averaged over all places*, also those outside the box, where
-# the channel does not matter, and it never asks whether the channel is active where its slope is
-# steep. One box is an anecdote, so here are thirty.
+# Where the points hug the line, the slope was right about each channel: this head is nearly straight
+# there. Where even the most important channel costs next to nothing, the score is sure of itself, or
+# many channels say the same. A map is stretched from 0 to 1 before it is drawn, so even such small
+# losses look bright. Even so Grad-CAM's map differs. Its weight is the slope *averaged over all
+# places*, also those outside the box, where the channel does not matter, and it never asks whether the
+# channel is active where its slope is steep. One box is an anecdote, so here are thirty.
 
 # %%
 thirty = found["pretrained"]["test"][:30]

@@ -162,8 +162,8 @@ for side in (96, 256):
     print(f"{everything:,} images at {side} px: {everything * side**2 / 2**30:.1f} GB")
 
 # %% [markdown]
-# That fits into the memory of most machines with a GPU, and the operating system keeps them there after the first
-# epoch. No process has to decode anything while the GPU waits.
+# That fits into the memory of most machines with a GPU, and the operating system keeps them there after
+# the first epoch. No process has to decode anything while the GPU waits.
 
 # %% [markdown]
 # ## From the demo to real data, notebook by notebook
@@ -201,8 +201,9 @@ for side in (96, 256):
 #
 # A *process* is one running copy of the program; here each has a GPU of its own, a *device*. Where no
 # GPU is seen, `--accelerator gpu` makes the run refuse, instead of going on for months on the
-# processor. `--seed`, 0 by default, is the seed of everything: `detect --seed 1` takes the backbone of
-# `pretrain --seed 1`, and where that is missing makes it first, on one device.
+# processor. `--seed`, 0 by default, is the seed of weights, order and draws: `detect --seed 1` takes the
+# backbone of `pretrain --seed 1`, and where that is missing makes it first, on one device. The split into
+# patients has a seed of its own, the same for every run.
 #
 # On two machines, start this same line on each. `FIRST` is the name of one of them, and both must see
 # the same folder `runs`:
@@ -513,10 +514,10 @@ print("One thread and two give the same features, but for rounding.")
 # %% [markdown]
 # ## What will it cost on your machine?
 #
-# The trial takes a few steps at the paper's settings, ResNet-50 at 224 pixels with D = 8192, with four
-# images and with eight, and all of it twice. The difference is the cost of four images; the rest is the cost of a step
-# whatever its images. (The demo's images are stored smaller than that; their views have 224 pixels all
-# the same.) Look at the images a second beside those of the published log.
+# The trial takes a few steps at the paper's scale, ResNet-50 at 224 pixels with D = 8192, with four
+# images and with eight, and all of it twice. The difference is the cost of four images; the rest is the
+# cost of a step whatever its images. (The demo's images are stored smaller than that; their views have
+# 224 pixels all the same.) Look at the images a second beside those of the published log.
 
 # %%
 data = load_nih(settings)
@@ -774,8 +775,9 @@ pretraining_plots.plot_neighbors(pixels[query], neighbors, title=f"query: {views
 plt.show()
 
 # %% [markdown]
-# Count in each row how many of the four share the query's view. But four neighbors of one image are an anecdote, and no evidence that a training of seconds taught
-# anything. Always ask what a network without training would have found: that is the other row.
+# Count in each row how many of the four share the query's view. But four neighbors of one image are an
+# anecdote, and no evidence that a training of seconds taught anything. Always ask what a network
+# without training would have found: that is the other row.
 
 # %% [markdown]
 # ## Hand your weights on
