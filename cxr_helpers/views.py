@@ -1,10 +1,11 @@
 """Two random views of a radiograph for Barlow Twins, on lightly's transform classes.
 
 Two recipes are named. `paper` is the recipe of the published code, the original Barlow Twins
-augmentations at 224 px, but for two things: that code resizes with bicubic weights, lightly's classes
-with bilinear ones, and it normalizes with ImageNet's mean and standard deviation. `demo` keeps larger
-crops, so that a finding stays in view, leaves out what does nothing on gray images (saturation, hue
-and grayscale), and is milder where a change of gray values would hide what a finding changes.
+augmentations at 224 px, but for two things: that code resizes with bicubic weights, lightly's
+classes with bilinear ones, and it normalizes with ImageNet's mean and standard deviation. `demo`
+keeps larger crops, so that a finding stays in view, leaves out what does nothing on gray images
+(saturation, hue and grayscale), and is milder where a change of gray values would hide what a
+finding changes.
 
 In both the two views differ in kind: the first is blurred more often, the second alone is
 solarized (bright values inverted).
