@@ -192,6 +192,22 @@ def test_a_broken_file_names_the_row(tmp_path, text, message):
         led.read_ledger(path)
 
 
+def test_what_is_no_toml_is_named_and_a_text_path_is_taken(tmp_path):
+    path = tmp_path / "ledger.toml"
+    path.write_text("[[row")
+    with pytest.raises(led.LedgerError, match="ledger.toml is no TOML"):
+        led.read_ledger(str(path))
+    path.write_text("[[claim]]\nwhat='W'\npaper='p'\nours='o'\n")
+    with pytest.raises(led.LedgerError, match="claim 'W': `ours` is one of"):
+        led.read_ledger(path)
+
+
+def test_a_result_that_is_several_figures_is_refused():
+    told = {"metrics": {"gain": {"0.1": 1, "1.0": 2}}, "settings": {"data": "x", "scale": "demo"}}
+    with pytest.raises(led.LedgerError, match=r"03_x / gain is no figure, but \['0.1', '1.0'\]"):
+        led.measured({"03_x": told}, ["03_x", "gain"])
+
+
 def test_presets_in_words_are_read():
     row = {"part": "P", "what": "W", "ours": {"text": "{pretrain.epochs} epochs"}, "command": "c"}
     assert led.ledger_table({"row": [row]})["ours"].tolist() == ["600 epochs"]

@@ -55,9 +55,14 @@ def read_ledger(path: Path) -> dict[str, list[dict]]:
         `claim`, `row` and `point`, lists of dicts with the keys that the file's head explains.
 
     Raises:
-        LedgerError: an entry lacks a key or has one that is not known; the text names it.
+        LedgerError: the file is no TOML, or an entry lacks a key or has one that is not known; the
+            text names it.
     """
-    content = {"claim": [], "row": [], "point": []} | tomllib.loads(path.read_text("utf-8"))
+    try:
+        content = tomllib.loads(Path(path).read_text("utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise LedgerError(f"{path} is no TOML: {error}") from error
+    content = {"claim": [], "row": [], "point": []} | content
     keys = {"claim": (CLAIM_KEYS, set()), "row": (ROW_KEYS, {"code", "why"})}
     for kind, (known, optional) in keys.items():
         for entry in content[kind]:
@@ -65,7 +70,8 @@ def read_ledger(path: Path) -> dict[str, list[dict]]:
             if odd or not known - optional <= entry.keys():
                 name = f"{path}: {kind} {entry.get('what')!r}"
                 raise LedgerError(f"{name} lacks a key or has {sorted(odd)}")
-            if len(entry["ours"]) != 1 or not entry["ours"].keys() <= KINDS:
+            ours = entry["ours"]
+            if not isinstance(ours, dict) or len(ours) != 1 or not ours.keys() <= KINDS:
                 raise LedgerError(
                     f"{path}: {kind} {entry['what']!r}: `ours` is one of {sorted(KINDS)}"
                 )
@@ -112,6 +118,9 @@ def measured(results: Mapping[str, dict], path: list[str]) -> str:
     '0.020 (-0.010 to 0.050); data demo, scale demo'
     >>> measured({}, ["03_x", "gain"])
     'not measured here yet'
+
+    Raises:
+        LedgerError: the keys lead to several figures instead of one.
     """
     name, *keys = path
     value = results.get(name, {}).get("metrics")
@@ -122,6 +131,8 @@ def measured(results: Mapping[str, dict], path: list[str]) -> str:
     settings = results[name]["settings"]
     where = f"data {settings['data']}, scale {settings['scale']}"
     if isinstance(value, Mapping):
+        if not {"value", "low", "high"} <= value.keys():
+            raise LedgerError(f"{' / '.join(path)} is no figure, but {sorted(value)}; name one")
         value = f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
     elif isinstance(value, float):
         value = f"{value:.4g}"
@@ -174,7 +185,9 @@ def _ours(ours: Mapping[str, object], results: Mapping[str, dict] | None) -> str
     '600 epochs'
     """
     if "text" in ours:
-        return re.sub(r"\{([\w.]+)\}", lambda name: _text(preset_value(name[1])), ours["text"])
+        return re.sub(
+            r"\{([\w.]+)\}", lambda name: _text(own_value({"preset": name[1]})), ours["text"]
+        )
     if "result" in ours:
         return TO_MEASURE if results is None else measured(results, ours["result"])
     return _text(own_value(ours))

@@ -109,9 +109,9 @@ print(f"{everything // 768} full batches from all {everything:,} images, "
 # So an epoch of the log drew from all images, those of the official test list included. That does no
 # harm to the detector, which is tested on another hospital's images. It does harm to a
 # [linear evaluation](../docs/glossary.md#linear-probe) on that test list. The code as it is published
-# reads a training list (`train_val_list_NIH.txt`, line 128 of main.py), and two checkpoints are named in
-# it: which images the second one saw is not proven. This course pretrains on the training list alone,
-# less an eighth of its patients for validation.
+# reads a training list (`train_val_list_NIH.txt`, line 128 of main.py); its configurations name two
+# checkpoints, and which images the second one saw is not proven. This course pretrains on the training
+# list alone, less an eighth of its patients for validation.
 
 # %% [markdown]
 # ## What to download
