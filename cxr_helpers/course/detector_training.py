@@ -9,7 +9,6 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
-from pytorch_lightning.utilities import rank_zero_only
 from torch import distributed as dist
 from torch.utils.data import DataLoader
 
@@ -29,7 +28,12 @@ from cxr_helpers.course.data import VindrData
 from cxr_helpers.course.quiet import quiet_lightning
 from cxr_helpers.course.settings import Settings
 from cxr_helpers.datasets import DetectionDataset
-from cxr_helpers.detection_pipelines import CountedPipeline, detection_pipeline
+from cxr_helpers.detection_pipelines import (
+    CountedPipeline,
+    EpochImages,
+    EpochOrder,
+    detection_pipeline,
+)
 
 Truths = Sequence[Mapping[str, np.ndarray]]
 
@@ -106,10 +110,41 @@ class EpochRows(Callback):
             os.replace(temporary, self.folder / "metrics.csv")
 
 
+class EpochBatches(pl.LightningDataModule):
+    """Feeds batches for detection; what a step sees depends on seed, epoch and step alone.
+
+    So a run that was killed and goes on from a checkpoint sees what an unbroken one would have
+    seen, with any number of workers. Under several processes each gets its share of every batch.
+
+    Args:
+        images: with the boxes.
+        batch_size: images a step over all processes.
+        seed: of the order; that of the augmentation is the pipeline's.
+        workers: processes that read ahead; none are needed for a packed cache.
+    """
+
+    def __init__(self, images: EpochImages, *, batch_size: int, seed: int, workers: int = 0):
+        super().__init__()
+        self.images, self.batch_size, self.seed, self.workers = images, batch_size, seed, workers
+
+    def train_dataloader(self) -> DataLoader:
+        """Batches for this process; Lightning tells the order each new epoch."""
+        world, rank = self.trainer.world_size, self.trainer.global_rank
+        return DataLoader(
+            self.images,
+            self.batch_size // world,
+            sampler=EpochOrder(self.images, seed=self.seed, num_replicas=world, rank=rank),
+            drop_last=True,
+            collate_fn=det.collate_detection,
+            num_workers=self.workers,
+            generator=torch.Generator(),  # or else the iterator draws a seed from torch's state
+        )
+
+
 class RandomStates(Callback):
     """Keeps all random states in the checkpoint, so that a killed run ends as an unbroken one.
 
-    Order of the images and sampling of proposals draw from torch, augmentation from the pipeline.
+    Sampling of proposals draws from torch. Order and augmentation follow from seed and epoch.
 
     Args:
         counted: the pipeline; its counts are kept too.
@@ -125,10 +160,6 @@ class RandomStates(Callback):
         own = {
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-            "pipeline": [
-                (step.random_generator.bit_generator.state, step.py_random.getstate())
-                for step in self._steps()
-            ],
             "seen": dict(self.counted.seen),
             "lost": dict(self.counted.lost),
         }
@@ -136,10 +167,6 @@ class RandomStates(Callback):
         if process_count() > 1:
             dist.all_gather_object(states, own)
         return {"states": states}
-
-    def _steps(self) -> list:
-        """The pipeline and its steps: each draws from a generator of its own."""
-        return [self.counted.pipeline, *self.counted.pipeline.transforms]
 
     def load_state_dict(self, state: dict) -> None:
         """Go on from a checkpoint; with another number of processes each draws anew."""
@@ -155,12 +182,8 @@ class RandomStates(Callback):
             return
         own, self.loaded = self.loaded, None
         torch.set_rng_state(own["torch"])
-        torch.empty((), dtype=torch.int64).random_()  # the loader's iterator drew its seed before
         if own["cuda"]:
             torch.cuda.set_rng_state_all(own["cuda"])
-        for step, (numpy_state, python_state) in zip(self._steps(), own["pipeline"], strict=True):
-            step.random_generator.bit_generator.state = numpy_state
-            step.py_random.setstate(python_state)
 
 
 def train_detector(
@@ -202,7 +225,7 @@ def train_detector(
     if len(rows) < preset.batch_size:
         raise ValueError(f"{len(rows)} training images do not fill a batch of {preset.batch_size}")
     compute = resolved(compute, batch_size=preset.batch_size)
-    pipeline = CountedPipeline(detection_pipeline(preset.pipeline, seed=seed + rank_zero_only.rank))
+    pipeline = CountedPipeline(detection_pipeline(preset.pipeline, seed=seed))
     module = det.DetectorModule(
         detector.to(memory_format=torch.channels_last),
         optimizer=preset.optimizer,
@@ -219,7 +242,7 @@ def train_detector(
         checkpoints.check_room(log.parent, checkpoints.training_bytes(module, states=states))
         callbacks.append(_checkpoints(log, preset.checkpoint_every))
     pl.seed_everything(seed, verbose=False)
-    loader = _loader(data, rows, pipeline, preset.batch_size // compute.processes)
+    images = EpochBatches(_dataset(data, rows, pipeline), batch_size=preset.batch_size, seed=seed)
     with quiet_lightning():
         trainer = pl.Trainer(
             max_epochs=epoch_count(settings, data, len(rows)),
@@ -229,10 +252,10 @@ def train_detector(
             enable_progress_bar=progress,
             enable_checkpointing=bool(preset.checkpoint_every),
             enable_model_summary=False,
-            **compute.trainer_options() | {"use_distributed_sampler": True},
+            **compute.trainer_options(),
         )
         with memory_is_told(batch_size=preset.batch_size, image_size=preset.image_size):
-            trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+            trainer.fit(module, images, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
         _write_counts(log, pipeline, data.classes)
     return detector.cpu().eval()
@@ -258,16 +281,12 @@ def _checkpoints(folder: Path, every: int) -> ModelCheckpoint:
     )
 
 
-def _loader(
-    data: VindrData, rows: np.ndarray, pipeline: CountedPipeline, batch_size: int
-) -> DataLoader:
+def _dataset(data: VindrData, rows: np.ndarray, pipeline: CountedPipeline) -> EpochImages:
     table = pd.DataFrame({"image_id": [data.images.image_ids[row] for row in rows]})
     dataset = DetectionDataset(
         table, data.images.read, pipeline, boxes=data.packed(data.fused), classes=data.classes
     )
-    return DataLoader(
-        dataset, batch_size, shuffle=True, drop_last=True, collate_fn=det.collate_detection
-    )
+    return EpochImages(dataset, pipeline.pipeline)
 
 
 def epoch_count(settings: Settings, data: VindrData, n_images: int) -> int:

@@ -1,0 +1,200 @@
+"""Augmentation: each worker and each epoch draws anew, and the place of an image decides alone."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from cxr_helpers.datasets import DetectionDataset
+from cxr_helpers.detection_pipelines import (
+    CountedPipeline,
+    EpochImages,
+    EpochOrder,
+    detection_pipeline,
+)
+from cxr_helpers.detector import collate_detection
+
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
+IMAGE = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)
+CORNERS = ["x_min", "y_min", "x_max", "y_max"]
+
+
+def same_image(n=16, *, counted=False, seed=0):
+    """A data set that shows one image n times, so that pictures differ by their draws alone."""
+    ids = [f"i{k:02d}" for k in range(n)]
+    boxes = pd.DataFrame([(i, "mass", 16, 16, 48, 48) for i in ids])
+    boxes.columns = ["image_id", "label", *CORNERS]
+    pipeline = detection_pipeline("demo", seed=seed)
+    dataset = DetectionDataset(
+        pd.DataFrame({"image_id": ids}),
+        lambda name: IMAGE,
+        CountedPipeline(pipeline) if counted else pipeline,
+        boxes=boxes,
+        classes=["mass"],
+    )
+    return dataset, pipeline
+
+
+def loaded(dataset, workers, **options):
+    return DataLoader(dataset, 4, num_workers=workers, collate_fn=collate_detection, **options)
+
+
+def pictures(loader):
+    """Bytes of each picture of one epoch, by the index of its image."""
+    return {
+        int(target["image_id"]): image[0].numpy().tobytes()
+        for images, targets in loader
+        for image, target in zip(images, targets, strict=True)
+    }
+
+
+def by_place(workers, **options):
+    dataset, pipeline = same_image(counted=True)
+    images = EpochImages(dataset, pipeline)
+    return loaded(images, workers, sampler=EpochOrder(images, seed=5), **options)
+
+
+@pytest.mark.parametrize("workers", [0, 2, 3])
+def test_every_draw_of_two_epochs_of_a_plain_loader_is_another_picture(workers):
+    """Two draws are one picture where nothing is changed: one in ten."""
+    loader = loaded(same_image()[0], workers, shuffle=True)
+    first, second = pictures(loader), pictures(loader)
+    unchanged = (IMAGE.astype(np.float32) / 255).tobytes()
+    for epoch in (first, second):
+        changed = [p for p in epoch.values() if p != unchanged]
+        assert len(changed) > 8 and len(set(changed)) == len(changed)
+    assert set(first.values()) & set(second.values()) <= {unchanged}
+
+
+def test_workers_that_stay_draw_anew_in_the_second_epoch():
+    loader = loaded(same_image()[0], 2, persistent_workers=True)
+    first, second = pictures(loader), pictures(loader)
+    assert len(set(first.values()) & set(second.values())) <= 1
+
+
+def test_a_plain_loader_repeats_from_its_seeds():
+    def run():
+        torch.manual_seed(3)
+        return pictures(loaded(same_image()[0], 2))
+
+    assert run() == run()
+
+
+@pytest.mark.parametrize("options", [{}, {"persistent_workers": True}])
+@pytest.mark.parametrize("workers", [2, 3])
+def test_any_number_of_workers_gives_the_same_pictures(workers, options):
+    alone, shared = by_place(0), by_place(workers, **options)
+    for _ in range(2):
+        assert pictures(shared) == pictures(alone)
+
+
+@pytest.mark.parametrize("workers", [0, 2, 3])
+def test_a_loader_that_starts_later_goes_on_as_an_unbroken_one(workers):
+    unbroken = by_place(0)
+    epochs = [pictures(unbroken) for _ in range(3)]
+    assert len({picture for epoch in epochs for picture in epoch.values()}) > 36
+    resumed = by_place(workers)
+    resumed.sampler.set_epoch(2)
+    later = pictures(resumed)
+    assert later == epochs[2] and list(later) == list(epochs[2])
+    assert list(epochs[1]) != list(epochs[2])
+
+
+def test_two_processes_see_together_what_one_sees():
+    one = EpochOrder(range(10), seed=1)
+    shares = [EpochOrder(range(10), seed=1, num_replicas=2, rank=r) for r in range(2)]
+    for _ in range(2):
+        assert sorted(one) == sorted([*shares[0], *shares[1]])
+
+
+def test_a_place_decides_whatever_was_called_before():
+    def draw(pipeline):
+        with pipeline.at(1, 7):
+            return pipeline(image=IMAGE, bboxes=[[9, 9, 30, 30]], labels=[1])["image"]
+
+    first, other = detection_pipeline("demo", seed=0), detection_pipeline("demo", seed=1)
+    expected = draw(first)
+    later = first(image=IMAGE, bboxes=[], labels=[])["image"]
+    assert not np.array_equal(expected, later)
+    assert np.array_equal(draw(first), expected) and not np.array_equal(draw(other), expected)
+
+
+def test_an_image_without_its_epoch_is_refused():
+    dataset, pipeline = same_image()
+    with pytest.raises(TypeError, match="EpochOrder"):
+        EpochImages(dataset, pipeline)[0]
+
+
+def test_brightness_does_not_depend_on_whether_the_image_was_moved():
+    """One stream for all steps: with one seed for each, they would fall together."""
+    pipeline = detection_pipeline("demo", seed=0)
+    flat = np.full((64, 64), 100, np.uint8)
+    moved, brighter = [], []
+    for _ in range(200):
+        changed = pipeline(image=flat, bboxes=[], labels=[])["image"]
+        brighter.append(changed[32, 32] != 100)
+        moved.append((changed == 0).any())
+    moved, brighter = np.array(moved), np.array(brighter)
+    assert (brighter & ~moved).sum() > 5 and (moved & ~brighter).sum() > 20
+
+
+# What a pipeline takes.
+NONE = detection_pipeline("none", seed=0)
+
+
+def test_boxes_and_labels_may_be_lists_tensors_or_empty():
+    for kind in (list, np.array, lambda x: torch.tensor(x, requires_grad=True)):
+        out = NONE(image=IMAGE, bboxes=kind([[1.0, 2, 9, 9]]), labels=[3])
+        assert out["bboxes"].tolist() == [[1, 2, 9, 9]] and list(out["labels"]) == [3]
+    for none in ([], np.zeros(0), np.zeros((0, 4)), torch.zeros(0), torch.zeros((0, 4))):
+        assert len(NONE(image=torch.tensor(IMAGE), bboxes=none, labels=[])["bboxes"]) == 0
+
+
+@pytest.mark.parametrize(
+    "box", [[100, 100, 120, 120], [-20, 3, -5, 9], [5, 5, 5, 20], [64, 0, 70, 9]]
+)
+@pytest.mark.parametrize("name", ["none", "demo"])
+def test_a_box_without_area_in_the_image_is_dropped_with_its_label(name, box):
+    counted = CountedPipeline(detection_pipeline(name, seed=0))
+    out = counted(image=IMAGE, bboxes=[box, [8, 8, 50, 50]], labels=[1, 2])
+    assert [int(k) for k in out["labels"]] == [2] and counted.lost == {1: 1}
+
+
+@pytest.mark.parametrize(
+    ("boxes", "labels", "words"),
+    [
+        ([[0, 5, np.inf, 20]], [1], "inf"),
+        ([[0, np.nan, 9, 20]], [1], "nan"),
+        ([[9, 0, 4, 20]], [1], r"9.0, 0.0, 4.0, 20.0"),
+        ([[0, 5, 9]], [1], r"shape \(1, 3\)"),
+        ([0, 5, 9, 9], [1], r"shape \(4,\)"),
+        ([[0, 5, 9, 9]], [1, 2], "1 boxes with 2 labels"),
+    ],
+)
+def test_boxes_that_are_none_are_refused_by_value(boxes, labels, words):
+    with pytest.raises(ValueError, match=words):
+        NONE(image=IMAGE, bboxes=boxes, labels=labels)
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (IMAGE.astype(np.int64), "int64"),
+        (IMAGE > 3, "bool"),
+        (IMAGE.astype(float), "from 0 to 126"),
+        (np.full((8, 8), np.nan), "nan"),
+        (IMAGE[None], r"\(1, 64, 64\)"),
+        (IMAGE[:0], r"\(0, 64\)"),
+    ],
+)
+def test_an_image_of_another_type_range_or_shape_is_refused(image, words):
+    with pytest.raises(ValueError, match=words):
+        NONE(image=image, bboxes=[], labels=[])
+
+
+@pytest.mark.parametrize("options", [{"seed": -1}, {"min_visibility": 1.5}, {"min_side": -1}])
+def test_numbers_out_of_range_are_refused(options):
+    with pytest.raises(ValueError, match=str(next(iter(options.values())))):
+        detection_pipeline("none", **{"seed": 0, **options})
+    assert detection_pipeline("none", seed=np.int64(3)).seed == 3
