@@ -49,6 +49,8 @@ NO_FINDING = "No Finding"
 REREAD_LABELS: tuple[str, ...] = ("Fracture", "Pneumothorax", "Airspace opacity", "Nodule or mass")
 
 _BOX_TABLE_SIZE = 1024  # BBox_List_2017.csv is written for the 1024 x 1024 PNG files
+# What an image can do without: an empty cell there is passed over, and counted.
+_OPTIONAL = ("follow_up", "age", "sex", "view", "width", "height", "spacing_x_mm", "spacing_y_mm")
 _OLDEST = 120
 _MAX_PIXELS = 200_000_000
 _GRAY_TOLERANCE = 16  # channels of a gray JPEG may differ by some levels
@@ -89,8 +91,11 @@ def read_entries(path: str | os.PathLike[str]) -> pd.DataFrame:
         (int64), `follow_up` (int64), `age` (float64, whole years; NaN where the table says more
         than 120), `sex` ('M' or 'F'), `view` ('PA' or 'AP'), `findings` (str, joined by '|'),
         `width`, `height` (int64, pixels of the image before it was scaled to 1024),
-        `spacing_x_mm`, `spacing_y_mm` (float64, mm per pixel of that image).
-        `.attrs['accounting']` says how many rows were read and how many ages were set to NaN.
+        `spacing_x_mm`, `spacing_y_mm` (float64, mm per pixel of that image). Only image, patient
+        and findings must be there: an empty cell elsewhere is missing in the result (NaN, or <NA>
+        in whole numbers, which are Int64 then).
+        `.attrs['accounting']` says how many rows were read, how many ages were set to NaN, and
+        how many cells of which column were empty.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -110,26 +115,28 @@ def read_entries(path: str | os.PathLike[str]) -> pd.DataFrame:
         [[1, 58.0, 'Cardiomegaly|Emphysema']]
     """
     table = _read_table(path, _ENTRY_COLUMNS)
-    ages = [_years(value) for value in table["age"]]
+    ages = [_years(value) if value else np.nan for value in table["age"]]
     bad = [i for i, age in enumerate(ages) if age is None]
     if bad:
         raise _row_error(path, table, bad, "age", "an age such as 58, 058Y, 013M or 011D")
     entries = pd.DataFrame({"image_id": table["image_id"].array})
-    for column in ("patient_id", "follow_up"):
-        entries[column] = _integers(path, table, column)
+    entries["patient_id"] = _integers(path, table, "patient_id")
+    entries["follow_up"] = _integers(path, table, "follow_up", optional=True)
     age = np.array(ages, dtype=np.float64)
     entries["age"] = np.where(age > _OLDEST, np.nan, age)
-    entries["sex"] = _choice(path, table, "sex", ("M", "F"))
-    entries["view"] = _choice(path, table, "view", ("PA", "AP"))
+    entries["sex"] = _choice(path, table, "sex", ("M", "F"), optional=True)
+    entries["view"] = _choice(path, table, "view", ("PA", "AP"), optional=True)
     entries["findings"] = _findings(path, table)
     for column in ("width", "height"):
-        entries[column] = _integers(path, table, column, low=1)
+        entries[column] = _integers(path, table, column, low=1, optional=True)
     for column in ("spacing_x_mm", "spacing_y_mm"):
-        entries[column] = _numbers(path, table, column, above=0)
+        entries[column] = _numbers(path, table, column, above=0, optional=True)
     _check_image_ids(path, table, entries)
+    empty = {column: int((table[column] == "").sum()) for column in _OPTIONAL}
     entries.attrs["accounting"] = {
         "rows read": len(entries),
         f"ages over {_OLDEST} set to NaN": int((age > _OLDEST).sum()),
+        **{f"empty cells of {column}": n for column, n in empty.items() if n},
     }
     return entries
 
@@ -535,10 +542,18 @@ def _row_error(
 
 
 def _numbers(
-    path: str | os.PathLike[str], table: pd.DataFrame, column: str, *, above: float = -np.inf
+    path: str | os.PathLike[str],
+    table: pd.DataFrame,
+    column: str,
+    *,
+    above: float = -np.inf,
+    optional: bool = False,
 ) -> np.ndarray:
+    """A column's numbers; where it is optional, an empty cell is NaN."""
     values = pd.to_numeric(table[column], errors="coerce").to_numpy(np.float64)
     bad = ~(np.isfinite(values) & (values > above))
+    if optional:
+        bad &= table[column].to_numpy() != ""
     if bad.any():
         wanted = "a number" + (f" above {above:g}" if np.isfinite(above) else "")
         raise _row_error(path, table, np.flatnonzero(bad), column, wanted)
@@ -546,23 +561,34 @@ def _numbers(
 
 
 def _integers(
-    path: str | os.PathLike[str], table: pd.DataFrame, column: str, *, low: int = 0
-) -> np.ndarray:
-    values = _numbers(path, table, column)
-    bad = (values % 1 != 0) | (values < low)
+    path: str | os.PathLike[str],
+    table: pd.DataFrame,
+    column: str,
+    *,
+    low: int = 0,
+    optional: bool = False,
+) -> np.ndarray | pd.api.extensions.ExtensionArray:
+    values = _numbers(path, table, column, optional=optional)
+    missing = np.isnan(values)
+    bad = ~missing & ((values % 1 != 0) | (values < low))
     if bad.any():
         raise _row_error(path, table, np.flatnonzero(bad), column, f"a whole number from {low}")
-    return values.astype(np.int64)
+    return pd.array(values, dtype="Int64") if missing.any() else values.astype(np.int64)
 
 
 def _choice(
-    path: str | os.PathLike[str], table: pd.DataFrame, column: str, allowed: tuple[str, ...]
+    path: str | os.PathLike[str],
+    table: pd.DataFrame,
+    column: str,
+    allowed: tuple[str, ...],
+    *,
+    optional: bool = False,
 ) -> pd.Series:
     values = table[column].str.upper().reset_index(drop=True)
-    bad = ~values.isin(allowed)
+    bad = ~values.isin((*allowed, "") if optional else allowed)
     if bad.any():
         raise _row_error(path, table, np.flatnonzero(bad), column, " or ".join(allowed))
-    return values
+    return values.where(values != "")
 
 
 def _years(value: str) -> int | None:

@@ -34,11 +34,36 @@ def root(tmp_path):
 
 def load(root, **changes):
     settings = load_settings({"CXR_DATA": str(root)})
-    return data.load_nih(replace(settings, project=root.parent / "project", **changes))
+    return data.load_nih(replace(settings, **{"project": root.parent / "project"} | changes))
 
 
 def names_in_test(found):
     return set(found.entries["image_id"][found.rows("test")])
+
+
+def test_a_file_that_was_replaced_is_packed_anew(root):
+    assert load(root).images.pixels[0].max() == 0
+    Image.fromarray(np.full((8, 8), 200, np.uint8)).save(root / "images" / NAMES[0])
+    assert load(root).images.pixels[0].max() == 200
+
+
+def test_another_root_of_the_same_name_is_another_cache(root, tmp_path):
+    other = tmp_path / "elsewhere" / root.name
+    (other / "images").mkdir(parents=True)
+    for name in NAMES:
+        Image.fromarray(np.full((8, 8), 90, np.uint8)).save(other / "images" / name)
+    (other / data.NIH_TABLE).write_text(table())
+    project = tmp_path / "project"
+    pixels = [load(one, project=project).images.pixels.max() for one in (root, other)]
+    assert pixels == [19, 90]
+
+
+def test_an_image_without_a_view_or_an_age_is_kept(root):
+    row = f"{NAMES[3][:8]},50,F,PA"
+    (root / data.NIH_TABLE).write_text(table().replace(row, f"{NAMES[3][:8]},,F,"))
+    found = load(root)
+    assert len(found.entries) == len(NAMES)
+    assert found.entries[["view", "age"]].isna().sum().tolist() == [1, 1]
 
 
 # Lists.

@@ -57,6 +57,14 @@ def test_draws_are_nested_training_patients_and_full_is_drawn_once(settings, dat
     assert table.loc["20%", "patients"] == pytest.approx(table.loc["20%", "images"] / 3, abs=0.1)
 
 
+def test_two_seeds_share_no_draw(settings, data):
+    drawn = [
+        {tuple(rows) for rows in evaluation.draw_labels(own, data, [0, 1]).rows[0.2]}
+        for own in (replace(settings, seed=seed) for seed in (0, 1))
+    ]
+    assert len(drawn[0] | drawn[1]) == 4
+
+
 def test_draws_without_any_positive_are_named_or_refused(settings, data):
     hernia = [nih.LABELS.index("Hernia")]
     with pytest.raises(probe.ProbeError, match="no draw can be used: 20%, draw 0.*larger"):

@@ -54,6 +54,39 @@ def test_ages(tmp_path, text, years):
     assert entries["age"].tolist() == [years]
 
 
+@pytest.mark.parametrize(
+    ("cell", "column"),
+    [
+        (",0,1,058Y", "follow_up"),
+        ("058Y", "age"),
+        (",m,", "sex"),
+        (",pa,", "view"),
+        ("2682", "width"),
+        ("2749", "height"),
+        ("0.143", "spacing_x_mm"),
+        ("0.139", "spacing_y_mm"),
+    ],
+)
+def test_an_empty_cell_that_no_image_needs_is_passed_over(tmp_path, cell, column):
+    gone = ",,1,058Y" if column == "follow_up" else ",," if cell.startswith(",") else ""
+    second = ROW.replace("00000001_000", "00000001_001")
+    entries = nih.read_entries(table(tmp_path, HEADER, ROW.replace(cell, gone), second))
+    assert entries[column].isna().tolist() == [True, False]
+    assert entries.drop(columns=column).notna().all(axis=None)
+    assert entries.attrs["accounting"][f"empty cells of {column}"] == 1
+    whole = nih.read_entries(table(tmp_path, HEADER, ROW, second))
+    assert entries[column][1] == whole[column][1]
+
+
+@pytest.mark.parametrize(
+    ("cell", "column"), [(",0,1,", "patient_id"), ("Cardiomegaly|Emphysema", "findings")]
+)
+def test_an_image_needs_its_patient_and_findings(tmp_path, cell, column):
+    gone = ",0,," if column == "patient_id" else ""
+    with pytest.raises(ValueError, match=f"line 2: {column} is ''"):
+        nih.read_entries(table(tmp_path, HEADER, ROW.replace(cell, gone)))
+
+
 def test_impossible_age_is_missing_and_counted(tmp_path):
     entries = nih.read_entries(table(tmp_path, HEADER, ROW.replace("058Y", "414")))
     assert np.isnan(entries["age"][0])

@@ -393,6 +393,18 @@ def listed(files: Mapping[str, Path], image_ids: Iterable[str]) -> dict[str, Pat
     return {image_id: files[image_id] for image_id in image_ids if image_id in files}
 
 
+def _stamp(path: Path) -> tuple[int, int]:
+    """Size and time of a file: another root of the same name, or a file that was replaced, differs.
+
+    A file that cannot be asked is one that packing will name.
+    """
+    try:
+        found = path.stat()
+    except OSError:
+        return -1, -1
+    return found.st_size, found.st_mtime_ns
+
+
 def pack_once(
     settings: Settings, root: Path, name: str, files: dict, read, size: int
 ) -> PackedImages:
@@ -405,8 +417,8 @@ def pack_once(
         images = PackedImages.load(prepared)
         if images.size == size and set(files) == {*images.image_ids, *images.unreadable}:
             return images
-    key = fingerprint(sorted(files), size, settings.data_key)
-    folder = settings.runs / "cache" / f"{name}_{key}"
+    stamps = [(image_id, *_stamp(path)) for image_id, path in sorted(files.items())]
+    folder = settings.runs / "cache" / f"{name}_{fingerprint(stamps, size, settings.data_key)}"
     options = {"workers": min(8, os.cpu_count() or 1), "progress": True}
     while True:
         try:

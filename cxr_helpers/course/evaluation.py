@@ -163,7 +163,7 @@ def draw_labels(settings: Settings, data: NihData, columns: Sequence[int]) -> La
             data.labels[train][:, columns],
             data.patients[train],
             fractions=settings.probe.fractions,
-            seed=settings.seed + draw,
+            seed=1000 * settings.seed + draw,  # seeds share no draw
         )
         for fraction, index in chosen.items():
             if fraction == 1 and draw:

@@ -184,7 +184,7 @@ def leak(
                 patients,
                 neighbors=settings.probe.neighbors,
                 by_patient=by_patient,
-                seed=settings.seed + repeat,
+                seed=1000 * settings.seed + repeat,  # seeds share no draw
             )
             scored[by_patient].append(scores)
             overlap[by_patient] += share / repeats
@@ -222,7 +222,7 @@ def duplicates(
     copies = max(1, round(share * len(test)))
     right = _linear_probe(data, values, columns, train)
     wrong = []
-    for seed in range(settings.seed, settings.seed + repeats):
+    for seed in range(1000 * settings.seed, 1000 * settings.seed + repeats):
         both = np.r_[train, np.random.default_rng(seed).choice(test, copies, replace=False)]
         fitted = _linear_probe(data, values, columns, both, strengths=[right.strength])
         wrong.append(fitted.scores(values[test]))
@@ -315,7 +315,7 @@ def few_patients(
     scores: dict[str, list[np.ndarray]] = {"few patients": [], "many patients": []}
     patients: dict[str, list[int]] = {kind: [] for kind in scores}
     positives: dict[str, list[int]] = {kind: [] for kind in scores}
-    for seed in range(settings.seed, settings.seed + repeats):
+    for seed in range(1000 * settings.seed, 1000 * settings.seed + repeats):
         for kind in scores:
             rows = _images_of(data, n_images, few=kind == "few patients", seed=seed)
             fitted = _linear_probe(data, values, columns, rows)

@@ -161,8 +161,13 @@ def watch(settings: Settings, data: NihData, *, most: int = 2000) -> Callable:
     pixels = np.concatenate([data.images.pixels[train], data.images.pixels[val]])
     targets = {}
     if data.labels is not None:
-        is_ap = (data.entries["view"] == "AP").to_numpy(int)[:, None]
-        targets = {"knn_findings": data.labels, "knn_view": is_ap}
+        view = data.entries["view"]
+        is_ap = (view == "AP").to_numpy(int)[:, None]
+        every = np.ones(len(view), bool)
+        targets = {
+            "knn_findings": (data.labels, every),
+            "knn_view": (is_ap, view.notna().to_numpy()),
+        }
 
     def measure(module: barlow.BarlowTwins) -> tuple[dict[str, float], Tensor]:
         with _autocast():
@@ -172,9 +177,12 @@ def watch(settings: Settings, data: NihData, *, most: int = 2000) -> Callable:
             "spread": barlow.feature_spread(torch.from_numpy(here)),
             "effective_rank": barlow.effective_rank(torch.from_numpy(here)),
         }
-        for name, labels in targets.items():
-            votes = probe.knn_scores(near, labels[train], here, neighbors=settings.probe.neighbors)
-            row[name] = float(np.nanmean(probe.auroc(labels[val], votes)))
+        for name, (labels, known) in targets.items():
+            t, v = known[train], known[val]  # an image whose table does not say has no vote
+            votes = probe.knn_scores(
+                near[t], labels[train][t], here[v], neighbors=settings.probe.neighbors
+            )
+            row[name] = float(np.nanmean(probe.auroc(labels[val][v], votes)))
         correlation = output_correlation(settings, module, pixels[len(train) :])
         row["heldout_diagonal"] = barlow.diagonal_mean(correlation)
         row["heldout_offdiagonal"] = barlow.offdiagonal_abs_mean(correlation)
@@ -326,7 +334,9 @@ def training_log(path: Path) -> pd.DataFrame:
         batches), offdiagonal_abs_mean (of its last batch), and what `watch` measures, NaN in
         epochs between.
     """
-    return pd.read_csv(Path(path).with_suffix("") / "log.csv").sort_values("epoch", ignore_index=True)
+    return pd.read_csv(Path(path).with_suffix("") / "log.csv").sort_values(
+        "epoch", ignore_index=True
+    )
 
 
 def correlations(path: Path) -> dict[int, np.ndarray]:

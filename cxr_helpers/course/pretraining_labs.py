@@ -215,7 +215,17 @@ def domain_lab(settings: Settings, data: NihData, *, steps: int) -> dict[str, nn
 
 
 def label_free_targets(data: NihData) -> dict[str, np.ndarray]:
-    """What each image shows besides findings: (N, 1) of 0 and 1 for AP view and for sex."""
+    """What each image shows besides findings: (N, 1) of 0 and 1 for AP view and for sex.
+
+    Raises:
+        ValueError: the table does not say one of them of every image.
+    """
+    for column in ("view", "sex"):
+        if unknown := data.entries["image_id"][data.entries[column].isna()].tolist():
+            raise ValueError(
+                f"the table has no {column} for {len(unknown)} images, {unknown[0]} among them: "
+                "fill the cells in, or leave these rows out"
+            )
     return {
         "AP view": (data.entries["view"] == "AP").to_numpy(int)[:, None],
         "female": (data.entries["sex"] == "F").to_numpy(int)[:, None],
