@@ -5,7 +5,9 @@ import io
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from box_cases import NAMES, prediction, random_case, truth
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -232,3 +234,167 @@ def test_what_is_no_results_file_is_named(tmp_path, text):
     path.write_text(text)
     with pytest.raises(coco.CocoError, match="r.json"):
         coco.read_coco_results(path, n_images=3)
+
+
+# What users bring.
+def as_tensors(one):
+    return {
+        key: torch.tensor(value, requires_grad=value.dtype == float) for key, value in one.items()
+    }
+
+
+def test_tensors_score_and_are_written_as_arrays_are(tmp_path):
+    predictions, truths = (moved_inside(x) for x in random_case(n=12))
+    predictions.append(prediction())
+    truths.append(truth())
+    ours = coco.coco_scores(predictions, truths, class_names=NAMES)
+    tensors = [list(map(as_tensors, x)) for x in (predictions, truths)]
+    theirs = coco.coco_scores(*tensors, class_names=np.array(NAMES))
+    pd.testing.assert_frame_equal(pd.DataFrame(theirs.per_class), pd.DataFrame(ours.per_class))
+    ids = as_truth(truths).image_ids
+    for kind, found, true in [("a", predictions, truths), ("t", *tensors)]:
+        coco.write_coco_results(tmp_path / f"r_{kind}.json", ids, found)
+        coco.write_coco(tmp_path / f"{kind}.json", as_truth(true))
+    for name in ("{}.json", "r_{}.json"):
+        one, other = (json.loads((tmp_path / name.format(k)).read_text()) for k in "at")
+        assert one == other
+
+
+@pytest.mark.parametrize("none", [[], np.zeros(0), np.zeros((0, 4)), torch.zeros((0, 4))])
+def test_no_box_has_many_shapes(none):
+    empty = {"boxes": none, "labels": [], "scores": torch.zeros(0)}
+    true = [truth([[0, 0, 9, 9]], [1])]
+    assert coco.coco_scores([empty], true, class_names=NAMES).mean() == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"labels": np.array([True])}, "image 0: labels holds .*True"),
+        ({"labels": [1.5]}, "labels .1.5.; expected 1 to 4"),
+        ({"labels": ["mass"]}, "labels holds .*mass"),
+        ({"boxes": [["0", "0", "9", "9"]]}, "boxes holds .*0"),
+        ({"scores": [np.nan]}, "finite"),
+        ({"scores": [0.9, 0.8]}, "shapes"),
+        ({"labels": [], "boxes": []}, "shapes"),
+    ],
+)
+def test_text_flags_and_halves_are_no_labels(change, words):
+    one = prediction([[0, 0, 9, 9]], [1], [0.9]) | change
+    with pytest.raises(coco.CocoError, match=words):
+        coco.coco_scores([one], [truth([[0, 0, 9, 9]], [1])], class_names=NAMES)
+
+
+@pytest.mark.parametrize("names", ["mass", ["mass", "mass"]])
+def test_names_of_classes_are_different_ones(tmp_path, names):
+    one = [prediction([[0, 0, 9, 9]], [1], [0.9])]
+    path = coco.write_coco(tmp_path / "t.json", as_truth([truth()]))
+    twice = coco.CocoTruth(("a",), [(9, 9)], [truth()], names)
+    for call in (
+        lambda: coco.coco_scores(one, one, class_names=names),
+        lambda: coco.read_coco(path, class_names=names),
+        lambda: coco.write_coco(tmp_path / "new.json", twice),
+    ):
+        with pytest.raises(coco.CocoError, match="list of different names"):
+            call()
+
+
+@pytest.mark.parametrize("suffix", ["", ".png", ".PNG"])
+def test_every_id_comes_back_as_it_went_in(tmp_path, suffix):
+    ids = ("00000013_000.png", "1.2.840.dcm", "p1/s1", "scan", 13, np.int64(14), np.str_("x.PNG"))
+    many = coco.CocoTruth(ids, np.full((7, 2), 9), [truth()] * 7, NAMES)
+    path = coco.write_coco(tmp_path / "truth.json", many, suffix=suffix)
+    assert coco.read_coco(path).image_ids == ids
+    files = [entry["file_name"] for entry in json.loads(path.read_text())["images"]]
+    assert files[0] == "00000013_000.png" and files[3] == f"scan{suffix}"
+
+
+def test_files_of_one_name_and_suffixes_without_a_dot_are_not_written(tmp_path):
+    two = coco.CocoTruth(("a", "a.png"), np.full((2, 2), 9), [truth()] * 2, NAMES)
+    with pytest.raises(coco.CocoError, match="2 images have the file_name a.png"):
+        coco.write_coco(tmp_path / "truth.json", two, suffix=".png")
+    with pytest.raises(coco.CocoError, match="write .png"):
+        coco.write_coco(tmp_path / "truth.json", two, suffix="png")
+    assert not (tmp_path / "truth.json").exists()
+
+
+@pytest.mark.parametrize("ids", ["ab", (1.5, "b"), (None, "b"), (True, "b")])
+def test_ids_are_text_or_whole_numbers(tmp_path, ids):
+    two = coco.CocoTruth(ids, np.full((2, 2), 9), [truth()] * 2, NAMES)
+    with pytest.raises(coco.CocoError, match="image.id"):
+        coco.write_coco(tmp_path / "truth.json", two)
+
+
+def test_as_many_sizes_boxes_and_predictions_as_images(tmp_path):
+    short = coco.CocoTruth(("a", "b"), np.full((1, 2), 9), [truth()] * 2, NAMES)
+    with pytest.raises(coco.CocoError, match="2 image_ids, 1 image_hw, 2 boxes"):
+        coco.write_coco(tmp_path / "truth.json", short)
+    with pytest.raises(coco.CocoError, match="1 image_ids, 2 predictions"):
+        coco.write_coco_results(tmp_path / "r.json", ["a"], [prediction()] * 2)
+
+
+def test_without_names_the_classes_are_those_of_the_file_by_number(tmp_path):
+    path = coco.write_coco(tmp_path / "truth.json", as_truth([truth([[0, 0, 9, 9]], [2])]))
+    content = json.loads(path.read_text())
+    content["categories"].reverse()
+    path.write_text("\ufeff" + json.dumps(content), encoding="utf-8")  # some tools' first mark
+    read = coco.read_coco(path)
+    assert read.class_names == NAMES and read.boxes[0]["labels"].tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda c: change(c, "annotations", bbox=None), "annotation 1 has bbox None"),
+        (lambda c: change(c, "annotations", bbox=[1, 2, None, 4]), r"bbox \[1, 2, None, 4\]"),
+        (lambda c: change(c, "annotations", bbox=["1", "2", "3", "4"]), r"bbox \['1', '2'"),
+        (lambda c: change(c, "annotations", bbox={"x": 1}), "bbox {'x': 1}"),
+        (lambda c: change(c, "annotations", bbox=[1, 2, 3, float("nan")]), "bbox .*nan"),
+        (lambda c: change(c, "annotations", iscrowd="0"), "iscrowd '0'"),
+        (lambda c: change(c, "annotations", image_id=[1]), r"annotation 1 has image_id \[1\]"),
+        (lambda c: change(c, "images", height=None), "image000' has a height or width of None"),
+        (lambda c: change(c, "images", width="400"), "width of '400'"),
+        (lambda c: change(c, "images", width=0), "width of 0"),
+        (lambda c: change(c, "categories", name="nodule"), "2 classes have the name nodule"),
+        (lambda c: change(c, "categories", id=2), "2 classes have the id 2"),
+        (lambda c: c.update(annotations={"1": {}}), "annotations and categories, each a list"),
+        (lambda c: c["images"].append("b.png"), "image at place 1 lacks id"),
+    ],
+)
+def test_what_tools_export_wrongly_is_named_with_file_and_value(tmp_path, damage, words):
+    path = coco.write_coco(tmp_path / "truth.json", as_truth([truth([[0, 0, 9, 9]], [2])]))
+    content = json.loads(path.read_text())
+    damage(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(coco.CocoError, match=f"truth.json.*{words}"):
+        coco.read_coco(path, class_names=NAMES)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"bbox": [1, 2, 3]}, r"place 0 has bbox \[1, 2, 3\]"),
+        ({"bbox": ["10", "20", "30", "40"]}, "place 0 has bbox .'10'"),
+        ({"score": "0.9"}, "score '0.9'"),
+        ({"score": None}, "score None"),
+        ({"category_id": "1"}, "category_id '1'"),
+        ({"image_id": "1"}, "has image '1'"),
+        ({"image_id": 1.5}, "result at place 0 has image_id 1.5"),
+    ],
+)
+def test_results_with_text_for_numbers_are_not_read(tmp_path, change, words):
+    row = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 0.5}
+    (tmp_path / "r.json").write_text(json.dumps([row | change]))
+    with pytest.raises(coco.CocoError, match=f"r.json.*{words}"):
+        coco.read_coco_results(tmp_path / "r.json", n_images=3)
+
+
+def test_a_file_stands_until_the_new_one_does(tmp_path):
+    path = coco.write_coco(tmp_path / "truth.json", as_truth([truth([[0, 0, 9, 9]], [2])]))
+    before = path.read_text()
+    with pytest.raises(coco.CocoError):
+        coco.write_coco(path, as_truth([truth([[9, 0, 4, 9]], [1])]))
+    assert path.read_text() == before and len(list(tmp_path.iterdir())) == 1
+    with pytest.raises(IsADirectoryError):
+        coco.write_coco(tmp_path, as_truth([truth()]))
+    assert path.read_text() == before
