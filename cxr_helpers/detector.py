@@ -112,8 +112,10 @@ class DetectorSettings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
-        if not self.classes or len(set(self.classes)) < len(self.classes):
+        text = isinstance(self.classes, str)
+        if text or not len(self.classes) or len(set(self.classes)) < len(self.classes):
             raise DetectorError(f"classes must be different names, got {self.classes!r}")
+        object.__setattr__(self, "classes", tuple(map(str, self.classes)))
         if self.arch not in ARCHITECTURES:
             raise DetectorError(f"arch {self.arch!r} is none of {', '.join(ARCHITECTURES)}")
         if self.batch_norm not in BATCH_NORMS:
@@ -262,6 +264,12 @@ def place_backbone(detector: Detector, state: Mapping[str, Tensor]) -> tuple[str
         DetectorError: a tensor has no place, a place has no tensor, a shape differs, or a value
             is not finite; the text names them. The detector is then unchanged.
     """
+    odd = [name for name, value in state.items() if not torch.is_tensor(value)]
+    if odd:
+        raise DetectorError(
+            f"this backbone is no state dict: {odd[0]!r} is no tensor. Give the part of the "
+            "checkpoint that holds the tensors, often under 'state_dict'"
+        )
     body = detector.backbone.body
     own = body.state_dict()
     needed = {name for name in own if not name.endswith("num_batches_tracked")}
@@ -334,9 +342,13 @@ def anchor_coverage(boxes_xyxy: np.ndarray, anchors: Anchors, *, iou: float = 0.
 
 
 def _sides(boxes_xyxy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    boxes = np.asarray(boxes_xyxy, dtype=float)
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise DetectorError(f"expected boxes of shape (N, 4), got {boxes.shape}")
+    boxes = boxes_xyxy.detach().cpu() if torch.is_tensor(boxes_xyxy) else boxes_xyxy
+    boxes = np.asarray(boxes, dtype=float)
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or not len(boxes):
+        raise DetectorError(f"expected boxes of shape (N, 4), one at least, got {boxes.shape}")
+    if not np.isfinite(boxes).all():
+        bad = boxes[~np.isfinite(boxes).all(axis=1)][0].tolist()
+        raise DetectorError(f"box {bad} is not of finite numbers")
     width, height = (boxes[:, 2:] - boxes[:, :2]).T
     if (width <= 0).any() or (height <= 0).any():
         raise DetectorError(f"box {boxes[np.argmin(np.minimum(width, height))]} has no area")
@@ -391,8 +403,11 @@ class DetectorModule(pl.LightningModule):
         """Sum of the four losses of one batch.
 
         Raises:
+            DetectorError: an image, a box or a label cannot train, see `check_batch`.
             FloatingPointError: a loss is not finite; the text names it.
         """
+        settings = getattr(self.detector, "settings", None)
+        check_batch(*batch, getattr(settings, "classes", None))
         losses = self.detector(*batch)
         total = sum(losses.values())
         if not torch.isfinite(total):
@@ -440,6 +455,70 @@ class DetectorModule(pl.LightningModule):
         return self.final_share + (1 - self.final_share) * cosine
 
 
+def check_batch(
+    images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]], classes: Sequence[str] | None
+) -> None:
+    """Refuse what trains wrongly or ends the process.
+
+    torchvision trains label 0 and those below as background, and a box that is not finite can end
+    in a crash of the process.
+
+    Args:
+        images: of a batch, (3, H, W) float in [0, 1].
+        targets: of each `boxes` (n, 4) float and `labels` (n,) int64; an `image_id` is told.
+        classes: names of the labels from 1, or None where they are not known.
+
+    Raises:
+        DetectorError: there is not a target for each image; an image of another shape, type or
+            range; a box that is not finite, has no area or lies outside its image; or a label
+            without a class.
+    """
+    if len(images) != len(targets):
+        raise DetectorError(f"{len(images)} images with {len(targets)} targets; give one for each")
+    for place, (image, target) in enumerate(zip(images, targets, strict=True)):
+        own = f" (image_id {target['image_id']})" if "image_id" in target else ""
+        where = f"image {place} of the batch{own}"
+        if absent := sorted({"boxes", "labels"} - set(target)):
+            raise DetectorError(f"the target of {where} lacks {', '.join(absent)}")
+        if image.ndim != 3 or len(image) != 3 or not image.is_floating_point():
+            told = f"shape {tuple(image.shape)} and type {image.dtype}"
+            raise DetectorError(f"{where} has {told}; expected floats (3, H, W)")
+        if not (image.min() >= 0 and image.max() <= 1):
+            told = f"from {image.min():g} to {image.max():g}"
+            raise DetectorError(f"{where} has values {told}; the detector takes [0, 1]")
+        _check_boxes(target["boxes"].detach(), target["labels"], image.shape[1:], where)
+        _check_labels(target["labels"], classes, where)
+
+
+def _check_boxes(boxes: Tensor, labels: Tensor, hw: Sequence[int], where: str) -> None:
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or labels.shape != (len(boxes),):
+        raise DetectorError(
+            f"{where} has boxes of shape {tuple(boxes.shape)} and labels of shape "
+            f"{tuple(labels.shape)}; expected (n, 4) and (n,)"
+        )
+    low, high = boxes[:, :2], boxes[:, 2:]
+    inside = (high > 0) & (low < torch.tensor([hw[1], hw[0]], device=boxes.device))
+    good = torch.isfinite(boxes).all(dim=1) & (high > low).all(dim=1) & inside.all(dim=1)
+    if not boxes.is_floating_point() or not good.all():
+        raise DetectorError(
+            f"{where} has boxes of {boxes.dtype} with {boxes[~good][:1].tolist()}; expected finite "
+            "floats with x_min < x_max and y_min < y_max, and a part of the box within "
+            f"{hw[0]} x {hw[1]} pixels"
+        )
+
+
+def _check_labels(labels: Tensor, classes: Sequence[str] | None, where: str) -> None:
+    if labels.dtype != torch.int64:
+        raise DetectorError(f"{where} has labels of {labels.dtype}; expected torch.int64")
+    unknown = labels[(labels < 1) | (labels > (len(classes) if classes else torch.inf))]
+    if len(unknown):
+        names = ", ".join(f"{k} {name}" for k, name in enumerate(classes or (), start=1))
+        raise DetectorError(
+            f"{where} has label {int(unknown[0])}; 0 is background, and the classes are "
+            f"{names or 'numbered from 1'}"
+        )
+
+
 def collate_detection(batch: Sequence[tuple[Tensor, dict]]) -> tuple[list[Tensor], list[dict]]:
     """Images and targets of a batch as two lists: images may carry any number of boxes."""
     images, targets = zip(*batch, strict=True)
@@ -461,7 +540,7 @@ def predict(
 
     Args:
         detector: a `Detector`, on any device.
-        images: N arrays (H, W), uint8, or float in [0, 1].
+        images: N arrays or tensors (H, W), uint8, uint16 of the full range, or float in [0, 1].
         batch_size: images at once.
         precision: `torch.bfloat16` computes the convolutions in bfloat16.
 
@@ -470,19 +549,27 @@ def predict(
         float32 in [0, 1], highest first, and `labels` (n,) int64 from 1.
 
     Raises:
-        DetectorError: an image is not (H, W), or is neither uint8 nor float in [0, 1].
+        DetectorError: an image is of another shape, type or range, or `detector` has no settings.
     """
+    if not isinstance(getattr(detector, "settings", None), DetectorSettings):
+        raise DetectorError(
+            f"{type(detector).__name__} has no settings that say its image size; give a detector "
+            "of build_detector or load_detector. torchvision's own are called with images"
+        )
+    if batch_size < 1:
+        raise DetectorError(f"batch_size is {batch_size}; give 1 or more")
     device, size = next(detector.parameters()).device, detector.settings.image_size
     was_training = detector.training
     detector.eval()
     found = []
     try:
         for start in range(0, len(images), batch_size):
-            squares = [_square(i, size) for i in images[start : start + batch_size]]
+            given = images[start : start + batch_size]
+            squares = [_square(i, size, f"image {k}") for k, i in enumerate(given, start)]
             half = precision != torch.float32
             with torch.autocast(device.type, dtype=precision, enabled=half):
                 outputs = detector([image.to(device) for image, _ in squares])
-            for one, (_, new_hw), image in zip(outputs, squares, images[start:], strict=False):
+            for one, (_, new_hw), image in zip(outputs, squares, given, strict=True):
                 one["boxes"] = _to_image(one["boxes"], new_hw, np.shape(image))
                 found.append({k: v.float().cpu().numpy() for k, v in one.items()})
     finally:
@@ -494,7 +581,7 @@ def predict(
 
 def predict_files(
     detector: nn.Module,
-    paths: Sequence[Path],
+    paths: Sequence[str | os.PathLike[str]],
     read: Callable[[Path], np.ndarray],
     **options,
 ) -> list[dict[str, np.ndarray]]:
@@ -503,27 +590,33 @@ def predict_files(
     Args:
         detector: a `Detector`.
         paths: files of any size each.
-        read: path to a gray (H, W) array, uint8 or float in [0, 1], such as a DICOM reader.
+        read: path to a gray (H, W) array as `predict` takes it, such as a DICOM reader.
         options: as for `predict`.
 
     Raises:
         FileNotFoundError: there is no such file; and whatever else `read` raises.
         DetectorError: what `read` returned is no gray image in range; the text names the file.
     """
+    if isinstance(paths, (str, os.PathLike)):
+        raise DetectorError(f"paths must be a list of files, not the path {str(paths)!r}")
     found = []
     for path in paths:
         if not Path(path).is_file():
             raise FileNotFoundError(f"{path}: no such image")
         try:
-            found += predict(detector, [read(Path(path))], **options)
+            image = gray_to_tensor(read(Path(path)))[0]
         except DetectorError as error:
             raise DetectorError(f"{path}: {error}") from error
+        found += predict(detector, [image], **options)
     return found
 
 
-def _square(image: np.ndarray, size: int) -> tuple[Tensor, tuple[int, int]]:
+def _square(image: np.ndarray, size: int, where: str) -> tuple[Tensor, tuple[int, int]]:
     """An image scaled into the upper left corner of a black square, and its size there (h, w)."""
-    tensor = gray_to_tensor(image)
+    try:
+        tensor = gray_to_tensor(image)
+    except DetectorError as error:
+        raise DetectorError(f"{where}: {error}") from error
     height, width = tensor.shape[1:]
     scale = size / max(height, width)
     new_hw = max(1, round(height * scale)), max(1, round(width * scale))
@@ -542,40 +635,66 @@ def _to_image(boxes_xyxy: Tensor, new_hw: tuple[int, int], hw: tuple[int, int]) 
     return torch.minimum(boxes_xyxy * factor, most)
 
 
-def gray_to_tensor(image: np.ndarray) -> Tensor:
+def gray_to_tensor(image: np.ndarray | Tensor) -> Tensor:
     """A gray image as the (3, H, W) float32 in [0, 1] that the detector takes.
 
     Args:
-        image: (H, W), uint8, or float in [0, 1].
+        image: (H, W), array or tensor, uint8, uint16 of the full range, or float in [0, 1].
 
     Raises:
         DetectorError: another shape, type or range.
     """
-    pixels = np.asarray(image)
+    pixels = image.detach().cpu().numpy() if torch.is_tensor(image) else np.asarray(image)
     if pixels.ndim != 2 or 0 in pixels.shape:
-        raise DetectorError(f"expected a gray image (height, width), got shape {pixels.shape}")
-    if pixels.dtype == np.uint8:
-        pixels = pixels.astype(np.float32) / 255
+        raise DetectorError(
+            f"expected a gray image (height, width), got shape {pixels.shape}; take one channel"
+        )
+    if pixels.dtype.kind not in "buif":
+        raise DetectorError(f"{pixels.dtype} image: make it uint8, or float in [0, 1]")
+    low, high = pixels.min(), pixels.max()
+    told = f"{pixels.dtype} image with values from {low} to {high}"
+    if pixels.dtype == np.uint16 and 0 < high < 2**15:
+        raise DetectorError(
+            f"{told} holds {int(high).bit_length()} bits, not 16: scale it to 65535, or to float "
+            "in [0, 1]"
+        )
+    if pixels.dtype in (np.uint8, np.uint16):
+        pixels = pixels.astype(np.float32) / np.iinfo(pixels.dtype).max
     elif not np.issubdtype(pixels.dtype, np.floating):
-        raise DetectorError(f"{pixels.dtype} image: scale it to uint8 or to float in [0, 1]")
-    if not (pixels.min() >= 0 and pixels.max() <= 1):
-        raise DetectorError(f"values from {pixels.min()} to {pixels.max()}; expected [0, 1]")
+        raise DetectorError(f"{told}: make it uint8, or float in [0, 1]")
+    elif not (low >= 0 and high <= 1):
+        raise DetectorError(f"{told}; scale floats to [0, 1]")
     return torch.from_numpy(pixels.astype(np.float32)).expand(3, -1, -1)
 
 
-def save_detector(detector: Detector, path: Path, *, notes: Mapping[str, object] = {}) -> Path:  # noqa: B006
+def save_detector(
+    detector: Detector,
+    path: str | os.PathLike[str],
+    *,
+    notes: Mapping[str, object] = {},  # noqa: B006
+) -> Path:
     """Write weights and settings into one safetensors file, whole or not at all.
 
     Args:
         detector: to be saved.
         path: file to write; its folder is made.
         notes: plain values that are kept beside the settings, such as the arm and the seed.
+
+    Raises:
+        DetectorError: there are no settings to keep, or a note is no plain value.
     """
+    if not isinstance(getattr(detector, "settings", None), DetectorSettings):
+        raise DetectorError(
+            f"{type(detector).__name__} has no settings to keep; give a detector of "
+            "build_detector, not the module around it"
+        )
+    path = Path(path)
     state = {k: v.detach().cpu().contiguous() for k, v in detector.state_dict().items()}
-    metadata = {
-        "settings": json.dumps(asdict(detector.settings)),
-        "notes": json.dumps(dict(notes)),
-    }
+    try:
+        kept = json.dumps(dict(notes), default=_plain)
+    except TypeError as error:
+        raise DetectorError(f"notes of {path}: {error}; give text, numbers and lists") from error
+    metadata = {"settings": json.dumps(asdict(detector.settings)), "notes": kept}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -586,7 +705,17 @@ def save_detector(detector: Detector, path: Path, *, notes: Mapping[str, object]
     return path
 
 
-def load_detector(path: Path, *, classes: Sequence[str] | None = None) -> Detector:
+def _plain(value: object) -> object:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, os.PathLike):
+        return str(value)
+    raise TypeError(f"{value!r} is no plain value")
+
+
+def load_detector(
+    path: str | os.PathLike[str], *, classes: Sequence[str] | None = None
+) -> Detector:
     """Build the detector that a file describes, with its weights, ready for use (eval mode).
 
     Args:
@@ -614,7 +743,7 @@ def load_detector(path: Path, *, classes: Sequence[str] | None = None) -> Detect
     return detector.eval()
 
 
-def read_detector_settings(path: Path) -> tuple[DetectorSettings, dict]:
+def read_detector_settings(path: str | os.PathLike[str]) -> tuple[DetectorSettings, dict]:
     """Settings and notes of a saved detector, without reading its weights.
 
     Raises:
@@ -624,12 +753,21 @@ def read_detector_settings(path: Path) -> tuple[DetectorSettings, dict]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise DetectorError(
+            f"{path} cannot be read as a safetensors file: {error}. Expected a file of "
+            "save_detector, whole"
+        ) from error
+    if not {"settings", "notes"} <= metadata.keys():
+        raise DetectorError(
+            f"{path} holds tensors, but not the settings of a detector; expected a file of "
+            "save_detector. A backbone alone goes into build_detector"
+        )
+    try:
         plain = json.loads(metadata["settings"])
         shapes = plain.pop("anchors")
         anchors = Anchors(tuple(shapes["sizes"]), tuple(shapes["ratios"]), shapes["every_level"])
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
         return DetectorSettings(anchors=anchors, **values), json.loads(metadata["notes"])
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise DetectorError(
-            f"{path} is no detector written by save_detector ({error}); delete it"
-        ) from error
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise DetectorError(f"{path} has settings that are no detector's: {error}") from error

@@ -7,6 +7,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.models import resnet18
@@ -69,7 +70,13 @@ def test_settings_that_cannot_be_built_are_refused(change, words):
     [
         (np.zeros((3, 8, 8), np.uint8), "shape"),
         (np.zeros((0, 8), np.uint8), "shape"),
-        (np.full((8, 8), 4000, np.uint16), "uint16"),
+        (np.full((8, 8), 4000, np.uint16), "uint16.* 4000 holds 12 bits, not 16"),
+        (np.full((8, 8), 4000, np.int64), "int64 .* 4000"),
+        (np.zeros((8, 8), bool), "bool"),
+        (torch.full((8, 8), 300), "int64 .* 300"),
+        (np.zeros((8, 8, 1), np.uint8), r"\(8, 8, 1\); take one channel"),
+        (torch.zeros(1, 8, 8), r"\(1, 8, 8\); take one channel"),
+        (np.array([["a"]]), "<U1"),
         (np.full((8, 8), 255.0), "255"),
         (np.full((8, 8), np.nan), "nan"),
     ],
@@ -77,6 +84,20 @@ def test_settings_that_cannot_be_built_are_refused(change, words):
 def test_images_that_are_not_gray_in_range_are_refused(image, words):
     with pytest.raises(d.DetectorError, match=words):
         d.gray_to_tensor(image)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+def test_arrays_and_tensors_of_the_three_types_give_the_same_image(kind):
+    values = np.array([[0, 51], [204, 255]])
+    for image in (
+        values.astype(np.uint8), (values * 257).astype(np.uint16), values / 255,
+    ):  # fmt: skip
+        tensor = d.gray_to_tensor(kind(image))
+        assert tensor.shape == (3, 2, 2) and tensor.dtype == torch.float32
+        np.testing.assert_allclose(tensor[2], [[0, 0.2], [0.8, 1]], rtol=1e-6)
+    needs_gradient = torch.rand(8, 8, requires_grad=True)
+    assert not d.gray_to_tensor(needs_gradient).requires_grad
+    assert d.gray_to_tensor(np.zeros((2, 2), np.uint16)).max() == 0
 
 
 def test_no_images_give_no_predictions():
@@ -287,7 +308,7 @@ def test_a_file_that_is_absent_or_no_gray_image_is_named(tmp_path):
         d.predict_files(built, [tmp_path / "absent.png"], nih.read_image)
     (tmp_path / "a.raw").write_bytes(b"")
     with pytest.raises(d.DetectorError, match=r"a.raw: uint16 image"):
-        d.predict_files(built, [tmp_path / "a.raw"], lambda path: np.zeros((9, 9), np.uint16))
+        d.predict_files(built, [tmp_path / "a.raw"], lambda path: np.full((9, 9), 4000, np.uint16))
 
 
 def test_a_training_box_without_area_is_refused_by_name():
@@ -303,11 +324,98 @@ def test_one_pixel_boxes_and_large_images_pass():
     assert all(torch.isfinite(v) for v in losses.values())
 
 
+def train(images, targets):
+    module = d.DetectorModule(d.build_detector(TINY, seed=0), optimizer="sgd", learning_rate=0.1)
+    module.log_dict = lambda *values, **options: None
+    return module.training_step((images, targets), 0)
+
+
+@pytest.mark.parametrize(
+    ("box", "label", "words"),
+    [
+        ([1, 1, 30, 30], 0, "label 0; 0 is background, and the classes are 1 mass, 2 nodule"),
+        ([1, 1, 30, 30], -1, "label -1"),
+        ([1, 1, 30, 30], 4, "label 4.* 3 heart"),
+        ([5, 5, 5, 20], 1, "5.0, 5.0, 5.0, 20.0"),
+        ([9, 9, 4, 4], 1, "9.0, 9.0, 4.0, 4.0"),
+        ([0, 5, np.inf, 20], 1, "inf"),
+        ([0, np.nan, 9, 20], 1, "nan"),
+        ([100, 100, 120, 120], 1, "100.0.*within "),
+    ],
+)
+def test_what_cannot_train_is_refused_with_its_image(box, label, words):
+    good = targets([[1, 1, 30, 30]], [1])
+    odd = targets([box], [label]) | {"image_id": torch.tensor(42)}
+    with pytest.raises(d.DetectorError, match=rf"image 1 of the batch \(image_id 42\).*{words}"):
+        train([torch.rand(3, 64, 64)] * 2, [good, odd])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"labels": torch.tensor([1], dtype=torch.int32)}, "labels of torch.int32"),
+        ({"labels": torch.tensor([True])}, "labels of torch.bool"),
+        ({"labels": torch.tensor([1, 2])}, r"labels of shape \(2,\)"),
+        ({"boxes": torch.tensor([[1, 1, 30, 30]])}, "boxes of torch.int64"),
+        ({"boxes": torch.tensor([1.0, 1, 30, 30])}, r"boxes of shape \(4,\)"),
+    ],
+)
+def test_targets_of_another_type_or_shape_are_refused(change, words):
+    with pytest.raises(d.DetectorError, match=f"image 0 .*{words}"):
+        train([torch.rand(3, 64, 64)], [targets([[1, 1, 30, 30]], [1]) | change])
+
+
+def test_batches_that_do_not_fit_are_refused():
+    image, target = torch.rand(3, 64, 64), targets([[1, 1, 30, 30]], [1])
+    with pytest.raises(d.DetectorError, match="2 images with 1 targets"):
+        train([image] * 2, [target])
+    with pytest.raises(d.DetectorError, match="image 0 .* lacks labels"):
+        train([image], [{"boxes": target["boxes"]}])
+    for odd, words in (
+        (image * 255, "to 25.*takes .0, 1."),
+        (torch.full((3, 64, 64), torch.nan), "nan"),
+        (image[:1], r"\(1, 64, 64\)"),
+        (image.to(torch.uint8), "uint8"),
+    ):
+        with pytest.raises(d.DetectorError, match=words):
+            train([odd], [target])
+    assert torch.isfinite(train([image], [targets()]))
+
+
+def test_images_that_fail_and_detectors_without_settings_are_named():
+    built = d.build_detector(TINY, seed=0)
+    with pytest.raises(d.DetectorError, match="image 1: int64"):
+        d.predict(built, [images(1)[0], np.full((8, 8), 9)], batch_size=1)
+    with pytest.raises(d.DetectorError, match="batch_size is 0"):
+        d.predict(built, images(1), batch_size=0)
+    with pytest.raises(d.DetectorError, match="Identity has no settings"):
+        d.predict(nn.Identity(), images(1))
+    with pytest.raises(d.DetectorError, match="list of files"):
+        d.predict_files(built, "a.png", nih.read_image)
+
+
+def test_tensors_are_detected_in_as_arrays_are():
+    built = d.build_detector(TINY, seed=0)
+    for a, b in zip(
+        d.predict(built, images(2)), d.predict(built, torch.from_numpy(images(2))), strict=True
+    ):
+        np.testing.assert_array_equal(a["boxes"], b["boxes"])
+
+
 # Anchors.
 @pytest.mark.parametrize("boxes", [np.zeros((0, 4)), np.zeros((4, 3)), [[0, 0, 5, 5]] * 4])
 def test_anchors_from_too_few_or_misshapen_boxes_are_refused(boxes):
     with pytest.raises(d.DetectorError):
         d.derive_anchors(boxes)
+
+
+def test_boxes_for_anchors_may_be_tensors_and_are_finite():
+    boxes = torch.tensor([[0.0, 0, 8, 8], [0, 0, 16, 16], [0, 0, 32, 32]], requires_grad=True)
+    anchors = d.derive_anchors(boxes, sizes=3, ratios=1)
+    assert anchors.sizes == (8, 16, 32) and d.anchor_coverage(boxes, anchors) == 1
+    for odd in (np.full((1, 4), np.nan), np.zeros((0, 4))):
+        with pytest.raises(d.DetectorError, match="finite|one at least"):
+            d.anchor_coverage(odd, anchors)
 
 
 def test_a_box_without_area_is_named():
@@ -364,6 +472,42 @@ def test_a_detector_for_other_classes_is_refused(tmp_path):
     path = d.save_detector(d.build_detector(TINY, seed=0), tmp_path / "a.safetensors")
     with pytest.raises(d.DetectorError, match="3 classes.*2 classes"):
         d.load_detector(path, classes=("mass", "nodule"))
+
+
+def test_paths_may_be_text_and_notes_must_be_plain(tmp_path):
+    built = d.build_detector(TINY, seed=0)
+    path = d.save_detector(built, f"{tmp_path}/new/a.safetensors", notes={"seed": 1})
+    assert d.load_detector(str(path)).settings == TINY
+    with pytest.raises(d.DetectorError, match="notes of .*a.safetensors"):
+        d.save_detector(built, path, notes={"seed": {1, 2}})
+    with pytest.raises(d.DetectorError, match="Identity has no settings"):
+        d.save_detector(nn.Identity(), path)
+    kept = d.save_detector(built, path, notes={"seed": np.int64(1), "from": tmp_path})
+    assert d.read_detector_settings(kept) == (TINY, {"seed": 1, "from": str(tmp_path)})
+
+
+def test_nobody_is_told_to_delete_a_file_of_another_kind(tmp_path):
+    path = tmp_path / "my_weights.safetensors"
+    save_file({"head.weight": torch.ones(2, 2)}, path)
+    with pytest.raises(d.DetectorError, match="my_weights.*expected a file of save_det") as caught:
+        d.load_detector(path)
+    assert "delete" not in str(caught.value).replace(str(tmp_path), "")
+    save_file({}, path, metadata={"settings": '{"anchors": 3}', "notes": "{}"})
+    with pytest.raises(d.DetectorError, match="my_weights.*settings that are no detector's"):
+        d.load_detector(path)
+
+
+def test_classes_may_be_a_list_and_are_no_text(tmp_path):
+    listed = replace(TINY, classes=list(TINY.classes))
+    assert listed == TINY
+    with pytest.raises(d.DetectorError, match="different names"):
+        replace(TINY, classes="mass")
+
+
+def test_a_checkpoint_around_the_state_is_no_backbone():
+    built = d.build_detector(TINY, seed=0)
+    with pytest.raises(d.DetectorError, match="'epoch' is no tensor"):
+        d.place_backbone(built, {"epoch": 3, "state_dict": backbone_state()})
 
 
 @pytest.mark.parametrize("content", [b"", b"not a detector", b"\x02\0\0\0\0\0\0\0{}"])
