@@ -47,20 +47,24 @@ def sensitivity_at(
         (F,) float64 in [0, 1], or (B, F). NaN where no weighted image has a truth box.
 
     Raises:
-        ValueError: the weights are not (B, N), or are negative; the scores do not descend, or a
-            hit is neither 0 nor 1.
+        ValueError: the weights are not (B, N), or are negative; the detections are not matched
+            ones, or have other lengths or images than those of the truth; the scores do not
+            descend, or a hit is neither 0 nor 1.
     """
-    score, hit = _checked(matches)
-    n = len(matches.truths)
+    image, score, hit, truths_of = _checked(matches)
+    false_positives = np.atleast_1d(np.asarray(false_positives, dtype=float))
+    if false_positives.ndim != 1 or not (false_positives >= 0).all():
+        raise ValueError(f"false_positives {false_positives.tolist()}; expected numbers from 0")
+    n = len(truths_of)
     weights = np.ones((1, n)) if image_weights is None else np.asarray(image_weights, dtype=float)
-    if weights.ndim != 2 or weights.shape[1] != n or (weights < 0).any():
+    if weights.ndim != 2 or weights.shape[1] != n or not (weights >= 0).all():
         raise ValueError(f"expected counts of shape (B, {n}), none negative, got {weights.shape}")
-    truths = weights @ matches.truths.sum(axis=1)  # (B,)
-    each = weights[:, matches.image]  # (B, M)
+    truths = weights @ truths_of  # (B,)
+    each = weights[:, image]  # (B, M)
     ends = _ends_of_equal_scores(score)
     found = np.cumsum(each * hit, axis=1)[:, ends]
     wrong = np.cumsum(each * ~hit, axis=1)[:, ends]
-    allowed = np.maximum(weights.sum(axis=1), 1)[:, None] * np.asarray(false_positives)  # (B, F)
+    allowed = np.maximum(weights.sum(axis=1), 1)[:, None] * false_positives  # (B, F)
     values = np.zeros((len(weights), len(false_positives)))
     for b, limits in enumerate(allowed):
         last = np.searchsorted(wrong[b], limits, side="right")  # how many thresholds are allowed
@@ -86,28 +90,46 @@ def froc_curve(matches: Matched) -> tuple[np.ndarray, np.ndarray]:
         Two (S,) arrays, ascending, that start at 0 and 0.
 
     Raises:
-        ValueError: no image has a truth box; the scores do not descend, or a hit is neither 0 nor
-            1.
+        ValueError: no image has a truth box, or as `sensitivity_at`.
     """
-    score, hit = _checked(matches)
-    truths = matches.truths.sum()
+    _, score, hit, truths_of = _checked(matches)
+    truths = truths_of.sum()
     if not truths:
         raise ValueError("no image has a truth box, so there is no sensitivity")
     ends = _ends_of_equal_scores(score)
-    wrong = np.cumsum(~hit)[ends] / len(matches.truths)
+    wrong = np.cumsum(~hit)[ends] / len(truths_of)
     found = np.cumsum(hit)[ends] / truths
     return np.append(0.0, wrong), np.append(0.0, found)
 
 
-def _checked(matches: Matched) -> tuple[np.ndarray, np.ndarray]:
-    """(M,) scores that descend, and (M,) bool hits."""
-    score, hit = np.asarray(matches.score), np.asarray(matches.hit)
+def _checked(matches: Matched) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(M,) images, scores that descend and bool hits, and (N,) truth boxes of each image."""
+    names = ("image", "score", "hit", "truths")
+    absent = [name for name in names if not hasattr(matches, name)]
+    if absent:
+        raise ValueError(
+            f"{type(matches).__name__} has no {', '.join(absent)}; match the detections to the "
+            "truth first, as detection_metrics.match_detections does"
+        )
+    image, score, hit, truths = (_array(getattr(matches, name)) for name in names)
+    if truths.ndim != 2 or not image.shape == score.shape == hit.shape == (len(score),):
+        shapes = {"image": image.shape, "score": score.shape, "hit": hit.shape}
+        raise ValueError(f"{shapes} and truths {truths.shape}; expected (M,) each, and (N, K)")
+    outside = image[(image < 0) | (image >= len(truths))]
+    if outside.size:
+        raise ValueError(
+            f"a detection is of image {outside[0]}, and the truth has {len(truths)} images, from 0"
+        )
     odd = hit[~np.isin(hit, (0, 1))]
     if len(odd):
         raise ValueError(f"hit {odd[0]} is neither 0 nor 1; give each detection True or False")
-    if not (score[1:] <= score[:-1]).all():
+    if np.isnan(score).any() or not (score[1:] <= score[:-1]).all():
         raise ValueError("scores do not descend; sort image, score and hit by descending score")
-    return score, hit.astype(bool)
+    return image.astype(np.int64), score, hit.astype(bool), truths.sum(axis=1)
+
+
+def _array(values: object) -> np.ndarray:
+    return values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
 
 
 def _ends_of_equal_scores(score: np.ndarray) -> np.ndarray:

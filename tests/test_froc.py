@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from box_cases import matched, prediction, random_case, truth
 
 from cxr_helpers import froc
@@ -76,3 +77,49 @@ def test_a_normal_image_without_detections_allows_more_false_alarms():
     alone = matched(predictions, truths)
     joined = matched(predictions + [prediction()] * 60, truths + [truth()] * 60)
     assert froc.sensitivity_at(joined, [1.0]) == froc.sensitivity_at(alone, [2.0])
+
+
+ASK = (froc.sensitivity_at, froc.mean_sensitivity, froc.froc_curve)
+
+
+@pytest.mark.parametrize("ask", ASK)
+def test_detections_that_were_not_matched_are_refused(ask):
+    with pytest.raises(ValueError, match="list has no image, score, hit, truths; match the det"):
+        ask([prediction()])
+
+
+@pytest.mark.parametrize("ask", ASK)
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"image": np.array([0, 7])}, "image 7, and the truth has 2 images"),
+        ({"image": np.array([0, -1])}, "image -1"),
+        ({"hit": np.array([True])}, r"\(1,\)"),
+        ({"truths": np.array([1, 0])}, r"truths \(2,\)"),
+        ({"score": np.array([np.nan, 0.1])}, "do not descend"),
+    ],
+)
+def test_what_does_not_meet_the_truth_is_refused(ask, change, words):
+    box = [[0, 0, 9, 9]]
+    both = matched(
+        [prediction(box, [1], [0.9]), prediction(box, [1], [0.8])], [truth(box, [1])] * 2
+    )
+    with pytest.raises(ValueError, match=words):
+        ask(replace(both, **change))
+
+
+def test_tensors_and_one_number_are_taken():
+    matches = matched(*random_case())
+    names = ("image", "score", "hit", "truths")
+    tensors = replace(matches, **{k: torch.tensor(getattr(matches, k)) for k in names})
+    np.testing.assert_array_equal(froc.sensitivity_at(tensors), froc.sensitivity_at(matches))
+    assert froc.sensitivity_at(matches, 1.0) == froc.sensitivity_at(matches, [1.0])
+    for wrong in ([-1.0], [np.nan]):
+        with pytest.raises(ValueError, match="false_positives"):
+            froc.sensitivity_at(matches, wrong)
+
+
+def test_weights_that_are_no_numbers_are_refused():
+    matches = matched(*random_case())
+    with pytest.raises(ValueError, match="none negative"):
+        froc.sensitivity_at(matches, image_weights=np.full((1, 60), np.nan))
