@@ -63,20 +63,26 @@ def box_iou(a_xyxy: np.ndarray, b_xyxy: np.ndarray) -> np.ndarray:
         (N, M) float64. 0 for a box with NaN, or one that ends before it begins.
 
     Raises:
-        ValueError: another shape.
+        ValueError: another shape, or no numbers.
 
     >>> box_iou([[0, 0, 10, 10]], [[0, 0, 10, 5], [5, 5, 15, 15]]).round(3).tolist()
     [[0.5, 0.143]]
     """
-    a, b = (np.asarray(boxes, dtype=float) for boxes in (a_xyxy, b_xyxy))
+    a, b = (_array(boxes) for boxes in (a_xyxy, b_xyxy))
     for boxes in (a, b):
+        if boxes.size and boxes.dtype.kind not in "iuf":
+            raise ValueError(f"boxes of {boxes.dtype}; expected numbers")
         if boxes.size and (boxes.ndim != 2 or boxes.shape[1] != 4):
             raise ValueError(f"boxes of shape {boxes.shape}; expected (n, 4)")
-    a, b = a.reshape(-1, 4)[:, None], b.reshape(-1, 4)[None]
+    a, b = a.astype(float).reshape(-1, 4)[:, None], b.astype(float).reshape(-1, 4)[None]
     sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
     overlap = np.clip(sides, 0, None).prod(-1)
     union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - overlap
     return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+
+
+def _array(values: object) -> np.ndarray:
+    return values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
 
 
 def match_detections(
@@ -101,8 +107,14 @@ def match_detections(
 
     Raises:
         ValueError: lengths differ, a key is absent, a shape is wrong, a label has no name, a
-            number is not finite, a box ends before it begins, or the threshold is outside 0 to 1.
+            number is not finite, a box ends before it begins, the threshold is outside 0 to 1,
+            names repeat, or `max_detections` is below 1.
     """
+    names = tuple(class_names)
+    if isinstance(class_names, str) or len(set(names)) < len(names):
+        raise ValueError(f"class_names must be a list of different names, not {class_names!r}")
+    if max_detections < 1:
+        raise ValueError(f"max_detections is {max_detections}; give 1 or more")
     if not 0 <= iou_threshold <= 1:
         raise ValueError(f"iou_threshold must lie between 0 and 1, not {iou_threshold!r}")
     predicted = _check(predictions, len(class_names), "prediction")
@@ -161,8 +173,12 @@ def average_precision(matches: Matches, image_weights: np.ndarray | None = None)
         (K,) float64, or (B, K). NaN for a class without a truth box among the weighted images.
 
     Raises:
-        ValueError: the weights are not (B, N), or are negative.
+        ValueError: the weights are not (B, N), or are negative; or these are no `Matches`.
     """
+    if not hasattr(matches, "truths"):
+        raise ValueError(
+            f"{type(matches).__name__} given; match the detections first, with match_detections"
+        )
     weights = _weights(matches, image_weights)
     columns = [_class_precision(matches, k + 1, weights) for k in range(len(matches.class_names))]
     values = np.stack(columns, axis=1)  # (B, K)
@@ -230,9 +246,12 @@ def _weights(matches: Matches, image_weights: np.ndarray | None) -> np.ndarray:
     n = len(matches.truths)
     if image_weights is None:
         return np.ones((1, n))
-    weights = np.asarray(image_weights, dtype=float)
-    if weights.ndim != 2 or weights.shape[1] != n or not (weights >= 0).all():
-        raise ValueError(f"expected counts of shape (B, {n}), none negative, got {weights.shape}")
+    weights = _array(image_weights).astype(float)
+    shaped = weights.ndim == 2 and weights.shape[1] == n
+    if not shaped or not (np.isfinite(weights) & (weights >= 0)).all():
+        raise ValueError(
+            f"expected counts of shape (B, {n}), finite and none negative, got {weights.shape}"
+        )
     return weights
 
 
@@ -243,11 +262,13 @@ def _check(boxes: Boxes, n_classes: int, kind: str) -> list[dict[str, np.ndarray
         absent = [k for k in keys if k not in one]
         if absent:
             raise ValueError(f"{kind} {i} lacks {', '.join(absent)}; it has {sorted(one)}")
-        arrays = {k: np.asarray(one[k]) for k in keys}
+        arrays = {k: _array(one[k]) for k in keys}
         text = [k for k in keys if arrays[k].size and arrays[k].dtype.kind not in "biuf"]
         if text:
             raise ValueError(f"{kind} {i}: {text[0]} are {arrays[text[0]].dtype}; give numbers")
-        n = len(arrays["labels"])
+        if arrays["labels"].size and arrays["labels"].dtype.kind == "b":
+            raise ValueError(f"{kind} {i}: labels are bool; give whole numbers from 1")
+        n = arrays["labels"].size
         arrays["boxes"] = arrays["boxes"].astype(np.float32)
         if n == 0 and arrays["boxes"].size == 0:
             arrays["boxes"] = arrays["boxes"].reshape(0, 4)

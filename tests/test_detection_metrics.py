@@ -229,3 +229,33 @@ def test_lists_and_whole_floats_are_labels_too():
 def test_counts_that_are_none_are_refused(weight):
     with pytest.raises(ValueError, match="none negative"):
         dm.mean_average_precision(matched(*random_case(n=5)), np.full((1, 5), weight))
+
+
+# What users bring.
+def test_tensors_that_need_gradients_count_as_arrays_do():
+    one = prediction([[0, 0, 9, 9]], [1], [0.9])
+    tensors = {k: torch.tensor(v, requires_grad=v.dtype == float) for k, v in one.items()}
+    assert dm.mean_average_precision(matched([tensors], [tensors])) == pytest.approx(1)
+    assert dm.box_iou(tensors["boxes"], one["boxes"]).tolist() == [[1]]
+
+
+@pytest.mark.parametrize("names", ["mass", ["mass", "mass"]])
+def test_names_of_classes_are_different_ones(names):
+    with pytest.raises(ValueError, match="list of different names"):
+        dm.match_detections([prediction()], [truth()], class_names=names)
+
+
+def test_flags_are_no_labels_and_text_is_no_box():
+    with pytest.raises(ValueError, match="prediction 0: labels are bool"):
+        matched([prediction([[0, 0, 9, 9]], [1], [0.9]) | {"labels": [True]}], [truth()])
+    with pytest.raises(ValueError, match="boxes of <U1"):
+        dm.box_iou([["0", "0", "9", "9"]], [[0, 0, 9, 9]])
+
+
+def test_what_was_not_matched_and_weights_without_end_are_refused():
+    with pytest.raises(ValueError, match="list given; match the detections first"):
+        dm.average_precision([prediction()])
+    with pytest.raises(ValueError, match="finite and none negative"):
+        dm.average_precision(matched([prediction()], [truth()]), np.full((1, 1), np.inf))
+    with pytest.raises(ValueError, match="max_detections is 0"):
+        matched([prediction()], [truth()], max_detections=0)
