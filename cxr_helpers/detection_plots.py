@@ -26,11 +26,40 @@ OTHER_STYLE = {"color": "0.4", "marker": "D", "linestyle": "-."}
 
 
 def show_image(axis: Axes, image: np.ndarray, title: str = "") -> None:
-    """Draw a gray image, (H, W), uint8 or float in [0, 1], without axes."""
-    top = 255 if np.asarray(image).dtype == np.uint8 else 1
-    axis.imshow(image, cmap="gray", vmin=0, vmax=top)
+    """Draw a gray image, (H, W), without axes.
+
+    Args:
+        axis: to draw on.
+        image: uint8, uint16 of the full range, or float in [0, 1]; array or tensor.
+        title: of the panel.
+
+    Raises:
+        ValueError: an image of another shape, type or range.
+    """
+    pixels = _array(image)
+    if pixels.ndim != 2 or 0 in pixels.shape or pixels.dtype.kind not in "biuf":
+        raise ValueError(
+            f"image of shape {pixels.shape} and type {pixels.dtype}; expected gray numbers (H, W)"
+        )
+    whole = pixels.dtype in (np.uint8, np.uint16)
+    top = np.iinfo(pixels.dtype).max if whole else 1
+    dark = pixels.dtype == np.uint16 and 0 < pixels.max() < 2**15
+    if (
+        dark
+        or not whole
+        and not (pixels.dtype.kind == "f" and pixels.min() >= 0 and pixels.max() <= 1)
+    ):
+        raise ValueError(
+            f"{pixels.dtype} image from {pixels.min()} to {pixels.max()}; expected uint8, uint16 "
+            "up to 65535, or floats in [0, 1]: scale it"
+        )
+    axis.imshow(pixels, cmap="gray", vmin=0, vmax=top)
     axis.set_axis_off()
     axis.set_title(title, fontsize=9)
+
+
+def _array(values: object) -> np.ndarray:
+    return values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
 
 
 def draw_boxes(
@@ -51,8 +80,17 @@ def draw_boxes(
         color: of lines and names.
         linestyle: of the lines.
         below: whether the names stand below the boxes.
+
+    Raises:
+        ValueError: boxes of another shape or not finite, or not one name for each.
     """
-    for i, (x_min, y_min, x_max, y_max) in enumerate(np.asarray(boxes_xyxy).reshape(-1, 4)):
+    boxes = _array(boxes_xyxy)
+    boxes = boxes.reshape(0, 4) if boxes.size == 0 else boxes
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
+        raise ValueError(f"boxes {boxes.tolist()}; expected (n, 4) finite numbers, xyxy")
+    if len(names) not in (0, len(boxes)):
+        raise ValueError(f"{len(names)} names for {len(boxes)} boxes; give one for each, or none")
+    for i, (x_min, y_min, x_max, y_max) in enumerate(boxes):
         size = (x_max - x_min, y_max - y_min)
         axis.add_patch(
             Rectangle((x_min, y_min), *size, fill=False, color=color, lw=1.4, ls=linestyle)
@@ -87,22 +125,36 @@ def show_detections(
         class_names: of the classes 1, 2, ...
         title: of the panel.
         threshold: least score of a detection that is drawn.
+
+    Raises:
+        ValueError: a label has no name, or as in `show_image` and `draw_boxes`.
     """
+    drawn = _names(truth["labels"], class_names)
+    labels, scores = _names(found["labels"], class_names), _array(found["scores"])
+    boxes = _array(found["boxes"]).reshape(-1, 4)
+    if not len(labels) == len(scores) == len(boxes):
+        raise ValueError(f"{len(boxes)} boxes, {len(labels)} labels and {len(scores)} scores found")
     show_image(axis, image, title)
     draw_boxes(
         axis,
         truth["boxes"],
-        [class_names[label - 1] for label in truth["labels"]],
+        drawn,
         color=YELLOW,
         linestyle="--",
         below=True,
     )
-    strong = found["scores"] >= threshold
-    names = [
-        f"{class_names[label - 1]} {score:.2f}"
-        for label, score in zip(found["labels"][strong], found["scores"][strong], strict=True)
-    ]
-    draw_boxes(axis, found["boxes"][strong], names, color=SKY)
+    strong = np.flatnonzero(scores >= threshold)
+    draw_boxes(axis, boxes[strong], [f"{labels[k]} {scores[k]:.2f}" for k in strong], color=SKY)
+
+
+def _names(labels: object, class_names: Sequence[str]) -> list[str]:
+    numbers = _array(labels)
+    odd = [k for k in numbers.tolist() if k not in range(1, len(class_names) + 1)]
+    if odd or numbers.dtype == bool:
+        raise ValueError(
+            f"label {(odd or [True])[0]} has no name; expected 1 to {len(class_names)}"
+        )
+    return [class_names[int(k) - 1] for k in numbers]
 
 
 def gallery(
@@ -115,7 +167,17 @@ def gallery(
     columns: int = 3,
     threshold: float = 0.3,
 ) -> Figure:
-    """`show_detections` for several images."""
+    """`show_detections` for several images.
+
+    Raises:
+        ValueError: no image, or not as many truths, detections and titles.
+    """
+    counts = {len(images), len(truths), len(found), len(titles)}
+    if len(counts) > 1 or not len(images):
+        raise ValueError(
+            f"{len(images)} images, {len(truths)} truths, {len(found)} detections and "
+            f"{len(titles)} titles; give one of each for each image, and one image at least"
+        )
     rows = -(-len(images) // columns)
     side = 10 / columns
     size = (side * columns, (side + 0.2) * rows)
@@ -132,7 +194,8 @@ def plot_box_shapes(
     boxes_xyxy: np.ndarray, anchor_sizes: Sequence[float], anchor_ratios: Sequence[float]
 ) -> Figure:
     """Width against height of boxes, and of the anchors (height / width ratios) over them."""
-    width, height = (np.asarray(boxes_xyxy)[:, 2:] - np.asarray(boxes_xyxy)[:, :2]).T
+    boxes = _array(boxes_xyxy).reshape(-1, 4)
+    width, height = (boxes[:, 2:] - boxes[:, :2]).T
     sizes, ratios = (a.ravel() for a in np.meshgrid(anchor_sizes, anchor_ratios))
     figure, axis = plt.subplots(figsize=(5, 4.2))
     axis.scatter(width, height, s=8, alpha=0.35, color=BLUE, label="readers' boxes, fused", lw=0)
@@ -163,7 +226,16 @@ def plot_per_class(per_class: Mapping[str, Mapping[str, float]], counts: pd.Seri
     Args:
         per_class: arm -> class -> average precision.
         counts: truth boxes by class; its order is kept from top to bottom.
+
+    Raises:
+        ValueError: an arm has values, and none of its classes is in the counts.
     """
+    for arm, values in per_class.items():
+        if len(values) and not set(values) & set(counts.index):
+            raise ValueError(
+                f"{arm} has classes such as {next(iter(values))!r}, the counts such as "
+                f"{next(iter(counts.index), None)!r}; give both for the same classes"
+            )
     figure, axis = plt.subplots(figsize=(6.5, 0.34 * len(counts) + 1))
     y = np.arange(len(counts))[::-1]
     for i, (arm, values) in enumerate(per_class.items()):
