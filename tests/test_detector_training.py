@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import pytorch_lightning as pl
+import torch
 from own_process import finish, start
 from safetensors.torch import load_file
 from tiny_detection import long_settings, train, vindr_data
@@ -18,7 +20,9 @@ from tiny_detection import long_settings, train, vindr_data
 from cxr_helpers import barlow
 from cxr_helpers import detector as det
 from cxr_helpers.course import detection
+from cxr_helpers.course import detector_training as training
 from cxr_helpers.course.compute import Compute, ComputeError
+from cxr_helpers.detection_pipelines import CountedPipeline, detection_pipeline
 
 SCRIPT = Path(__file__).with_name("tiny_detection.py")
 ROOT = Path(__file__).resolve().parents[1]
@@ -159,3 +163,50 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(type(vindr_data()), "digest", "of another root")
     with pytest.raises(barlow.WeightsError, match="belongs to another run .*digest"):
         train(tmp_path)
+
+
+class Recorder(pl.LightningModule):
+    """Keeps what each step of a fit has seen, and a random number that torch would give it."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.seen = torch.nn.Parameter(torch.zeros(1)), []
+
+    def training_step(self, batch, batch_idx):
+        images, targets = batch
+        places = [int(one["image_id"]) for one in targets]
+        sums = [float(image.double().sum()) for image in images]
+        self.seen.append((self.current_epoch, places, sums, float(torch.rand(()))))
+        return self.weight.sum()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def seen_in(folder, workers, *, epochs, resume=None):
+    """What a fit sees; torch's state is another before each, as it is in another process."""
+    data = vindr_data()
+    counted = CountedPipeline(detection_pipeline("demo", seed=0))
+    images = training._dataset(data, data.rows("train", abnormal_only=True), counted)
+    torch.manual_seed(0 if resume is None else 99)
+    module = Recorder()
+    trainer = pl.Trainer(
+        max_epochs=epochs, accelerator="cpu", logger=False, enable_progress_bar=False,
+        enable_checkpointing=False, enable_model_summary=False, log_every_n_steps=1,
+        callbacks=[training.RandomStates(counted)],
+    )  # fmt: skip
+    batches = training.EpochBatches(images, batch_size=4, seed=0, workers=workers)
+    trainer.fit(module, batches, ckpt_path=resume, weights_only=True)
+    trainer.save_checkpoint(folder / "last.ckpt")
+    return module.seen
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("workers", [0, 2, 3])
+def test_a_resumed_fit_sees_what_an_unbroken_one_sees(tmp_path, workers):
+    unbroken = seen_in(tmp_path, 0, epochs=3)
+    half = seen_in(tmp_path, workers, epochs=1)
+    rest = seen_in(tmp_path, workers, epochs=3, resume=tmp_path / "last.ckpt")
+    assert half + rest == unbroken
+    sums = [tuple(sums) for _, _, sums, _ in unbroken]
+    assert len(set(sums)) == len(sums) and {epoch for epoch, *_ in rest} == {1, 2}

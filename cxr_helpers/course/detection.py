@@ -4,6 +4,7 @@ Detectors and their predictions lie in runs/<data>/detect, named after everythin
 and are made where they are missing.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -226,7 +227,7 @@ def predictions(
     Returns:
         One dict for each row: `boxes` in packed pixels, `scores`, `labels`.
     """
-    path = Path(path)
+    path, rows = Path(path), np.asarray(rows)
     cache = path.with_name(f"{path.stem}_{fingerprint(rows.tolist())}.npz")
     if cache.is_file() and cache.stat().st_mtime >= path.stat().st_mtime:
         with np.load(cache) as stored:
@@ -239,10 +240,13 @@ def predictions(
     if process_rank() > 0:
         return found
     arrays = {k: np.concatenate([f[k] for f in found]) for k in ("boxes", "scores", "labels")}
-    temporary = cache.with_name(f".{cache.name}")
-    with temporary.open("wb") as file:
-        np.savez(file, counts=[len(f["labels"]) for f in found], **arrays)
-    temporary.replace(cache)
+    temporary = cache.with_name(f".{cache.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, counts=[len(f["labels"]) for f in found], **arrays)
+        temporary.replace(cache)
+    finally:
+        temporary.unlink(missing_ok=True)
     return found
 
 

@@ -130,10 +130,12 @@ class EpochBatches(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Batches for this process; Lightning tells the order each new epoch."""
         world, rank = self.trainer.world_size, self.trainer.global_rank
+        order = EpochOrder(self.images, seed=self.seed, num_replicas=world, rank=rank)
+        order.set_epoch(self.trainer.current_epoch)  # workers read ahead before Lightning tells it
         return DataLoader(
             self.images,
             self.batch_size // world,
-            sampler=EpochOrder(self.images, seed=self.seed, num_replicas=world, rank=rank),
+            sampler=order,
             drop_last=True,
             collate_fn=det.collate_detection,
             num_workers=self.workers,
