@@ -472,6 +472,7 @@ class ViewPairs(pl.LightningDataModule):
         sampler = DistributedSampler(
             self.dataset, num_replicas=world, rank=rank, seed=self.seed, drop_last=True
         )
+        sampler.set_epoch(self.trainer.current_epoch)  # workers read ahead before Lightning does
         return DataLoader(
             self.dataset,
             self.batch_size // world,

@@ -230,17 +230,18 @@ class Spy(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
+QUIET = {
+    "accelerator": "cpu",
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+
+
 def fit(pairs, epochs):
     spy = Spy()
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(spy, pairs)
+    pl.Trainer(**QUIET, max_epochs=epochs).fit(spy, pairs)
     return spy.seen
 
 
@@ -254,6 +255,18 @@ def test_each_epoch_has_another_order_and_the_seed_fixes_all():
     first, again, other = fit(pairs(), 2), fit(pairs(), 2), fit(pairs(seed=1), 2)
     assert first == again and len(first) == 4  # 20 images fill 2 batches of 8 an epoch
     assert len(set(first)) == 4 and not set(first) & set(other)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("workers", [0, 2, 3])
+def test_a_resumed_fit_sees_what_an_unbroken_one_sees(tmp_path, workers):
+    def part(epochs, resume=None):
+        spy, trainer = Spy(), pl.Trainer(**QUIET, max_epochs=epochs)
+        trainer.fit(spy, pairs(workers=workers), ckpt_path=resume, weights_only=True)
+        trainer.save_checkpoint(tmp_path / "last.ckpt")
+        return spy.seen
+
+    assert part(1) + part(3, tmp_path / "last.ckpt") == fit(pairs(), 3)
 
 
 @pytest.mark.parametrize("batch_size", [0, 1, 21])
