@@ -8,8 +8,9 @@ from dicom_files import gradient, make_dataset, to_bytes
 from PIL import Image
 from tiny_detection import CORNERS, small_settings, vindr_data
 
-from cxr_helpers import nih, splits
-from cxr_helpers.course import detection, detection_data
+from cxr_helpers import barlow, nih, splits
+from cxr_helpers import detector as det
+from cxr_helpers.course import detection, detection_data, pretraining
 from cxr_helpers.course.data import load_nih
 from cxr_helpers.course.settings import SettingsError
 
@@ -77,6 +78,21 @@ def test_a_detector_is_trained_once_with_its_boxes_counted(settings, data):
     first = detection.predictions(built, path, data, rows)
     for a, b in zip(first, detection.predictions(again, path, data, rows), strict=True):
         np.testing.assert_array_equal(a["boxes"], b["boxes"])
+
+
+def test_a_detector_of_another_backbone_is_not_taken(settings, data):
+    backbone = barlow.build_backbone(settings.pretrain.arch, seed=0)
+    here = pretraining.backbone_path(settings, seed=0)
+    barlow.save_backbone(backbone, here, settings={"digest": "first"})
+    options = {"seed": 0, "fraction": 0.3, "progress": False}
+    _, path = detection.train_or_load_detector(settings, data, "pretrained", **options)
+    detection.train_or_load_detector(settings, data, "pretrained", **options)
+    barlow.save_backbone(backbone, here, settings={"digest": "second"})
+    with pytest.raises(det.DetectorError, match="digest first, now second.*move it elsewhere") as e:
+        detection.train_or_load_detector(settings, data, "pretrained", **options)
+    assert str(path) in str(e.value) and path.is_file()
+    here.unlink()
+    assert detection.train_or_load_detector(settings, data, "pretrained", **options)[1] == path
 
 
 def test_too_few_images_for_a_batch_are_refused(settings, data):

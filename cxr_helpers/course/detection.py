@@ -135,6 +135,19 @@ def _chosen(data: VindrData, choice: str) -> pd.DataFrame:
     raise ValueError(f"truth {choice!r} is none of {', '.join(TRUTHS)}")
 
 
+def _check_backbone(settings: Settings, arm: str, path: Path, seed: int) -> None:
+    if arm != "pretrained":
+        return
+    now = pretraining.backbone_digest(settings, seed=seed)
+    then = det.read_detector_settings(path)[1].get("backbone")
+    if None not in (now, then) and now != then:
+        backbone = pretraining.backbone_path(settings, seed=seed)
+        raise det.DetectorError(
+            f"{path} began from a backbone that was pretrained on other images or another split "
+            f"than {backbone.name} (digest {then}, now {now}); move it elsewhere to train anew"
+        )
+
+
 def train_or_load_detector(
     settings: Settings,
     data: VindrData,
@@ -161,9 +174,14 @@ def train_or_load_detector(
     Returns:
         The detector and its path; or None and a sentence, where the arm's weights are not to be
         had.
+
+    Raises:
+        DetectorError: the detector that is here began from a backbone of other images than the
+            pretrained one that is here now.
     """
     path = detector_path(settings, data, arm, seed=seed, fraction=fraction)
     if path.is_file():
+        _check_backbone(settings, arm, path, seed)
         return det.load_detector(path, classes=data.classes), path
     state, sentence = pretraining.arm_state(settings, arm, seed=seed)
     if state is None:
@@ -184,6 +202,8 @@ def train_or_load_detector(
     )
     if process_rank() == 0:
         notes = {"arm": arm, "seed": seed, "data": settings.data, "images": len(rows)}
+        if arm == "pretrained":
+            notes["backbone"] = pretraining.backbone_digest(settings, seed=seed)
         record = records.run_record(
             settings, stage="detect", seed=seed, digest=data.digest, compute=compute
         )

@@ -346,6 +346,12 @@ def correlations(path: Path) -> dict[int, np.ndarray]:
     return dict(sorted(found.items()))
 
 
+def backbone_digest(settings: Settings, *, seed: int) -> str | None:
+    """Digest of the data that the pretrained backbone here was made of; None where none is here."""
+    path = backbone_path(settings, seed=seed)
+    return barlow.read_weights(path)[1].get("digest") if path.is_file() else None
+
+
 def arm_state(settings: Settings, arm: str, *, seed: int, data: NihData | None = None):
     """The weights that an arm starts from.
 
