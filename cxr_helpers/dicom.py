@@ -66,6 +66,17 @@ _TAGS = {
     0x00283010: "VOILUTSequence",
 }
 
+_COUNTS = (
+    "SamplesPerPixel",
+    "PlanarConfiguration",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+)
+
 _LUMA = np.array([0.2990, 0.5870, 0.1140])  # Y of YBR_FULL, PS3.3 C.7.6.3.1.2
 _JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1)
 _JPEG_LS = (uid.JPEGLSLossless, uid.JPEGLSNearLossless)
@@ -94,6 +105,7 @@ _PIXEL_DATA = 0x7FE00010
 _SEQUENCE_END = b"\xfe\xff\xdd\xe0\0\0\0\0"  # PS3.5 7.5
 _ITEM_END = b"\xfe\xff\x0d\xe0\0\0\0\0"
 _ITEM = b"\xfe\xff\x00\xe0"  # PS3.5 A.4
+_BEGINNING = re.compile(rb"\xff\xd8\xff|\xff\x4f\xff\x51|[\x01-\x0f]\0\0\0\x40\0\0\0")
 _END_MARK = b"\xff\xd9"  # EOI of JPEG, EOC of JPEG 2000
 _HTJ2K = _J2K_FAMILY[2:]
 _PACKAGES = (  # pydicom's name of the plugin, what to install with its license, what it cannot
@@ -427,6 +439,11 @@ def _short(value: object) -> str:
     return " ".join(str(value).split())[:300]
 
 
+def _reason(error: DicomError) -> str:
+    """Return the message without its remedy, for what is passed over needs none."""
+    return str(error).removesuffix(f"; {_AGAIN}")
+
+
 def _check_choice(voi: Voi, index: int, percentiles: tuple[float, float]) -> None:
     if not isinstance(voi, str) or voi not in ("auto", "lut", "window", "percentiles"):
         raise DicomError(f"voi must be 'auto', 'lut', 'window' or 'percentiles', not {voi!r}")
@@ -516,6 +533,9 @@ def _header(dataset: Dataset | Header) -> Header:
                 header[keyword] = dataset[tag].value
             except Exception as error:  # any parser's
                 header[keyword] = error
+    for keyword in _COUNTS:  # a wrong VR makes text of them
+        if isinstance(value := header.get(keyword), str) and value.strip().isdecimal():
+            header[keyword] = int(value)
     photometric = header.get("PhotometricInterpretation")
     if isinstance(photometric, str):
         header["PhotometricInterpretation"] = photometric.strip(" \0").upper()
@@ -620,8 +640,8 @@ def _native(
     if length > expected + 1 and not header["PhotometricInterpretation"].startswith("YBR"):
         note = f"; {length - expected} bytes beyond the picture left out"
         data = data[: expected + expected % 2]
-    if _whole(header, "SamplesPerPixel") == 3:
-        _whole(header, "PlanarConfiguration")
+    if _whole(header, "SamplesPerPixel") == 3 and _whole(header, "PlanarConfiguration") > 1:
+        raise DicomError("PlanarConfiguration must be 0 or 1; export the file again")
     bits = _whole(header, "BitsAllocated")
     return *_run(decoder, data, header, bits, bits, vr), bits, note
 
@@ -635,6 +655,8 @@ def _decompressed(
     """Decode the one frame: values, color, bits of a value, a word."""
     frame, missing = _frame(data)
     try:
+        if not frame:
+            raise DicomError(f"the compressed pixel data hold no picture; {_AGAIN}")
         if decoder.UID == uid.RLELossless:
             bits = _whole(header, "BitsAllocated")
             return *_decoded_frame(decoder, frame, header, bits, vr), bits, ""
@@ -670,15 +692,16 @@ def _without_end(
 
     Decoders fill up a cut picture without a word, with what follows or with gray.
     """
+    frame = frame.rstrip(b"\0")  # zeros stand where a file was not written to its end
     try:
-        first, second = (  # the first bit that is missing is once 0, once 1
+        first, *others = (
             _decoded_frame(decoder, frame + filler * 4096 + _END_MARK, header, bits, vr)
-            for filler in (b"\x00", b"\xfe")
+            for filler in (b"\x00", b"\xfe", b"\x55")
         )
-    except DicomError:
-        first = second = None
-    if first is None or not np.array_equal(first[0], second[0]):
-        raise DicomError(f"the compressed picture is cut: it has no end; {_AGAIN}")
+    except DicomError as error:
+        raise DicomError(_CUT) from error
+    if not all(np.array_equal(first[0], other[0]) for other in others):
+        raise DicomError(_CUT)
     return first, _NO_END
 
 
@@ -717,7 +740,7 @@ def _run(
         "columns": header["Columns"],
         "samples_per_pixel": _whole(header, "SamplesPerPixel"),
         "photometric_interpretation": header["PhotometricInterpretation"],
-        "planar_configuration": _whole(header, "PlanarConfiguration", 0),
+        "planar_configuration": int(header.get("PlanarConfiguration") == 1),
         "pixel_representation": _whole(header, "PixelRepresentation"),
         "bits_allocated": allocated,
         "bits_stored": bits,
@@ -778,7 +801,7 @@ def _bit_layout(header: Header) -> tuple[int, int, str]:
     try:
         return stored, _whole(header, "HighBit", stored - 1), ""
     except DicomError as error:
-        return stored, stored - 1, f"; high bit passed over: {error}"
+        return stored, stored - 1, f"; high bit passed over: {_reason(error)}"
 
 
 def _transfer_syntax(dataset: Dataset, data: bytes, header: Header) -> tuple[uid.UID, str]:
@@ -790,6 +813,8 @@ def _transfer_syntax(dataset: Dataset, data: bytes, header: Header) -> tuple[uid
         return declared, ""
     if encapsulated:
         found = _encapsulated_syntax(data, header, declared, native)
+    elif declared is not None and len(data) < 8:
+        raise DicomError(f"the compressed pixel data are cut: {len(data)} bytes are left; {_AGAIN}")
     elif declared is not None and len(data) < _expected_length(header):
         raise DicomError(f"declared {declared.name}, but the pixel data are not encapsulated")
     else:
@@ -837,7 +862,7 @@ def _frame(data: bytes) -> tuple[bytes, int]:
         length = int.from_bytes(data[at + 4 : at + 8], "little")
         items.append(data[at + 8 : at + 8 + length])
         at += 8 + length
-    if items and not items[0].startswith((b"\xff\xd8\xff", b"\xff\x4f\xff\x51")):
+    if items and not _BEGINNING.match(items[0]):
         del items[0]
     return b"".join(items), max(at - len(data), 0)
 
@@ -847,12 +872,18 @@ def _family(frame: bytes, header: Header) -> tuple[uid.UID, ...]:
     if frame.startswith((b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  ")):
         return _J2K_FAMILY
     if frame.startswith(b"\xff\xd8"):
-        return _JPEG_FAMILY.get(_jpeg_frame_header(frame)[0], ())
+        try:
+            return _JPEG_FAMILY.get(_jpeg_frame_header(frame)[0], ())
+        except DicomError:
+            return ()
     # RLE header: the number of segments and the first one's offset, 64 (PS3.5 G.5)
     segments = header["SamplesPerPixel"] * (header["BitsAllocated"] // 8)
     if frame[:8] == segments.to_bytes(4, "little") + (64).to_bytes(4, "little"):
         return (uid.RLELossless,)
     return ()
+
+
+_CUT = f"the compressed picture is cut: it has no end; {_AGAIN}"
 
 
 class _Stream(NamedTuple):
@@ -914,11 +945,14 @@ def _jpeg_end(frame: bytes) -> int | None:
     Among the coded pixels 0xFF is followed by less than 0x80 or by a restart mark, 0xD0 to 0xD7
     (ISO/IEC 10918-1 B.1.1.2, 14495-1 9.1); all other marks but the last lead a segment.
     """
-    at, mark = 2, re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")
+    at, mark, scans = 2, re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]"), 0
     while found := mark.search(frame, at):
         if found[0] == _END_MARK:
             return found.end()
+        scans += found[0] == b"\xff\xda"
         at = found.end() + int.from_bytes(frame[found.end() : found.end() + 2], "big")
+    if not scans or at >= len(frame):
+        raise DicomError(_CUT)
     return None
 
 
@@ -956,7 +990,7 @@ def _j2k_end(frame: bytes, start: int, tiles: int) -> int | None:
         at += length
     if frame[at : at + 2] == _END_MARK:
         return at + 2
-    if at <= len(frame) and len(seen) == whole == tiles:
+    if at <= len(frame.rstrip(b"\0")) and len(seen) == whole == tiles:
         return at
     marked = frame.rstrip(b"\x00\xff")
     return len(marked) if marked.endswith(_END_MARK) else None
@@ -1135,7 +1169,7 @@ def _is_padding(grid: np.ndarray, header: Header, steps: list[str]) -> np.ndarra
                 [_padding_end(_whole(header, keyword), header)] if _values(header, keyword) else []
             )
         except DicomError as error:
-            steps.append(f"padding passed over: {error}")
+            steps.append(f"padding passed over: {_reason(error)}")
         if not ends:
             return np.zeros(len(grid), dtype=bool)
     return (grid >= min(ends)) & (grid <= max(ends))

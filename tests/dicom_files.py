@@ -1,6 +1,7 @@
 """Small DICOM datasets for the tests, built in memory."""
 
 import io
+import struct
 
 import numpy as np
 import pydicom
@@ -76,3 +77,21 @@ def lut_item(entries, *, first: int = 0, bits: int = 16, vr: str = "US") -> Data
     else:
         item.add_new("LUTData", "US", [int(entry) for entry in entries])
     return item
+
+
+def with_element(data: bytes, keyword: str, vr: str, value: bytes) -> bytes:
+    """Put an element of raw bytes into a file in Explicit VR Little Endian, in place of its own."""
+    wanted = pydicom.datadict.tag_for_keyword(keyword)
+    long = vr in ("OB", "OW", "SQ", "UN", "UT")
+    length = len(value).to_bytes(4 if long else 2, "little")
+    tag = struct.pack("<HH", wanted >> 16, wanted & 0xFFFF)
+    element = tag + vr.encode() + b"\0\0" * long + length + value
+    at = len(data) - len(without_meta(data))
+    while at < len(data):
+        group, number, other = struct.unpack("<HH2s", data[at : at + 6])
+        start, head = at, 12 if other in (b"OB", b"OW", b"SQ", b"UN", b"UT") else 8
+        at += head + int.from_bytes(data[at + (8 if head == 12 else 6) : at + head], "little")
+        if group << 16 | number >= wanted:
+            rest = at if group << 16 | number == wanted else start
+            return data[:start] + element + data[rest:]
+    return data + element
