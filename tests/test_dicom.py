@@ -4,17 +4,19 @@ import copy
 import io
 import re
 import shutil
+import struct
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import gradient, lut_item, make_dataset, to_bytes, without_meta
+from dicom_files import gradient, lut_item, make_dataset, to_bytes, with_element, without_meta
 from encoders import CASES, ENCODERS, STORED, Encoder, file_name, picture
 from encoders import encode as encode_by_tool
 from PIL import Image
 from pydicom import uid
 from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset
 from pydicom.pixels import (
     apply_modality_lut,
     apply_voi,
@@ -23,6 +25,7 @@ from pydicom.pixels import (
     pixel_array,
 )
 
+from cxr_helpers import dicom
 from cxr_helpers.dicom import (
     DicomError,
     DicomImage,
@@ -250,6 +253,51 @@ def test_a_table_with_more_bits_than_it_says_is_scaled_by_what_it_holds():
     assert "12 bits" in image.steps[-1]
 
 
+@pytest.mark.parametrize("bits", [12, 16])
+def test_a_table_with_fewer_bits_than_it_says_is_scaled_by_what_it_holds(bits):
+    dataset = make_dataset(LEVELS, VOILUTSequence=[lut_item(np.arange(4096), bits=bits)])
+    image = read_dicom(dataset)
+    np.testing.assert_allclose(image.pixels, LEVELS / 4095, atol=1e-7)
+    assert ("its descriptor says 16" in image.steps[-1]) == (bits == 16)
+
+
+def test_a_table_of_65536_entries_says_0():
+    item = lut_item(np.arange(65536))
+    assert item.LUTDescriptor[0] == 0
+    image = show(LEVELS * 16, BitsStored=16, HighBit=15, VOILUTSequence=[item])
+    np.testing.assert_allclose(image.pixels, LEVELS * 16 / 65535, atol=1e-7)
+
+
+@pytest.mark.parametrize("entries", [255, 256])
+@pytest.mark.parametrize("vr", ["US", "OW"])
+def test_a_table_of_8_bits_packed_two_to_a_word(entries, vr):
+    table = np.arange(entries)[::-1]
+    packed = table.astype(np.uint8).tobytes() + b"\0" * (entries % 2)
+    item = lut_item(table, bits=8)
+    words = np.frombuffer(packed, "<u2").tolist()
+    item.add_new("LUTData", vr, packed if vr == "OW" else words)
+    image = show([[0, 100], [200, 254]], BitsAllocated=8, VOILUTSequence=[item])
+    np.testing.assert_allclose(image.pixels * 255, table[[[0, 100], [200, 254]]], atol=1e-4)
+
+
+@pytest.mark.parametrize("first", [-2048, 63488])
+@pytest.mark.parametrize("lowest", [-2048, 0])
+def test_a_first_entry_whose_sign_is_written_wrongly(first, lowest):
+    # Signed values, none of them negative, are signed all the same.
+    item = lut_item(np.arange(4096))
+    item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [4096, first, 16])
+    stored = np.array([[lowest, 5], [100, 2047]])
+    dataset = make_dataset(stored, PixelRepresentation=1, ModalityLUTSequence=[item])
+    np.testing.assert_array_equal(modality_values(stored, dataset)[0], stored + 2048)
+
+
+def test_entries_written_as_signed_are_unsigned():
+    item = lut_item([0, 1, 2, 3])
+    item.add_new("LUTData", "SS", [0, 16384, -32768, -1])
+    image = show([[0, 1], [2, 3]], VOILUTSequence=[item])
+    np.testing.assert_allclose(image.pixels * 65535, [[0, 16384], [32768, 65535]], atol=1e-2)
+
+
 def test_a_cut_table_is_passed_over_and_said():
     dataset = make_dataset(gradient())
     item = lut_item(np.arange(4096))
@@ -319,6 +367,41 @@ def test_high_bit_and_junk_in_the_unused_bits(bits, high, signed, syntax):
         dataset.compress(syntax, generate_instance_uid=False)
     dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = bits, high, signed
     np.testing.assert_array_equal(stored_values(dataset), stored)
+
+
+@pytest.mark.parametrize("signed", [0, 1])
+@pytest.mark.parametrize(
+    "syntax",
+    [uid.ExplicitVRLittleEndian, uid.RLELossless, uid.JPEG2000Lossless],
+    ids=lambda s: s.keyword,
+)
+def test_an_overlay_above_bits_stored_is_no_part_of_the_pixel(syntax, signed):
+    stored = gradient() - 2048 * signed
+    cells = (stored & 0xFFF).astype(np.uint16)
+    cells[:3, :5] |= 1 << 12
+    dataset = make_dataset(cells.view(np.int16 if signed else np.uint16), BitsStored=16, HighBit=15)
+    dataset.PixelRepresentation = signed
+    if syntax.is_encapsulated:
+        dataset.compress(syntax, generate_instance_uid=False)
+    dataset.BitsStored, dataset.HighBit = 12, 11
+    np.testing.assert_array_equal(stored_values(dataset), stored)
+    assert "bits above the 12 Bits Stored left out of 15 pixels" in read_dicom(dataset).steps[0]
+
+
+@pytest.mark.parametrize("allocated", [8, 32])
+def test_an_overlay_in_cells_of_8_and_32_bits(allocated):
+    stored = gradient(top=63)
+    dataset = make_dataset(stored | (stored > 30) << 6, BitsAllocated=allocated, BitsStored=6)
+    np.testing.assert_array_equal(stored_values(dataset), stored)
+
+
+def test_what_a_loss_carried_beyond_bits_stored_does_not_turn_black():
+    dataset = make_dataset(gradient(top=4100), BitsStored=16, HighBit=15)
+    dataset.compress(uid.JPEG2000Lossless, generate_instance_uid=False)
+    dataset.file_meta.TransferSyntaxUID = uid.JPEG2000  # may be lossy
+    dataset.BitsStored, dataset.HighBit = 12, 11
+    assert stored_values(dataset).max() == 4100
+    assert "1 pixels are above the 12 Bits Stored, kept" in read_dicom(dataset).steps[0]
 
 
 def test_eight_bits_allocated():
@@ -523,6 +606,160 @@ def test_the_result():
     assert image.transfer_syntax == "Explicit VR Little Endian"
 
 
+# --- what is not needed is passed over with a word ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("keyword", "vr", "value", "word"),
+    [
+        ("PixelSpacing", "DS", b"0,143\\0,143 ", "spacing passed over: PixelSpacing is '0,143'"),
+        ("PixelSpacing", "DS", b"0.143,0.143 ", "PixelSpacing is '0.143,0.143', not a number"),
+        ("PixelSpacing", "DS", b"0.14", "PixelSpacing is 0.14, expected two numbers above 0"),
+        ("PixelSpacing", "DS", b"0\\0 ", "expected two numbers above 0"),
+        ("ImagerPixelSpacing", "DS", b"nan\\1 ", "expected two numbers above 0"),
+        ("PixelAspectRatio", "IS", b"1:1 ", "PixelAspectRatio is '1:1', not a number"),
+        ("PixelPaddingValue", "LO", b"N/A ", "padding passed over: PixelPaddingValue is 'N/A'"),
+        ("PixelPaddingValue", "US", b"\1\0\2\0", "PixelPaddingValue is [1, 2]"),
+        ("PixelPaddingValue", "US", b"\1", "PixelPaddingValue cannot be parsed"),
+        ("HighBit", "LO", b"n/a ", "high bit passed over: HighBit is 'n/a'"),
+        ("PlanarConfiguration", "LO", b"n/a ", ""),
+        ("SpecificCharacterSet", "CS", b"ISO_IR 999", ""),
+        ("PresentationLUTShape", "CS", b"\xff\xff", ""),
+    ],
+)
+def test_an_element_that_cannot_be_read_and_is_not_needed(keyword, vr, value, word):
+    plain = read_dicom(make_dataset(gradient()))
+    image = read_dicom(with_element(to_bytes(make_dataset(gradient())), keyword, vr, value))
+    np.testing.assert_array_equal(image.pixels, plain.pixels)
+    assert image.spacing_mm is None and image.padding == 0
+    assert word in " | ".join(image.steps) and "again" not in " | ".join(image.steps)
+
+
+def test_the_next_spacing_is_taken_where_one_cannot_be_read():
+    data = to_bytes(make_dataset(gradient(), ImagerPixelSpacing=[0.2, 0.2]))
+    image = read_dicom(with_element(data, "PixelSpacing", "DS", b"0,1\\0,1 "))
+    assert image.spacing_mm == (0.2, 0.2) and "PixelSpacing is '0,1'" in image.steps[-1]
+
+
+def test_a_padding_limit_that_cannot_be_read_leaves_the_value():
+    stored = np.array([[9, 9, 10, 11], [20, 30, 40, 50]])
+    dataset = make_dataset(stored)
+    dataset.add_new("PixelPaddingValue", "US", 9)
+    image = read_dicom(with_element(to_bytes(dataset), "PixelPaddingRangeLimit", "LO", b"none"))
+    assert image.padding == 0.25 and "PixelPaddingRangeLimit is 'none'" in image.steps[1]
+
+
+@pytest.mark.parametrize("value", [b"1,0 ", b"1\\2 ", b"abc "])
+def test_a_rescale_that_cannot_be_read_takes_the_window_with_it(value):
+    dataset = make_dataset(gradient(), RescaleIntercept=-1024, WindowCenter=0, WindowWidth=99)
+    data = with_element(to_bytes(dataset), "RescaleSlope", "DS", value)
+    image = read_dicom(data)
+    np.testing.assert_array_equal(image.pixels, read_dicom(make_dataset(gradient())).pixels)
+    assert "modality transform, and with it the VOI, passed over" in image.steps[1]
+    with pytest.raises(DicomError, match="RescaleSlope .* the window has no scale"):
+        read_dicom(data, voi="window")
+    with pytest.raises(DicomError, match="RescaleSlope"):
+        modality_values(gradient(), load_dataset(data))
+
+
+def test_a_broken_modality_table_is_passed_over_and_said():
+    item = lut_item(np.arange(4096))
+    item.LUTData = [1, 2, 3]
+    dataset = make_dataset(gradient(), ModalityLUTSequence=[item])
+    assert "3 entries where 4096 are promised" in read_dicom(dataset).steps[1]
+    with pytest.raises(DicomError, match="3 entries"):
+        modality_values(gradient(), dataset)
+
+
+def test_of_several_windows_only_the_wanted_one_must_be_a_number():
+    data = to_bytes(make_dataset(LEVELS, WindowWidth=[9, 4096]))
+    data = with_element(data, "WindowCenter", "DS", b"\\2048 ")
+    assert read_dicom(data).voi == "percentiles"
+    assert read_dicom(data, index=1).window == (2048, 4096)  # not 2048 with the width 9
+
+
+@pytest.mark.parametrize(
+    ("keyword", "vr", "value"),
+    [
+        ("Rows", "LO", b"36"),
+        ("SamplesPerPixel", "IS", b"1 "),
+        ("BitsStored", "LO", b"12"),
+        ("NumberOfFrames", "IS", b"1.0 "),
+        ("NumberOfFrames", "IS", b""),
+        ("PhotometricInterpretation", "CS", b"monochrome2 "),
+    ],
+)
+def test_text_that_is_the_right_value(keyword, vr, value):
+    data = with_element(to_bytes(make_dataset(gradient())), keyword, vr, value)
+    np.testing.assert_array_equal(stored_values(data), gradient())
+
+
+@pytest.mark.parametrize(
+    ("stored", "written", "elements"),
+    [
+        (-100, 156, {"BitsAllocated": 8, "PixelRepresentation": 1}),
+        (-100, 65436, {"BitsAllocated": 8, "PixelRepresentation": 1}),
+        (65535, -1, {"BitsStored": 16, "HighBit": 15}),
+    ],
+)
+def test_padding_written_with_the_other_sign(stored, written, elements):
+    dataset = make_dataset(np.array([[stored, 1], [2, 3]]), **elements)
+    dataset.add_new("PixelPaddingValue", "US" if written >= 0 else "SS", written)
+    assert read_dicom(dataset).padding == 0.25
+
+
+# --- arguments ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"index": 0.5}, "index must be a whole number, not 0.5"),
+        ({"index": "0"}, "index must be a whole number"),
+        ({"percentiles": 5}, "percentiles must be two numbers"),
+        ({"percentiles": (1, 2, 3)}, "percentiles must be two numbers"),
+        ({"percentiles": (99, 1)}, "percentiles must rise"),
+        ({"percentiles": (float("nan"), 99)}, "percentiles must rise"),
+        ({"voi": ["auto"]}, "voi must be"),
+        ({"max_pixels": "many"}, "max_pixels must be a whole number"),
+    ],
+)
+def test_an_argument_of_the_wrong_kind_is_named(options, word):
+    with pytest.raises(DicomError, match=word):
+        read_dicom(make_dataset(gradient(), WindowCenter=9, WindowWidth=9), **options)
+
+
+def test_numbers_of_numpy_and_values_of_torch():
+    torch = pytest.importorskip("torch")
+    dataset = make_dataset(LEVELS, WindowCenter=2048, WindowWidth=4096, RescaleSlope=2)
+    assert read_dicom(dataset, index=np.int64(0), percentiles=np.array([1, 99])).voi == "window"
+    values, _ = modality_values(torch.tensor(LEVELS), dataset)
+    np.testing.assert_array_equal(values, 2 * LEVELS)
+    shown, _, _, _ = display_values(torch.tensor(LEVELS), dataset)
+    np.testing.assert_array_equal(shown, display_values(LEVELS.tolist(), dataset)[0])
+
+
+@pytest.mark.parametrize("values", [[], [np.nan, 1], ["a"], [True, False]])
+def test_values_that_are_none(values):
+    with pytest.raises(DicomError, match="expected finite numbers"):
+        modality_values(values, Dataset())
+    with pytest.raises(DicomError, match="expected finite numbers"):
+        display_values(values, Dataset())
+    with pytest.raises(DicomError, match="expected a pydicom Dataset, not str"):
+        display_values(LEVELS, "a.dcm")
+
+
+def test_an_open_file_at_its_end_is_not_called_empty(tmp_path):
+    file = io.BytesIO(to_bytes(make_dataset(gradient())))
+    read_dicom(file)
+    with pytest.raises(DicomError, match=r"at its end; go back with seek\(0\)"):
+        read_dicom(file)
+    with pytest.raises(DicomError, match="mode 'rb'"):
+        read_dicom(io.StringIO("abc"))
+    with pytest.raises(DicomError, match="not ndarray"):
+        read_dicom(gradient())
+
+
 # --- one picture, every transfer syntax -----------------------------------------------------------
 
 NATIVE = [
@@ -668,6 +905,142 @@ def test_deflated_data_without_a_header_are_refused():
     data = to_bytes(make_dataset(gradient(), syntax=uid.DeflatedExplicitVRLittleEndian))
     with pytest.raises(DicomError, match="no DICOM file|no Pixel Data"):
         read_dicom(data[data.index(b"1.2.840.10008.1.2.1.99") + 22 :])
+
+
+# --- what lies around a compressed picture --------------------------------------------------------
+
+
+def item(data: bytes) -> bytes:
+    return b"\xfe\xff\x00\xe0" + struct.pack("<L", len(data)) + data
+
+
+def even(data: bytes) -> bytes:
+    return data + b"\0" * (len(data) % 2)
+
+
+AROUND = {
+    "no offset table": lambda f: item(f),
+    "empty offset table": lambda f: item(b"") + item(f),
+    "offset from the file's start": lambda f: item(struct.pack("<L", 1400)) + item(f),
+    "many offsets": lambda f: item(struct.pack("<3L", 0, 50, 90)) + item(f),
+    "half an offset": lambda f: item(b"ab") + item(f),
+    "fragments": lambda f: item(b"") + item(f[:100]) + item(f[100:]),
+    "fragments without offset table": lambda f: item(f[:100]) + item(f[100:]),
+    "an empty fragment": lambda f: item(b"") + item(f) + item(b""),
+    "bytes after the end": lambda f: item(b"") + item(f + b"abcd"),
+    "zeros after the end": lambda f: item(b"") + item(f + bytes(500)),
+    "a length beyond the data": lambda f: item(b"") + item(f)[:4] + b"\xff\xff\xff\xff" + f,
+}
+FRAMES = {case: (STORED / file_name(*case)).read_bytes() for case in COMPRESSED}
+
+
+def around(data: bytes, way) -> bytes:
+    """Put something else around the compressed picture of a file."""
+    dataset = load_dataset(data)
+    frame = pydicom.encaps.get_frame(dataset.PixelData, 0, number_of_frames=1)
+    dataset["PixelData"].value = way(even(frame))
+    return to_bytes(dataset)
+
+
+@pytest.mark.parametrize("way", AROUND)
+@pytest.mark.parametrize("case", COMPRESSED, ids=[file_name(*case) for case in COMPRESSED])
+def test_one_frame_needs_no_offset_table_and_ends_at_its_end_mark(case, way):
+    image = read_dicom(around(FRAMES[case], AROUND[way]))
+    np.testing.assert_array_equal(image.pixels, read_dicom(FRAMES[case]).pixels)
+    if way == "bytes after the end" and "rle" not in case[0]:
+        assert "4 bytes after the compressed picture left out" in image.steps[0]
+
+
+@pytest.mark.parametrize("case", COMPRESSED, ids=[file_name(*case) for case in COMPRESSED])
+def test_an_extended_offset_table_is_not_looked_at(case):
+    dataset = load_dataset(FRAMES[case])
+    dataset.add_new("ExtendedOffsetTable", "OV", struct.pack("<Q", 5000))
+    np.testing.assert_array_equal(read_dicom(dataset).pixels, read_dicom(FRAMES[case]).pixels)
+
+
+@pytest.mark.parametrize("case", COMPRESSED, ids=[file_name(*case) for case in COMPRESSED])
+def test_a_compressed_file_is_cut_where_the_picture_is_and_only_there(case):
+    data = FRAMES[case]
+    whole = read_dicom(data).pixels
+    end = data.rindex(b"\xfe\xff\xdd\xe0\0\0\0\0")
+    image = read_dicom(data[:end])
+    np.testing.assert_array_equal(image.pixels, whole)
+    assert "the file ends before an end mark" in image.steps[0]
+    for gone in (10, 50, 200):
+        with pytest.raises(DicomError, match="the compressed pixel data are cut, "):
+            read_dicom(data[: end - gone])
+        if "rle" not in case[0]:  # to which zeros are zeros
+            with pytest.raises(DicomError, match="the compressed picture is cut"):
+                read_dicom(data[: end - gone] + bytes(gone) + data[end:])
+
+
+@pytest.mark.parametrize(
+    "name", ["dcmtk-jpeg-sv1", "dcmtk-jpeg-baseline", "dcmtk-jpegls", "gdcm-j2k", "gdcm-j2k-lossy"]
+)
+def test_a_whole_picture_without_its_end_mark(name):
+    data = FRAMES[name, False]
+    marks = rb"\xff\xd9\0*$"
+    image = read_dicom(around(data, lambda f: item(b"") + item(even(re.sub(marks, b"", f)))))
+    np.testing.assert_array_equal(image.pixels, read_dicom(data).pixels)
+    assert "the compressed picture has no end mark" in image.steps[0]
+
+
+def test_an_end_mark_in_a_comment_is_no_end():
+    def commented(frame: bytes) -> bytes:  # COM, ISO/IEC 10918-1 B.2.4.5
+        return item(b"") + item(frame[:2] + b"\xff\xfe\x00\x06\xff\xd9\xff\xd9" + frame[2:])
+
+    data = FRAMES["dcmtk-jpeg-sv1", False]
+    np.testing.assert_array_equal(
+        read_dicom(around(data, commented)).pixels, read_dicom(data).pixels
+    )
+
+
+def test_a_stream_with_more_bits_than_allocated_is_refused():
+    dataset = load_dataset(FRAMES["gdcm-j2k", False])
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
+    with pytest.raises(DicomError, match="8 Bits Allocated, the compressed picture has 16"):
+        read_dicom(dataset)
+
+
+def test_eight_bits_of_jpeg_in_cells_of_16():
+    dataset = load_dataset(FRAMES["dcmtk-jpeg-baseline", False])
+    expected = stored_values(dataset)
+    dataset.BitsAllocated = 16
+    np.testing.assert_array_equal(stored_values(dataset), expected)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "there", "word"),
+    [
+        (uid.JPEGLSLossless, {}, r"pip install pyjpegls \(MIT\), or python-gdcm \(BSD\), or "),
+        (uid.JPEGLosslessSV1, {"gdcm": 1}, r"pylibjpeg-libjpeg \(GPL-3.0\)$"),
+        (uid.HTJ2K, {}, r"pip install pylibjpeg pylibjpeg-openjpeg \(MIT\)$"),
+    ],
+)
+def test_packages_are_advised_with_their_license(monkeypatch, syntax, there, word):
+    decoder = get_decoder(syntax)
+    monkeypatch.setattr(decoder, "_available", there)
+    advice = dicom._installable(decoder)
+    assert re.search(word, f"pip install {advice}") and (
+        "gdcm" not in there or "gdcm" not in advice
+    )
+
+
+def test_a_decoder_that_refused_is_not_advised(monkeypatch):
+    decoder = get_decoder(uid.JPEGExtended12Bit)
+    refuse = {name: decoder._available["pylibjpeg"] for name in ("pylibjpeg", "gdcm")}
+    monkeypatch.setattr(decoder, "_available", refuse)
+    with pytest.raises(DicomError, match="no decoder at hand can read") as caught:
+        read_dicom(bundled("JPEG-lossy.dcm"))
+    assert "install" not in str(caught.value)
+
+
+def test_a_syntax_that_pydicom_cannot_decode_is_not_called_a_film():
+    dataset = load_dataset(FRAMES["gdcm-j2k", False])
+    dataset.PixelData = pydicom.encaps.encapsulate([b"\xff\x0a" * 40])
+    dataset.file_meta.TransferSyntaxUID = uid.UID("1.2.840.10008.1.2.4.92")  # JPEG 2000 Part 2
+    with pytest.raises(DicomError, match="is none that pydicom can decode"):
+        read_dicom(dataset)
 
 
 # --- pydicom's own files --------------------------------------------------------------------------
