@@ -172,6 +172,9 @@ def read_dicom(
 ) -> DicomImage:
     """Read one radiograph.
 
+    An element that cannot be read and is not needed (spacing, padding, High Bit, offset tables,
+    table or window, the modality transform and with it the VOI) is passed over; the steps say so.
+
     Args:
         source: path, the file's bytes, an open binary file, or a pydicom Dataset.
         voi: which part of the range becomes the picture. 'auto' takes the VOI table, else the
@@ -497,8 +500,10 @@ def _content(source: Source) -> bytes:
         else:
             kind = type(source).__name__
             raise DicomError(f"expected a path, bytes, an open file or a Dataset, not {kind}")
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, ValueError) as error:  # ValueError: a closed file, a path with a zero in it
+        if isinstance(error, DicomError):
+            raise
+        reason = getattr(error, "strerror", None) or str(error)
         raise DicomError(f"cannot be read ({reason}); check the path and its rights") from None
     if isinstance(data, str):
         raise DicomError("the file is open as text; open it with mode 'rb'")
@@ -533,8 +538,9 @@ def _header(dataset: Dataset | Header) -> Header:
                 header[keyword] = dataset[tag].value
             except Exception as error:  # any parser's
                 header[keyword] = error
-    for keyword in _COUNTS:  # a wrong VR makes text of them
-        if isinstance(value := header.get(keyword), str) and value.strip().isdecimal():
+    for keyword in _COUNTS:  # a wrong VR makes text or fractions of them
+        value = header.get(keyword)
+        if isinstance(value, (str, float)) and str(value).strip().isdecimal():
             header[keyword] = int(value)
     photometric = header.get("PhotometricInterpretation")
     if isinstance(photometric, str):
@@ -555,7 +561,7 @@ def _check_header(dataset: Dataset, header: Header, max_pixels: int) -> None:
         raise DicomError(
             f"no Pixel Data (it is of {kind}); leave it out, or, if an image, {_AGAIN}"
         )
-    if not dataset["PixelData"].value:
+    if not _pixel_data(dataset):
         raise DicomError(f"cut: 0 bytes of pixels; {_AGAIN}")
     photometric = header.get("PhotometricInterpretation")
     if not photometric:
@@ -612,7 +618,8 @@ def _decode(dataset: Dataset, header: Header) -> tuple[np.ndarray, uid.UID, str]
     values, photometric, bits, left_out = unpack(decoder, data, header, dataset["PixelData"].VR)
     values, cleared = _own_bits(values, bits, header, lossy=syntax in _LOSSY)
     if values.ndim == 2 and _is_palette(header):
-        values = apply_color_lut(values, dataset)
+        values, held = _palette_colors(values, dataset)
+        cleared += held
     elif values.ndim == 3 and photometric != "RGB":
         raise DicomError(f"color stored as {photometric}; convert it to RGB or gray")
     elif values.ndim == 2 and photometric not in ("MONOCHROME1", "MONOCHROME2"):
@@ -620,14 +627,23 @@ def _decode(dataset: Dataset, header: Header) -> tuple[np.ndarray, uid.UID, str]
     return values, syntax, note + left_out + cleared
 
 
+def _palette_colors(values: np.ndarray, dataset: Dataset) -> tuple[np.ndarray, str]:
+    """Look up RGB, in 8 bits if no entry of a palette of 16 bits needs more."""
+    colors = apply_color_lut(values, dataset)
+    every = apply_color_lut(np.arange(1 << 16, dtype=np.uint16).reshape(256, 256), dataset)
+    if colors.dtype.itemsize == 1 or every.max() > 255:
+        return colors, ""
+    return colors.astype(np.uint8), "; palette of 8 bits (its descriptor says 16)"
+
+
 def _pixel_data(dataset: Dataset) -> bytes:
     value = dataset["PixelData"].value
     if hasattr(value, "read"):  # pydicom leaves a buffer where it was given one
         value.seek(0)
         value = value.read()
-    if not isinstance(value, (bytes, bytearray, memoryview)):
+    if not isinstance(value, (bytes, bytearray, memoryview, type(None))):
         raise DicomError(f"Pixel Data are of type {type(value).__name__}, expected bytes")
-    return bytes(value)
+    return bytes(value or b"")
 
 
 def _native(
@@ -1052,6 +1068,8 @@ def _by_percentiles(
     low_q, high_q = percentiles
     flat = np.ravel(values)
     weights = np.ones(flat.size, dtype=np.int64) if counts is None else np.ravel(counts())
+    if weights.shape != flat.shape or not weights.any():
+        raise DicomError("counts must be one number for each value, and not all 0")
     flat, weights = flat[weights > 0], weights[weights > 0]
     order = np.argsort(flat, kind="stable")
     below = np.cumsum(weights[order])
@@ -1079,7 +1097,7 @@ def _lookup(
         if low < start + len(table) and start <= high:
             first = start
             break
-    where = np.clip(np.rint(values).astype(np.int64) - first, 0, len(table) - 1)
+    where = np.clip(np.rint(values) - first, 0, len(table) - 1).astype(np.int64)
     return table[where], max(int(table.max()).bit_length(), 1), promised
 
 

@@ -515,6 +515,19 @@ def test_luma_of_the_primaries():
     np.testing.assert_allclose(image.pixels, [[0.299, 0.587, 0.114, 1]], atol=1e-6)
 
 
+@pytest.mark.parametrize("top", [255, 65535])
+def test_a_palette_of_16_bits_is_scaled_by_what_it_holds(top):
+    stored = np.arange(256).reshape(16, 16)
+    dataset = make_dataset(stored, BitsAllocated=8, PhotometricInterpretation="PALETTE COLOR")
+    entries = (np.arange(256) * (top // 255)).astype("<u2").tobytes()
+    for color in ("Red", "Green", "Blue"):
+        setattr(dataset, f"{color}PaletteColorLookupTableDescriptor", [256, 0, 16])
+        setattr(dataset, f"{color}PaletteColorLookupTableData", entries)
+    image = read_dicom(dataset)
+    np.testing.assert_allclose(image.pixels, stored / 255, atol=1e-6)
+    assert ("palette of 8 bits" in image.steps[0]) == (top == 255)
+
+
 def test_rgb_by_planes():
     rgb = np.stack([gradient(top=255), gradient(top=200), gradient(top=100)], axis=-1)
     planes = make_dataset(rgb, BitsAllocated=8)
@@ -682,6 +695,7 @@ def test_of_several_windows_only_the_wanted_one_must_be_a_number():
     ("keyword", "vr", "value"),
     [
         ("Rows", "LO", b"36"),
+        ("Columns", "DS", b"40"),
         ("SamplesPerPixel", "IS", b"1 "),
         ("BitsStored", "LO", b"12"),
         ("NumberOfFrames", "IS", b"1.0 "),
@@ -749,7 +763,25 @@ def test_values_that_are_none(values):
         display_values(LEVELS, "a.dcm")
 
 
-def test_an_open_file_at_its_end_is_not_called_empty(tmp_path):
+def test_what_cannot_be_opened_is_not_called_damaged():
+    closed = io.BytesIO(b"abc")
+    closed.close()
+    for source in (closed, "a\0.dcm"):
+        with pytest.raises(DicomError, match="cannot be read"):
+            read_dicom(source)
+    dataset = make_dataset(gradient())
+    dataset["PixelData"]._value = gradient()
+    with pytest.raises(DicomError, match="Pixel Data are of type ndarray, expected bytes"):
+        read_dicom(dataset)
+
+
+@pytest.mark.parametrize("counts", [np.zeros((2, 2), int), np.ones(3, int)])
+def test_counts_that_do_not_fit(counts):
+    with pytest.raises(DicomError, match="counts must be one number for each value"):
+        display_values(LEVELS, Dataset(), counts=lambda: counts)
+
+
+def test_an_open_file_at_its_end_is_not_called_empty():
     file = io.BytesIO(to_bytes(make_dataset(gradient())))
     read_dicom(file)
     with pytest.raises(DicomError, match=r"at its end; go back with seek\(0\)"):
