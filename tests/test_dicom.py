@@ -983,6 +983,17 @@ def test_one_frame_needs_no_offset_table_and_ends_at_its_end_mark(case, way):
         assert "4 bytes after the compressed picture left out" in image.steps[0]
 
 
+LOSSLESS = [case for case in COMPRESSED if not ENCODERS[case[0]].tolerance and not case[1]]
+
+
+@pytest.mark.parametrize("case", LOSSLESS, ids=[file_name(*case) for case in LOSSLESS])
+def test_bits_above_bits_stored_go_in_every_lossless_compression(case):
+    dataset = load_dataset(FRAMES[case])
+    dataset.BitsStored, dataset.HighBit = 10, 9
+    np.testing.assert_array_equal(stored_values(dataset), picture(12, signed=False) & 1023)
+    assert "bits above the 10 Bits Stored left out" in read_dicom(dataset).steps[0]
+
+
 @pytest.mark.parametrize("case", COMPRESSED, ids=[file_name(*case) for case in COMPRESSED])
 def test_an_extended_offset_table_is_not_looked_at(case):
     dataset = load_dataset(FRAMES[case])
