@@ -14,6 +14,7 @@ Needs: numpy, pandas.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 import numpy as np
@@ -211,12 +212,13 @@ def _numbers(boxes_xyxy: object) -> np.ndarray:
 
 
 def _check_spelling(names: Iterable, column: str) -> None:
-    """Raise where two names differ only as a number and text, by capitals or white space."""
+    """Raise where two names differ only by type, case, white space, leading zeros or suffix."""
     spelled: dict[str, object] = {}
     for name in dict.fromkeys(names):
         if not str(name).strip():
             raise ValueError(f"a box has no {column}, but empty text; leave it out or name it")
-        other = spelled.setdefault(str(name).strip().casefold(), name)
+        plain = re.sub(r"\.(dicom|dcm|dicm|png)$", "", str(name).strip().casefold())
+        other = spelled.setdefault(re.sub(r"^0*(\d+)(\.0)?$", r"\1", plain), name)
         if other is not name:
             raise ValueError(
                 f"{column} {other!r} and {name!r} may be one; write each {column} in one way"

@@ -273,7 +273,7 @@ def _checked_files(files: Mapping[str, str | Path]) -> dict[str, Path]:
                 "numbers"
             )
         if str(image_id) in checked:
-            raise CacheError(f"image {image_id!r} is there both as a number and as text")
+            raise CacheError(f"image {image_id!r} is there both as a number and as text, or twice")
         if not isinstance(path, str | os.PathLike):
             raise CacheError(f"the path of image {image_id!r} is {path!r}; leave out what has none")
         checked[str(image_id)] = Path(path)

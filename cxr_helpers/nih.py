@@ -51,6 +51,7 @@ REREAD_LABELS: tuple[str, ...] = ("Fracture", "Pneumothorax", "Airspace opacity"
 _BOX_TABLE_SIZE = 1024  # BBox_List_2017.csv is written for the 1024 x 1024 PNG files
 # What an image can do without: an empty cell there is passed over, and counted.
 _OPTIONAL = ("follow_up", "age", "sex", "view", "width", "height", "spacing_x_mm", "spacing_y_mm")
+_NOTHING = ("na", "n/a", "nan", "null", "none", "<na>")
 _OLDEST = 120
 _MAX_PIXELS = 200_000_000
 _GRAY_TOLERANCE = 16  # channels of a gray JPEG may differ by some levels
@@ -176,7 +177,7 @@ def label_matrix(entries: pd.DataFrame, labels: Sequence[str] = LABELS) -> pd.Da
             if name is None:
                 finding = finding.strip()
                 if finding not in unknown and (
-                    pd.isna(findings) or not finding or _means(finding, column)
+                    not isinstance(findings, str) or not finding or _means(finding, column)
                 ):
                     raise _finding_error(entries["image_id"].iloc[row], finding, column)
                 unknown[finding] += 1
@@ -248,6 +249,11 @@ def read_boxes(path: str | os.PathLike[str], *, size: float = 1024) -> pd.DataFr
         raise _row_error(path, table, np.flatnonzero(names.isna()), "label", "an NIH finding")
     x, y = (_numbers(path, table, column) for column in "xy")
     w, h = (_numbers(path, table, column, above=0) for column in "wh")
+    if max((x + w).max(), (y + h).max()) <= 1:
+        raise ValueError(
+            f"{path}: no box ends above 1, so these are shares of the image; multiply them by "
+            f"{_BOX_TABLE_SIZE}, the pixels that the table is written for"
+        )
     outside = (np.minimum(x, y) < -1) | (np.maximum(x + w, y + h) > _BOX_TABLE_SIZE + 1)
     if outside.any():
         wanted = f"a box inside an image of {_BOX_TABLE_SIZE} x {_BOX_TABLE_SIZE} pixels"
@@ -507,6 +513,8 @@ def _read_table(path: str | os.PathLike[str], columns: dict[str, tuple[str, ...]
     if not rows:
         raise ValueError(f"{path}: a header without rows; download it again")
     table = {name: [row[k].strip() for row in rows] for name, k in where.items()}
+    for name in set(table).intersection(_OPTIONAL):  # R, SQL and pandas write words for nothing
+        table[name] = ["" if value.casefold() in _NOTHING else value for value in table[name]]
     return pd.DataFrame(table, index=pd.Index(lines, name="line"), dtype=str)
 
 

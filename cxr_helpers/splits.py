@@ -13,6 +13,7 @@ Needs: numpy.
 import re
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Number
+from os import PathLike
 
 import numpy as np
 
@@ -124,10 +125,8 @@ def split_by_lists(
         raise SplitError(f"lists must map parts to ids, not be a {type(lists).__name__}")
     part_of: dict[str, str] = {}
     for part, names in lists.items():
-        if isinstance(names, str):
-            raise SplitError(
-                f"list {part!r} is the text {names!r}; give the ids, not a file's name"
-            )
+        if isinstance(names, str | PathLike):
+            raise SplitError(f"list {part!r} is {names!r}; give the ids, not a file's name")
         both = next((name for name in names if part_of.get(name, part) != part), None)
         if both is not None:
             raise SplitError(f"{both!r} is in the lists {part_of[both]!r} and {part!r}")
@@ -193,7 +192,7 @@ def check_split(split: Sequence[str], patient_ids: Sequence) -> None:
             differ, or the ids are not as the module says.
     """
     split, (patient_ids,) = np.asarray(split), _comparable(patient_ids)
-    if any(part is None or part != part for part in split.tolist()):
+    if any(map(_is_missing, split.tolist())):
         raise SplitError("an image is in no part; give every image one")
     if len(split) != len(patient_ids):
         raise SplitError(f"{len(split)} parts but {len(patient_ids)} patient ids; give one each")
@@ -304,7 +303,10 @@ def _comparable(*sides: Sequence) -> list[np.ndarray]:
             raise SplitError(
                 f"patients {other!r} and {one!r} may be one; write each patient in one way"
             )
-    return [np.array(column.tolist(), dtype=str if text else None) for column in columns]
+    # Mixed with others, whole numbers that int64 does not hold would become floats.
+    large = not text and any(abs(one) >= 2**63 for one in ids)
+    kind = str if text else object if large else None
+    return [np.array(column.tolist(), dtype=kind) for column in columns]
 
 
 def _is_missing(patient_id: object) -> bool:

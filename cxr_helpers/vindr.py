@@ -17,6 +17,7 @@ import difflib
 import gzip
 import io
 import os
+import re
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ _IMAGE_LABELS = {
     for name in (*CLASSES, *RARE_CLASSES, *GLOBAL_LABELS, OTHER_DISEASES, NO_FINDING)
 } | {"other disease": OTHER_DISEASES}  # the test file's spelling
 _SUFFIXES = {".dicom", ".dcm", ".dicm"}
+_NOTHING = ["", "na", "n/a", "nan", "null", "none", "<na>"]  # as R, SQL and pandas write it
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ def read_image_labels(path: str | os.PathLike[str]) -> pd.DataFrame:
     has_reader = "rad_id" in names
     labels["reader_id"] = table[names["rad_id"]] if has_reader else CONSENSUS_READER
     for folded, name in names.items():
-        if folded in ("image_id", "rad_id"):
+        if folded in ("image_id", "rad_id", "", "unnamed: 0"):  # the last two: pandas' row numbers
             continue
         if folded not in _IMAGE_LABELS:
             raise ValueError(f"{path}: label {name!r} is not known{_suggest(name)}")
@@ -189,6 +191,10 @@ def read_image_labels(path: str | os.PathLike[str]) -> pd.DataFrame:
             line = table.index[np.flatnonzero(bad)[0]]
             raise ValueError(f"{path}, line {line}: {name} is {table[name][line]!r}, not 0 or 1")
         labels[_IMAGE_LABELS[folded]] = values.astype(np.uint8)
+    for column, named in (("image_id", "image"), ("reader_id", "reader")):
+        if (labels[column] == "").any():
+            line = labels.index[(labels[column] == "").argmax()]
+            raise ValueError(f"{path}, line {line}: no {named} is named; mend or delete the row")
     repeated = labels.duplicated(["image_id", "reader_id"])
     if repeated.any():
         line = labels.index[np.flatnonzero(repeated)[0]]
@@ -274,7 +280,11 @@ def _check_class_ids(path: str | os.PathLike[str], table: pd.DataFrame) -> None:
     pairs = table[["class_name", "class_id"]].drop_duplicates()
     for line, name, number in pairs.itertuples():
         expected = known.get(name.casefold())
-        if expected is not None and number not in ("", expected, f"{expected}.0"):
+        if expected is not None and number.casefold() not in (
+            *_NOTHING,
+            expected,
+            f"{expected}.0",
+        ):
             raise ValueError(
                 f"{path}, line {line}: class_id {number!r} does not fit {name!r}, "
                 f"which is {expected}; the table was edited, take the original"
@@ -308,12 +318,21 @@ def _box_reasons(
     drawn = (table["label"] != NO_FINDING).to_numpy()
     text = table[_BOX]
     box = text.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
-    empty = text.apply(lambda column: column.str.casefold().isin(["", "nan"])).to_numpy()
+    empty = text.apply(lambda column: column.str.casefold().isin(_NOTHING)).to_numpy()
     if (np.isnan(box) & ~empty).any():
         row, k = np.argwhere(np.isnan(box) & ~empty)[0]
         raise ValueError(
             f"{path}, line {table.index[row]}: {_BOX[k]} is {text.iloc[row, k]!r}, not a number"
         )
+
+    if drawn.any() and np.nanmax(box[drawn], initial=0) <= 1 and np.isfinite(box[drawn]).any():
+        raise ValueError(
+            f"{path}: no box ends above 1, so these are shares of the image; multiply them by its "
+            "width and height in pixels"
+        )
+    # Two corners that many tables carry where there is no box.
+    filled = (box[:, :2] == 0).all(axis=1) & (box[:, 2] == box[:, 3]) & np.isin(box[:, 2], (0, 1))
+    empty = empty | (~drawn & filled)[:, None]
 
     def name(bad: np.ndarray, reason: str) -> None:
         reasons[bad & (reasons == "")] = reason
@@ -360,8 +379,16 @@ def _clip(
 def _check_meet(
     path: str | os.PathLike[str], of_table: pd.Series, others: Iterable[str], what: str
 ) -> None:
-    """Raise where the table and another source name nothing in common."""
-    others = list(others)
+    """Raise where the table and another source name nothing in common, or write one otherwise."""
+    others = list(dict.fromkeys(others))
+    known = {_plain(name): name for name in of_table}
+    names = set(of_table)
+    for other in others:
+        if other not in names and _plain(other) in known and of_table.isin(others).any():
+            raise ValueError(
+                f"{path}: {what}, among them {other!r}, which may be {known[_plain(other)]!r} "
+                "here; write the names alike"
+            )
     if others and not of_table.isin(others).any():
         raise ValueError(
             f"{path}: {what} such as {others[0]!r}, this table such as {of_table.iloc[0]!r}, and "
@@ -369,9 +396,14 @@ def _check_meet(
         )
 
 
+def _plain(name: object) -> str:
+    return re.sub(r"\.(dicom|dcm|dicm)$", "", str(name).strip().casefold())
+
+
 def _add_readings(readings: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
     """Add the readings that drew no box; a reading with a box is never normal."""
-    normal = labels[NO_FINDING] == 1
+    others = labels.drop(columns=["image_id", "reader_id", NO_FINDING])
+    normal = (labels[NO_FINDING] == 1) & ~others.any(axis=1)
     extra = labels[["image_id", "reader_id"]].assign(normal=normal)
     both = pd.concat([readings, extra], ignore_index=True)
     return both.groupby(["image_id", "reader_id"], sort=False)["normal"].all().reset_index()

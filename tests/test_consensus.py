@@ -283,3 +283,10 @@ def test_real_table_agreement(boxes):
     agreement = reader_agreement(boxes)
     assert agreement["f1"].round(2).to_dict() == {k: row[0] for k, row in FACTS.items()}
     assert agreement["all_readers"].round(2).to_dict() == {k: row[1] for k, row in FACTS.items()}
+
+
+@pytest.mark.parametrize(("one", "other"), [("001", "1"), (1.0, "1"), ("a.dicom", "A")])
+def test_an_image_written_with_zeros_or_suffix_is_refused(one, other):
+    rows = [[one, "R8", "Edema", 0, 0, 9, 9], [other, "R9", "Edema", 0, 0, 9, 9]]
+    with pytest.raises(ValueError, match="may be one"):
+        fuse_readings(pd.DataFrame(rows, columns=COLUMNS))

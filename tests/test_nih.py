@@ -425,3 +425,21 @@ def test_real_pictures(entries):
         with Image.open(path) as file:
             modes.append(file.mode)
     assert sorted(modes) == ["L"] * 4 + ["RGBA"] * 2
+
+
+def test_words_for_nothing_are_empty_where_a_value_is_not_needed(tmp_path):
+    row = "00000001_000.png,Mass,NA,1,nan,None,NULL,NA,N/A,<NA>,na"
+    entries = nih.read_entries(table(tmp_path, HEADER, row))
+    assert entries.drop(columns=["image_id", "patient_id", "findings"]).isna().all(axis=None)
+    assert entries.attrs["accounting"]["empty cells of age"] == 1
+
+
+def test_boxes_in_shares_of_the_image_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="shares of the image; multiply them by 1024"):
+        nih.read_boxes(table(tmp_path, BOX_HEADER, "a.png,Mass,0.1,0.2,0.3,0.4,,,"))
+
+
+def test_findings_in_lists_are_refused_by_image():
+    entries = pd.DataFrame({"image_id": ["a", "b"], "findings": ["Mass", ["Mass", "Nodule"]]})
+    with pytest.raises(ValueError, match="image 'b'"):
+        nih.label_matrix(entries, ["Mass"])

@@ -107,3 +107,13 @@ def test_no_readable_file_is_an_error(tmp_path):
     path.write_bytes(b"no picture")
     with pytest.raises(CacheError, match="none of 1 files could be read"):
         own(tiny_settings(tmp_path, cache_size=32), {"a": path})
+
+
+def test_files_of_one_id_and_files_without_ids_are_refused(tmp_path, files):
+    settings = tiny_settings(tmp_path, cache_size=32)
+    paths = list(files.values())
+    for twice in (pd.Series(paths[:2], index=["p1", "p1"]), {1: paths[0], "1": paths[1]}):
+        with pytest.raises(SettingsError, match="two files have the id"):
+            own(settings, twice)
+    with pytest.raises(SettingsError, match="map image ids to paths, not be a list"):
+        own(settings, paths)

@@ -112,3 +112,13 @@ def test_ticker_says_stopped_after_an_error():
     with pytest.raises(ValueError, match="no"), Ticker("training", stream=stream):
         raise ValueError("no")
     assert "training stopped" in stream.getvalue()
+
+
+def test_main_names_a_file_among_the_results_that_is_none(course, tmp_path, monkeypatch, capsys):
+    make_notebook(course / "00_start.ipynb", "1 + 1")
+    settings = SimpleNamespace(project=tmp_path, runs=tmp_path / "runs", data="d", scale="demo")
+    monkeypatch.setattr(run, "load_settings", lambda: settings)
+    (tmp_path / "runs" / "results").mkdir(parents=True)
+    (tmp_path / "runs" / "results" / "mine.json").write_text("{}")
+    assert run.main([]) == 1
+    assert "mine.json lacks metrics" in capsys.readouterr().err

@@ -276,3 +276,20 @@ def test_labels_that_are_not_yes_or_no_are_refused(value):
 def test_labels_that_do_not_fit_are_refused():
     with pytest.raises(splits.SplitError, match="do not fit"):
         splits.nested_fractions(LABELS[:-1], PATIENTS, fractions=[0.5], seed=0)
+
+
+@pytest.mark.parametrize("part", [pd.NA, "", None, np.nan])
+def test_an_image_in_no_part_is_named(part):
+    with pytest.raises(splits.SplitError, match="in no part"):
+        splits.check_split(pd.Series(["train", part], dtype=object), [1, 2])
+
+
+def test_patients_numbered_beyond_int64_stay_apart():
+    splits.check_no_overlap([2**63 + 1], [2**63 - 1])
+    assert splits.patient_overlap([2**63 + 1, 5], [2**63 - 1, 5]) == 0.5
+    splits.check_split(["train", "test"], [2**63 + 1, 2**63 - 1])
+
+
+def test_a_path_is_no_list_of_images(tmp_path):
+    with pytest.raises(splits.SplitError, match="not a file's name"):
+        splits.split_by_lists(["a"], [1], {"train": tmp_path / "train.txt"})

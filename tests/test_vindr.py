@@ -193,3 +193,41 @@ def test_real_table():
     assert sorted(found.boxes["label"].unique()) == sorted(vindr.CLASSES)
     drawn = found.boxes["reader_id"].isin(["R8", "R9", "R10"]).mean()
     assert drawn == pytest.approx(0.955, abs=5e-4)
+
+
+def test_words_and_corners_that_stand_for_no_box_keep_the_verdict(tmp_path):
+    rows = ["a,No finding,14,R1,NA,NA,NULL,None", "b,No finding,14,R1,0,0,1,1"]
+    found = read(tmp_path, KAGGLE, *rows, "c,No finding,NA,R1,0,0,0,0")
+    assert found.readings["normal"].tolist() == [True] * 3 and found.dropped.empty
+
+
+def test_boxes_in_shares_of_the_image_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="shares of the image; multiply"):
+        read(tmp_path, KAGGLE, "a,No finding,14,R1,,,,", "b,ILD,5,R1,0.1,0.2,0.3,0.4")
+
+
+def test_image_labels_without_a_name_are_refused_and_row_numbers_passed_over(tmp_path):
+    for row, named in ((",R1,1,0,0", "no image is named"), ("a,,1,0,0", "no reader is named")):
+        with pytest.raises(ValueError, match=f"line 2: {named}"):
+            vindr.read_image_labels(table(tmp_path, LABELS, row))
+    for name in ("", "Unnamed: 0"):
+        labels = vindr.read_image_labels(table(tmp_path, f"{name},{LABELS}", "0,a,R1,1,0,0"))
+        assert labels["Edema"].tolist() == [1] and list(labels)[2] == "Edema"
+
+
+def test_a_finding_beside_no_finding_stands(tmp_path):
+    labels = table(tmp_path, LABELS, "a,R1,1,0,1", "a,R2,0,0,1", name="labels.csv")
+    found = read(tmp_path, KAGGLE, "a,ILD,5,R1,1,2,3,4", "a,ILD,5,R3,1,2,3,4", image_labels=labels)
+    readings = found.readings.set_index("reader_id")["normal"]
+    assert readings.to_dict() == {"R1": False, "R3": False, "R2": True}
+    labels = table(tmp_path, LABELS, "a,R3,0,0,0", "a,R2,1,0,1", name="labels.csv")
+    found = read(tmp_path, KAGGLE, "a,ILD,5,R3,1,2,3,4", image_labels=labels)
+    assert not found.readings["normal"].any()
+
+
+def test_an_image_written_otherwise_in_another_source_is_refused(tmp_path):
+    rows = ["a,ILD,5,R1,1,2,3,4", "b,ILD,5,R1,1,2,3,4"]
+    labels = table(tmp_path, LABELS, "a,R1,0,0,1", "b.dicom,R1,0,0,1", name="labels.csv")
+    for options in ({"image_labels": labels}, {"image_hw": {"a": (9, 9), "b.dicom": (9, 9)}}):
+        with pytest.raises(ValueError, match=r"'b\.dicom', which may be 'b'"):
+            read(tmp_path, KAGGLE, *rows, **options)

@@ -73,7 +73,15 @@ def own_images(
         raise SettingsError(f"{name}: no files were given; does the folder hold images?")
     if name in ("", ".", "..", "demo") or Path(name).name != name:
         raise SettingsError(f"the name {name!r} cannot be used; take a word other than `demo`")
+    if not hasattr(files, "items"):
+        raise SettingsError(
+            f"{name}: files must map image ids to paths, not be a {type(files).__name__}"
+        )
     paths = {str(image_id): Path(path) for image_id, path in files.items()}
+    if len(paths) < len(files):
+        ids = [str(image_id) for image_id, _ in files.items()]
+        twice = next(image_id for image_id in ids if ids.count(image_id) > 1)
+        raise SettingsError(f"{name}: two files have the id {twice!r}; give each one of its own")
     patient_of = {image_id: _ask(patient, image_id) for image_id in paths}
     # Ids that no split takes show before hours of packing.
     splits.check_split([name] * len(patient_of), [*patient_of.values()])

@@ -110,7 +110,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SettingsError, FileNotFoundError, NotebookError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
-    print(f"\n{show_results(results_table(settings.runs / 'results'))}")
+    try:
+        print(f"\n{show_results(results_table(settings.runs / 'results'))}")
+    except ValueError as error:  # a file of another kind among the results
+        print(f"\n{error}", file=sys.stderr)
+        return 1
     print(f"\n{len(paths)} notebooks in {sum(seconds.values()) / 60:.1f} minutes")
     return 0
 
