@@ -158,6 +158,8 @@ class PackedImages:
                 raise ValueError(f"{PIXELS} holds {pixels.dtype} of shape {pixels.shape}")
             if not len(pixels) == len(packed.image_ids) == len(hw):
                 raise ValueError("pixels and index differ in length")
+            if (hw < 1).any() or len(set(packed.image_ids)) < len(hw):
+                raise ValueError("the index has an image without a size, or one twice")
         except (FileNotFoundError, NotADirectoryError) as error:
             raise _no_cache(folder, f"no file {Path(error.filename).name}") from error
         except OSError as error:
@@ -228,7 +230,11 @@ def pack_images(
         CacheBusyError: another process is packing into `out`.
     """
     out, files = Path(out), _checked_files(files)
-    if not files or not isinstance(size, Integral) or size < 1:
+    if files and not isinstance(size, Integral):
+        raise CacheError(
+            f"nothing to pack into {out} at a size of {size!r}; give a whole number of pixels"
+        )
+    if not files or size < 1:
         raise CacheError(f"nothing to pack into {out}: {len(files)} files at {size} pixels")
     if out.is_symlink() or out.name in ("", ".."):  # what it stands for, on its own disk
         out = out.resolve()
@@ -748,6 +754,12 @@ class DetectionDataset(Dataset):
                 f"none of {len(boxes)} boxes belongs to any of {len(self.image_ids)} images; the "
                 f"boxes name images such as {pd.DataFrame(boxes)['image_id'].iloc[0]!r}, the table "
                 f"such as {self.image_ids[0]!r}. Where all are normal, pass boxes.iloc[:0]"
+            )
+        drawn = [found for found, _ in self.targets if len(found)]
+        if drawn and max(found.max() for found in drawn) <= 1:
+            raise ValueError(
+                "no box ends above 1, so these are shares of the image; multiply them by its "
+                "width and height in pixels"
             )
         packed = getattr(read, "__self__", None)
         if isinstance(packed, PackedImages):

@@ -738,3 +738,27 @@ def test_the_picture_is_what_fitting_into_a_square_has_filled(hw):
     packed = datasets.PackedImages(square[None], ["a"], np.array([hw]), {})
     assert packed.picture(0).shape == tuple(packed.filled_hw[0])
     assert packed.picture(0).min() > 0 and packed.picture(0).sum() == square.sum()
+
+
+def test_boxes_in_shares_of_the_image_are_refused():
+    corners = {"x_min": [0.1], "y_min": [0.1], "x_max": [0.5], "y_max": [1.0]}
+    boxes = pd.DataFrame({"image_id": ["a"], "label": ["ILD"], **corners})
+    table = pd.DataFrame({"image_id": ["a"]})
+    with pytest.raises(ValueError, match="shares of the image; multiply"):
+        datasets.DetectionDataset(table, lambda name: np.eye(8), boxes=boxes, classes=["ILD"])
+
+
+@pytest.mark.parametrize("change", [{"original_hw": [[0, 9], [9, 9]]}, {"image_ids": ["a", "a"]}])
+def test_an_index_that_means_nothing_is_damaged(tmp_path, change):
+    files = {"a": tmp_path / "a", "b": tmp_path / "b"}
+    folder = tmp_path / "cache"
+    datasets.pack_images(files, lambda path: np.eye(9), size=4, out=folder)
+    index = json.loads((folder / "index.json").read_text())
+    (folder / "index.json").write_text(json.dumps(index | change))
+    with pytest.raises(datasets.CacheError, match="damaged.*without a size, or one twice"):
+        datasets.PackedImages.load(folder)
+
+
+def test_a_size_that_is_text_is_named(tmp_path):
+    with pytest.raises(datasets.CacheError, match="a size of '32'; give a whole number"):
+        datasets.pack_images({"a": tmp_path / "a"}, np.load, size="32", out=tmp_path / "cache")

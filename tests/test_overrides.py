@@ -51,3 +51,18 @@ def test_what_cannot_be_set_is_named(pair, message):
     with pytest.raises(SettingsError, match=message) as error:
         with_overrides(SETTINGS, [pair], stage="pretrain")
     assert f"--set {pair}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("pair", "told"),
+    [
+        ("epochs=-3", "below 0"),
+        ("learning_rate=-0.1", "below 0"),
+        ("projector=8,-8", "below 0"),
+        ("arch=", "give a word"),
+        (f"epochs=1{'0' * 400}", "too large"),
+    ],
+)
+def test_numbers_below_zero_and_empty_words_are_refused(pair, told):
+    with pytest.raises(SettingsError, match=told):
+        with_overrides(SETTINGS, [pair], stage="pretrain")

@@ -76,3 +76,17 @@ def test_claims_bind_on_the_demo_and_report_elsewhere(capsys):
     r.claim(False, "pigs fly", replace(SETTINGS, data="real"))
     out = capsys.readouterr().out
     assert out == "Holds: two is more than one.\nDoes not hold here: pigs fly.\n"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {1: 0.5, "1": 0.6},
+        pd.Series([0.5, 0.6], index=["Mass", "Mass"]),
+        pd.DataFrame([[0.5, 0.6]], columns=["Mass", "Mass"]),
+    ],
+)
+def test_no_figure_is_lost_to_another_of_its_name(tmp_path, value):
+    results = r.Results("x", SETTINGS, folder=tmp_path)
+    with pytest.raises(ValueError, match="metric auroc .*twice"):
+        results.add(auroc=value)

@@ -2,7 +2,7 @@
 
 import ast
 import difflib
-import math
+import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
 
@@ -40,6 +40,9 @@ def with_overrides(settings: Settings, pairs: Sequence[str], *, stage: str) -> S
         preset = getattr(settings, part)
         _check_name(pair, field, [f.name for f in fields(preset)])
         value = parsed(text, like=getattr(preset, field), told=f"--set {pair}")
+        numbers = value if isinstance(value, tuple) else (value,)
+        if any(not isinstance(number, str) and number < 0 for number in numbers):
+            raise SettingsError(f"--set {pair}: give no number below 0")
         words = WORDS.get((part, field), (value,))
         if value not in words:
             raise SettingsError(f"--set {pair}: give one of {', '.join(words)}")
@@ -70,6 +73,8 @@ def parsed(text: str, *, like: object, told: str) -> object:
     """
     text = text.strip()
     if isinstance(like, str):
+        if not text:
+            raise SettingsError(f"{told}: give a word")
         return text
     if isinstance(like, bool):
         if text.lower() not in ("true", "false"):
@@ -87,6 +92,6 @@ def parsed(text: str, *, like: object, told: str) -> object:
     whole = isinstance(like, int)
     if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
         raise SettingsError(f"{told}: give {'a whole number' if whole else 'a number'}")
-    if not math.isfinite(value):
+    if abs(value) > sys.float_info.max:
         raise SettingsError(f"{told}: {text} is too large")
     return value if whole else float(value)

@@ -66,12 +66,16 @@ class Results:
 def _plain(value: object, name: str) -> object:
     """The value as plain JSON types; None stays None, for what could not be measured."""
     if isinstance(value, dict):
+        if len(set(map(str, value))) < len(value):
+            raise ValueError(f"metric {name} has a key twice among {', '.join(map(str, value))}")
         return {str(k): _plain(v, f"{name}.{k}") for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(v, f"{name}[{i}]") for i, v in enumerate(value)]
     if value is None or isinstance(value, str | bool | int):
         return value
     if hasattr(value, "to_dict"):  # a Series or a frame of pandas
+        if not all(axis.is_unique for axis in value.axes):
+            raise ValueError(f"metric {name} names a row or column twice; give each its own name")
         return _plain(value.to_dict(), name)
     if hasattr(value, "tolist"):  # a number or an array of numpy or torch
         return _plain(value.tolist(), name)
