@@ -98,7 +98,14 @@ def tables(root: Path, survey: Survey, images: PackedImages) -> dict[str, pd.Dat
         if path.is_file():
             listed_ids = nih.read_image_list(path)
             _check_meets(path, listed_ids, survey.table["image_id"])
-            entries.loc[entries["image_id"].isin(listed_ids), "official_list"] = name
+            named = entries["image_id"].isin(listed_ids)
+            both = entries["image_id"][named & (entries["official_list"] != "")]
+            if len(both):
+                raise PrepareError(
+                    f"{len(both)} images are in both train_val_list.txt and test_list.txt in "
+                    f"{root}, such as {both.iloc[0]!r}; get both lists again"
+                )
+            entries.loc[named, "official_list"] = name
     own = root / "BBox_List_2017.csv"
     boxes = nih.read_boxes(own if own.is_file() else packaged_table("nih_boxes"))
     if own.is_file():

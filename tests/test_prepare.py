@@ -883,3 +883,10 @@ def test_no_download_begins_without_room_for_it(tmp_path, monkeypatch, capsys, r
     assert run(tmp_path / "new", *more) == 1
     assert "downloading and unpacking" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def test_an_image_in_both_lists_is_refused(nih_root, capsys):
+    for name in ("train_val_list.txt", "test_list.txt"):
+        (nih_root / name).write_text(f"{nih_name(0)}\n")
+    assert run_nih(nih_root) == 1
+    assert "in both train_val_list.txt and test_list.txt" in capsys.readouterr().err
