@@ -113,6 +113,12 @@ def tables(root: Path, survey: Survey, images: PackedImages) -> dict[str, pd.Dat
     # Written for 1024 pixels; the image at hand may have another size.
     side = dict(zip(images.image_ids, images.original_hw.max(axis=1), strict=True))
     boxes = boxes[boxes["image_id"].isin(side)].reset_index(drop=True)
+    oblong = {i for i, (h, w) in zip(images.image_ids, images.original_hw, strict=True) if h != w}
+    if of_oblong := sorted(oblong & set(boxes["image_id"])):
+        raise PrepareError(
+            f"{len(of_oblong)} images with a box are not square, such as {of_oblong[0]}, and the "
+            "boxes are written for 1024 x 1024 pixels; take the images as the NIH gives them"
+        )
     factor = boxes["image_id"].map(side).to_numpy(np.float64) / 1024
     for column in ("x_min", "y_min", "x_max", "y_max"):
         boxes[column] *= factor

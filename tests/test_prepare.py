@@ -890,3 +890,9 @@ def test_an_image_in_both_lists_is_refused(nih_root, capsys):
         (nih_root / name).write_text(f"{nih_name(0)}\n")
     assert run_nih(nih_root) == 1
     assert "in both train_val_list.txt and test_list.txt" in capsys.readouterr().err
+
+
+def test_boxes_on_an_image_that_is_not_square_are_refused(nih_root, capsys):
+    Image.new("L", (32, 16)).save(nih_root / "images" / nih_name(1))
+    assert run_nih(nih_root) == 1
+    assert f"not square, such as {nih_name(1)}" in capsys.readouterr().err
