@@ -85,7 +85,8 @@ def test_check_survives_nonsense(number):
 
 def test_an_error_in_an_answer_is_named():
     said = engine.judge(ex.EXERCISES["1.4"], lambda a, b: 1 / 0).text
-    assert said == "It stopped with ZeroDivisionError: division by zero."
+    assert said.endswith("it stops with ZeroDivisionError: division by zero.")
+    assert said.startswith("For [ 0  0 10 10]")
 
 
 def test_an_unusual_mistake_is_shown_on_a_case():
@@ -175,7 +176,7 @@ def test_progress_counts_what_is_done(own_progress):
 def test_a_broken_progress_file_is_named_and_stops_no_check(own_progress, content, capsys):
     own_progress.parent.mkdir()
     own_progress.write_text(content)
-    with pytest.raises(ValueError, match=r"exercises\.json .* delete it"):
+    with pytest.raises(ValueError, match=r"exercises\.json .* move it elsewhere"):
         ex.progress()
     ex.check("1.1", 0.5)
     said = capsys.readouterr().out

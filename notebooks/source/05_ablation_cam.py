@@ -546,7 +546,8 @@ check("5.4", points_into)
 
 # %% [markdown]
 # **Exercise 5.5, ten minutes.** The energy: which share of what is above zero lies in at least one of
-# the `boxes`? Boxes as before, a list of several; they may overlap.
+# the `boxes`? Boxes as before, a list of several; they may overlap. Return 0 where nothing is above
+# zero.
 
 
 # %%

@@ -8,6 +8,7 @@ Exercise 1.1 has 3 hints: hint("1.1", 1) to hint("1.1", 3)
 
 import inspect
 import io
+import re
 import textwrap
 
 import pandas as pd
@@ -45,6 +46,7 @@ def check(number: str, answer: object) -> None:
 
     Never raises. What was tried or done is written down in `runs/exercises.json`.
     """
+    number = _spelled(number)
     exercise = EXERCISES.get(number)
     if exercise is None:
         print(_unknown(number))
@@ -61,12 +63,13 @@ def check(number: str, answer: object) -> None:
 
 def hint(number: str, step: int = 1) -> None:
     """Print one hint; each exercise has several, from a nudge to nearly the answer."""
+    number = _spelled(number)
     exercise = EXERCISES.get(number)
     if exercise is None:
         print(_unknown(number))
         return
     count = len(exercise.hints)
-    if step not in range(1, count + 1):
+    if not isinstance(step, int) or not 1 <= step <= count:
         print(
             f'Exercise {number} has {count} hints: hint("{number}", 1) to hint("{number}", {count})'
         )
@@ -78,7 +81,7 @@ def hint(number: str, step: int = 1) -> None:
 
 def solution(number: str) -> None:
     """Print one right answer and why it is right."""
-    exercise = EXERCISES.get(number)
+    exercise = EXERCISES.get(_spelled(number))
     if exercise is None:
         print(_unknown(number))
         return
@@ -90,8 +93,11 @@ def solution(number: str) -> None:
 
 def quiz(number: str) -> None:
     """Show a question with its options, buttons to answer, and the explanations folded away."""
+    number = _spelled(number)
     if number in QUIZZES:
         show_quiz(QUIZZES[number], on_right=lambda: _record(number, DONE))
+    elif number in EXERCISES:
+        print(f'{number} is an exercise: check("{number}", your_answer)')
     else:
         print(f"There is no question {number!r}; there are {', '.join(QUIZZES)}")
 
@@ -117,7 +123,20 @@ def progress() -> pd.DataFrame:
     return table
 
 
-def _unknown(number: object) -> str:
+def _spelled(number: object) -> str:
+    """The number of an exercise or a question, however it was written.
+
+    >>> _spelled(1.1), _spelled(" exercise 3,1 "), _spelled("4.a"), _spelled("nine")
+    ('1.1', '3.1', '4.A', 'nine')
+    """
+    text = str(number).strip()
+    found = re.fullmatch(r"(?:\D*\s)?(\d+)[.,](\w+)", text)
+    return f"{found[1]}.{found[2].upper()}" if found else text
+
+
+def _unknown(number: str) -> str:
+    if number in QUIZZES:
+        return f'{number} is a question: quiz("{number}") shows it, with buttons to answer'
     return f"There is no exercise {number!r}; there are {', '.join(EXERCISES)}"
 
 

@@ -155,7 +155,7 @@ EXERCISES = (
         ),
         "Patients and images are different units; a share needs to say of which.",
         judge_function(
-            [([1, 1, 1, 2, 3],), ([5],), ([7, 7, 8, 8, 9],), (np.array([4, 1, 4, 2, 6, 6, 6]),)]
+            [(pd.Series(ids),) for ids in ([1, 1, 1, 2, 3], [5], [7, 7, 8, 8, 9], [4, 1, 4, 2, 6])]
         ),
     ),
     Exercise(
@@ -215,12 +215,15 @@ EXERCISES = (
             "It ends at the smaller of the two x_max. If that is before its begin, it is empty.",
             "width = max(0, min(x_max of both) - max(x_min of both)); the same for the height",
         ),
-        "Two boxes that lie apart in both directions are the case that most first versions miss.",
+        "Boxes that lie apart, in one direction or in both, are what most first versions miss.",
         judge_function(
             [
                 ([0, 0, 10, 10], [5, 0, 15, 10]),
                 ([0, 0, 10, 10], [2, 2, 6, 6]),
                 ([0, 0, 10, 10], [20, 20, 30, 30]),
+                ([0, 0, 10, 10], [2, 14, 8, 20]),
+                ([0, 0, 10, 10], [12, 3, 20, 6]),
+                ([-4, -2, 6, 8], [-2, -6, 2, 18]),
                 ([0, 0, 10, 10], [0, 0, 10, 10]),
             ]
         ),
@@ -255,6 +258,7 @@ EXERCISES = (
                 (np.array([0.0, 100, 200, 300, 400]), 200, 200, False),
                 (np.array([0.0, 100, 150, 300, 400]), 200, 200, True),
                 (np.array([[10.0, 20], [30, 40]]), 25, 100, False),
+                (np.array([10, 20, 30, 41]), 27, 25, True),
             ]
         ),
     ),

@@ -16,6 +16,8 @@ from cxr_helpers.course.exercises.engine import (
     judge_figure,
     judge_function,
     judge_value,
+    numbers,
+    outputs,
     right,
 )
 
@@ -60,6 +62,11 @@ def _drawn_once(patients, rng):
     return np.flatnonzero(np.isin(patients, rng.choice(names, size=len(names))))
 
 
+def _by_size(patients, rng):
+    drawn = rng.choice(patients, size=len(np.unique(patients)))
+    return np.concatenate([np.flatnonzero(patients == name) for name in drawn])
+
+
 def _no_replacement(patients, rng):
     names = rng.permutation(np.unique(patients))
     return np.concatenate([np.flatnonzero(patients == name) for name in names])
@@ -73,6 +80,10 @@ BY_IMAGE = "A patient comes with some of its images only. Draw patients, and tak
 ONCE = "A patient that is drawn twice must bring its images twice; isin and sets lose that."
 ALL_ONCE = "Every patient comes exactly once: draw with replacement, or nothing varies."
 FIXED = "Two calls draw the same patients. Use the generator rng that you were given."
+BY_SIZE = (
+    "Patients with many images are drawn more often than others. Draw from their names, each named "
+    "once: np.unique(patients)."
+)
 TOO_FEW = "Draw as many patients as there are, so that the resample is as uncertain as the sample."
 
 
@@ -80,15 +91,16 @@ def judge_resample(exercise: Exercise, answer: Callable) -> Verdict:
     """Judge by properties, since there are many right ways to draw."""
     patients = np.repeat(np.arange(12), np.arange(1, 13))
     rng = np.random.default_rng(0)
-    draws = [answer(patients.copy(), rng) for _ in range(40)]
+    draws = [outputs(lambda p: answer(p, rng), [(patients,)])[0] for _ in range(40)]
     if all(is_empty(rows) for rows in draws):
         return Verdict(EMPTY, "Not attempted yet.")
-    draws = [np.asarray(rows) for rows in draws]
-    if any(rows.ndim != 1 or rows.dtype.kind not in "iu" for rows in draws):
+    draws = [numbers(rows) for rows in draws]
+    if any(rows is None or rows.ndim != 1 or (rows % 1).any() for rows in draws):
         return Verdict(WRONG, "Return the numbers of the rows, as one flat array of integers.")
-    counts = np.stack([np.bincount(rows, minlength=len(patients)) for rows in draws])
-    if counts.shape[1] != len(patients):
+    if any((rows < 0).any() or (rows >= len(patients)).any() for rows in draws):
         return Verdict(WRONG, f"There are {len(patients)} rows: numbers 0 to {len(patients) - 1}.")
+    draws = [rows.astype(int) for rows in draws]
+    counts = np.stack([np.bincount(rows, minlength=len(patients)) for rows in draws])
     times = np.stack([counts[:, patients == name].max(axis=1) for name in range(12)], axis=1)
     found = _problem_of_resample(counts, times, patients)
     return Verdict(WRONG, found) if found else right(exercise)
@@ -104,7 +116,10 @@ def _problem_of_resample(counts, times, patients) -> str | None:
         return ONCE
     if (times == times[0]).all():
         return FIXED
-    return None if (times.sum(axis=1) == times.shape[1]).all() else TOO_FEW
+    if (times.sum(axis=1) != times.shape[1]).any():
+        return TOO_FEW
+    small = times[:, : times.shape[1] // 2].sum() / times.sum()  # half of the patients, few images
+    return None if 0.4 < small < 0.6 else BY_SIZE
 
 
 def practice_scores() -> tuple[np.ndarray, np.ndarray]:
@@ -289,6 +304,7 @@ EXERCISES = (
         resample_patients,
         (
             Mistake(lambda p, rng: rng.integers(len(p), size=len(p)), BY_IMAGE),
+            Mistake(_by_size, BY_SIZE),
             Mistake(_drawn_once, ONCE),
             Mistake(_no_replacement, ALL_ONCE),
             Mistake(_with_fixed_seed, FIXED),

@@ -67,12 +67,18 @@ def _zeros_point_too(heatmap, box):
 
 
 def energy_inside(heatmap, boxes):
-    """Share of what is above zero that lies in at least one of the boxes (whole pixels)."""
+    """Share of what is above zero that lies in at least one of the boxes; 0 where nothing is."""
     evidence = np.maximum(heatmap, 0)
+    if evidence.sum() == 0:
+        return 0.0
     inside = np.zeros(heatmap.shape, dtype=bool)
     for x_min, y_min, x_max, y_max in boxes:
         inside[y_min:y_max, x_min:x_max] = True
     return evidence[inside].sum() / evidence.sum()
+
+
+def _nothing_is_nan(heatmap, boxes):
+    return energy_inside(heatmap, boxes) if heatmap.max() > 0 else np.nan
 
 
 def _overlap_twice(heatmap, boxes):
@@ -81,7 +87,7 @@ def _overlap_twice(heatmap, boxes):
 
 def _with_negative(heatmap, boxes):
     inside = heatmaps.box_mask(boxes, heatmap.shape)
-    return heatmap[inside].sum() / heatmap.sum()
+    return heatmap[inside].sum() / heatmap.sum() if heatmap.max() > 0 else 0.0
 
 
 def _brightness(heatmap, boxes):
@@ -282,11 +288,15 @@ EXERCISES = (
                 "That is the mean brightness inside. Asked is the share of the whole map's sum.",
             ),
             Mistake(_only_the_first, "Only the first box is counted. There may be several."),
+            Mistake(
+                _nothing_is_nan,
+                "Right but for a map without anything above zero: 0 / 0 is NaN. Return 0 for it.",
+            ),
         ),
         (
             "Begin with np.maximum(heatmap, 0).",
             "inside = np.zeros(heatmap.shape, bool); inside[y_min:y_max, x_min:x_max] = True",
-            "evidence[inside].sum() / evidence.sum()",
+            "evidence[inside].sum() / evidence.sum(), and 0 where that would be 0 / 0",
         ),
         "Two readers' boxes of one finding overlap nearly always, so the double count is common.",
         judge_function(
@@ -294,6 +304,7 @@ EXERCISES = (
                 (np.array([[1.0, 2, 1, 0], [0, 4, 0, 2]]), [[1, 0, 3, 1]]),
                 (np.array([[1.0, 2, 1, 0], [0, 4, 0, 2]]), [[0, 0, 2, 2], [1, 0, 3, 2]]),
                 (np.array([[3.0, -2, 1], [-1, 2, 2], [0, -4, 0]]), [[0, 0, 2, 2], [2, 2, 3, 3]]),
+                (np.array([[0.0, -1], [0, 0]]), [[0, 0, 1, 1]]),
             ]
         ),
     ),

@@ -16,12 +16,16 @@ from cxr_helpers.course.exercises.engine import (
     judge_figure,
     judge_function,
     judge_value,
+    numbers,
     outputs,
     right,
     shown,
 )
 
-ABOUT = 0.03  # how far off an answer may lie where the question says 'about'
+
+def about(a, b):
+    """Where `a` is `b` to three percent, for questions that say 'about'."""
+    return np.abs(a - b) <= 0.03 * np.abs(b)
 
 
 def hours(images, epochs, batch_size, seconds_a_step):
@@ -67,14 +71,13 @@ def _problem_of_shares(rows, shares) -> str | None:
 
 def _judge_shares(exercise: Exercise, answer: object) -> Verdict:
     """Judge any fair division: each row once, sizes within one."""
-    if not callable(answer):
-        return Verdict(WRONG, "Give check the function itself, without calling it.")
     for rows, world in DIVISIONS:
         given = outputs(answer, [(rows, rank, world) for rank in range(world)])
         if all(is_empty(share) for share in given):
             return Verdict(EMPTY, "Not attempted yet.")
-        arrays = [np.asarray([] if is_empty(share) else share) for share in given]
-        if any(a.ndim != 1 or (len(a) and a.dtype.kind not in "iuf") for a in arrays):
+        arrays = [numbers([] if is_empty(share) else share) for share in given]
+        masks = any(np.asarray(share).dtype == bool for share in given)
+        if masks or any(a is None or a.ndim != 1 for a in arrays):
             return Verdict(WRONG, "Return an array or a list of rows for each process.")
         problem = _problem_of_shares(rows, [a.tolist() for a in arrays])
         if problem:
@@ -223,7 +226,7 @@ EXERCISES = (
         ),
         "A first check of any log: an invariance term that begins far from D means that the "
         "outputs are tied already, or that another loss is computed.",
-        partial(judge_value, tolerance=ABOUT),
+        partial(judge_value, close=about),
     ),
     Exercise(
         "6.3",

@@ -27,7 +27,9 @@ def read_progress(path: Path) -> dict[str, str]:
     except (UnicodeDecodeError, json.JSONDecodeError):
         found = None
     if not isinstance(found, dict) or not set(map(str, found.values())) <= {DONE, TRIED}:
-        raise ValueError(f"{path} does not hold the progress of exercises; delete it and go on")
+        raise ValueError(
+            f"{path} does not hold the progress of exercises; move it elsewhere and go on"
+        )
     return found
 
 

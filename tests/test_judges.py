@@ -1,0 +1,537 @@
+"""What was tried on each judge: wrong answers that look right, right ones of another style."""
+
+from collections import Counter
+from fractions import Fraction
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torchvision
+from scipy.stats import spearmanr
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from cxr_helpers.course import exercises as ex
+from cxr_helpers.course.exercises import engine, nb01, nb02, nb03, nb04_scores, nb05, nb05_figure
+
+FOUR = nb05.FOUR_SCORES
+RUNS = ex.EXERCISES["2.5"].reference
+
+
+def loop_iou(first, second, *, apart=lambda w, h: w <= 0 or h <= 0):
+    w = min(first[2], second[2]) - max(first[0], second[0])
+    h = min(first[3], second[3]) - max(first[1], second[1])
+    if apart(w, h):
+        return 0
+    a, b = ((box[2] - box[0]) * (box[3] - box[1]) for box in (first, second))
+    return w * h / (a + b - w * h)
+
+
+def tensor_iou(first, second):
+    boxes = (torch.tensor([box], dtype=torch.float32) for box in (first, second))
+    return torchvision.ops.box_iou(*boxes)[0, 0]
+
+
+def decades(entries):
+    known = entries[entries["age"] < 90]
+    return 100 * (known["view"] == "AP").groupby((known["age"] // 10).astype(int)).mean()
+
+
+def draw_decades(axis, entries, *, kind="plot", order=slice(None), names=True):
+    percent = decades(entries).iloc[order]
+    labels = [f"{10 * d}-{10 * d + 9}" for d in percent.index]
+    getattr(axis, kind)(labels if kind == "barh" else 10 * percent.index, percent)
+    if names:
+        axis.set(xlabel="AP (%)", ylabel="age (years)")
+
+
+def one_bar_at_a_time(axis, entries):
+    for decade, percent in decades(entries).items():
+        axis.bar(decade, percent)
+    axis.set(xlabel="decade", ylabel="AP (%)")
+
+
+def pairs_auroc(ill, scores, *, tie=0.5):
+    wins = [
+        1.0 if a > b else tie if a == b else 0.0 for a in scores[ill == 1] for b in scores[ill == 0]
+    ]
+    return sum(wins) / len(wins)
+
+
+def resample(patients, rng, *, size=None, names=np.unique, replace=True, keep=slice(None)):
+    drawn = rng.choice(names(patients), size=size or len(np.unique(patients)), replace=replace)
+    return [int(row) for name in drawn for row in np.flatnonzero(patients == name)[keep]]
+
+
+def draw_roc(axis, ill, scores, *, chance=True, x="false", names=("false", "true")):
+    false, true, _ = roc_curve(ill, scores, drop_intermediate=False)
+    axis.step(false, true, where="post") if x == "step" else axis.plot(false, true)
+    if chance:
+        axis.axline((0, 0), slope=1)
+    axis.set(xlabel=names[0], ylabel=names[1])
+
+
+def draw_floor(axis, *, off=1.0, scale="log", measured=True):
+    n = np.array(nb02.BATCHES)
+    rng = np.random.default_rng(1)
+    axis.plot(n, off * np.sqrt(2 / np.pi / n))
+    if measured:
+        c = [np.corrcoef(*rng.normal(size=(2, 48, k)))[:48, 48:] for k in n]
+        axis.scatter(n, [np.abs(one[~np.eye(48, dtype=bool)]).mean() for one in c])
+    axis.set(xlabel="N", ylabel="floor", xscale=scale, yscale=scale)
+
+
+def suppress_by_library(boxes, labels, scores, threshold, *, shared=False):
+    own = torch.zeros(len(labels)) if shared else torch.tensor(labels)
+    return torchvision.ops.batched_nms(
+        torch.tensor(boxes), torch.tensor(scores), own.long(), threshold
+    )
+
+
+def suppress_by_loop(boxes, labels, scores, threshold, *, within=lambda a, b, limit: a > limit):
+    kept = []
+    for row in sorted(range(len(scores)), key=lambda r: -scores[r]):
+        rivals = (k for k in kept if labels[k] == labels[row])
+        if not any(within(loop_iou(boxes[row], boxes[k]), 0, threshold) for k in rivals):
+            kept.append(row)
+    return np.array(kept)
+
+
+def level_by_loop(width, height, canonical, *, lowest=2):
+    level, side = 4, (width * height) ** 0.5
+    while side < canonical and level > lowest:
+        level, side = level - 1, 2 * side
+    return level if side < 2 * canonical else 5
+
+
+def found_by_loop(hit, boxes, images, allowed, *, strict=False):
+    found = false = 0
+    for right in hit:
+        false += not right
+        if false > allowed * images or (strict and false == allowed * images):
+            break
+        found += bool(right)
+    return found / boxes
+
+
+def draw_precision(axis, right, scores, boxes, *, best=True, start=0):
+    order = np.argsort(scores)[::-1]
+    found = np.cumsum(right[order])
+    recall, precision = found / boxes, found / np.arange(1, len(found) + 1)
+    envelope = [precision[i:].max() for i in range(len(precision))]
+    axis.plot(recall[start:], precision[start:], ".")
+    if best:
+        axis.plot(recall[start:], envelope[start:])
+    axis.set(xlabel="recall", ylabel="precision")
+
+
+def draw_map(axis, score, ablated, maps, box, *, cells=True, shift=0):
+    heatmap = nb05.map_from_channels(score, ablated, maps)
+    heatmap = heatmap if cells else np.kron(heatmap, np.ones((8, 8)))
+    axis.imshow(heatmap, extent=(0, 64, 64, 0), cmap="gray")
+    x = np.array(box)[[0, 2, 2, 0, 0]] + shift
+    axis.plot(x, np.array(box)[[1, 1, 3, 3, 1]])
+    axis.set(xlabel="x (pixels)", ylabel="y (pixels)")
+
+
+def draw_scaling(axis, workers, rates, *, ideal=True, by=0):
+    axis.semilogx(workers, rates / rates[by])
+    if ideal:
+        axis.plot([1, 16], [1, 16])
+    axis.set(xlabel="workers", ylabel="speed-up")
+
+
+WRONG = {
+    "1.1": [0.495, "two thirds", np.nan],
+    "1.2": [
+        lambda ids: len(set(ids)) / len(ids),
+        lambda ids: 1 / ids.nunique(),
+        lambda ids: (ids.value_counts() == 1).mean().round(1),
+    ],
+    "1.3": [
+        lambda a, b: (a & b).mean(),
+        lambda a, b: ((a & b).sum() / a.sum(), (a & b).sum() / a.sum()),
+        lambda a, b: ((a | b).sum() / a.sum(), (a | b).sum() / b.sum()),
+    ],
+    "1.4": [
+        lambda a, b: loop_iou(a, b, apart=lambda w, h: w < 0 and h < 0),
+        lambda a, b: loop_iou(a, b, apart=lambda w, h: w < 0),
+        lambda a, b: loop_iou(a, b, apart=lambda w, h: w * h < 0),
+    ],
+    "1.5": [
+        lambda s, c, w, m: nb01.to_gray(s, c - w // 2 + w / 2, w, m),
+        lambda s, c, w, m: 255 * nb01.to_gray(s, c, w, m),
+        lambda s, c, w, m: nb01.to_gray(s, c, 2 * w, m),
+    ],
+    "1.6": [
+        lambda axis, t: draw_decades(axis, t, order=slice(None, None, 2)),
+        lambda axis, t: draw_decades(axis, t, names=False),
+        lambda axis, t: axis.fill_between(decades(t).index, decades(t)),
+    ],
+    "2.1": [128, 0, "4 D"],
+    "2.2": [
+        lambda f, a, b: nb02.share_in_both(f, a, a) * nb02.share_in_both(f, b, b),
+        lambda f, a, b: min(nb02.share_in_both(f, a, a), nb02.share_in_both(f, b, b)),
+        lambda f, a, b: float(nb02.share_in_both(f, a, b) > 0),
+    ],
+    "2.3": [
+        lambda floor: 2 / np.pi / floor**2,
+        lambda floor: int(2 / np.pi / floor**2),
+        lambda floor: int(np.ceil(2 / np.pi / floor)),
+    ],
+    "2.4": [
+        lambda f, y, q, k: y[np.argsort(-(f @ q))[:k]].mean(),
+        lambda f, y, q, k: y[:k].mean(),
+        lambda f, y, q, k: y[np.argsort(f @ q / np.linalg.norm(f, axis=1))[:k]].mean(),
+    ],
+    "2.5": [{}, RUNS | {"run 4": "copies"}, dict.fromkeys(RUNS, "healthy")],
+    "2.6": [
+        lambda axis: draw_floor(axis, off=1.1),
+        lambda axis: draw_floor(axis, measured=False),
+        lambda axis: None,
+    ],
+    "3.1": [0.8, 5, [5, 6]],
+    "3.2": [
+        lambda y, s: pairs_auroc(y, s, tie=0),
+        lambda y, s: pairs_auroc(y, s, tie=1),
+        lambda y, s: 1 - pairs_auroc(y, s),
+    ],
+    "3.3": [
+        lambda p, a, b: p * b / a,
+        lambda p, a, b: nb03.at_other_prevalence(p, b, a),
+        lambda p, a, b: nb03.at_other_prevalence(p, a, b).__round__(1),
+    ],
+    "3.4": [
+        lambda a, b: len({*a} & {*b}) / len(b),
+        lambda a, b: len({*a} & {*b}),
+        lambda a, b: np.isin(b, a),
+    ],
+    "3.5": [
+        lambda p, rng: resample(p, rng, names=lambda p: p),
+        lambda p, rng: resample(p, rng, keep=slice(1)),
+        lambda p, rng: resample(p, np.random.default_rng(1)),
+    ],
+    "3.6": [
+        lambda axis, y, s: draw_roc(axis, y, s, chance=False),
+        lambda axis, y, s: draw_roc(axis, y, -s),
+        lambda axis, y, s: draw_roc(axis, y, s, names=("", "true")),
+    ],
+    "4.1": [0.77, 83.5, None.__class__],
+    "4.2": [0.6, 0.55, "0,57 or so"],
+    "4.3": [
+        lambda a, b: np.array([[loop_iou(x, y) for x in a] for y in b]),
+        lambda a, b: np.array([loop_iou(x, y) for x in a for y in b]),
+        lambda a, b: np.array([[loop_iou(x, y) > 0.5 for y in b] for x in a]),
+    ],
+    "4.4": [
+        lambda *a: suppress_by_library(*a, shared=True),
+        lambda *a: suppress_by_loop(*a, within=lambda o, _, limit: o < limit),
+        lambda b, y, s, t: np.isin(range(len(s)), suppress_by_loop(b, y, s, t)),
+    ],
+    "4.5": [
+        lambda w, h, c: level_by_loop(w, h, c, lowest=1),
+        lambda w, h, c: level_by_loop(w, w, c),
+        lambda w, h, c: 4,
+    ],
+    "4.6": [
+        lambda a, b, n, draws: ((b - a)[draws] / n[draws]).mean(axis=1),
+        lambda a, b, n, draws: (b - a)[draws].sum(axis=1) / n.sum(),
+        lambda a, b, n, draws: np.full(len(draws), (b - a).sum() / n.sum()),
+    ],
+    "4.7": [
+        lambda *a: found_by_loop(*a, strict=True),
+        lambda hit, boxes, images, allowed: hit.sum() / boxes,
+        lambda hit, boxes, images, allowed: found_by_loop(hit, len(hit), images, allowed),
+    ],
+    "4.8": [
+        {"dropped": 0.55},
+        {"dropped": 0.3, "shifted too": 0.55},
+        {"dropped": 0.55, "shifted too": ...},
+    ],
+    "4.9": [
+        lambda axis, r, s, n: draw_precision(axis, r, s, n, best=False),
+        lambda axis, r, s, n: draw_precision(axis, r, s, n, start=5),
+        lambda axis, r, s, n: draw_precision(axis, r, s, len(r)),
+    ],
+    "5.1": ["-12.5", 0.12, -0.112],
+    "5.2": [
+        lambda s, a, m: np.tensordot((s - a) / s, np.maximum(m, 0), axes=1) - 1,
+        lambda s, a, m: nb05.map_from_channels(s, a, m).T,
+        lambda s, a, m: nb05.map_from_channels(s, a, m) / nb05.map_from_channels(s, a, m).max(),
+    ],
+    "5.3": [{"a": 0.3, "b": 0}, {"A": 1 / 3, "B": 0}, [1 / 3, 0]],
+    "5.4": [
+        lambda h, b: float(h[b[1] : b[3], b[0] : b[2]].max() == h.max()),
+        lambda h, b: nb05.points_into(h, [b[1], b[0], b[3], b[2]]),
+        lambda h, b: np.nan if h.max() <= 0 else nb05.points_into(h, b),
+    ],
+    "5.5": [
+        lambda h, b: h * np.nan,
+        lambda h, b: np.nan_to_num(nb05.energy_inside(np.abs(h), b)),
+        lambda h, b: nb05.energy_inside(h, b[-1:]),
+    ],
+    "5.6": [FOUR | {"box: IoU": 0.3}, {**FOUR, "box: energy": 50}, list(FOUR.values())],
+    "5.7": [
+        lambda a, b: np.corrcoef(np.argsort(a.ravel()), np.argsort(b.ravel()))[0, 1],
+        lambda a, b: spearmanr(a.ravel(), b.ravel()),
+        lambda a, b: abs(nb05.rank_correlation(a, b)) - 0.01,
+    ],
+    "5.8": [
+        lambda axis, *a: draw_map(axis, *a, shift=8),
+        lambda axis, s, a, m, b: draw_map(axis, s, a, m[::-1], b),
+        lambda axis, s, a, m, b: draw_map(axis, s, a, m, b[[1, 0, 3, 2]]),
+    ],
+    "6.1": [0.2 * 768 / 256, 2, "0.2"],
+    "6.2": [
+        {"D = 2048": 1900, "D = 128": 128},
+        {"D = 2048": np.nan, "D = 128": 128},
+        {"D = 2048": "D", "D = 128": "D"},
+    ],
+    "6.3": [
+        lambda rows, rank, world: rows[rank : rank + len(rows) // world],
+        lambda rows, rank, world: [i for i in range(len(rows)) if i % world == rank],
+        lambda rows, rank, world: rows[rows % world == 0] if rank == 0 else rows[:0],
+    ],
+    "6.4": [
+        lambda n, s, q: [s.sum() / n.sum(), q.sum() / n.sum()],
+        lambda n, s, q: [(s / n).mean(), (q / n).mean() - (s / n).mean() ** 2],
+        lambda n, s, q: [q.sum() / n.sum() - (s.sum() / n.sum()) ** 2, s.sum() / n.sum()],
+    ],
+    "6.5": [
+        lambda n, e, b, s: e * -(-n // b) * s / 3600,
+        lambda n, e, b, s: e * (n // b) * s / 60,
+        lambda n, e, b, s: int(e * (n // b) * s / 3600),
+    ],
+    "6.6": [
+        {"images on each": 192, "GB on each": 19},
+        {"images on each": 193, "GB on each": 19.4},
+        (192, 19.4),
+    ],
+    "6.7": [
+        lambda axis, w, r: draw_scaling(axis, w, r, ideal=False),
+        lambda axis, w, r: draw_scaling(axis, w, r, by=-1),
+        lambda axis, w, r: draw_scaling(axis, w[:-1], r[:-1]),
+    ],
+}
+
+RIGHT = {
+    "1.1": [Fraction(1, 2), torch.tensor(0.5, requires_grad=True)],
+    "1.2": [
+        lambda ids: sum(n == 1 for n in Counter(ids).values()) / len(set(ids)),
+        lambda ids: ids.groupby(ids).size().eq(1).mean(),
+    ],
+    "1.3": [
+        lambda a, b: [np.sum(a * b) / np.sum(a), np.sum(a * b) / np.sum(b)],
+        lambda a, b: pd.Series({"PPV": b[a].mean(), "sensitivity": a[b].mean()}),
+    ],
+    "1.4": [loop_iou, tensor_iou],
+    "1.5": [
+        lambda s, c, w, m: torch.tensor(nb01.to_gray(s, c, w, m)),
+        lambda s, c, w, m: np.interp(s, [c - w / 2, c + w / 2], [1, 0] if m else [0, 1]),
+    ],
+    "1.6": [one_bar_at_a_time, lambda axis, t: draw_decades(axis, t, kind="barh")],
+    "2.1": [512.0, np.int64(512)],
+    "2.2": [
+        lambda f, a, b: torch.tensor(nb02.share_in_both(f, b, a)),
+        lambda f, a, b: np.float32(nb02.share_in_both(f, a, b)),
+    ],
+    "2.3": [
+        lambda floor: float(np.ceil(2 / np.pi / floor**2)),
+        lambda floor: next(n for n in range(1, 9999) if (2 / np.pi / n) ** 0.5 <= floor),
+    ],
+    "2.4": [
+        lambda f, y, q, k: (
+            sum(y[sorted(range(len(f)), key=lambda i: -f[i] @ q / np.linalg.norm(f[i]))[:k]]) / k
+        ),
+        lambda f, y, q, k: torch.tensor(y)[
+            torch.cosine_similarity(torch.tensor(f), torch.tensor(q)[None]).topk(k).indices
+        ].mean(),
+    ],
+    "2.5": [pd.Series(RUNS), {k: f" {v.replace(' ', '-').upper()} " for k, v in RUNS.items()}],
+    "2.6": [draw_floor, lambda axis: draw_floor(axis, scale="linear")],
+    "3.1": [0.83, Fraction(5, 6)],
+    "3.2": [pairs_auroc, roc_auc_score],
+    "3.3": [
+        lambda p, a, b: p * b / a / (p * b / a + (1 - p) * (1 - b) / (1 - a)),
+        lambda p, a, b: np.array(nb03.at_other_prevalence(p, a, b)),
+    ],
+    "3.4": [
+        lambda a, b: sum(one in set(a) for one in b) / len(b),
+        lambda a, b: pd.Series(b).isin(a).mean(),
+    ],
+    "3.5": [
+        resample,
+        lambda p, rng: torch.tensor(resample(p, rng, size=12, names=lambda p: pd.unique(p))),
+    ],
+    "3.6": [draw_roc, lambda axis, y, s: draw_roc(axis, list(y), list(s))],
+    "4.1": [0.83, round(ex.EXERCISES["4.1"].reference, 3)],
+    "4.2": [0.57, np.float32(0.570957)],
+    "4.3": [
+        lambda a, b: np.array([[loop_iou(x, y) for y in b] for x in a]),
+        lambda a, b: torchvision.ops.box_iou(torch.tensor(a), torch.tensor(b)),
+    ],
+    "4.4": [suppress_by_library, suppress_by_loop],
+    "4.5": [level_by_loop, lambda w, h, c: np.int64(level_by_loop(w, h, c))],
+    "4.6": [
+        lambda a, b, n, draws: [(b - a)[d].sum() / n[d].sum() for d in draws],
+        lambda a, b, n, draws: pd.Series(
+            b[draws].sum(1) / n[draws].sum(1) - a[draws].sum(1) / n[draws].sum(1)
+        ),
+    ],
+    "4.7": [found_by_loop, lambda *a: Fraction(found_by_loop(*a)).limit_denominator(1000)],
+    "4.8": [
+        pd.Series({"shifted too": 0.3, "dropped": 0.55}),
+        {"dropped": 0.5504, "shifted too": 0.3},
+    ],
+    "4.9": [draw_precision, lambda axis, r, s, n: draw_precision(axis, r.astype(int), s, float(n))],
+    "5.1": [-1 / 8, np.array(-0.125)],
+    "5.2": [
+        lambda s, a, m: sum((s - w) / s * c for w, c in zip(a, m, strict=True)).clip(min=0),
+        lambda s, a, m: torch.relu(
+            torch.einsum("c,chw->hw", torch.tensor((s - a) / s), torch.tensor(m))
+        ),
+    ],
+    "5.3": [{"a": 0.33, "b": 0}, {"b": 0, "a": Fraction(1, 3)}],
+    "5.4": [
+        lambda h, b: (
+            (h == h.max())[b[1] : b[3], b[0] : b[2]].sum() / (h == h.max()).sum()
+            if (h > 0).any()
+            else 0
+        ),
+        lambda h, b: torch.tensor(nb05.points_into(h, b), dtype=torch.float32),
+    ],
+    "5.5": [
+        lambda h, b: (
+            sum(
+                max(h[y, x], 0)
+                for y in range(h.shape[0])
+                for x in range(h.shape[1])
+                if any(k[0] <= x < k[2] and k[1] <= y < k[3] for k in b)
+            )
+            / (np.clip(h, 0, None).sum() or 1)
+        ),
+        lambda h, b: np.float32(nb05.energy_inside(h, b)),
+    ],
+    "5.6": [FOUR | {"box: IoU": 0.33}, pd.Series(FOUR)[::-1]],
+    "5.7": [
+        lambda a, b: spearmanr(a.ravel(), b.ravel()).statistic,
+        lambda a, b: pd.Series(a.ravel()).corr(pd.Series(b.ravel()), method="spearman"),
+    ],
+    "5.8": [draw_map, lambda axis, *a: draw_map(axis, *a, cells=False)],
+    "6.1": [0.4, Fraction(2, 5)],
+    "6.2": [{"D = 128": 127, "D = 2048": 2050.0}, pd.Series({"D = 2048": 2048, "D = 128": 128})],
+    "6.3": [
+        lambda rows, rank, world: torch.tensor(rows[rank::world]),
+        lambda rows, rank, world: tuple(np.array_split(rows, world)[world - 1 - rank]),
+    ],
+    "6.4": [
+        lambda n, s, q: (sum(s) / sum(n), sum(q) / sum(n) - (sum(s) / sum(n)) ** 2),
+        lambda n, s, q: torch.tensor(
+            [s.sum() / n.sum(), (q.sum() - s.sum() ** 2 / n.sum()) / n.sum()]
+        ),
+    ],
+    "6.5": [
+        lambda n, e, b, s: Fraction(e * (n // b)) * Fraction(s) / 3600,
+        lambda n, e, b, s: np.float64(e) * np.floor(n / b) * s / 3600,
+    ],
+    "6.6": [
+        {"images on each": 192.0, "GB on each": 19.4},
+        pd.Series({"GB on each": 19.4, "images on each": 192}),
+    ],
+    "6.7": [draw_scaling, lambda axis, w, r: draw_scaling(axis, w[::-1], r[::-1], by=-1)],
+}
+
+
+def cases(answers):
+    return [(number, i) for number, tried in answers.items() for i in range(len(tried))]
+
+
+def test_every_judge_was_tried():
+    assert list(WRONG) == list(RIGHT) == list(ex.EXERCISES)
+    assert min(map(len, WRONG.values())) >= 3 and min(map(len, RIGHT.values())) >= 2
+
+
+@pytest.mark.parametrize(("number", "i"), cases(WRONG))
+def test_a_wrong_answer_is_not_taken(number, i):
+    verdict = engine.judge(ex.EXERCISES[number], WRONG[number][i])
+    assert verdict.kind != engine.RIGHT and verdict.text
+    assert "Traceback" not in verdict.text and len(verdict.text) < 500
+
+
+@pytest.mark.parametrize(("number", "i"), cases(RIGHT))
+def test_a_right_answer_of_another_style_is_taken(number, i):
+    verdict = engine.judge(ex.EXERCISES[number], RIGHT[number][i])
+    assert verdict.kind == engine.RIGHT, verdict.text
+
+
+ODD = [np.array(["a"]), pd.DataFrame({"a": [1]}), pd.Series(dtype=object), int, iter([1]), 1j, b"1"]
+
+
+@pytest.mark.parametrize("number", list(ex.EXERCISES))
+def test_no_answer_raises(number, capsys):
+    def exits(*arguments):
+        raise SystemExit(3)
+
+    def returns_odd(*arguments):
+        return object()
+
+    for answer in (*ODD, exits, returns_odd, lambda *a, **b: iter(a), lambda: 1, type):
+        ex.check(number, answer)
+        assert "Right." not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [n for n, e in ex.EXERCISES.items() if callable(e.reference)])
+def test_an_answer_that_changes_its_input_is_told_so_or_harmless(number):
+    known = ex.EXERCISES[number].reference
+
+    def spoils(*arguments):
+        found = known(*arguments)
+        for one in arguments:
+            if isinstance(one, np.ndarray | pd.Series) and len(one):
+                one[:] = one[::-1]
+        return found
+
+    engine.judge(ex.EXERCISES[number], spoils)
+    assert engine.judge(ex.EXERCISES[number], known).kind == engine.RIGHT
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (1.1, "Exercise 1.1: Right."),
+        (" 1.1 ", "Exercise 1.1: Right."),
+        ("ex 1.1", "Exercise 1.1: Right."),
+        ("1,1", "Exercise 1.1: Right."),
+        ("4.A", '4.A is a question: quiz("4.A")'),
+        ("4.a", '4.A is a question: quiz("4.A")'),
+        ("7.7", "There is no exercise '7.7'"),
+        (["1.1"], "There is no exercise"),
+        (None, "There is no exercise 'None'"),
+    ],
+)
+def test_numbers_are_understood_however_they_are_written(asked, said, capsys):
+    ex.check(asked, 0.5)
+    assert capsys.readouterr().out.startswith(said)
+
+
+def test_quiz_hint_and_solution_understand_numbers_too(capsys):
+    ex.quiz("1.1")
+    assert '1.1 is an exercise: check("1.1"' in capsys.readouterr().out
+    for step in (0, 9, -1, "2", 1.5, None, np.arange(3)):
+        ex.hint(1.1, step)
+        assert "Exercise 1.1 has 3 hints" in capsys.readouterr().out
+    ex.hint(1.1)
+    ex.solution(" 1.1")
+    assert "Hint 1 of 3" in capsys.readouterr().out
+
+
+def test_percent_and_missing_entries_are_named():
+    assert "as a share" in engine.judge(ex.EXERCISES["3.1"], 83.3).text
+    told = engine.judge(ex.EXERCISES["4.8"], {"dropped": 0.55, "shifted too": None}).text
+    assert told == "Not filled in yet: 'shifted too'."
+
+
+def test_practice_figures_are_judged_on_the_practice_data():
+    right, scores, boxes = nb04_scores.practice_detections()
+    assert len(right) == len(scores) == 60 and boxes > right.sum()
+    assert len(nb05_figure.practice_box()) == 4
