@@ -201,7 +201,7 @@ def train_detector(
     compute: Compute = ONE_PROCESS,
     resume: str = "auto",
 ) -> det.Detector:
-    """Train a detector on these images, as the paper does on its abnormal ones.
+    """Train a detector on these images, as the paper's code does on its abnormal ones.
 
     Args:
         detector: with its backbone in place; changed.
