@@ -532,7 +532,8 @@ for name, gain in gains.items():
     print(f"{name}: {gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f}), {verdict}")
 
 # %%
-claim(all(g.high > 0 for g in gains.values()), "no interval speaks against pretraining", settings)
+mean_gain = np.mean([gain.value for gain in gains.values()])
+claim(mean_gain > 0, "over the three questions the mean gain is above zero", settings)
 
 # %% [markdown]
 # Which images are nearest to each other has no interval here. It is one run with one seed. The

@@ -827,7 +827,6 @@ answers = pd.DataFrame({q: [evaluation.verdict(e), f"{e['value']:+.3f}"] for q, 
 answers.T.set_axis(["answer", "difference"], axis=1)
 
 # %%
-assert len(asked) >= len(gain) + len(tuned)
 preset = settings.pretrain
 print(
     f"here: {preset.arch}, {preset.image_size} px, {len(train):,} images, batch {preset.batch_size}"
@@ -838,8 +837,8 @@ print("the paper: 112,120 images; its code: resnet50, 224 px, batch 768")
 # A row that said 'worse' would stay in the table like the others: it would be a result of one
 # seed, as they are.
 #
-# So this is the paper's protocol, with its traps removed, at a far smaller scale. Three things it
-# does not reproduce at all: the comparison with ImageNet weights, where they are not at hand; the
+# So this is the protocol of the paper's code, with its traps removed, at a far smaller scale. Three
+# things it does not reproduce at all: the comparison with ImageNet weights, where they are not at hand; the
 # gain in detection, which is notebook 04's subject; and anything about patients, as long as the
 # images are synthetic.
 

@@ -831,8 +831,8 @@ claim(
 # %% [markdown]
 # Nothing was trained anew. With every box of every reader the same heart counts up to three times,
 # and a detector that draws it once misses the rest. With two readers' boxes most boxes go, but
-# hardly those of aorta and heart; the exact boxes then lose, since they hold what most readers
-# overlooked. Before two numbers are compared, ask which boxes they count.
+# hardly those of aorta and heart; exact boxes can then lose, since they hold what most readers
+# overlooked: compare their dots. Before two numbers are compared, ask which boxes they count.
 #
 # And readers' disagreement is no excuse: it takes something from a perfect detector, but leaves it
 # far above ours. What is missing there is learning, not agreement.

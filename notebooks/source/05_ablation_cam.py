@@ -512,8 +512,8 @@ better = [pointing[arm] > pointing[explaining.BELL] for arm in detectors]
 claim(all(better), "every arm's brightest pixel lies in a box more often than a bell's", settings)
 
 # %% [markdown]
-# One measure alone would tell a nicer story: in the pointing game both arms beat the bell. Now
-# look at the class prior, which has never seen the image. An enlarged heart nearly always lies at
+# One measure alone would tell a nicer story: in the pointing game both arms beat the bell, as the
+# claim above checks. Now look at the class prior, which has never seen the image. An enlarged heart nearly always lies at
 # the same place, and a map of that place is hard to beat. Energy and IoU ask for more than one
 # pixel, and there a map pays for lighting up so much beside the box: in these columns, too, compare it
 # with the bell.
@@ -844,11 +844,11 @@ falls = [t.loc["shortcut", "as in training"] - t.loc["shortcut", "swapped"] for 
 claim(min(falls) > 0.15, "each shortcut network fails once the shortcut is moved", settings)
 
 # %% [markdown]
-# The first column is what a test set from the same hospital would show: with marker and tube a
-# network that looks far better than its control. The other two tell: without the object the
-# network is worse than its control, and with the object moved it is worse than chance. Where the
-# control changes too, the object itself disturbs the image. Would a heatmap have told? Every image
-# below has the finding (dashed) and the object.
+# The first column is what a test set from the same hospital would show: compare each network with
+# its control there. The other two tell: without the object, and with the object moved, see how far
+# the network falls, and whether it is still better than chance (0.5). Where the control changes
+# too, the object itself disturbs the image. Would a heatmap have told? Every image below has the
+# finding (dashed) and the object.
 
 # %%
 sick = np.flatnonzero(test_images.labels == 1)[:4]
@@ -884,7 +884,11 @@ claim(
     "the shortcut networks' maps lie more on the object than the control's",
     settings,
 )
-claim((on_object["shortcut"] < 0.5).all(), "most of each map lies elsewhere even then", settings)
+claim(
+    (on_object["shortcut"] < 0.5).all(),
+    "on average most of a map lies elsewhere even then",
+    settings,
+)
 
 # %% [markdown]
 # On average the map gives the shortcut away, although most of it lies elsewhere even then. But look

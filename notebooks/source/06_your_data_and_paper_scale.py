@@ -871,6 +871,7 @@ measured.set_index("what")[["ours"]]
 
 # %%
 where = f"data {settings.data}, scale {settings.scale}"
+assert len(measured), "no result of the last run is in the ledger"
 claim(measured["ours"].str.endswith(where).all(), "they are of this data and this scale", settings)
 
 # %% [markdown]
