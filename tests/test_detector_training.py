@@ -145,6 +145,12 @@ def test_a_batch_that_the_processes_cannot_share_is_refused(tmp_path):
         train(tmp_path, compute=Compute(3, accelerator="cpu"))
 
 
+def test_the_best_epoch_needs_boxes_in_validation():
+    empty = [{"boxes": np.zeros((0, 4)), "labels": np.zeros(0, int)}] * 3
+    with pytest.raises(ValueError, match="none of the 3 validation images has a box.*'last'"):
+        training.KeepBest(np.zeros((3, 8, 8), np.uint8), empty, ["mass"])
+
+
 def test_a_checkpoint_of_other_data_is_refused(tmp_path, monkeypatch):
     class StoppedError(Exception):
         pass

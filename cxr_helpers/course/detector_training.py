@@ -45,11 +45,19 @@ class KeepBest(Callback):
         pixels: (N, H, W) validation images.
         truths: boxes and labels of each.
         classes: names of the labels from 1.
+
+    Raises:
+        ValueError: no validation image has a box, so no epoch could be told from another.
     """
 
     state_key = "keep_best"
 
     def __init__(self, pixels: np.ndarray, truths: Truths, classes: Sequence[str]):
+        if not sum(len(one["boxes"]) for one in truths):
+            raise ValueError(
+                f"none of the {len(truths)} validation images has a box, so no epoch is the best; "
+                "give validation images with boxes, or set keep to 'last'"
+            )
         self.pixels, self.truths, self.classes = pixels, truths, classes
         self.best, self.weights = -1.0, None
 
