@@ -104,7 +104,16 @@ def with_channels(state: dict[str, Tensor], channels: int) -> dict[str, Tensor]:
 
 
 def feature_count(backbone: nn.Module) -> int:
-    """Number of features that a ResNet backbone gives for each image."""
+    """Number of features that a ResNet backbone gives for each image.
+
+    Raises:
+        ValueError: another kind of network.
+    """
+    if not hasattr(getattr(backbone, "layer4", [None])[-1], "bn2"):
+        raise ValueError(
+            f"a {type(backbone).__name__} is no ResNet of torchvision's kind (stages layer1 to "
+            "layer4); take one that build_backbone makes"
+        )
     return backbone.layer4[-1].bn2.num_features * (4 if hasattr(backbone.layer4[-1], "bn3") else 1)
 
 

@@ -67,6 +67,12 @@ def test_backbones_keep_torchvisions_names(arch, features):
     assert barlow.feature_count(backbone) == features
 
 
+@pytest.mark.parametrize("other", [torch.nn.Linear(2, 2), torchvision.models.squeezenet1_1()])
+def test_features_of_another_network_are_not_counted(other):
+    with pytest.raises(ValueError, match=f"a {type(other).__name__} is no ResNet.*build_backbone"):
+        barlow.feature_count(other)
+
+
 def test_the_seed_fixes_the_weights_and_leaves_the_global_state():
     before = torch.random.get_rng_state()
     a, b, c = (barlow.build_backbone("resnet18", seed=s).conv1.weight for s in (0, 0, 1))
