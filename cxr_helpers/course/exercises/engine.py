@@ -74,8 +74,8 @@ def judge(exercise: Exercise, answer: object) -> Verdict:
         if callable(exercise.reference) and not callable(answer):
             return Verdict(WRONG, "Give check the function itself, without calling it.")
         return exercise.judge(exercise, answer)
-    except AnswerError as refused:
-        return Verdict(WRONG, str(refused))
+    except AnswerError as error:
+        return Verdict(WRONG, str(error))
     except (Exception, SystemExit) as error:  # nothing that a learner's code raises may get out
         return Verdict(WRONG, f"It stopped with {named(error)}.")
 
@@ -111,9 +111,8 @@ def same(first: object, second: object, close: Callable = exact) -> bool:
     (True, False, False)
     """
     if isinstance(first, Mapping) and isinstance(second, Mapping):
-        return first.keys() == second.keys() and all(
-            same(first[k], second[k], close) for k in first
-        )
+        alike = first.keys() == second.keys()
+        return alike and all(same(first[k], second[k], close) for k in first)
     if isinstance(first, str) and isinstance(second, str):
         return _words(first) == _words(second)
     a, b = numbers(first), numbers(second)

@@ -10,10 +10,12 @@ from cxr_helpers import nih
 from cxr_helpers.course.exercises.engine import (
     Exercise,
     Mistake,
+    drawn_then,
     is_drawn,
     judge_figure,
     judge_function,
     judge_value,
+    no_names,
 )
 from cxr_helpers.course.tables import packaged_table
 
@@ -49,11 +51,11 @@ def iou(first, second):
     return width * height / (sum(areas) - width * height)
 
 
-def _iou(first, second, *, clip=True, divide="union"):
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    height = min(first[3], second[3]) - max(first[1], second[1])
-    shared = max(0, width) * max(0, height) if clip else width * height
-    areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (first, second)]
+def _iou(first, second, *, lowest=(0, 0), divide="union", wider=0):
+    width = min(first[2], second[2]) - max(first[0], second[0]) + wider
+    height = min(first[3], second[3]) - max(first[1], second[1]) + wider
+    shared = max(lowest[0], width) * max(lowest[1], height)
+    areas = [(b[2] - b[0] + wider) * (b[3] - b[1] + wider) for b in (first, second)]
     below = {"union": sum(areas) - shared, "sum": sum(areas), "smaller": min(areas)}
     return shared / below[divide]
 
@@ -76,11 +78,6 @@ def ap_by_decade(axis, entries):
     percent = 100 * (known["view"] == "AP").groupby(known["age"] // 10).mean()
     axis.bar(percent.index * 10, percent, width=8, align="edge")
     axis.set(xlabel="age (years)", ylabel="AP views (%)")
-
-
-def _without_names(axis, entries):
-    ap_by_decade(axis, entries)
-    axis.set(xlabel="", ylabel="")
 
 
 def _decades_of(axis, entries, *, of_ap):
@@ -206,8 +203,20 @@ EXERCISES = (
                 "Divided by the smaller box, a dot inside a large box would score 1.",
             ),
             Mistake(
-                lambda a, b: _iou(a, b, clip=False),
+                lambda a, b: _iou(a, b, lowest=(-np.inf, -np.inf)),
                 "Right where the boxes touch. Apart, width and height are negative: cut at 0.",
+            ),
+            Mistake(
+                lambda a, b: _iou(a, b, lowest=(0, -np.inf)),
+                "Of two boxes one above the other the shared height is negative: cut it at 0 too.",
+            ),
+            Mistake(
+                lambda a, b: _iou(a, b, lowest=(-np.inf, 0)),
+                "Of two boxes side by side the shared width is negative: cut it at 0 too.",
+            ),
+            Mistake(
+                lambda a, b: _iou(a, b, wider=1),
+                "You add 1 to each side, as for numbers of pixels. Here x_max is an edge.",
             ),
         ),
         (
@@ -218,13 +227,16 @@ EXERCISES = (
         "Boxes that lie apart, in one direction or in both, are what most first versions miss.",
         judge_function(
             [
-                ([0, 0, 10, 10], [5, 0, 15, 10]),
-                ([0, 0, 10, 10], [2, 2, 6, 6]),
-                ([0, 0, 10, 10], [20, 20, 30, 30]),
-                ([0, 0, 10, 10], [2, 14, 8, 20]),
-                ([0, 0, 10, 10], [12, 3, 20, 6]),
-                ([-4, -2, 6, 8], [-2, -6, 2, 18]),
-                ([0, 0, 10, 10], [0, 0, 10, 10]),
+                (np.array(first), np.array(second))  # for answers by index and by whole array
+                for first, second in [
+                    ([0, 0, 10, 10], [5, 0, 15, 10]),
+                    ([2, 2, 6, 6], [0, 0, 10, 10]),
+                    ([0, 0, 10, 10], [20, 20, 30, 30]),
+                    ([0, 0, 10, 10], [2, 14, 8, 20]),
+                    ([12.5, 3, 20, 6], [0, 0, 10, 10]),
+                    ([-4, -2, 6, 8], [-2, -6, 2, 18]),
+                    ([0, 0, 10, 10], [0, 0, 10, 10]),
+                ]
             ]
         ),
     ),
@@ -258,7 +270,7 @@ EXERCISES = (
                 (np.array([0.0, 100, 200, 300, 400]), 200, 200, False),
                 (np.array([0.0, 100, 150, 300, 400]), 200, 200, True),
                 (np.array([[10.0, 20], [30, 40]]), 25, 100, False),
-                (np.array([10, 20, 30, 41]), 27, 25, True),
+                (np.array([10, 20, 30, 41], np.uint16), 27, 25, True),
             ]
         ),
     ),
@@ -268,7 +280,7 @@ EXERCISES = (
         30,
         ap_by_decade,
         (
-            Mistake(_without_names, "name both axes"),
+            Mistake(drawn_then(ap_by_decade, no_names), "name both axes"),
             Mistake(lambda axis, t: _decades_of(axis, t, of_ap=False), FRACTION),
             Mistake(lambda axis, t: _decades_of(axis, t, of_ap=True), TURNED),
             Mistake(lambda axis, t: axis.plot([1, 2, 3]), NINE_BARS),

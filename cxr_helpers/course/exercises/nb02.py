@@ -10,10 +10,12 @@ from cxr_helpers.course.exercises.engine import (
     Exercise,
     Mistake,
     drawn_series,
+    drawn_then,
     is_drawn,
     judge_figure,
     judge_function,
     judge_value,
+    no_names,
 )
 
 BATCHES = (4, 8, 16, 32, 64, 128, 256, 512)
@@ -97,7 +99,9 @@ def floor_figure(axis):
 
 
 FLOOR = np.sqrt(2 / (np.pi * np.array(BATCHES)))
+LOGARITHMS = (np.log2(BATCHES), np.log10(BATCHES))
 NO_FORMULA = "One curve should be the formula, sqrt(2 / (pi N)), at the eight batch sizes."
+NOT_AT = "The heights are those of the formula. Draw them at the batch sizes: 4, 8, 16 and so on."
 NO_MEASURE = "The formula is there. Now measure: a second series, from random independent outputs."
 NOT_CORRELATED = (
     "The measured points do not lie near the formula. Are both outputs standardized over the "
@@ -114,20 +118,24 @@ def _covariance_sum(axis):
     axis.plot(BATCHES, FLOOR * np.array(BATCHES), "o")
 
 
-def _nameless(axis):
-    floor_figure(axis)
-    axis.set(xlabel="", ylabel="")
-
-
 def _problem(axis: Axes) -> str | None:
-    if not is_drawn(axis, FLOOR):
-        return NO_FORMULA
-    others = [s for s in drawn_series(axis) if len(s) == len(BATCHES)]
+    at_batches = any(is_drawn(axis, FLOOR, at=at) for at in (BATCHES, *LOGARITHMS))
+    if not at_batches and not any(map(_is_smooth_formula, drawn_series(axis))):
+        return NOT_AT if is_drawn(axis, FLOOR) else NO_FORMULA
+    others = [s[np.argsort(s[:, 0])] for s in drawn_series(axis) if len(s) == len(BATCHES)]
     others = [s for s in others if not np.allclose(s[:, 1], FLOOR, rtol=1e-3)]
     if not others:
         return NO_MEASURE
     near = [np.allclose(s[1:, 1], FLOOR[1:], rtol=0.15) for s in others]
     return None if any(near) else NOT_CORRELATED
+
+
+def _is_smooth_formula(series: np.ndarray) -> bool:
+    """Whether a series is the formula at many batch sizes, from the smallest to the largest."""
+    n, height = series.T
+    if len(n) <= len(BATCHES) or not 0 < n.min() <= BATCHES[0] < BATCHES[-1] <= n.max():
+        return False
+    return np.allclose(height, np.sqrt(2 / (np.pi * n)), rtol=2e-3)
 
 
 EXERCISES = (
@@ -173,12 +181,15 @@ EXERCISES = (
         "Two crops may each show half of a finding, and have none of it in common.",
         judge_function(
             [
-                ([0, 0, 10, 10], [0, 0, 5, 10], [5, 0, 10, 10]),
-                ([0, 0, 10, 10], [-5, -5, 20, 20], [0, 0, 10, 5]),
-                ([2, 2, 6, 8], [0, 0, 5, 20], [3, 0, 20, 7]),
-                ([0, 0, 2, 2], [5, 5, 9, 9], [6, 6, 8, 8]),
-                ([0, 0, 10, 10], [0, 0, 4, 10], [6, 0, 10, 10]),
-                ([0, 0, 10, 8], [0, 1, 10, 3], [0, 6, 10, 8]),
+                tuple(map(np.array, boxes))
+                for boxes in [
+                    ([0, 0, 10, 10], [0, 0, 5, 10], [5, 0, 10, 10]),
+                    ([0, 0, 10, 10], [-5, -5, 20, 20], [0, 0, 10, 5]),
+                    ([2, 2, 6, 8], [0, 0, 5, 20], [3, 0, 20, 7]),
+                    ([0, 0, 2, 2], [5, 5, 9, 9], [6, 6, 8, 8]),
+                    ([0, 0, 10, 10], [0, 0, 4, 10], [6, 0, 10, 10]),
+                    ([0, 0, 10, 8], [0, 1, 10, 3], [0, 6, 10, 8]),
+                ]
             ]
         ),
     ),
@@ -248,6 +259,12 @@ EXERCISES = (
                     np.array([2.0, 2]),
                     2,
                 ),
+                (
+                    np.array([[1.0, 1, 0], [0, 0, 2], [3, 2, 1], [1, -1, 5], [-4, -4, 0]]),
+                    np.array([1.0, 0, 0, 1, 1]),
+                    np.array([2.0, 2, 1]),
+                    3,
+                ),
             ]
         ),
     ),
@@ -300,9 +317,10 @@ EXERCISES = (
         floor_figure,
         (
             Mistake(lambda axis: axis.plot(BATCHES, 1 / FLOOR), NO_FORMULA),
+            Mistake(lambda axis: axis.plot(FLOOR), NOT_AT),
             Mistake(_only_formula, NO_MEASURE),
             Mistake(_covariance_sum, NOT_CORRELATED),
-            Mistake(_nameless, "name both axes"),
+            Mistake(drawn_then(floor_figure, no_names), "name both axes"),
         ),
         (
             "Draw the formula first, at the eight batch sizes.",

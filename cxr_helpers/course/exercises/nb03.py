@@ -12,10 +12,12 @@ from cxr_helpers.course.exercises.engine import (
     Mistake,
     Verdict,
     drawn_series,
+    drawn_then,
     is_empty,
     judge_figure,
     judge_function,
     judge_value,
+    no_names,
     numbers,
     outputs,
     right,
@@ -81,34 +83,45 @@ ONCE = "A patient that is drawn twice must bring its images twice; isin and sets
 ALL_ONCE = "Every patient comes exactly once: draw with replacement, or nothing varies."
 FIXED = "Two calls draw the same patients. Use the generator rng that you were given."
 BY_SIZE = (
-    "Patients with many images are drawn more often than others. Draw from their names, each named "
-    "once: np.unique(patients)."
+    "Some patients are drawn more often than others, such as those with many images. Draw from "
+    "all names, each named once: np.unique(patients)."
 )
-TOO_FEW = "Draw as many patients as there are, so that the resample is as uncertain as the sample."
+SIZE = "Draw as many patients as there are, so that the resample is as uncertain as the sample."
+NOT_RNG = "The same generator gave two resamples: draw from rng, and from nothing else."
+NO_ROWS = "Return the numbers of the rows, as one flat array of integers."
+
+NAMES = np.array([907, 113, 540, 288, 616, 799, 354, 861, 475, 192, 733, 1024])
+PATIENTS = np.random.default_rng(7).permutation(np.repeat(NAMES, np.arange(1, 13)))
+DRAWS = 200
 
 
 def judge_resample(exercise: Exercise, answer: Callable) -> Verdict:
     """Judge by properties, since there are many right ways to draw."""
-    patients = np.repeat(np.arange(12), np.arange(1, 13))
-    rng = np.random.default_rng(0)
-    draws = [outputs(lambda p: answer(p, rng), [(patients,)])[0] for _ in range(40)]
+    draws = _resamples(answer)
     if all(is_empty(rows) for rows in draws):
         return Verdict(EMPTY, "Not attempted yet.")
-    draws = [numbers(rows) for rows in draws]
+    draws, last = [numbers(rows) for rows in draws], len(PATIENTS) - 1
     if any(rows is None or rows.ndim != 1 or (rows % 1).any() for rows in draws):
-        return Verdict(WRONG, "Return the numbers of the rows, as one flat array of integers.")
-    if any((rows < 0).any() or (rows >= len(patients)).any() for rows in draws):
-        return Verdict(WRONG, f"There are {len(patients)} rows: numbers 0 to {len(patients) - 1}.")
-    draws = [rows.astype(int) for rows in draws]
-    counts = np.stack([np.bincount(rows, minlength=len(patients)) for rows in draws])
-    times = np.stack([counts[:, patients == name].max(axis=1) for name in range(12)], axis=1)
-    found = _problem_of_resample(counts, times, patients)
+        return Verdict(WRONG, NO_ROWS)
+    if any((rows < 0).any() or (rows > last).any() for rows in draws):
+        return Verdict(WRONG, f"There are {last + 1} rows: numbers 0 to {last}.")
+    counts = np.stack([np.bincount(rows.astype(int), minlength=last + 1) for rows in draws])
+    times = np.stack([counts[:, name == PATIENTS].max(axis=1) for name in NAMES], axis=1)
+    found = _problem_of_resample(counts, times)
+    if found is None and not np.array_equal(draws[0], numbers(_resamples(answer, 1)[0])):
+        found = NOT_RNG
     return Verdict(WRONG, found) if found else right(exercise)
 
 
-def _problem_of_resample(counts, times, patients) -> str | None:
+def _resamples(answer: Callable, draws: int = DRAWS) -> list:
+    rng = np.random.default_rng(0)
+    return outputs(lambda patients: answer(patients, rng), [(PATIENTS,)] * draws)
+
+
+def _problem_of_resample(counts, times) -> str | None:
     """`counts` (draws, images) and `times` (draws, patients): how often each was drawn."""
-    if (counts != times[:, patients]).any():
+    of_patient = np.argmax(PATIENTS[:, None] == NAMES, axis=1)
+    if (counts != times[:, of_patient]).any():
         return BY_IMAGE
     if (times == 1).all():
         return ALL_ONCE
@@ -116,16 +129,16 @@ def _problem_of_resample(counts, times, patients) -> str | None:
         return ONCE
     if (times == times[0]).all():
         return FIXED
-    if (times.sum(axis=1) != times.shape[1]).any():
-        return TOO_FEW
-    small = times[:, : times.shape[1] // 2].sum() / times.sum()  # half of the patients, few images
-    return None if 0.4 < small < 0.6 else BY_SIZE
+    if (times.sum(axis=1) != len(NAMES)).any():
+        return SIZE
+    # Each patient comes once a draw on average, give or take 0.07 over 200 draws.
+    return BY_SIZE if np.abs(times.mean(axis=0) - 1).max() > 0.4 else None
 
 
 def practice_scores() -> tuple[np.ndarray, np.ndarray]:
-    """Labels (0 or 1) and scores of 200 invented images, a quarter of them ill; no ties."""
+    """Labels (True if ill) and scores of 200 invented images, a quarter of them ill; no ties."""
     rng = np.random.default_rng(0)
-    ill = (np.arange(200) % 4 == 0).astype(int)
+    ill = np.arange(200) % 4 == 0
     return ill, rng.normal(size=200) + 1.2 * ill
 
 
@@ -143,18 +156,7 @@ def _ascending(axis, ill, scores):
     roc_figure(axis, ill, -scores)
 
 
-def _roc_nameless(axis, ill, scores):
-    roc_figure(axis, ill, scores)
-    axis.set(xlabel="", ylabel="")
-
-
-def _no_chance(axis, ill, scores):
-    roc_figure(axis, ill, scores)
-    axis.lines[1].remove()
-
-
-def _no_corner(axis, ill, scores):
-    roc_figure(axis, ill, scores)
+def _without_its_begin(axis):
     line = axis.lines[0]
     line.set_data(line.get_xdata()[20:], line.get_ydata()[20:])
 
@@ -169,7 +171,7 @@ NO_CHANCE = (
 
 def _problem(axis: Axes) -> str | None:
     ill, scores = practice_scores()
-    curves = [s for s in drawn_series(axis) if len(s) > 2]
+    curves = [s[::-1] if s[0, 0] > s[-1, 0] else s for s in drawn_series(axis) if len(s) > 2]
     if not curves:
         return NO_CURVE
     areas = [np.trapezoid(s[:, 1], s[:, 0]) for s in curves]
@@ -179,8 +181,11 @@ def _problem(axis: Axes) -> str | None:
         return CORNERS
     if abs(areas[best] - truth) > 1e-3:
         return TURNED if abs(areas[best] - (1 - truth)) < 1e-3 else NO_CURVE
-    chance = [s for s in drawn_series(axis) if np.allclose(s[:, 0], s[:, 1])]
-    return None if chance else NO_CHANCE
+    return None if any(map(_is_chance, drawn_series(axis))) else NO_CHANCE
+
+
+def _is_chance(series: np.ndarray) -> bool:
+    return np.allclose(series[:, 0], series[:, 1]) and series.min() <= 0 and series.max() >= 1
 
 
 EXERCISES = (
@@ -233,9 +238,13 @@ EXERCISES = (
         "A constant score gives 0.5, as it should: it knows nothing.",
         judge_function(
             [
-                (np.array([0, 0, 1, 0, 1]), np.array([0.1, 0.4, 0.35, 0.2, 0.8])),
-                (np.array([0, 1, 1, 0]), np.array([0.3, 0.3, 0.3, 0.3])),
-                (np.array([1, 0, 0, 1, 0]), np.array([2.0, 2.0, 1.0, 5.0, 7.0])),
+                (np.array(ill, bool), np.array(scores))
+                for ill, scores in [
+                    ([0, 0, 1, 0, 1], [0.1, 0.4, 0.35, 0.2, 0.8]),
+                    ([0, 1, 1, 0], [0.3, 0.3, 0.3, 0.3]),
+                    ([1, 0, 0, 1, 0], [2.0, 2.0, 1.0, 5.0, 7.0]),
+                    ([1, 1, 0, 1, 0, 1], [-3.0, 0.5, -3.0, -1.0, -1.0, 0.5]),
+                ]
             ]
         ),
     ),
@@ -312,7 +321,7 @@ EXERCISES = (
                 lambda p, rng: np.concatenate(
                     [np.flatnonzero(p == n) for n in rng.choice(np.unique(p), 6)]
                 ),
-                TOO_FEW,
+                SIZE,
             ),
         ),
         (
@@ -330,10 +339,10 @@ EXERCISES = (
         roc_figure,
         (
             Mistake(_ascending, TURNED),
-            Mistake(_no_corner, CORNERS),
+            Mistake(drawn_then(roc_figure, _without_its_begin), CORNERS),
             Mistake(lambda axis, y, s: axis.plot([0, 0.5, 1], [0, 0.5, 1]), NO_CURVE),
-            Mistake(_no_chance, NO_CHANCE),
-            Mistake(_roc_nameless, "name both axes"),
+            Mistake(drawn_then(roc_figure, lambda axis: axis.lines[1].remove()), NO_CHANCE),
+            Mistake(drawn_then(roc_figure, no_names), "name both axes"),
         ),
         (
             "Sort the labels by falling score: ill[np.argsort(-scores)].",

@@ -41,6 +41,10 @@ def suppress_per_class(boxes, labels, scores, threshold):
     return kept
 
 
+def _at_the_threshold_too(boxes, labels, scores, threshold):
+    return suppress_per_class(boxes, labels, scores, threshold - 1e-6)
+
+
 def _across_classes(boxes, labels, scores, threshold):
     return suppress_per_class(boxes, np.zeros_like(labels), scores, threshold)
 
@@ -179,7 +183,7 @@ EXERCISES = (
             [
                 (
                     _boxes([0, 0, 10, 10], [20, 20, 30, 40]),
-                    _boxes([5, 0, 15, 10], [2, 2, 6, 6], [40, 50, 60, 70]),
+                    _boxes([5, 0, 15, 10], [2, 2, 6, 6], [40, 50, 60, 70], [22, 2, 28, 9]),
                 ),
                 (_boxes([0, 0, 4, 2]), _boxes([0, 0, 4, 2], [4, 0, 8, 2])),
                 (_boxes([0, 0, 5, 5], [9, 9, 12, 10], [1, 1, 4, 3]), _boxes([3, 2, 10, 10])),
@@ -211,6 +215,10 @@ EXERCISES = (
                 _dropped_boxes_drop_others,
                 "A box that was itself dropped drops another one. Only kept boxes may do that.",
             ),
+            Mistake(
+                _at_the_threshold_too,
+                "At an IoU of just the threshold a box stays: only one above it is dropped.",
+            ),
         ),
         (
             "Start from the notebook's suppress. What has to change where boxes are dropped?",
@@ -238,6 +246,13 @@ EXERCISES = (
                     np.array([0.2, 0.4, 0.3, 0.9]),
                     0.8,
                 ),
+                (
+                    _boxes([0, 0, 10, 10], [0, 0, 10, 5], [0, 0, 10, 6]),
+                    np.array([1, 1, 1]),
+                    np.array([0.9, 0.8, 0.7]),
+                    0.5,
+                ),
+                (np.zeros((0, 4)), np.zeros(0, dtype=int), np.zeros(0), 0.5),
             ]
         ),
     ),
@@ -271,7 +286,15 @@ EXERCISES = (
         ),
         "Level 2 takes all that is smaller, however small it is: there is no finer one.",
         judge_function(
-            [(64, 64, 64), (32, 32, 64), (100, 30, 64), (20, 80, 64), (5, 4, 64), (900, 700, 224)]
+            [
+                (64, 64, 64),
+                (32, 32, 64),
+                (100, 30, 64),
+                (20, 80, 64),
+                (5, 4, 64),
+                (900, 700, 224),
+                (800, 500, 64),
+            ]
         ),
     ),
 )

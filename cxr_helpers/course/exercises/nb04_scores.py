@@ -8,9 +8,11 @@ from cxr_helpers.course.exercises.engine import (
     Exercise,
     Mistake,
     drawn_series,
+    drawn_then,
     judge_figure,
     judge_function,
     judge_value,
+    no_names,
 )
 
 
@@ -59,11 +61,6 @@ def precision_recall_figure(axis, right, scores, boxes):
     axis.legend()
 
 
-def _without_names(axis, *arguments):
-    precision_recall_figure(axis, *arguments)
-    axis.set(xlabel="", ylabel="")
-
-
 def _of_what_was_found(axis, right, scores, boxes):
     precision_recall_figure(axis, right, scores, right.sum())
 
@@ -72,21 +69,13 @@ def _unsorted(axis, right, scores, boxes):
     precision_recall_figure(axis, right, -np.arange(len(scores)), boxes)
 
 
-def _turned(axis, *arguments):
-    precision_recall_figure(axis, *arguments)
+def _turn(axis):
     for line in axis.lines:
         line.set_data(*line.get_data()[::-1])
 
 
-def _no_best(axis, *arguments):
-    precision_recall_figure(axis, *arguments)
-    axis.lines[1].remove()
-
-
-def _best_so_far(axis, *arguments):
-    precision_recall_figure(axis, *arguments)
-    line = axis.lines[1]
-    line.set_ydata(np.maximum.accumulate(axis.lines[0].get_ydata()))
+def _to_best_so_far(axis):
+    axis.lines[1].set_ydata(np.maximum.accumulate(axis.lines[0].get_ydata()))
 
 
 NO_CURVE = "No series has the precision (y) at the recall (x) after each of the 60 detections."
@@ -235,6 +224,8 @@ EXERCISES = (
                 (_bools("01101"), 4, 2, 0.25),
                 (_bools("101011"), 5, 10, 0.2),
                 (_bools("1010101"), 6, 2, 1.0),
+                (_bools("0110101"), 5, 3, 0.5),
+                (_bools("110011"), 5, 4, 0.0),
             ]
         ),
     ),
@@ -280,11 +271,13 @@ EXERCISES = (
         (
             Mistake(_unsorted, NOT_SORTED),
             Mistake(_of_what_was_found, OF_FOUND),
-            Mistake(_turned, SWAPPED),
-            Mistake(_no_best, NO_BEST),
-            Mistake(_best_so_far, SO_FAR),
+            Mistake(drawn_then(precision_recall_figure, _turn), SWAPPED),
+            Mistake(
+                drawn_then(precision_recall_figure, lambda axis: axis.lines[1].remove()), NO_BEST
+            ),
+            Mistake(drawn_then(precision_recall_figure, _to_best_so_far), SO_FAR),
             Mistake(lambda axis, *_: axis.plot([0, 1], [1, 0]), NO_CURVE),
-            Mistake(_without_names, "name both axes"),
+            Mistake(drawn_then(precision_recall_figure, no_names), "name both axes"),
         ),
         (
             "found = np.cumsum(right[np.argsort(-scores)])",

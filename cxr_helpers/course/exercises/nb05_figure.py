@@ -2,11 +2,18 @@
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.image import AxesImage
+from matplotlib.collections import QuadMesh
 from matplotlib.patches import Rectangle
 
 from cxr_helpers import heatmaps
-from cxr_helpers.course.exercises.engine import Exercise, Mistake, drawn_series, judge_figure
+from cxr_helpers.course.exercises.engine import (
+    Exercise,
+    Mistake,
+    drawn_series,
+    drawn_then,
+    judge_figure,
+    no_names,
+)
 from cxr_helpers.course.exercises.nb05 import map_from_channels
 
 SIDE = 64  # pixels of the practice image
@@ -51,16 +58,6 @@ def _draws(heatmap_of=map_from_channels, *, extent=(0, SIDE, SIDE, 0), origin="u
     return draw
 
 
-def _without_names(axis, *arguments):
-    map_figure(axis, *arguments)
-    axis.set(xlabel="", ylabel="")
-
-
-def _without_box(axis, *arguments):
-    map_figure(axis, *arguments)
-    axis.lines[0].remove()
-
-
 NO_MAP = "There is no picture on the axis; axis.imshow draws the map as one."
 OTHER_MAP = "The picture is not the Ablation-CAM map of these channels. Compare with exercise 5.2."
 SIGNED = "What is below zero speaks against the box: cut the map at zero before you draw it."
@@ -77,38 +74,46 @@ ENDS = "Rectangle takes a corner, then width and height: x_max - x_min and y_max
 def _problem(axis: Axes) -> str | None:
     score, ablated, maps, box = practice_box()
     wanted = map_from_channels(score, ablated, maps)
-    if not axis.images:
+    pictures = _pictures(axis)
+    if not pictures:
         return NO_MAP
-    drawn = [image for image in axis.images if _shows(image, wanted)]
-    if not drawn:
-        return _why_other(axis, _signed(score, ablated, maps), maps.mean(axis=0))
-    if not any(_covers_image(image) for image in drawn):
+    covered = [covers for values, covers in pictures if _shows(values, wanted)]
+    if not covered:
+        return _why_other(pictures, _signed(score, ablated, maps), maps.mean(axis=0))
+    if not any(np.allclose(covers, [0, SIDE, 0, SIDE], atol=0.6) for covers in covered):
         return OFF
     if not axis.yaxis_inverted():
         return UPSIDE_DOWN
     return _box_problem(axis, box)
 
 
-def _why_other(axis: Axes, signed: np.ndarray, even: np.ndarray) -> str:
-    if any(_shows(image, signed) for image in axis.images):
+def _pictures(axis: Axes) -> list[tuple[np.ndarray, list[float]]]:
+    """Values of each picture, masked ones as 0; its left and right, and its first and last row."""
+    found = []
+    for image in axis.images:
+        left, right, bottom, top = image.get_extent()
+        rows = [top, bottom] if image.origin == "upper" else [bottom, top]
+        found.append((image.get_array(), [left, right, *rows]))
+    for mesh in axis.collections:
+        if isinstance(mesh, QuadMesh):
+            (left, first), (right, last) = mesh.get_coordinates()[[0, -1], [0, -1]]
+            found.append((mesh.get_array(), [left, right, first, last]))
+    return [(np.ma.filled(values, 0).astype(float), covers) for values, covers in found]
+
+
+def _why_other(pictures: list, signed: np.ndarray, even: np.ndarray) -> str:
+    if any(_shows(values, signed) for values, _ in pictures):
         return SIGNED
-    return EVEN if any(_shows(image, even) for image in axis.images) else OTHER_MAP
+    return EVEN if any(_shows(values, even) for values, _ in pictures) else OTHER_MAP
 
 
-def _shows(image: AxesImage, wanted: np.ndarray) -> bool:
-    """Whether the picture is this map at any scale, as it is or stretched over the image."""
-    found = np.ma.filled(image.get_array().astype(float), np.nan)
+def _shows(found: np.ndarray, wanted: np.ndarray) -> bool:
+    """Whether a picture is this map at any scale, as it is or stretched over the image."""
     larger = [np.kron(wanted, np.ones((8, 8))), heatmaps.resize_map(wanted, (SIDE, SIDE))]
     return found.max() > 0 and any(
         found.shape == one.shape and np.allclose(found / found.max(), one / one.max(), atol=1e-3)
         for one in (wanted, *larger)
     )
-
-
-def _covers_image(image: AxesImage) -> bool:
-    left, right, bottom, top = image.get_extent()
-    first, last = (top, bottom) if image.origin == "upper" else (bottom, top)
-    return np.allclose([left, right, first, last], [0, SIDE, 0, SIDE], atol=0.6)
 
 
 def _box_problem(axis: Axes, box: np.ndarray) -> str | None:
@@ -133,10 +138,10 @@ EXERCISES = (
             Mistake(_draws(extent=None), OFF),
             Mistake(_draws(extent=(0, SIDE, 0, SIDE)), OFF),
             Mistake(_draws(extent=(0, SIDE, 0, SIDE), origin="lower"), UPSIDE_DOWN),
-            Mistake(_without_box, NO_BOX),
+            Mistake(drawn_then(map_figure, lambda axis: axis.lines[0].remove()), NO_BOX),
             Mistake(_draws(ends=True), ENDS),
             Mistake(lambda axis, *_: axis.plot([1, 2], [1, 2]), NO_MAP),
-            Mistake(_without_names, "name both axes"),
+            Mistake(drawn_then(map_figure, no_names), "name both axes"),
         ),
         (
             "The map first: exercise 5.2, from score, ablated and maps.",

@@ -11,11 +11,14 @@ from cxr_helpers.course.exercises.engine import (
     Exercise,
     Mistake,
     Verdict,
+    drawn_series,
+    drawn_then,
     is_drawn,
     is_empty,
     judge_figure,
     judge_function,
     judge_value,
+    no_names,
     numbers,
     outputs,
     right,
@@ -51,7 +54,7 @@ UNEVEN = (
     "Each row is there once, but the shares are not as equal as can be: the process with the "
     "largest share keeps the others waiting."
 )
-DIVISIONS = ((np.arange(10, 20), 3), (np.arange(3), 5), (np.arange(100, 108), 4))
+DIVISIONS = ((3 * np.arange(10, 20), 3), (np.array([1, 8, 9]), 5), (7 * np.arange(11, 19), 4))
 
 
 def _problem_of_shares(rows, shares) -> str | None:
@@ -139,25 +142,21 @@ def _rates_as_they_are(axis, workers, rates):
     axis.set(xlabel="workers", ylabel="images a second")
 
 
-def _no_ideal(axis, workers, rates):
-    scaling_figure(axis, workers, rates)
-    axis.lines[1].remove()
-
-
 def _efficiency(axis, workers, rates):
     axis.plot(workers, rates / rates[0] / workers, "o-")
     axis.plot(workers, np.ones(len(workers)), "--")
     axis.set(xlabel="workers", ylabel="efficiency")
 
 
-def _nameless(axis, workers, rates):
-    scaling_figure(axis, workers, rates)
-    axis.set(xlabel="", ylabel="")
+def _by_place(axis, workers, rates):
+    axis.plot(rates / rates[0])
+    axis.plot(workers, workers)
 
 
 RAW = "These are images a second. Divide by what one worker does: 'times faster' has no unit."
 SHARES = "That is the efficiency, a good second figure. Here draw how many times faster it is."
 NO_CURVE = "No line shows how many times faster than one worker each number of workers is."
+NOT_AT = "The heights are right. Draw them at the numbers of workers: axis.plot(workers, ...)."
 NO_IDEAL = "Add the ideal, n times faster with n workers: without it nobody sees how much is lost."
 
 
@@ -168,11 +167,10 @@ def _problem(axis: Axes) -> str | None:
         if is_drawn(axis, rates):
             return RAW
         return SHARES if is_drawn(axis, faster / workers) else NO_CURVE
-    on_ideal = any(
-        len(line.get_xdata()) >= 2 and np.allclose(line.get_xdata(), line.get_ydata())
-        for line in axis.lines
-    )
-    return None if on_ideal else NO_IDEAL
+    if not is_drawn(axis, faster, at=workers):
+        return NOT_AT
+    straight = [s for s in drawn_series(axis) if len(s) >= 2 and np.allclose(s[:, 0], s[:, 1])]
+    return None if straight or is_drawn(axis, workers, at=workers) else NO_IDEAL
 
 
 EXERCISES = (
@@ -360,8 +358,9 @@ EXERCISES = (
             Mistake(_rates_as_they_are, RAW),
             Mistake(_efficiency, SHARES),
             Mistake(lambda axis, workers, rates: axis.plot(workers, rates**0.5, "o"), NO_CURVE),
-            Mistake(_no_ideal, NO_IDEAL),
-            Mistake(_nameless, "name both axes"),
+            Mistake(drawn_then(scaling_figure, lambda axis: axis.lines[1].remove()), NO_IDEAL),
+            Mistake(_by_place, NOT_AT),
+            Mistake(drawn_then(scaling_figure, no_names), "name both axes"),
         ),
         (
             "Times faster: rates / rates[0].",
