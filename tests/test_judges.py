@@ -12,7 +12,16 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from cxr_helpers.course import exercises as ex
-from cxr_helpers.course.exercises import engine, nb01, nb02, nb03, nb04_scores, nb05, nb05_figure
+from cxr_helpers.course.exercises import (
+    engine,
+    nb01,
+    nb02,
+    nb03,
+    nb04_scores,
+    nb05,
+    nb05_figure,
+    quizzes,
+)
 
 FOUR = nb05.FOUR_SCORES
 RUNS = ex.EXERCISES["2.5"].reference
@@ -28,7 +37,7 @@ def loop_iou(first, second, *, apart=lambda w, h: w <= 0 or h <= 0):
 
 
 def tensor_iou(first, second):
-    boxes = (torch.tensor([box], dtype=torch.float32) for box in (first, second))
+    boxes = (torch.tensor(box, dtype=torch.float32)[None] for box in (first, second))
     return torchvision.ops.box_iou(*boxes)[0, 0]
 
 
@@ -442,8 +451,122 @@ RIGHT = {
 }
 
 
+def shift_positions(rows, rank, world):
+    return rows[0] + np.arange(rank, len(rows), world)
+
+
+def changes_a_box(first, second):
+    first[:2] = np.maximum(first[:2], second[:2])
+    return 0.0
+
+
+def suppress_also_at_the_threshold(boxes, labels, scores, threshold):
+    return suppress_by_loop(boxes, labels, scores, threshold, within=lambda a, b, t: a >= t > b)
+
+
+def bars_without_places(axis, workers, rates):
+    axis.bar(range(len(workers)), rates / rates[0])
+    axis.plot(workers, workers)
+    axis.set(xlabel="workers", ylabel="speed-up")
+
+
+def mesh_and_box(axis, score, ablated, maps, box, *, upside_down=False):
+    heatmap, edges = nb05.map_from_channels(score, ablated, maps), np.arange(0, 65, 8)
+    axis.pcolormesh(edges, edges, np.ma.masked_equal(heatmap, 0))
+    axis.plot(box[[0, 2, 2, 0, 0]], box[[1, 1, 3, 3, 1]])
+    axis.set(xlabel="x (pixels)", ylabel="y (pixels)")
+    if not upside_down:
+        axis.invert_yaxis()
+
+
+def roc_under_which_the_area_is_filled(axis, ill, scores, *, chance=False):
+    false, true, _ = roc_curve(ill, scores)
+    axis.fill_between(false, true, alpha=0.2)
+    axis.plot(false[::-1], true[::-1])
+    if chance:
+        axis.scatter([0, 0.5, 1], [0, 0.5, 1])
+    axis.set(xlabel="false", ylabel="true")
+
+
+def smooth_floor_and_points(axis):
+    n = np.arange(4, 513)
+    axis.plot(n, np.sqrt(2 / np.pi / n))
+    draw_floor(axis, off=3)
+
+
+def speed_by_named_workers(axis, workers, rates):
+    names = [str(n) for n in workers]
+    axis.bar(names, rates / rates[0])
+    axis.plot(names, workers)
+    axis.set(xlabel="workers", ylabel="speed-up")
+
+
+def hint_of_auroc(ill, scores):
+    apart = scores[ill][:, None] - scores[~ill][None, :]
+    return (apart > 0).mean() + (apart == 0).mean() / 2
+
+
+def array_iou(first, second):
+    sides = np.clip(np.minimum(first, second)[2:] - np.maximum(first, second)[:2], 0, None)
+    areas = [np.prod(box[2:] - box[:2]) for box in (first, second)]
+    return sides.prod() / (sum(areas) - sides.prod())
+
+
+TOLD = [  # number, a wrong answer, what is said to it
+    ("1.4", lambda a, b: loop_iou(a, b, apart=lambda w, h: w < 0), "one above the other"),
+    ("1.4", lambda a, b: loop_iou(a, b, apart=lambda w, h: h < 0), "side by side"),
+    ("1.4", changes_a_box, "changes what it was given"),
+    ("1.4", lambda a, b: round(float(loop_iou(a, b)), 3), "without rounding"),
+    ("1.4", lambda a, b: [[1], [2, 3]], "it gives [[1], [2, 3]], not 0.3333"),
+    ("1.5", lambda s, c, w, m: nb01.to_gray(s - (c - w // 2), w / 2, w, m), "it gives"),
+    ("2.4", lambda f, y, q, k: nb02.knn_vote(f, y, q, 2), "it gives"),
+    ("2.4", lambda f, y, q, k: round(float(nb02.knn_vote(f, y, q, k))), "it gives"),
+    ("2.6", lambda axis: axis.plot(nb02.FLOOR), "at the batch sizes"),
+    ("3.5", lambda p, rng: [[1], [2, 3]], "one flat array"),
+    ("3.5", lambda p, rng: [], "as many patients"),
+    ("3.5", lambda p, rng: [-1], "numbers 0 to 77"),
+    ("3.5", lambda p, rng: rng.choice(p, 12), "numbers 0 to 77"),
+    ("3.5", lambda p, rng: resample(p, np.random.default_rng()), "draw from rng"),
+    ("3.5", lambda p, rng: resample(p, rng, names=lambda p: np.unique(p)[1:]), "more often"),
+    ("3.5", lambda p, rng: np.sort(p) if p.sort() else p, "changes what it was given"),
+    ("3.6", roc_under_which_the_area_is_filled, "line of chance"),
+    ("3.6", lambda axis, y, s: draw_roc(axis, y, s, names=(" ", "true")), "name both axes"),
+    ("4.4", suppress_also_at_the_threshold, "just the threshold"),
+    ("4.5", lambda w, h, c: max(2, int(np.floor(4 + np.log2((w * h) ** 0.5 / c)))), "not 5"),
+    ("4.7", lambda h, b, n, a: found_by_loop(h, b, 1, round(a * n)), "it gives"),
+    ("5.2", lambda s, a, m: np.maximum((s - a)[:, None, None] / s * m, 0).sum(0), "it gives"),
+    ("5.4", lambda h, b: nb05.points_into(h, b) if h.any() and h.sum() > 0 else 0.0, "it gives"),
+    ("5.4", lambda h, b: nb05.points_into(h - h.min(), b) if h.any() else 0.0, "it gives"),
+    ("5.8", lambda *a: mesh_and_box(*a, upside_down=True), "first row belongs at the top"),
+    ("6.3", lambda rows, rank, world: rows[rows % world == rank], "not as equal"),
+    ("6.3", shift_positions, "none of these rows"),
+    ("6.3", lambda rows, rank, world: [[1], [2, 3]], "a list of rows"),
+    ("6.7", bars_without_places, "at the numbers of workers"),
+]
+TAKEN = [
+    ("1.4", array_iou),
+    ("3.2", hint_of_auroc),
+    ("3.6", lambda *a: roc_under_which_the_area_is_filled(*a, chance=True)),
+    ("4.4", lambda b, y, s, t: suppress_by_library(b, y, s, t).tolist()),
+    ("2.6", smooth_floor_and_points),
+    ("5.8", mesh_and_box),
+    ("6.7", speed_by_named_workers),
+]
+
+
 def cases(answers):
     return [(number, i) for number, tried in answers.items() for i in range(len(tried))]
+
+
+@pytest.fixture(autouse=True)
+def own_progress(tmp_path, monkeypatch):
+    monkeypatch.setattr(ex, "progress_path", lambda: tmp_path / "exercises.json")
+    return tmp_path / "exercises.json"
+
+
+class Unshowable:
+    def __repr__(self):
+        raise ValueError("mine")
 
 
 def test_every_judge_was_tried():
@@ -461,6 +584,18 @@ def test_a_wrong_answer_is_not_taken(number, i):
 @pytest.mark.parametrize(("number", "i"), cases(RIGHT))
 def test_a_right_answer_of_another_style_is_taken(number, i):
     verdict = engine.judge(ex.EXERCISES[number], RIGHT[number][i])
+    assert verdict.kind == engine.RIGHT, verdict.text
+
+
+@pytest.mark.parametrize(("number", "answer", "said"), TOLD)
+def test_a_wrong_answer_is_told_what_is_wrong(number, answer, said):
+    verdict = engine.judge(ex.EXERCISES[number], answer)
+    assert verdict.kind == engine.WRONG and said in verdict.text, verdict.text
+
+
+@pytest.mark.parametrize(("number", "answer"), TAKEN)
+def test_more_right_answers_are_taken(number, answer):
+    verdict = engine.judge(ex.EXERCISES[number], answer)
     assert verdict.kind == engine.RIGHT, verdict.text
 
 
@@ -505,7 +640,10 @@ def test_an_answer_that_changes_its_input_is_told_so_or_harmless(number):
         ("4.A", '4.A is a question: quiz("4.A")'),
         ("4.a", '4.A is a question: quiz("4.A")'),
         ("7.7", "There is no exercise '7.7'"),
+        ("(1.1)", "Exercise 1.1: Right."),
+        (np.float64(1.1), "Exercise 1.1: Right."),
         (["1.1"], "There is no exercise"),
+        (Unshowable(), "There is no exercise"),
         (None, "There is no exercise 'None'"),
     ],
 )
@@ -517,12 +655,45 @@ def test_numbers_are_understood_however_they_are_written(asked, said, capsys):
 def test_quiz_hint_and_solution_understand_numbers_too(capsys):
     ex.quiz("1.1")
     assert '1.1 is an exercise: check("1.1"' in capsys.readouterr().out
-    for step in (0, 9, -1, "2", 1.5, None, np.arange(3)):
+    for step in (0, 9, -1, "2", 1.5, None, True, np.arange(3)):
         ex.hint(1.1, step)
         assert "Exercise 1.1 has 3 hints" in capsys.readouterr().out
     ex.hint(1.1)
     ex.solution(" 1.1")
     assert "Hint 1 of 3" in capsys.readouterr().out
+
+
+def test_a_question_takes_its_letter(own_progress, capsys):
+    for letter in ("c", " C) ", "(c)"):
+        ex.check("4.a", letter)
+        assert capsys.readouterr().out.startswith("(c) No. ")
+    for none in (2, ["b"], "", "ab", "d", None, Unshowable()):
+        ex.check("4.A", none)
+        assert capsys.readouterr().out.startswith("4.A is a question")
+        with pytest.raises(ValueError, match="question 4.A has the answers a, b, c"):
+            quizzes.answer_to(ex.QUIZZES["4.A"], none)
+    assert not own_progress.exists()
+    ex.check("4.A", "B")
+    assert capsys.readouterr().out.startswith("(b) Right. ")
+    assert "4.A" not in " ".join(ex.progress()["still open"]).split()
+
+
+def test_a_figure_that_cannot_be_shown_stops_no_check(monkeypatch, capsys):
+    def half_a_formula(axis, *arguments):
+        draw_roc(axis, *arguments, names=(r"$\frac$", "true"))
+
+    monkeypatch.setattr(ex, "get_ipython", object)
+    ex.check("3.6", half_a_formula)
+    said = capsys.readouterr().out
+    assert "Exercise 3.6: Right." in said and "cannot be shown" in said
+
+
+def test_what_a_figure_changes_stays_its_own():
+    def spoils(axis, entries):
+        entries["age"] = 5
+
+    engine.judge(ex.EXERCISES["1.6"], spoils)
+    assert engine.judge(ex.EXERCISES["1.6"], nb01.ap_by_decade).kind == engine.RIGHT
 
 
 def test_percent_and_missing_entries_are_named():

@@ -35,18 +35,22 @@ from cxr_helpers.course.exercises.progress_file import (
     record,
 )
 from cxr_helpers.course.exercises.questions import QUIZZES
-from cxr_helpers.course.exercises.quizzes import show_quiz
+from cxr_helpers.course.exercises.quizzes import answer_to, as_letter, show_quiz
 
 MODULES = (nb01, nb02, nb03, nb04, nb04_scores, nb05, nb05_figure, nb06)
 EXERCISES = {e.number: e for module in MODULES for e in module.EXERCISES}
 
 
-def check(number: str, answer: object) -> None:
+def check(number: str, answer: object = None) -> None:
     """Print whether the answer is right, what is wrong with it, or that there is none yet.
 
-    Never raises. What was tried or done is written down in `runs/exercises.json`.
+    Takes the letter of an answer to a question too. Never raises. What was tried or done is
+    written down in `runs/exercises.json`.
     """
     number = _spelled(number)
+    if number in QUIZZES and as_letter(QUIZZES[number], answer):
+        _say(answer_to(QUIZZES[number], answer, on_right=lambda: _record(number, DONE)))
+        return
     exercise = EXERCISES.get(number)
     if exercise is None:
         print(_unknown(number))
@@ -69,7 +73,7 @@ def hint(number: str, step: int = 1) -> None:
         print(_unknown(number))
         return
     count = len(exercise.hints)
-    if not isinstance(step, int) or not 1 <= step <= count:
+    if isinstance(step, bool) or not isinstance(step, int) or not 1 <= step <= count:
         print(
             f'Exercise {number} has {count} hints: hint("{number}", 1) to hint("{number}", {count})'
         )
@@ -81,7 +85,8 @@ def hint(number: str, step: int = 1) -> None:
 
 def solution(number: str) -> None:
     """Print one right answer and why it is right."""
-    exercise = EXERCISES.get(_spelled(number))
+    number = _spelled(number)
+    exercise = EXERCISES.get(number)
     if exercise is None:
         print(_unknown(number))
         return
@@ -126,11 +131,11 @@ def progress() -> pd.DataFrame:
 def _spelled(number: object) -> str:
     """The number of an exercise or a question, however it was written.
 
-    >>> _spelled(1.1), _spelled(" exercise 3,1 "), _spelled("4.a"), _spelled("nine")
+    >>> _spelled(1.1), _spelled(" exercise 3,1 "), _spelled("(4.a)"), _spelled("nine")
     ('1.1', '3.1', '4.A', 'nine')
     """
-    text = str(number).strip()
-    found = re.fullmatch(r"(?:\D*\s)?(\d+)[.,](\w+)", text)
+    text = number.strip() if isinstance(number, str) else engine.shown([number])
+    found = re.fullmatch(r"[a-zA-Z\s(]*0*(\d+)[.,]\s*(\w+)[\s)]*", text)
     return f"{found[1]}.{found[2].upper()}" if found else text
 
 
@@ -148,7 +153,11 @@ def _say(text: str) -> None:
 def _show(figure: Figure, alt: str) -> None:
     """Show a figure as a picture, whether or not matplotlib has a notebook backend yet."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight")
+    try:
+        figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight")
+    except Exception as error:  # a text of the learner's, such as half a formula
+        _say(f"Your figure cannot be shown: {engine.named(error)}.")
+        return
     display(Image(data=buffer.getvalue(), alt=alt))
 
 

@@ -123,6 +123,8 @@ def _problem_of_resample(counts, times) -> str | None:
     of_patient = np.argmax(PATIENTS[:, None] == NAMES, axis=1)
     if (counts != times[:, of_patient]).any():
         return BY_IMAGE
+    if not times.any():
+        return SIZE
     if (times == 1).all():
         return ALL_ONCE
     if (times <= 1).all():

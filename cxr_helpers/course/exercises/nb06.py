@@ -79,8 +79,8 @@ def _judge_shares(exercise: Exercise, answer: object) -> Verdict:
         if all(is_empty(share) for share in given):
             return Verdict(EMPTY, "Not attempted yet.")
         arrays = [numbers([] if is_empty(share) else share) for share in given]
-        masks = any(np.asarray(share).dtype == bool for share in given)
-        if masks or any(a is None or a.ndim != 1 for a in arrays):
+        flat = all(a is not None and a.ndim == 1 for a in arrays)
+        if not flat or any(np.asarray(share).dtype == bool for share in given):
             return Verdict(WRONG, "Return an array or a list of rows for each process.")
         problem = _problem_of_shares(rows, [a.tolist() for a in arrays])
         if problem:

@@ -5,6 +5,7 @@ explanations folded away, which need neither.
 """
 
 import html
+import reprlib
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,16 +34,34 @@ def as_text(quiz: Quiz) -> str:
     return "\n".join(lines)
 
 
-def answer(quiz: Quiz, letter: str) -> str:
-    """Whether an option is right, and why."""
+def as_letter(quiz: Quiz, answer: object) -> str | None:
+    """The letter that was chosen, written as "b", "B)" or "(b)"; None if it is none of them."""
+    letter = answer.strip(" ().").lower() if isinstance(answer, str) else None
+    return letter if letter in list(LETTERS[: len(quiz.options)]) else None
+
+
+def answer_to(quiz: Quiz, answer: str, on_right: Callable[[], None] = lambda: None) -> str:
+    """Whether an option is right, and why.
+
+    Raises:
+        ValueError: the answer is no letter of this question.
+    """
+    letter = as_letter(quiz, answer)
+    if letter is None:
+        letters = ", ".join(LETTERS[: len(quiz.options)])
+        raise ValueError(
+            f"{reprlib.repr(answer)}: question {quiz.number} has the answers {letters}"
+        )
     _, right, why = quiz.options[LETTERS.index(letter)]
+    if right:
+        on_right()
     return f"({letter}) {'Right' if right else 'No'}. {why}"
 
 
 def as_html(quiz: Quiz) -> str:
     """The explanations of all options, folded away; the keyboard opens them."""
     letters = LETTERS[: len(quiz.options)]
-    items = "".join(f"<li>{html.escape(answer(quiz, letter))}</li>" for letter in letters)
+    items = "".join(f"<li>{html.escape(answer_to(quiz, letter))}</li>" for letter in letters)
     return (
         f"<details><summary>Answers to {quiz.number}, and why</summary><ul>{items}</ul></details>"
     )
@@ -60,9 +79,7 @@ def buttons(quiz: Quiz, on_right: Callable[[], None]) -> widgets.Widget:
     def show(change: dict) -> None:
         if change["new"] is None:
             return
-        said.value = html.escape(answer(quiz, change["new"]))
-        if quiz.options[letters.index(change["new"])][1]:
-            on_right()
+        said.value = html.escape(answer_to(quiz, change["new"], on_right))
 
     choice.observe(show, "value")
     return widgets.VBox([choice, said])
