@@ -479,6 +479,14 @@ def mesh_and_box(axis, score, ablated, maps, box, *, upside_down=False):
         axis.invert_yaxis()
 
 
+def map_enlarged_by_curves(axis, score, ablated, maps, box, *, cut=True):
+    signed = np.tensordot((score - ablated) / score, maps, axes=1)
+    heatmap = torch.tensor(signed.clip(min=0) if cut else signed)[None, None]
+    axis.imshow(torch.nn.functional.interpolate(heatmap, (64, 64), mode="bicubic")[0, 0].numpy())
+    axis.plot(box[[0, 2, 2, 0, 0]], box[[1, 1, 3, 3, 1]])
+    axis.set(xlabel="x (pixels)", ylabel="y (pixels)")
+
+
 def roc_under_which_the_area_is_filled(axis, ill, scores, *, chance=False):
     false, true, _ = roc_curve(ill, scores)
     axis.fill_between(false, true, alpha=0.2)
@@ -538,6 +546,7 @@ TOLD = [  # number, a wrong answer, what is said to it
     ("5.4", lambda h, b: nb05.points_into(h, b) if h.any() and h.sum() > 0 else 0.0, "it gives"),
     ("5.4", lambda h, b: nb05.points_into(h - h.min(), b) if h.any() else 0.0, "it gives"),
     ("5.8", lambda *a: mesh_and_box(*a, upside_down=True), "first row belongs at the top"),
+    ("5.8", lambda *a: map_enlarged_by_curves(*a, cut=False), "not the Ablation-CAM map"),
     ("6.3", lambda rows, rank, world: rows[rows % world == rank], "not as equal"),
     ("6.3", shift_positions, "none of these rows"),
     ("6.3", lambda rows, rank, world: [[1], [2, 3]], "a list of rows"),
@@ -549,7 +558,10 @@ TAKEN = [
     ("3.6", lambda *a: roc_under_which_the_area_is_filled(*a, chance=True)),
     ("4.4", lambda b, y, s, t: suppress_by_library(b, y, s, t).tolist()),
     ("2.6", smooth_floor_and_points),
+    ("1.6", lambda axis, t: axis.set(xlabel="x", ylabel=str(axis.stairs(decades(t))))),
+    ("1.6", lambda axis, t: axis.set(xlabel="x", ylabel=str(axis.stem(decades(t))))),
     ("5.8", mesh_and_box),
+    ("5.8", map_enlarged_by_curves),
     ("6.7", speed_by_named_workers),
 ]
 

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import AxLine, Line2D
+from matplotlib.patches import StepPatch
 
 EMPTY, WRONG, RIGHT = "not attempted yet", "not yet", "right"
 
@@ -291,6 +292,7 @@ def drawn_series(axis: Axes) -> list[np.ndarray]:
     found = [_line(line) for line in axis.lines]
     found += [np.asarray(c.get_offsets(), float) for c in axis.collections if _is_points(c)]
     found += [_bars(bars) for bars in axis.containers if hasattr(bars, "datavalues")]
+    found += [_stairs(patch) for patch in axis.patches if isinstance(patch, StepPatch)]
     single = [series for series in found if len(series) == 1]
     return found + ([np.concatenate(single)] if len(single) > 1 else [])
 
@@ -302,6 +304,11 @@ def _line(line: Line2D) -> np.ndarray:
     if slope is None:
         return np.array([line.get_xy1(), line.get_xy2()], float)
     return np.array([[0, y - slope * x], [1, y - slope * x + slope]], float)
+
+
+def _stairs(patch: StepPatch) -> np.ndarray:
+    values, edges, _ = patch.get_data()
+    return np.column_stack([(edges[:-1] + edges[1:]) / 2, values]).astype(float)
 
 
 def _is_points(collection: object) -> bool:
