@@ -827,6 +827,7 @@ answers = pd.DataFrame({q: [evaluation.verdict(e), f"{e['value']:+.3f}"] for q, 
 answers.T.set_axis(["answer", "difference"], axis=1)
 
 # %%
+claim((gain["value"] > 0).any(), "at one share at least pretrained features are ahead", settings)
 preset = settings.pretrain
 print(
     f"here: {preset.arch}, {preset.image_size} px, {len(train):,} images, batch {preset.batch_size}"

@@ -852,7 +852,7 @@ claim(min(falls) > 0.15, "each shortcut network fails once the shortcut is moved
 
 # %%
 sick = np.flatnonzero(test_images.labels == 1)[:4]
-figure, axes = cam_plots.panels(3, 4, width=1.6)
+figure, axes = cam_plots.panels(3, 4, width=1.4)
 for line, trial in zip(axes, trials, strict=True):
     for axis, i, network in zip(line, np.repeat(sick[:2], 2), list(trial.nets) * 2, strict=True):
         image = trial.test.pixels[i]
