@@ -109,12 +109,14 @@ def feature_count(backbone: nn.Module) -> int:
     Raises:
         ValueError: another kind of network.
     """
-    if not hasattr(getattr(backbone, "layer4", [None])[-1], "bn2"):
+    stage = getattr(backbone, "layer4", None)
+    last = stage[-1] if isinstance(stage, nn.Sequential) and len(stage) else None
+    if not hasattr(last, "bn2"):
         raise ValueError(
             f"a {type(backbone).__name__} is no ResNet of torchvision's kind (stages layer1 to "
             "layer4); take one that build_backbone makes"
         )
-    return backbone.layer4[-1].bn2.num_features * (4 if hasattr(backbone.layer4[-1], "bn3") else 1)
+    return getattr(last, "bn3", last.bn2).num_features
 
 
 def imagenet_state(arch: str, *, timeout: float = 4.0) -> tuple[dict[str, Tensor] | None, str]:

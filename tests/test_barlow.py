@@ -67,7 +67,19 @@ def test_backbones_keep_torchvisions_names(arch, features):
     assert barlow.feature_count(backbone) == features
 
 
-@pytest.mark.parametrize("other", [torch.nn.Linear(2, 2), torchvision.models.squeezenet1_1()])
+def test_features_of_wide_bottlenecks_are_counted_too():
+    assert barlow.feature_count(torchvision.models.resnext50_32x4d()) == 2048
+
+
+def without_layer4():
+    network = torchvision.models.resnet18()
+    network.layer4 = torch.nn.Identity()
+    return network
+
+
+@pytest.mark.parametrize(
+    "other", [torch.nn.Linear(2, 2), torchvision.models.squeezenet1_1(), without_layer4()]
+)
 def test_features_of_another_network_are_not_counted(other):
     with pytest.raises(ValueError, match=f"a {type(other).__name__} is no ResNet.*build_backbone"):
         barlow.feature_count(other)

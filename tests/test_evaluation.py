@@ -75,6 +75,11 @@ def test_draws_without_any_positive_are_named_or_refused(settings, data):
     assert len(draws.left_out) + sum(map(len, draws.rows.values())) == 3
 
 
+def test_a_share_without_draws_has_no_noise():
+    with pytest.raises(ValueError, match="no draw at the fraction 0.1: leave it out"):
+        evaluation.noise_scores({1.0: [np.zeros((3, 1))], 0.1: []})
+
+
 @pytest.mark.parametrize("fraction", [0, 2, -1])
 def test_impossible_fractions_are_refused(settings, data, fraction):
     wrong = replace(settings, probe=replace(PRESET, fractions=(fraction,)))

@@ -264,7 +264,12 @@ def noise_scores(scores: Scores, *, draws: int = 20, seed: int = 0) -> dict[floa
         scores: of the arm, for each fraction.
         draws: at least so many at each fraction, the arm's draws in turn.
         seed: of the noise.
+
+    Raises:
+        ValueError: a fraction has no draw.
     """
+    if empty := [fraction for fraction, own in scores.items() if not len(own)]:
+        raise ValueError(f"no draw at the fraction {empty[0]:g}: leave it out")
     rng = np.random.default_rng(seed)
     return {
         fraction: [
