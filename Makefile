@@ -39,12 +39,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  [ $$status -ge 128 ] || rm -f $(INSTALLING); \
 	  echo "pip could not install the dependencies: see its message above, then call make again" >&2; exit $$status; }
 	@rm -f $(INSTALLING)
-	@$(PY) -m cxr_helpers.course.machine
+	@$(PY) -m cxr_helpers.course.core.machine
 	@touch $@
 
 demo: $(DEMO) ## make the synthetic demo data in data/demo
 
-$(DEMO): data_scripts/make_demo.py cxr_helpers/phantom.py | $(INSTALLED)
+$(DEMO): data_scripts/make_demo.py $(wildcard cxr_helpers/phantom/*.py) | $(INSTALLED)
 	@$(PY) data_scripts/make_demo.py
 	@touch $@
 
@@ -62,13 +62,13 @@ test: $(DEMO) check ## all of check, then every notebook against its stored outp
 	@$(ON_DEMO) $(PY) -m pytest -q --durations=15 --nbval notebooks
 
 test-real: $(INSTALLED) ## notebooks 01 to 03 on real radiographs (CXR_REAL=folder)
-	@$(PY) -m pytest -q -s -rs --durations=5 -m real tests/test_real_radiographs.py
+	@$(PY) -m pytest -q -s -rs --durations=5 -m real tests/project/test_real_radiographs.py
 
 course: $(INSTALLED) ## run the notebooks in order and show the results (CXR_DATA, CXR_SCALE)
-	@$(PY) -m cxr_helpers.course.run
+	@$(PY) -m tools.run
 
 notebooks: $(INSTALLED) $(DEMO) ## rebuild the executed notebooks from notebooks/source
-	@$(ON_DEMO) $(PY) -m cxr_helpers.course.notebooks build
+	@$(ON_DEMO) $(PY) -m tools.notebooks build
 
 site: $(INSTALLED) ## build the pages of the course in build/site, offline
 	@rm -rf build/site build/doctrees docs/api/generated
@@ -80,7 +80,7 @@ benchmark: $(INSTALLED) ## run every benchmark; results go to runs/benchmarks
 	  [ -e "$$script" ] || continue; echo "== $$script"; $(PY) "$$script" || status=1; done; exit $$status
 
 freshness: $(INSTALLED) ## test with the newest releases that pyproject.toml allows
-	@$(PY) -m cxr_helpers.course.freshness
+	@$(PY) -m tools.freshness
 
 clean: ## remove .venv, the demo data, its results and caches (results on other data stay)
 	rm -rf $(VENV) $(INSTALLING) data/demo runs/demo build docs/api/generated *.egg-info .pytest_cache .ruff_cache

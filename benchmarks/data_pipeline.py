@@ -26,12 +26,12 @@ import pydicom
 from PIL import Image
 from pydicom.pixels import apply_windowing
 
-from cxr_helpers import consensus, nih, vindr
-from cxr_helpers.course.data import ensure_demo, read_dicom_pixels
-from cxr_helpers.course.results import Results
-from cxr_helpers.course.settings import Settings, load_settings
-from cxr_helpers.course.tables import packaged_table
-from cxr_helpers.datasets import fit_square, pack_images
+from cxr_helpers.course.core.data import ensure_demo, read_dicom_pixels
+from cxr_helpers.course.core.results import Results
+from cxr_helpers.course.core.settings import Settings, load_settings
+from cxr_helpers.course.core.tables import packaged_table
+from cxr_helpers.data import consensus, nih, vindr
+from cxr_helpers.data.datasets import fit_square, pack_images
 
 BATCH = 128
 AT_MOST = {"overhead": 1.3, "fusion": 2.0}

@@ -21,14 +21,19 @@ import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
 
-from cxr_helpers import coco
-from cxr_helpers import detection_metrics as dm
-from cxr_helpers.course import detection
-from cxr_helpers.course import detection_tables as tables
-from cxr_helpers.course.data import VindrData, ensure_demo, load_vindr
-from cxr_helpers.course.results import Results, peak_memory_mb
-from cxr_helpers.course.settings import Settings, load_settings
-from cxr_helpers.intervals import bias_corrected, over_seeds, over_seeds_and_images, resampled
+from cxr_helpers.course.ch04 import detection
+from cxr_helpers.course.ch04 import detection_tables as tables
+from cxr_helpers.course.core.data import VindrData, ensure_demo, load_vindr
+from cxr_helpers.course.core.results import Results, peak_memory_mb
+from cxr_helpers.course.core.settings import Settings, load_settings
+from cxr_helpers.detection import coco
+from cxr_helpers.detection import metrics as dm
+from cxr_helpers.evaluation.intervals import (
+    bias_corrected,
+    over_seeds,
+    over_seeds_and_images,
+    resampled,
+)
 
 N_IMAGES, N_CLASSES, RESAMPLES = 1000, 14, 1000
 SECONDS, TIMES_FASTER, EQUAL = 10.0, 20.0, 1e-6

@@ -21,12 +21,13 @@ import pandas as pd
 import torch
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
 
-from cxr_helpers import ablation_fast, cam, heatmaps, sanity
-from cxr_helpers import detector as det
-from cxr_helpers.course import detection, explaining
-from cxr_helpers.course.data import load_vindr
-from cxr_helpers.course.results import Results
-from cxr_helpers.course.settings import load_settings
+from cxr_helpers.course.ch04 import detection
+from cxr_helpers.course.ch05 import explaining
+from cxr_helpers.course.core.data import load_vindr
+from cxr_helpers.course.core.results import Results
+from cxr_helpers.course.core.settings import load_settings
+from cxr_helpers.detection import detector as det
+from cxr_helpers.explanation import ablation_fast, cam, heatmaps, sanity
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("speed", "relation", "scores", "large")

@@ -24,12 +24,12 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from cxr_helpers import view_pairs
-from cxr_helpers.course import pretraining
-from cxr_helpers.course.compute import training_precision
-from cxr_helpers.course.quiet import quiet_lightning
-from cxr_helpers.course.results import Results
-from cxr_helpers.course.settings import PRESETS, PretrainPreset, load_settings
+from cxr_helpers.course.ch02 import pretraining
+from cxr_helpers.course.core.compute import training_precision
+from cxr_helpers.course.core.quiet import quiet_lightning
+from cxr_helpers.course.core.results import Results
+from cxr_helpers.course.core.settings import PRESETS, PretrainPreset, load_settings
+from cxr_helpers.pretraining import view_pairs
 
 RATIO = 0.9
 EPOCHS, ALL_IMAGES = (100, 300, 800), 112_120

@@ -22,12 +22,17 @@ import pandas as pd
 from scipy import stats
 from threadpoolctl import threadpool_limits
 
-from cxr_helpers import probe
-from cxr_helpers.course import evaluation
-from cxr_helpers.course.data import load_nih
-from cxr_helpers.course.results import Results, peak_memory_mb
-from cxr_helpers.course.settings import load_settings
-from cxr_helpers.intervals import Interval, bias_corrected, over_seeds, over_seeds_and_images
+from cxr_helpers.course.ch03 import evaluation
+from cxr_helpers.course.core.data import load_nih
+from cxr_helpers.course.core.results import Results, peak_memory_mb
+from cxr_helpers.course.core.settings import load_settings
+from cxr_helpers.evaluation import probe
+from cxr_helpers.evaluation.intervals import (
+    Interval,
+    bias_corrected,
+    over_seeds,
+    over_seeds_and_images,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_SIZE = (86_524, 2_048)

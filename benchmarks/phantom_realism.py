@@ -33,11 +33,14 @@ from scipy import stats
 from sklearn.model_selection import GroupKFold
 from sklearn.neighbors import NearestNeighbors
 
-from cxr_helpers import barlow, nih, phantom, probe, view_pairs, views
-from cxr_helpers.course.compute import training_precision
-from cxr_helpers.course.quiet import quiet_lightning
-from cxr_helpers.course.results import Results
-from cxr_helpers.course.settings import load_settings
+from cxr_helpers import phantom
+from cxr_helpers.course.core.compute import training_precision
+from cxr_helpers.course.core.quiet import quiet_lightning
+from cxr_helpers.course.core.results import Results
+from cxr_helpers.course.core.settings import load_settings
+from cxr_helpers.data import nih
+from cxr_helpers.evaluation import probe
+from cxr_helpers.pretraining import barlow, view_pairs, views
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "data_scripts"))

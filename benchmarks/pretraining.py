@@ -29,14 +29,16 @@ from lightly.models.modules import BarlowTwinsProjectionHead
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from cxr_helpers import barlow, probe, view_pairs, views
-from cxr_helpers.course import evaluation, pretraining
-from cxr_helpers.course.compute import training_precision
-from cxr_helpers.course.data import NihData, ensure_demo, load_nih
-from cxr_helpers.course.quiet import quiet_lightning
-from cxr_helpers.course.results import Results
-from cxr_helpers.course.settings import Settings, load_settings
-from cxr_helpers.intervals import over_seeds, over_seeds_and_images
+from cxr_helpers.course.ch02 import pretraining
+from cxr_helpers.course.ch03 import evaluation
+from cxr_helpers.course.core.compute import training_precision
+from cxr_helpers.course.core.data import NihData, ensure_demo, load_nih
+from cxr_helpers.course.core.quiet import quiet_lightning
+from cxr_helpers.course.core.results import Results
+from cxr_helpers.course.core.settings import Settings, load_settings
+from cxr_helpers.evaluation import probe
+from cxr_helpers.evaluation.intervals import over_seeds, over_seeds_and_images
+from cxr_helpers.pretraining import barlow, view_pairs, views
 
 SPEEDUP, WAITING = 1.5, 0.10
 DIAGONAL, OFFDIAGONAL, MINUTES = 0.7, 0.1, 6.0

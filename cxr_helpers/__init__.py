@@ -1,7 +1,8 @@
 """Helpers for the course on self-supervised learning for chest radiographs.
 
-Each module of this package can be copied alone into another project: it imports no sibling.
-What belongs to the course and not to radiographs lives in `cxr_helpers.course`.
+A room for each chapter: `data` and `phantom` (01), `pretraining` (02), `evaluation` (03),
+`detection` (04), `explanation` (05). Copy a file with the files beside it that its docstring names,
+or a whole room. What belongs to the course and not to radiographs lives in `cxr_helpers.course`.
 """
 
 __version__ = "0.1.0"

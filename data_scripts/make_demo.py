@@ -5,7 +5,7 @@
 
 writes nih/ (images/*.png, Data_Entry_2017_v2020.csv, BBox_List_2017.csv, train_val_list.txt,
 test_list.txt), vindr/ (train/*.dicom, train.csv) and, last, demo.json. The pictures are phantoms
-(cxr_helpers/phantom.py); nobody was X-rayed for them and no clinical conclusion may be drawn.
+(cxr_helpers/phantom); nobody was X-rayed for them and no clinical conclusion may be drawn.
 
 What is real: the rows. Which findings, views, sexes, ages and detector sizes come together in an
 NIH-like patient, and which findings which of the 17 VinDr readers marked in an image, are drawn
@@ -100,7 +100,7 @@ VINDR_CLASSES = (
     "Pulmonary fibrosis",
 )
 # Standard deviation of a reader's box edges in shares of the box, set so that two readers'
-# boxes agree as the real ones do (F1 at IoU 0.5; tests/test_make_demo.py compares).
+# boxes agree as the real ones do (F1 at IoU 0.5; tests/data_scripts/test_make_demo.py compares).
 READER_JITTER = {
     "Aortic enlargement": 0.095,
     "Atelectasis": 0.18,
@@ -130,7 +130,7 @@ WORKER_ENVIRONMENT = {
 
 
 # Names the drawing. Whoever changes a byte of the demo gives it another name, so that demos on disk
-# are made anew; tests/test_make_demo.py tells when that is due.
+# are made anew; tests/data_scripts/test_make_demo.py tells when that is due.
 VERSION = "6a973955f4fa"
 
 PARTS = ("nih", "vindr", "demo.json")  # what lies in a demo

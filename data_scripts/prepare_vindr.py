@@ -4,9 +4,9 @@
     python data_scripts/prepare_vindr.py /data/vindr --download kaggle
     python data_scripts/prepare_vindr.py /data/vindr --limit 100 --dry-run
 
-Into ROOT/packed go vindr_640/ (the packed images, see cxr_helpers/datasets.py) and vindr_tables/:
-images.csv (one row an image, in the order of the packed images), readings.csv, boxes.csv,
-fused.csv (one truth from the readers' boxes), dropped_rows.csv (rows of the table that say nothing
+Into ROOT/packed go vindr_640/ (the packed images, see cxr_helpers/data/datasets.py) and
+vindr_tables/: images.csv (one row an image, in the order of the packed images), readings.csv,
+boxes.csv, fused.csv (one truth from the readers' boxes), dropped_rows.csv (rows that say nothing
 usable, with the reason), set_aside.csv (each file that is not among the packed images, with the
 reason) and no_file.csv (images of the table that are not there). The course finds them there. It
 can be killed at any moment; started again it goes on and ends in the same bytes.
@@ -19,21 +19,13 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+from fetching import PrepareError, check_space, fetch_from_kaggle
+from preparing import DONE, STATUSES, Source, Survey, add_arguments, exit_status, prepare
 
-from cxr_helpers import consensus, vindr
-from cxr_helpers.course.data import listed, read_dicom_pixels, vindr_table
-from cxr_helpers.course.fetching import PrepareError, check_space, fetch_from_kaggle
-from cxr_helpers.course.preparing import (
-    DONE,
-    STATUSES,
-    Source,
-    Survey,
-    add_arguments,
-    exit_status,
-    prepare,
-)
-from cxr_helpers.course.settings import PRESETS
-from cxr_helpers.datasets import PackedImages
+from cxr_helpers.course.core.data import listed, read_dicom_pixels, vindr_table
+from cxr_helpers.course.core.settings import PRESETS
+from cxr_helpers.data import consensus, vindr
+from cxr_helpers.data.datasets import PackedImages
 
 KAGGLE = "vinbigdata-chest-xray-abnormalities-detection"
 # Kaggle's page tells the size. A floor: 15,000 files of the smallest size that occurs, 2 bytes a

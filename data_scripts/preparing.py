@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-
-from cxr_helpers.course.data import PREPARED
-from cxr_helpers.course.fetching import (
+from fetching import (
     PrepareError,
     check_space,
     free_bytes,
@@ -27,7 +25,9 @@ from cxr_helpers.course.fetching import (
     waiting_archives,
     write_whole,
 )
-from cxr_helpers.datasets import CacheError, PackedImages, drop_stale_lock, pack_images
+
+from cxr_helpers.course.core.data import PREPARED
+from cxr_helpers.data.datasets import CacheError, PackedImages, drop_stale_lock, pack_images
 
 DONE, FAILED, SOME_SET_ASIDE, INTERRUPTED = 0, 1, 3, 130  # 2 is argparse's, for wrong usage
 STATUSES = """exit status:

@@ -7,7 +7,7 @@ same here and in the repository. Notebooks are shown with their stored outputs, 
 from pathlib import Path
 
 from cxr_helpers import __version__
-from cxr_helpers.course.anywhere import repository_address
+from tools.anywhere import repository_address
 
 project = "Self-supervised learning for chest radiographs"
 author = "The cxr-helpers authors"
@@ -28,7 +28,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
-    "cxr_helpers.course.web_pages",
+    "tools.web_pages",
 ]
 
 nb_execution_mode = "off"

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cxr_helpers import detection_metrics as dm
+from cxr_helpers.detection import metrics as dm
 
 NAMES = ("mass", "nodule", "heart", "hernia")
 

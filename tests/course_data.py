@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 
-from cxr_helpers import nih
-from cxr_helpers.course.data import NihData
-from cxr_helpers.datasets import PackedImages
-from cxr_helpers.feature_cache import FrozenFeatures
-from cxr_helpers.splits import split_by_patient
+from cxr_helpers.course.core.data import NihData
+from cxr_helpers.data import nih
+from cxr_helpers.data.datasets import PackedImages
+from cxr_helpers.data.splits import split_by_patient
+from cxr_helpers.evaluation.feature_cache import FrozenFeatures
 
 N_PATIENTS = 120
 

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cxr_helpers import splits, vindr
-from cxr_helpers.course import detection
-from cxr_helpers.course.compute import Compute, process_rank
-from cxr_helpers.course.data import VindrData
-from cxr_helpers.course.settings import load_settings
-from cxr_helpers.datasets import PackedImages
+from cxr_helpers.course.ch04 import detection
+from cxr_helpers.course.core.compute import Compute, process_rank
+from cxr_helpers.course.core.data import VindrData
+from cxr_helpers.course.core.settings import load_settings
+from cxr_helpers.data import splits, vindr
+from cxr_helpers.data.datasets import PackedImages
 
 CORNERS = ["x_min", "y_min", "x_max", "y_max"]
 SMALL = {"image_size": 32, "batch_size": 2, "epochs": 1, "fpn_channels": 8, "head_width": 8}

@@ -2,7 +2,7 @@
 
 import torch
 
-from cxr_helpers.detector import Anchors, DetectorSettings, build_detector
+from cxr_helpers.detection.detector import Anchors, DetectorSettings, build_detector
 
 
 def tiny_detector(**changes):

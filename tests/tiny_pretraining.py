@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cxr_helpers import barlow
-from cxr_helpers.course import pretraining
-from cxr_helpers.course.compute import Compute
-from cxr_helpers.course.settings import PretrainPreset, ProbePreset, Settings
+from cxr_helpers.course.ch02 import pretraining
+from cxr_helpers.course.core.compute import Compute
+from cxr_helpers.course.core.settings import PretrainPreset, ProbePreset, Settings
+from cxr_helpers.pretraining import barlow
 
 PRESET = PretrainPreset(
     image_size=32,

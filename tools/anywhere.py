@@ -1,14 +1,14 @@
 """Start the course where nothing is installed: its public address, Binder, Colab.
 
 The address is the line `repository-code:` of CITATION.cff, and only there. What follows from it in
-the README is made by `python -m cxr_helpers.course.readme`.
+the README is made by `python -m tools.readme`.
 """
 
 import re
 from pathlib import Path
 from urllib.parse import quote
 
-from cxr_helpers.course.settings import project_root
+from cxr_helpers.course.core.settings import project_root
 
 FIRST = "notebooks/00_start_here.ipynb"
 BRANCH = "main"
@@ -77,7 +77,7 @@ def badges(address: str) -> str:
         return (
             "Binder and Colab can start the course as soon as its repository is public: write the\n"
             "address into [CITATION.cff](CITATION.cff) as `repository-code`, then run\n"
-            "`python -m cxr_helpers.course.readme --no-results`."
+            "`python -m tools.readme --no-results`."
         )
     links = {"Binder": binder_link(address), "Colab": colab_link(address)}
     return "\n".join(

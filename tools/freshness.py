@@ -1,6 +1,6 @@
 """Does the course still work with the newest releases of what it needs?
 
-    python -m cxr_helpers.course.freshness [--dry-run]
+    python -m tools.freshness [--dry-run]
 
 clones the last commit into build/freshness/course, makes an environment beside it from the newest
 releases that pyproject.toml allows (constraints.txt is left out), runs unit tests and notebooks
@@ -26,7 +26,7 @@ from xml.etree import ElementTree
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from cxr_helpers.course.settings import project_root
+from cxr_helpers.course.core.settings import project_root
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ A source is a py:percent file, notebooks/source/NN_name.py. It is executed into
 notebooks/NN_name.ipynb. Cell ids come from the cells' content, and nothing is stored that depends
 on the moment: a rebuild without a change changes only what was trained.
 
-    python -m cxr_helpers.course.notebooks build [name ...]   execute and write
-    python -m cxr_helpers.course.notebooks check [name ...]   say which differ from their source
+    python -m tools.notebooks build [name ...]   execute and write
+    python -m tools.notebooks check [name ...]   say which differ from their source
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 from PIL import Image
 
-from cxr_helpers.course.ticker import Ticker
+from tools.ticker import Ticker
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 
 PNG = "image/png"
@@ -332,7 +332,7 @@ def _identity(cell: NotebookNode) -> tuple:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0 where all is well."""
     parser = argparse.ArgumentParser(
-        prog="python -m cxr_helpers.course.notebooks", description=__doc__.splitlines()[0]
+        prog="python -m tools.notebooks", description=__doc__.splitlines()[0]
     )
     parser.add_argument("action", choices=["build", "check"])
     parser.add_argument("names", nargs="*", help="notebooks, for instance 02; all if none is named")

@@ -1,7 +1,7 @@
 """Put measured times, a picture of the course, badges and the pins' age into the README.
 
-    python -m cxr_helpers.course.readme [--busy]
-    python -m cxr_helpers.course.readme --no-results    badges and pins alone
+    python -m tools.readme [--busy]
+    python -m tools.readme --no-results    badges and pins alone
 
 The times come from the results that the notebooks left in runs/demo/results, the picture from the
 cell tagged `readme-picture` in one of the built notebooks, the badges from CITATION.cff, the pins'
@@ -18,9 +18,9 @@ import sys
 from datetime import date
 from pathlib import Path
 
-from cxr_helpers.course.anywhere import badges, repository_address
-from cxr_helpers.course.results import read_results
-from cxr_helpers.course.settings import load_settings
+from cxr_helpers.course.core.results import read_results
+from cxr_helpers.course.core.settings import load_settings
+from tools.anywhere import badges, repository_address
 
 QUESTIONS = {
     "00_start_here": "Does my machine work, what will I build, where are my results?",

@@ -3,7 +3,7 @@
 The notebooks are executed as copies in runs/<data>/notebooks/, so that the stored ones stay as they
 are. CXR_DATA and CXR_SCALE choose data and scale, as everywhere.
 
-    python -m cxr_helpers.course.run [name ...]
+    python -m tools.run [name ...]
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
-import pandas as pd
 
-from cxr_helpers.course.notebooks import NotebookError, execute, select_paths, write
-from cxr_helpers.course.results import results_table
-from cxr_helpers.course.settings import SettingsError, load_settings
-from cxr_helpers.course.ticker import Ticker
+from cxr_helpers.course.core.results import results_table, show_results
+from cxr_helpers.course.core.settings import SettingsError, load_settings
+from tools.notebooks import NotebookError, execute, select_paths, write
+from tools.ticker import Ticker
 
 
 def notebook_paths(folder: Path, names: Sequence[str] = ()) -> list[Path]:
@@ -63,41 +62,10 @@ def run_notebooks(
     return seconds
 
 
-def show_results(table: pd.DataFrame) -> str:
-    """The results table as text: under each notebook its figures, with their intervals.
-
-    Args:
-        table: As `results_table` gives it.
-
-    >>> row = {"notebook": "04_x", "metric": "map50 / random", "value": 0.25, "low": 0.2}
-    >>> row |= {"high": 0.31, "minutes": 2.5, "memory_mb": 900}
-    >>> print(show_results(pd.DataFrame([row])))
-    04_x (2.5 minutes, 900 MB)
-      map50 / random  0.250  [0.200, 0.310]
-    """
-    if table.empty:
-        return "No results yet."
-    width = table["metric"].str.len().max()
-    lines = []
-    for name, rows in table.groupby("notebook"):
-        first = rows.iloc[0]
-        lines.append(f"{name} ({first['minutes']:.1f} minutes, {first['memory_mb']:.0f} MB)")
-        for row in rows.itertuples():
-            interval = "" if pd.isna(row.low) else f"  [{row.low:.3f}, {row.high:.3f}]"
-            lines.append(f"  {row.metric:<{width}}  {_figure(row.value)}{interval}")
-    return "\n".join(lines)
-
-
-def _figure(value: object) -> str:
-    if isinstance(value, float):
-        return "not known" if pd.isna(value) else f"{value:.3f}"
-    return "not known" if value is None else str(value)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0 where every notebook ended."""
     parser = argparse.ArgumentParser(
-        prog="python -m cxr_helpers.course.run", description=__doc__.splitlines()[0]
+        prog="python -m tools.run", description=__doc__.splitlines()[0]
     )
     parser.add_argument("names", nargs="*", help="notebooks, for instance 02; all if none is named")
     options = parser.parse_args(arguments)

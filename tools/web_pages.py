@@ -20,7 +20,7 @@ from myst_parser.slugs import github_slugify
 
 GLOSSARY = "docs/glossary"
 MATHML = "http://www.w3.org/1998/Math/MathML"
-HELPER = re.compile(r"\]\((?:\.\./)*cxr_helpers/(\w+)\.py\)")
+HELPER = re.compile(r"\]\((?:\.\./)*cxr_helpers/(\w+)/(\w+)\.py\)")
 NOTEBOOK_HEADING = re.compile(r"(\.ipynb)#([^\s)]+)\)")
 BLOCKS = re.compile(r"\s*(#|\||```|\$\$|<|[-*] |\d+\. )")
 
@@ -32,11 +32,13 @@ class SiteError(ValueError):
 def site_links(text: str) -> str:
     """Rewrite links of a page, in Markdown, for the site.
 
-    >>> site_links("[traps](03_x.ipynb#Trap-1:-split-by-image), [file](../cxr_helpers/froc.py)")
-    '[traps](03_x.ipynb#trap-1-split-by-image), [file](/docs/api/generated/cxr_helpers.froc.rst)'
+    >>> site_links("[traps](03_x.ipynb#Trap-1:-split-by-image)")
+    '[traps](03_x.ipynb#trap-1-split-by-image)'
+    >>> site_links("[file](../cxr_helpers/detection/froc.py)")
+    '[file](/docs/api/generated/cxr_helpers.detection.froc.rst)'
     """
     text = NOTEBOOK_HEADING.sub(lambda m: f"{m[1]}#{github_slugify(m[2])})", text)
-    return HELPER.sub(r"](/docs/api/generated/cxr_helpers.\1.rst)", text)
+    return HELPER.sub(r"](/docs/api/generated/cxr_helpers.\1.\2.rst)", text)
 
 
 def plain_text(markdown: str) -> str:

@@ -15,22 +15,21 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
-from cxr_helpers.course.checkpoints import RESUME
-from cxr_helpers.course.compute import Compute
-from cxr_helpers.course.overrides import with_overrides
-from cxr_helpers.course.planning import PLANS
-from cxr_helpers.course.pretraining import ARMS
-from cxr_helpers.course.records import run_record, write_record
-from cxr_helpers.course.results import Results, results_table
-from cxr_helpers.course.run import show_results
-from cxr_helpers.course.settings import (
+from cxr_helpers.course.ch02.pretraining import ARMS
+from cxr_helpers.course.cli.overrides import with_overrides
+from cxr_helpers.course.cli.planning import PLANS
+from cxr_helpers.course.cli.stages import STAGES, Run, is_first, joined, load
+from cxr_helpers.course.core.checkpoints import RESUME
+from cxr_helpers.course.core.compute import Compute
+from cxr_helpers.course.core.records import run_record, write_record
+from cxr_helpers.course.core.results import Results, results_table, show_results
+from cxr_helpers.course.core.settings import (
     DATA_SWITCH,
     SCALE_SWITCH,
     SCALES,
     Settings,
     load_settings,
 )
-from cxr_helpers.course.stages import STAGES, Run, is_first, joined, load
 
 TOLD = (ValueError, OSError, MemoryError, ArithmeticError)  # errors whose text says what to do
 
@@ -70,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m cxr_helpers.course",
         description=__doc__.split("\n\n")[0],
-        epilog="Presets are in cxr_helpers/course/settings.py; --set changes any of their fields.",
+        epilog="Presets are in cxr_helpers/course/core/settings.py; --set changes their fields.",
     )
     made.add_argument("stage", choices=tuple(STAGES), help="what to do")
     made.add_argument("--data", help=f"`demo`, or the root of a download; {DATA_SWITCH} otherwise")

@@ -14,7 +14,7 @@ from pathlib import Path
 from jupyterlab.labapp import LabApp
 from jupyterlab_server.workspaces_handler import WorkspacesManager
 
-from cxr_helpers.course.settings import project_root
+from cxr_helpers.course.core.settings import project_root
 
 FIRST = "notebooks/00_start_here.ipynb"
 

@@ -5,6 +5,7 @@ function does; `PackedImages.read` is the fast one. Decoding a PNG or DICOM file
 a training step needs of it, so each image is decoded once, scaled to fit a square (ratio kept, the
 rest black) and written into one memory-mapped array of bytes. An epoch then costs no decoding.
 
+From cxr-helpers 0.1.0 (MIT license).
 Needs: numpy, pandas, pillow, torch, tqdm.
 """
 

@@ -7,6 +7,7 @@ Where pydicom has a function it is used; the rest cites the section of the stand
 
 Section numbers are those of https://dicom.nema.org/medical/dicom/current.
 
+From cxr-helpers 0.1.0 (MIT license).
 Needs: numpy, pydicom (>=3; compressed files also a decoder, see `_PACKAGES` with their licenses).
 """
 

@@ -7,6 +7,7 @@ them and refuse, with the file and the line, what they cannot mend.
 
 Source: Wang et al., ChestX-ray8, CVPR 2017; files at https://nihcc.app.box.com/v/ChestXray-NIHCC.
 
+From cxr-helpers 0.1.0 (MIT license).
 Needs: numpy, pandas, Pillow.
 """
 

@@ -6,6 +6,7 @@ call draws from the seed and from where and when it is made; and with `EpochImag
 `EpochOrder` from seed, epoch and place of the image alone, so that any number of workers gives the
 same pictures, and a run that was killed goes on as an unbroken one.
 
+From cxr-helpers 0.1.0 (MIT license).
 Needs: albumentations, numpy, opencv-python-headless, torch.
 """
 

@@ -12,6 +12,7 @@ https://cocodataset.org/#format-data. Kaggle's VinBigData counts by VOC's rules 
 integrate the precision at every recall instead of at 101 points: its figure at 0.4 differs a
 little from the one given here.
 
+From cxr-helpers 0.1.0 (MIT license).
 Needs: numpy, torch, torchmetrics, torchvision, faster-coco-eval.
 """
 

@@ -8,6 +8,7 @@ in. All of that is kept with the model, in its file.
 Paper: Ren et al., Faster R-CNN, https://arxiv.org/abs/1506.01497; Lin et al., Feature Pyramid
 Networks, https://arxiv.org/abs/1612.03144.
 
+From cxr-helpers 0.1.0 (MIT license).
 Needs: numpy, pytorch-lightning, safetensors, torch, torchvision.
 """
 

@@ -9,6 +9,7 @@ All boxes are xyxy in pixels. Predictions and truths are lists with one dict for
 Source: Bolya et al., TIDE, ECCV 2020, https://arxiv.org/abs/2008.08115, section 2.2, whose two
 mixed kinds count as background here.
 
+From cxr-helpers 0.1.0 (MIT license).
 Needs: numpy, pandas.
 """
 

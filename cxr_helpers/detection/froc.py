@@ -10,6 +10,7 @@ number of truth boxes of each image and class. `detection_metrics.Matches` is on
 
 Source: Bandos et al., Area under the free-response ROC curve, Biometrics 2009.
 
+From cxr-helpers 0.1.0 (MIT license).
 Needs: numpy.
 """
 

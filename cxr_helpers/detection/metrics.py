@@ -11,6 +11,7 @@ All boxes are xyxy in pixels. Predictions and truths are lists with one dict for
 Sources: Lin et al., Microsoft COCO, https://arxiv.org/abs/1405.0312, and its `cocoeval.py` for
 the matching and the 101 recall points.
 
+From cxr-helpers 0.1.0 (MIT license).
 Needs: numpy, scipy.
 """
 

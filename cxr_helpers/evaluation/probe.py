@@ -3,7 +3,9 @@
 A probe is a small classifier on features that stay as they are. It shows what the features hold,
 not what a network could still learn. Classes that cannot be scored are named, never averaged in.
 
+From cxr-helpers 0.1.0 (MIT license).
 Needs: numpy, scikit-learn, scipy, threadpoolctl, torch.
+Goes with: intervals.py.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +19,8 @@ from scipy.special import expit
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
+
+from .intervals import Interval, bias_corrected
 
 REGULARIZATION = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 BLOCK = 4_000_000  # weights that are sorted at once, to bound memory
@@ -814,3 +818,41 @@ def nan_mean(values: np.ndarray, *, axis: int) -> np.ndarray:
     values = _numbers(values, "values").astype(float, copy=False)
     finite = np.isfinite(values)
     return _divide(np.where(finite, values, 0).sum(axis=axis), finite.sum(axis=axis))
+
+
+def macro_interval(values: np.ndarray, *, seed: int) -> Interval:
+    """Mean over labels and draws with its 95% interval over patients and draws.
+
+    Args:
+        values: (draws, 1 + R, K) as `resampled_scores` gives them. With one draw the
+            interval covers the choice of the test patients only.
+        seed: of the resampling of the draws.
+
+    Raises:
+        ProbeError: no label can be scored.
+    """
+    first, *drawn = over_draws(nan_mean(values, axis=2), seed=seed)
+    if np.isnan(first):
+        raise ProbeError("no class can be scored; use more images or a larger label fraction")
+    return bias_corrected(first, drawn)
+
+
+def class_intervals(values: np.ndarray, *, seed: int) -> list[Interval | None]:
+    """As `macro_interval` for each label; None for one that cannot be scored."""
+    means = over_draws(values, seed=seed).T  # (K, 1 + R)
+    return [None if np.isnan(one[0]) else bias_corrected(one[0], one[1:]) for one in means]
+
+
+def macro_auroc_interval(
+    labels: np.ndarray, scores: Sequence[np.ndarray], patients: Sequence, *, seed: int, **options
+) -> Interval:
+    """Macro AUROC, averaged over draws, with its 95% interval over patients and draws.
+
+    Arguments are those of `resampled_scores`; with `minus`, it is the paired difference over
+    labels that both arms trained.
+
+    Raises:
+        ProbeError: as `resampled_scores`, or no label can be scored.
+    """
+    values = resampled_scores(labels, scores, patients, seed=seed, **options)
+    return macro_interval(values, seed=seed)

@@ -20,6 +20,7 @@ An image is gray, (H, W) or (1, H, W), or (3, H, W) with the channels alike; uin
 full range, or float in [0, 1]. Boxes are xyxy in pixels of the image; labels count from 1. All may
 be arrays, lists or tensors.
 
+From cxr-helpers 0.1.0 (MIT license).
 Needs: grad-cam, numpy, torch, torchvision.
 """
 

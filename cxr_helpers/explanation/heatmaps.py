@@ -16,6 +16,7 @@ refused. Maps and boxes are arrays, lists or tensors. Every score is a number in
 Sources: pointing game, Zhang et al., https://arxiv.org/abs/1608.00507; energy-based pointing
 game, Wang et al., Score-CAM, https://arxiv.org/abs/1910.01279.
 
+From cxr-helpers 0.1.0 (MIT license).
 Needs: numpy, scipy.
 """
 

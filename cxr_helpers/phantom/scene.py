@@ -20,6 +20,7 @@ arXiv 2006.11988; semantic_masks_v7labs_lungs.zip of the package torchxrayvision
 sampled at the heights `_LATERAL_AT`, `_MEDIAL_AT` and the columns `_DOME_AT`, in units of the mean
 lung height.
 
+From cxr-helpers 0.1.0 (MIT license).
 Needs: numpy, scipy.
 """
 

@@ -6,6 +6,7 @@ timm and torchvision load it without this file; the card says how, and the lines
 The names inside are torchvision's. timm's ResNets use the same ones, so nothing is renamed. Reading
 a checkpoint is another matter: whatever it calls its weights, bring them to these names first.
 
+From cxr-helpers 0.1.0 (MIT license).
 Needs: safetensors, torch, torchvision.
 """
 

@@ -10,6 +10,7 @@ that the two differ by about one gray value.
 Source: Zbontar et al. 2021, appendix A (arXiv 2103.03230), for the augmentations; Pillow's
 `Image.resize` (bilinear, antialiased) and `ImageFilter.GaussianBlur` (three box blurs).
 
+From cxr-helpers 0.1.0 (MIT license).
 Needs: numpy, pytorch-lightning, torch.
 """
 

@@ -85,7 +85,7 @@ if importlib.util.find_spec("cxr_helpers") is None:
 # %% tags=["nbval-ignore-output"]
 import pandas as pd
 
-from cxr_helpers.course.machine import machine_report
+from cxr_helpers.course.core.machine import machine_report
 
 report = machine_report()
 with pd.option_context("display.max_colwidth", None):
@@ -121,7 +121,7 @@ print("torch and torchvision work together.")
 # in one place, by `load_settings`. For the demo there is nothing to set.
 
 # %%
-from cxr_helpers.course.settings import load_settings
+from cxr_helpers.course.core.settings import load_settings
 
 settings = load_settings()
 print(f"data: {settings.data}, scale: {settings.scale}")
@@ -145,7 +145,7 @@ settings.pretrain
 # The next cell makes them where they are missing, which takes about a minute.
 
 # %%
-from cxr_helpers.course.data import ensure_demo
+from cxr_helpers.course.core.data import ensure_demo
 
 ensure_demo(settings)
 folders = {"NIH ChestX-ray14": settings.nih, "VinDr-CXR": settings.vindr}
@@ -161,8 +161,9 @@ for name, folder in folders.items():
 # %%
 import matplotlib.pyplot as plt
 
-from cxr_helpers import nih, plots
-from cxr_helpers.course.data import nih_table
+from cxr_helpers.course.core.data import nih_table
+from cxr_helpers.course.plots import ch03 as plots
+from cxr_helpers.data import nih
 
 plots.set_style()
 images = sorted(nih.find_images(settings.nih).items())
@@ -200,7 +201,7 @@ plt.show()
 # after the other notebooks.
 
 # %% tags=["nbval-ignore-output"]
-from cxr_helpers.course.results import results_table
+from cxr_helpers.course.core.results import results_table
 
 main = {
     "no_finding_with_finding_percent": "'No Finding' images in which radiologists saw one of four, %",

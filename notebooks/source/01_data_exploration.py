@@ -32,13 +32,16 @@
 import numpy as np
 import pandas as pd
 
-from cxr_helpers import consensus, data_plots, dicom, nih, phantom, plots, vindr
-from cxr_helpers.course import exploration
-from cxr_helpers.course.data import load_nih, load_vindr
-from cxr_helpers.course.results import Results, claim
-from cxr_helpers.course.settings import load_settings
-from cxr_helpers.course.tables import packaged_table
-from cxr_helpers.data_plots import show
+from cxr_helpers import phantom
+from cxr_helpers.course.ch01 import exploration
+from cxr_helpers.course.core.data import load_nih, load_vindr
+from cxr_helpers.course.core.results import Results, claim
+from cxr_helpers.course.core.settings import load_settings
+from cxr_helpers.course.core.tables import packaged_table
+from cxr_helpers.course.plots import ch01 as data_plots
+from cxr_helpers.course.plots import ch03 as plots
+from cxr_helpers.course.plots.ch01 import show
+from cxr_helpers.data import consensus, dicom, nih, vindr
 
 plots.set_style()
 settings = load_settings()
@@ -981,7 +984,7 @@ if vindr_data is not None:
 # ## How the demo data was made
 #
 # The demo's radiographs come from a program, a [phantom](../docs/glossary.md#phantom) in
-# `cxr_helpers/phantom.py`, that follows the steps of an X-ray machine. It draws a patient, then how
+# `cxr_helpers/phantom`, that follows the steps of an X-ray machine. It draws a patient, then how
 # the image is taken, and puts a finding into it: here fluid at the base of the patient's left lung
 # (`side` 1, on the right of the picture), with its size in centimeters.
 

@@ -43,13 +43,16 @@ import pandas as pd
 import torch
 from lightly.loss import BarlowTwinsLoss
 
-from cxr_helpers import barlow, nih, plots, pretraining_plots, probe, view_pairs, views
-from cxr_helpers.course import pretraining
-from cxr_helpers.course import pretraining_labs as labs
-from cxr_helpers.course.data import load_nih
-from cxr_helpers.course.results import Results, claim
-from cxr_helpers.course.settings import PRESETS, load_settings
-from cxr_helpers.course.tables import packaged_table
+from cxr_helpers.course.ch02 import labs, pretraining
+from cxr_helpers.course.core.data import load_nih
+from cxr_helpers.course.core.results import Results, claim
+from cxr_helpers.course.core.settings import PRESETS, load_settings
+from cxr_helpers.course.core.tables import packaged_table
+from cxr_helpers.course.plots import ch02 as pretraining_plots
+from cxr_helpers.course.plots import ch03 as plots
+from cxr_helpers.data import nih
+from cxr_helpers.evaluation import probe
+from cxr_helpers.pretraining import barlow, view_pairs, views
 
 plots.set_style()
 settings = load_settings()
@@ -688,7 +691,7 @@ print(f"off the diagonal at a batch of 4: formula {np.sqrt(2 / np.pi / 4):.2f}, 
 # was trained for this table: its outputs are random numbers, made as each fault leaves them.
 
 # %%
-from cxr_helpers.course.exercises import nb02
+from cxr_helpers.course.exercises import ch02 as nb02
 
 nb02.mystery_runs()
 

@@ -46,13 +46,16 @@ from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import nn
 
-from cxr_helpers import calibration, data_plots, nih, plots, probe, splits
-from cxr_helpers.course import end_to_end, evaluation, leakage, sites
-from cxr_helpers.course.data import load_nih, load_vindr
-from cxr_helpers.course.results import Results, claim
-from cxr_helpers.course.settings import load_settings
-from cxr_helpers.course.tables import packaged_table
-from cxr_helpers.feature_cache import backbone_key
+from cxr_helpers.course.ch03 import end_to_end, evaluation, leakage, sites
+from cxr_helpers.course.core.data import load_nih, load_vindr
+from cxr_helpers.course.core.results import Results, claim
+from cxr_helpers.course.core.settings import load_settings
+from cxr_helpers.course.core.tables import packaged_table
+from cxr_helpers.course.plots import ch01 as data_plots
+from cxr_helpers.course.plots import ch03 as plots
+from cxr_helpers.data import nih, splits
+from cxr_helpers.evaluation import calibration, probe
+from cxr_helpers.evaluation.feature_cache import backbone_key
 
 plots.set_style()
 settings = load_settings()

@@ -41,16 +41,21 @@ import pandas as pd
 import torch
 import torchvision
 
-from cxr_helpers import coco, data_plots, detection_plots, error_breakdown, froc, plots, vindr
-from cxr_helpers import detection_metrics as dm
-from cxr_helpers import detector as det
-from cxr_helpers.course import detection, detection_data
-from cxr_helpers.course import detection_tables as tables
-from cxr_helpers.course.detector_training import epoch_count
-from cxr_helpers.course.exact_boxes import exact_boxes
-from cxr_helpers.course.results import Results, claim
-from cxr_helpers.course.settings import load_settings
-from cxr_helpers.course.tables import packaged_table
+from cxr_helpers.course.ch04 import detection, detection_data
+from cxr_helpers.course.ch04 import detection_tables as tables
+from cxr_helpers.course.ch04.detector_training import epoch_count
+from cxr_helpers.course.ch04.exact_boxes import exact_boxes
+from cxr_helpers.course.core.results import Results, claim
+from cxr_helpers.course.core.settings import load_settings
+from cxr_helpers.course.core.tables import packaged_table
+from cxr_helpers.course.plots import ch01 as data_plots
+from cxr_helpers.course.plots import ch03 as plots
+from cxr_helpers.course.plots import ch04 as detection_plots
+from cxr_helpers.data import vindr
+from cxr_helpers.detection import coco, froc
+from cxr_helpers.detection import detector as det
+from cxr_helpers.detection import errors as error_breakdown
+from cxr_helpers.detection import metrics as dm
 
 # %%
 plots.set_style()

@@ -44,20 +44,14 @@ from pytorch_grad_cam import AblationCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
-# %%
-from cxr_helpers import ablation_fast, cam, cam_plots, heatmaps, plots, sanity
-from cxr_helpers import detector as det
-from cxr_helpers.course import (
-    detection,
-    detection_data,
-    explaining,
-    map_checks,
-    random_labels,
-    shortcut,
-    viewer,
-)
-from cxr_helpers.course.results import Results, claim
-from cxr_helpers.course.settings import load_settings
+from cxr_helpers.course.ch04 import detection, detection_data
+from cxr_helpers.course.ch05 import explaining, map_checks, random_labels, shortcut, viewer
+from cxr_helpers.course.core.results import Results, claim
+from cxr_helpers.course.core.settings import load_settings
+from cxr_helpers.course.plots import ch03 as plots
+from cxr_helpers.course.plots import ch05 as cam_plots
+from cxr_helpers.detection import detector as det
+from cxr_helpers.explanation import ablation_fast, cam, heatmaps, sanity
 
 # %%
 plots.set_style()
@@ -294,7 +288,7 @@ print(f"{len(slow.weights)} channels, so the detector ran {len(slow.weights)} ti
 #
 # with $U$ the upsampling, $S_d$ the nine shifts of the 3x3 convolution $L$, $W$ the 1x1 convolution,
 # $R$ RoIAlign, and $Q$ the layer's weights. So all channels are done with three matrix products, and
-# the detector runs once. The derivation stands in `cxr_helpers/ablation_fast.py`.
+# the detector runs once. The derivation stands in `cxr_helpers/explanation/ablation_fast.py`.
 
 # %%
 fast = ablation_fast.ablate_box(*asked, item.box, item.label, layer=layer)

@@ -49,24 +49,20 @@ from lightly.utils.lars import LARS
 from safetensors.torch import load_file
 from torch import nn
 
-# %%
-from cxr_helpers import barlow, hub, nih, plots, pretraining_plots
-from cxr_helpers.course import (
-    checkpoints,
-    ledger,
-    own_data,
-    planning,
-    pretraining,
-    pretraining_labs,
-    resuming,
-    scaling,
-    stages,
-)
-from cxr_helpers.course.compute import ComputeError, check_batch
-from cxr_helpers.course.data import load_nih
-from cxr_helpers.course.results import Results, claim, read_results
-from cxr_helpers.course.settings import PRESETS, load_settings
-from cxr_helpers.course.tables import packaged_table
+from cxr_helpers.course.ch02 import labs as pretraining_labs
+from cxr_helpers.course.ch02 import pretraining
+from cxr_helpers.course.ch06 import ledger, own_data, resuming, scaling
+from cxr_helpers.course.cli import planning, stages
+from cxr_helpers.course.core import checkpoints
+from cxr_helpers.course.core.compute import ComputeError, check_batch
+from cxr_helpers.course.core.data import load_nih
+from cxr_helpers.course.core.results import Results, claim, read_results
+from cxr_helpers.course.core.settings import PRESETS, load_settings
+from cxr_helpers.course.core.tables import packaged_table
+from cxr_helpers.course.plots import ch02 as pretraining_plots
+from cxr_helpers.course.plots import ch03 as plots
+from cxr_helpers.data import nih
+from cxr_helpers.pretraining import barlow, hub
 
 # %%
 plots.set_style()

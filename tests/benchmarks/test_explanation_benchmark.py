@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxr_helpers.course.explaining import Finding
+from cxr_helpers.course.ch05.explaining import Finding
 
-PATH = Path(__file__).resolve().parents[1] / "benchmarks" / "explanation.py"
+PATH = Path(__file__).resolve().parents[2] / "benchmarks" / "explanation.py"
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from course_data import made_up_nih
 
-from cxr_helpers.course.settings import load_settings
+from cxr_helpers.course.core.settings import load_settings
 
-PATH = Path(__file__).resolve().parents[1] / "benchmarks" / "linear_evaluation.py"
+PATH = Path(__file__).resolve().parents[2] / "benchmarks" / "linear_evaluation.py"
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from jupyterlab.commands import get_app_dir
 
 from cxr_helpers.course import lab
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 OVERRIDES = json.loads((ROOT / "docs" / "lab" / "overrides.json").read_text(encoding="utf-8"))
 LAYOUT = json.loads((ROOT / "docs" / "lab" / "workspace.json").read_text(encoding="utf-8"))
 APP = Path(get_app_dir())

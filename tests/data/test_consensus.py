@@ -6,9 +6,9 @@ import pytest
 import torch
 from ensemble_boxes import weighted_boxes_fusion
 
-from cxr_helpers.consensus import fuse_readings, reader_agreement, weighted_box_fusion
-from cxr_helpers.course.tables import packaged_table
-from cxr_helpers.vindr import read_readings
+from cxr_helpers.data.consensus import fuse_readings, reader_agreement, weighted_box_fusion
+from cxr_helpers.course.core.tables import packaged_table
+from cxr_helpers.data.vindr import read_readings
 
 COLUMNS = ["image_id", "reader_id", "label", "x_min", "y_min", "x_max", "y_max"]
 

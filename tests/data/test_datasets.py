@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from cxr_helpers import datasets
+from cxr_helpers.data import datasets
 
 
 def read_png(path):
@@ -399,7 +399,7 @@ IN_A_NOTEBOOK = """
 import multiprocessing, sys
 if __name__ == "__main__":
     multiprocessing.set_start_method("spawn")
-    from cxr_helpers import datasets
+    from cxr_helpers.data import datasets
     main = sys.modules["__main__"]
     del main.__file__  # a kernel's __main__ is no file that a worker could import
     main.__spec__ = None
@@ -415,7 +415,7 @@ if __name__ == "__main__":
 def test_a_reader_that_spawned_workers_cannot_import_is_named_at_once(tmp_path):
     script = tmp_path / "cell.py"
     script.write_text(IN_A_NOTEBOOK)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     done = subprocess.run(
         [sys.executable, str(script), str(tmp_path / "cache")],
         capture_output=True,

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxr_helpers import nih
-from cxr_helpers.course.tables import packaged_table
+from cxr_helpers.data import nih
+from cxr_helpers.course.core.tables import packaged_table
 
 HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,"
@@ -20,7 +20,7 @@ HEADER = (
 )
 ROW = "00000001_000.png,Cardiomegaly|Emphysema,0,1,058Y,m,pa,2682,2749,0.143,0.139"
 BOX_HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,"
-NIH_MINI = Path(__file__).parents[2] / "shared" / "nih_mini"
+NIH_MINI = Path(__file__).parents[3] / "shared" / "nih_mini"
 
 
 def table(folder: Path, *lines: str, name: str = "table.csv") -> Path:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from cxr_helpers import splits
+from cxr_helpers.data import splits
 
 PATIENTS = np.repeat(np.arange(60), np.arange(60) % 5 + 1)
 LABELS = np.random.default_rng(0).random((len(PATIENTS), 4)) < [0.5, 0.2, 0.05, 0.01]

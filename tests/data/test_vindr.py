@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_helpers import vindr
-from cxr_helpers.course.tables import packaged_table
+from cxr_helpers.data import vindr
+from cxr_helpers.course.core.tables import packaged_table
 
 KAGGLE = "image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max"
 PHYSIONET = "image_id,rad_id,class_name,x_min,y_min,x_max,y_max"

@@ -23,14 +23,15 @@ import pytest
 from dicom_files import gradient, make_dataset, to_bytes
 from PIL import Image
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "data_scripts"
+SCRIPTS = Path(__file__).resolve().parents[2] / "data_scripts"
 sys.path.insert(0, str(SCRIPTS))
+import fetching  # noqa: E402
 import prepare_nih  # noqa: E402
 import prepare_vindr  # noqa: E402
 
-from cxr_helpers import datasets  # noqa: E402
-from cxr_helpers.course import data, fetching  # noqa: E402
-from cxr_helpers.course.settings import load_settings  # noqa: E402
+from cxr_helpers.course.core import data  # noqa: E402
+from cxr_helpers.course.core.settings import load_settings  # noqa: E402
+from cxr_helpers.data import datasets  # noqa: E402
 
 ENTRIES = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,"
@@ -211,7 +212,7 @@ from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import prepare_vindr as script
-from cxr_helpers import datasets
+from cxr_helpers.data import datasets
 datasets.SECONDS_AT_RISK = 0
 datasets.CHUNK = 1
 parent, note = os.getpid(), Path(sys.argv[3])

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from cxr_helpers.datasets import DetectionDataset
-from cxr_helpers.detection_pipelines import (
+from cxr_helpers.data.datasets import DetectionDataset
+from cxr_helpers.detection.augmentation import (
     CountedPipeline,
     EpochImages,
     EpochOrder,
     detection_pipeline,
 )
-from cxr_helpers.detector import collate_detection
+from cxr_helpers.detection.detector import collate_detection
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 IMAGE = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)

@@ -12,7 +12,7 @@ from box_cases import NAMES, prediction, random_case, truth
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from cxr_helpers import coco
+from cxr_helpers.detection import coco
 
 
 def as_truth(truths, size=400):

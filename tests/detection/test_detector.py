@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader
 from torchvision.models import resnet18
 from torchvision.ops import box_iou
 
-from cxr_helpers import detector as d
-from cxr_helpers import nih
-from cxr_helpers.detection_pipelines import CountedPipeline, detection_pipeline
+from cxr_helpers.data import nih
+from cxr_helpers.detection import detector as d
+from cxr_helpers.detection.augmentation import CountedPipeline, detection_pipeline
 
 TINY = d.DetectorSettings(
     classes=("mass", "nodule", "heart"),

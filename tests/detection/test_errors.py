@@ -5,7 +5,7 @@ import pytest
 import torch
 from box_cases import NAMES, matched, prediction, random_case, truth
 
-from cxr_helpers import error_breakdown as eb
+from cxr_helpers.detection import errors as eb
 
 MASS = truth([[0, 0, 10, 10]], [1])
 

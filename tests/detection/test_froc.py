@@ -7,7 +7,7 @@ import pytest
 import torch
 from box_cases import matched, prediction, random_case, truth
 
-from cxr_helpers import froc
+from cxr_helpers.detection import froc
 
 
 def test_no_detection_finds_nothing_and_no_truth_is_unknown():

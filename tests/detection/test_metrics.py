@@ -5,8 +5,9 @@ import pytest
 import torch
 from box_cases import NAMES, matched, prediction, random_case, truth
 
-from cxr_helpers import coco, intervals
-from cxr_helpers import detection_metrics as dm
+from cxr_helpers.detection import coco
+from cxr_helpers.detection import metrics as dm
+from cxr_helpers.evaluation import intervals
 
 
 # Nothing, too little, the wrong shape.

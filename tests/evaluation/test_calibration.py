@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.special import expit
 
-from cxr_helpers import calibration
+from cxr_helpers.evaluation import calibration
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(-1, 1.5, size=20_000)

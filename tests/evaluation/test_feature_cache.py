@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from cxr_helpers import feature_cache as cache
+from cxr_helpers.evaluation import feature_cache as cache
 
 PIXELS = np.random.default_rng(0).integers(0, 256, size=(6, 4, 4), dtype=np.uint8)
 IDS = [f"{i:08d}_000.png" for i in range(6)]

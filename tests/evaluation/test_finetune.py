@@ -9,9 +9,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from cxr_helpers import finetune
-from cxr_helpers.course.quiet import quiet_lightning
-from cxr_helpers.feature_cache import backbone_key
+from cxr_helpers.course.core.quiet import quiet_lightning
+from cxr_helpers.evaluation import finetune
+from cxr_helpers.evaluation.feature_cache import backbone_key
 
 RECIPE = finetune.Recipe(
     image_size=8, epochs=6, min_steps=5, checks=3, batch_size=16, learning_rate=0.02

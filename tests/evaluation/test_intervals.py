@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from cxr_helpers import intervals
-from cxr_helpers.intervals import Interval
+from cxr_helpers.evaluation import intervals
+from cxr_helpers.evaluation.intervals import Interval
 
 
 def test_without_bias_the_percentiles_are_plain():

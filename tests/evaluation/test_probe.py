@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from cxr_helpers import probe
+from cxr_helpers.evaluation import probe
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 8))

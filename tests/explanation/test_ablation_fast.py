@@ -14,7 +14,7 @@ from torchvision.models.detection import (
 )
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
 
-from cxr_helpers import ablation_fast as fast
+from cxr_helpers.explanation import ablation_fast as fast
 
 SMALL, LARGE = [3.5, 10, 20, 31], [2, 5, 62, 60]  # pooled from two levels
 ASKERS = {

@@ -16,7 +16,7 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from cxr_helpers import cam
+from cxr_helpers.explanation import cam
 
 METHODS = {"ablation_cam": cam.ablation_cam, "grad_cam": cam.grad_cam}
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cxr_helpers import heatmaps as h
+from cxr_helpers.explanation import heatmaps as h
 
 SCORES = (h.pointing_game, h.energy_in_box, h.iou_at, lambda m, b: h.best_iou(m, b)[0])
 HALF = [[0, 0, 4, 8]]  # the left half of an 8 x 8 map

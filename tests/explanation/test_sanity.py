@@ -9,7 +9,7 @@ from torch import nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
-from cxr_helpers import sanity
+from cxr_helpers.explanation import sanity
 
 IMAGE = np.linspace(0, 1, 64).reshape(8, 8)
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
-from cxr_helpers import barlow
+from cxr_helpers.pretraining import barlow
 
 Z_A = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
 Z_B = Z_A + 0.5 * torch.randn(64, 16, generator=torch.Generator().manual_seed(1))

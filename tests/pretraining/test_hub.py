@@ -17,7 +17,7 @@ import torch
 import torchvision
 from safetensors.torch import load_file, save, save_file
 
-from cxr_helpers import barlow, hub
+from cxr_helpers.pretraining import barlow, hub
 
 CARD = hub.ModelCard(
     name="Tiny",

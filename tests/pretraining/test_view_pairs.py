@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as F
 
-from cxr_helpers import view_pairs, views
+from cxr_helpers.pretraining import view_pairs, views
 
 COUNT, SIZE = 24, 32
 NOTHING = {"hf_prob": 0, "cj_prob": 0, "gaussian_blur": 0, "solarization_prob": 0}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cxr_helpers import views
+from cxr_helpers.pretraining import views
 
 GRADIENT = np.tile(np.linspace(0, 255, 96).astype(np.uint8), (96, 1))
 

@@ -24,8 +24,8 @@ from PIL import Image
 from pydicom import uid
 from pydicom.data import get_testdata_file
 
-from cxr_helpers import nih, vindr
-from cxr_helpers.dicom import DicomError, read_dicom
+from cxr_helpers.data import nih, vindr
+from cxr_helpers.data.dicom import DicomError, read_dicom
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 
@@ -605,7 +605,7 @@ def test_fuzz_of_the_dicom_reader():
     code = "import warnings, test_bad_inputs as t; warnings.simplefilter('ignore'); t.fuzz(0, 150)"
     folder = Path(__file__).parent
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(folder), str(folder.parent), *sys.path])
+        "PYTHONPATH": os.pathsep.join([*map(str, (folder, *folder.parents[:2])), *sys.path])
     }
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment

@@ -1,7 +1,7 @@
-"""Each helper file can be copied alone: it imports no sibling, and its header names what it needs.
+"""A helper can be copied: with the files beside it that its header names, or with its folder.
 
-The files are imported one by one, each alone in an empty folder, by one fresh process that cannot
-see the package: the heavy libraries are then loaded once.
+The files are imported one by one, each with its companions in a package of their own, by one fresh
+process that cannot see `cxr_helpers`: the heavy libraries are then loaded once.
 """
 
 import ast
@@ -20,13 +20,20 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).resolve().parents[1]
-FILES = sorted(p for p in (ROOT / "cxr_helpers").glob("*.py") if p.name != "__init__.py")
-COURSE = sorted((ROOT / "cxr_helpers" / "course").glob("*.py"))
-UNSEEN = {"coco.py": {"torchvision"}}  # torchmetrics has detection only where that is installed
-FOR_MAINTAINERS = {"freshness.py", "web_pages.py"}  # need what `.[dev]` installs
+from cxr_helpers import __version__
 
-# Imports every folder's only file under its own name, and says what went wrong with which.
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "cxr_helpers"
+ROOMS = sorted(
+    path.parent for path in PACKAGE.glob("*/__init__.py") if path.parent.name != "course"
+)
+FILES = sorted(p for room in ROOMS for p in room.glob("*.py") if p.name != "__init__.py")
+ALL = sorted(PACKAGE.rglob("*.py"))
+UNSEEN = {"coco.py": {"torchvision"}}  # torchmetrics has detection only where that is installed
+FOR_MAINTAINERS = {"tools", "docs"}  # need what `.[dev]` installs
+BROUGHT = {"ipython", "cxr-helpers"}  # ipykernel brings the first
+
+# Imports each module by its name in a package of its own, and says what went wrong with which.
 IMPORTER = """
 import importlib, json, sys, traceback
 
@@ -36,17 +43,23 @@ class NoPackage:
             raise ImportError("cxr_helpers is not there")
 
 sys.meta_path.insert(0, NoPackage())
+sys.path.insert(0, ".")
 failed = {}
-for folder, name in json.load(sys.stdin):
-    sys.path.insert(0, folder)
+for name, module in json.load(sys.stdin).items():
     try:
-        importlib.import_module(name)
+        importlib.import_module(module)
     except BaseException:
         failed[name] = traceback.format_exc(limit=-2)
-    sys.path.remove(folder)
-    sys.modules.pop(name, None)
 print(json.dumps(failed))
 """
+
+by_room = pytest.mark.parametrize(
+    "path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix()
+)
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def imported_modules(tree: ast.AST) -> set[str]:
@@ -60,20 +73,28 @@ def imported_modules(tree: ast.AST) -> set[str]:
     return found
 
 
+def siblings(tree: ast.AST) -> set[str]:
+    """The files of its own folder that a file imports; `..` for what lies outside it."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            found |= {f"{name.split('.')[0]}.py" for name in names}
+        elif isinstance(node, ast.ImportFrom) and node.level > 1:
+            found.add("..")
+    return found
+
+
 @cache
 def installed_modules() -> dict[str, str]:
     """Every importable module's distribution, as pip knows it."""
     return {name: canonicalize_name(dists[0]) for name, dists in packages_distributions().items()}
 
 
-def distributions(modules: set[str]) -> dict[str, str]:
-    """Module to distribution, the standard library left out."""
-    known = installed_modules()
-    return {m: known.get(m, m) for m in modules if m not in sys.stdlib_module_names}
-
-
 def third_party(tree: ast.AST) -> set[str]:
-    return set(distributions(imported_modules(tree)).values())
+    """Distributions of what a file imports, the standard library and siblings left out."""
+    modules = imported_modules(tree) - {"."} - sys.stdlib_module_names
+    return {installed_modules().get(name, name) for name in modules}
 
 
 def named_backends(tree: ast.AST, needed: set[str]) -> set[str]:
@@ -82,27 +103,48 @@ def named_backends(tree: ast.AST, needed: set[str]) -> set[str]:
     return {name for name in needed if name.replace("-", "_") in texts}
 
 
-def needs(tree: ast.Module) -> set[str] | None:
-    """The names on the docstring's line `Needs: a, b (more about b).`; None without that line."""
-    found = re.search(r"^Needs: (.*?)\.?$", ast.get_docstring(tree) or "", re.MULTILINE)
+def header(tree: ast.Module, word: str) -> set[str] | None:
+    """The names on the docstring's line `word: a, b (more about b).`; None without that line."""
+    found = re.search(rf"^{word}: (.*?)\.?$", ast.get_docstring(tree) or "", re.MULTILINE)
     if not found:
         return None
     names = re.sub(r"\([^)]*\)", "", found[1]).strip(" .")
-    if names.startswith("nothing"):
-        return set()
-    return {canonicalize_name(name.strip()) for name in names.split(",")}
+    return set() if names.startswith("nothing") else {name.strip() for name in names.split(",")}
+
+
+def needs(tree: ast.Module) -> set[str] | None:
+    named = header(tree, "Needs")
+    return None if named is None else {canonicalize_name(name) for name in named}
+
+
+def goes_with(path: Path) -> set[Path]:
+    """A file's companions, and theirs."""
+    found, todo = set(), [path]
+    while todo:
+        for name in header(parsed(todo.pop()), "Goes with") or ():
+            other = path.with_name(name)
+            if other not in found | {path}:
+                found.add(other)
+                todo.append(other)
+    return found
 
 
 @cache
-def import_alone() -> dict[str, str]:
-    """Import every file alone in a folder; the errors by file."""
+def copied() -> dict[str, str]:
+    """Import every file with its companions, and every room, from copies; the errors by name."""
     with tempfile.TemporaryDirectory() as temporary:
-        jobs = []
-        for path in FILES:
-            folder = Path(temporary) / path.stem
+        jobs = {}
+        for number, path in enumerate(FILES):
+            folder = Path(temporary) / f"copied{number}"
             folder.mkdir()
-            shutil.copy(path, folder)
-            jobs.append((str(folder), path.stem))
+            (folder / "__init__.py").touch()
+            for one in {path, *goes_with(path)}:
+                shutil.copy(one, folder)
+            jobs[str(path)] = f"{folder.name}.{path.stem}"
+        for room in ROOMS:
+            shutil.copytree(room, Path(temporary) / f"my_{room.name}")
+            for path in room.glob("*.py"):
+                jobs[f"{path} in its room"] = f"my_{room.name}.{path.stem}"
         done = subprocess.run(
             [sys.executable, "-I", "-c", IMPORTER],
             input=json.dumps(jobs),
@@ -114,29 +156,81 @@ def import_alone() -> dict[str, str]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_file_imports_alone(path):
-    assert import_alone().get(path.stem) is None
+@by_room
+def test_file_can_be_copied_with_those_it_names(path):
+    assert copied().get(str(path)) is None
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_file_names_no_sibling(path):
-    modules = imported_modules(ast.parse(path.read_text(encoding="utf-8")))
-    assert not modules & {".", "cxr_helpers"}, "a helper imports no sibling: copy the lines"
+def test_folders_can_be_copied():
+    assert {name: text for name, text in copied().items() if name.endswith("room")} == {}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+@by_room
+def test_file_imports_its_own_folder_alone(path):
+    tree = parsed(path)
+    assert "cxr_helpers" not in imported_modules(tree) and ".." not in siblings(tree), (
+        "a helper imports no other room: hand over what it needs, or copy the lines"
+    )
+
+
+@by_room
 def test_header_names_what_the_file_imports(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     named = needs(tree)
     assert named is not None, "end the module's docstring with a line 'Needs: numpy, scipy.'"
     imports = third_party(tree) | UNSEEN.get(path.name, set())
     assert named == imports | named_backends(tree, named - imports)
+    assert (header(tree, "Goes with") or set()) == siblings(tree), "name them: 'Goes with: a.py.'"
+
+
+@by_room
+def test_header_says_where_the_file_comes_from(path):
+    lines = ast.get_docstring(parsed(path)).splitlines()
+    assert f"From cxr-helpers {__version__} (MIT license)." in lines
+
+
+def test_most_files_travel_alone():
+    outside = [path for path in FILES if path.parent.name != "phantom"]
+    alone = [path for path in outside if not goes_with(path)]
+    assert len(alone) > len(outside) / 2, sorted(set(outside) - set(alone))
+
+
+def rank(parts: tuple[str, ...]) -> int:
+    """How late a module comes: it may import what comes earlier, and its own kind."""
+    if parts[0] in ("tools", "tests", "benchmarks", "data_scripts", "docs"):
+        return 99
+    if len(parts) < 2 or parts[1] != "course":
+        return 0
+    if len(parts) < 3:
+        return 0  # the course's docstring
+    later = {"core": 1, "plots": 2, "exercises": 3} | {f"ch0{n}": 10 + n for n in range(1, 7)}
+    return later.get(parts[2], 20)
+
+
+def imported_names(path: Path) -> set[tuple[str, ...]]:
+    """Every absolute import of the project, as far down as a module can lie."""
+    found = set()
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            found |= {tuple(alias.name.split(".")) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found |= {(*node.module.split("."), alias.name) for alias in node.names}
+    ours = {"cxr_helpers", "tools", "tests", "benchmarks", "data_scripts"}
+    return {parts for parts in found if parts[0] in ours}
+
+
+def test_imports_run_one_way():
+    backwards = []
+    for path in ALL:
+        own = rank(path.relative_to(ROOT).with_suffix("").parts)
+        for parts in imported_names(path):
+            if rank(parts) > own:
+                backwards.append(f"{path.relative_to(ROOT)} imports {'.'.join(parts)}")
+    assert backwards == [], "helpers, core, plots, chapters, command line: never back"
 
 
 def test_package_imports_nothing():
-    tree = ast.parse((ROOT / "cxr_helpers" / "__init__.py").read_text(encoding="utf-8"))
-    assert imported_modules(tree) == set()
+    assert imported_modules(parsed(PACKAGE / "__init__.py")) == set()
 
 
 def test_everything_imported_is_a_direct_dependency():
@@ -147,15 +241,17 @@ def test_everything_imported_is_a_direct_dependency():
 
     direct, dev = names(project["dependencies"]), names(project["optional-dependencies"]["dev"])
     missing = {}
-    for path in (*FILES, *COURSE, *(ROOT / "data_scripts").glob("*.py")):
-        imports = third_party(ast.parse(path.read_text(encoding="utf-8")))
-        allowed = direct | (dev if path.name in FOR_MAINTAINERS else set())
-        if unlisted := imports - allowed - {"cxr-helpers"}:
-            missing[path.name] = sorted(unlisted)
+    folders = {name: sorted((ROOT / name).glob("*.py")) for name in ("data_scripts", "tools")}
+    for folder, paths in {"cxr_helpers": ALL, **folders}.items():
+        own = {path.stem for path in paths} | {"cxr-helpers", "tools"}
+        allowed = direct | BROUGHT | own | (dev if folder in FOR_MAINTAINERS else set())
+        for path in paths:
+            if unlisted := third_party(parsed(path)) - allowed:
+                missing[str(path.relative_to(ROOT))] = sorted(unlisted)
     assert missing == {}, "list these in pyproject.toml"
 
 
-def test_needs_line_is_read():
+def test_header_lines_are_read():
     def read(text):
         return needs(ast.parse(f'"""Title.\n\n{text}\n"""'))
 
@@ -166,9 +262,29 @@ def test_needs_line_is_read():
     }
     assert read("Needs: nothing beyond Python.") == set()
     assert read("It needs numpy.") is None
+    tree = ast.parse('"""Title.\n\nNeeds: numpy.\nGoes with: boxes.py, coco.py.\n"""')
+    assert header(tree, "Goes with") == {"boxes.py", "coco.py"}
 
 
 def test_imports_inside_functions_count():
-    tree = ast.parse("def f():\n    import PIL.Image\n    from . import nih\n")
+    tree = ast.parse(
+        "def f():\n    import PIL.Image\n    from . import nih\n    from ..data import x"
+    )
     assert imported_modules(tree) == {"PIL", "."}
-    assert distributions({"PIL", "re"}) == {"PIL": "pillow"}
+    assert third_party(tree) == {"pillow"}
+    assert siblings(tree) == {"nih.py", ".."}
+
+
+def test_ranks():
+    order = [
+        ("cxr_helpers", "data", "nih"),
+        ("cxr_helpers", "course", "core", "settings"),
+        ("cxr_helpers", "course", "plots", "ch01"),
+        ("cxr_helpers", "course", "exercises", "ch01"),
+        ("cxr_helpers", "course", "ch01", "exploration"),
+        ("cxr_helpers", "course", "ch04", "detection"),
+        ("cxr_helpers", "course", "cli", "stages"),
+        ("tools", "readme"),
+    ]
+    ranks = [rank(parts) for parts in order]
+    assert ranks == sorted(ranks) and len(set(ranks)) == len(ranks)

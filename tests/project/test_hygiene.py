@@ -13,9 +13,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from cxr_helpers.course.notebooks import METADATA, WIDGET_VIEW, cell_ids
+from tools.notebooks import METADATA, WIDGET_VIEW, cell_ids
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 IGNORE = "nbval-ignore-output"
 MAX_IGNORED = 8

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TARGETS = "help setup demo lab check test test-real course notebooks site".split()
 TARGETS += ["benchmark", "freshness", "clean"]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cxr_helpers.course.run import notebook_paths, run_notebooks
+from tools.run import notebook_paths, run_notebooks
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 REAL = (ROOT / os.environ.get("CXR_REAL", "../shared/nih_mini")).resolve()
 KEYS = {"metrics", "settings", "seconds", "peak_memory_mb", "versions"}
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from cxr_helpers.course import exercises
-from cxr_helpers.course.settings import project_root
+from cxr_helpers.course.core.settings import project_root
 
 DOCS = project_root() / "docs"
 PAGES = [DOCS / "glossary.md", *sorted((DOCS / "teaching").glob("*.md"))]

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from packaging.specifiers import SpecifierSet
 
-from cxr_helpers.course import anywhere
-from cxr_helpers.course.notebooks import read_source
+from tools import anywhere
+from tools.notebooks import read_source
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "data" / "demo"
 BINDER = ROOT / ".binder"
 SITE_PACKAGES = sysconfig.get_paths()["purelib"]
@@ -23,8 +23,8 @@ OFFLINE = {"PIP_NO_DEPS": "1", "PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0
 NOTEBOOK_00 = """
 import sys
 from pathlib import Path
-from cxr_helpers.course import notebooks
-from cxr_helpers.course.settings import project_root
+from tools import notebooks
+from cxr_helpers.course.core.settings import project_root
 assert project_root() == Path(sys.argv[1]), project_root()
 source = project_root() / "notebooks" / "source" / "00_start_here.py"
 notebook = notebooks.execute(notebooks.read_source(source), name="00", cwd=Path.cwd())
@@ -63,7 +63,7 @@ def test_the_set_up_cell_fetches_and_installs_the_course(elsewhere):
     code, said = run([python, "-c", "import cxr_helpers"], folder)
     assert code and "No module named 'cxr_helpers'" in said
     cell = anywhere.setup_code(ROOT.as_uri())
-    show = "\nimport cxr_helpers.course.settings as s\nprint('at', s.project_root())"
+    show = "\nimport cxr_helpers.course.core.settings as s\nprint('at', s.project_root())"
     code, said = run([python, "-c", cell + show], folder)
     assert code == 0 and f"at {(folder / 'cxr-course').resolve()}" in said, said
     code, said = run([python, "-c", anywhere.setup_code("")], folder)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cxr_helpers.course import freshness
+from tools import freshness
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PINS = {"numpy": "2.4.6", "tqdm": "4.70.1"}
 INSTALLED = [{"name": "NumPy", "version": "2.5.0"}, {"name": "tqdm", "version": "4.70.1"}]
 

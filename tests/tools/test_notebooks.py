@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from cxr_helpers.course import notebooks as nb
+from tools import notebooks as nb
 
 SOURCE = """# ---
 # jupyter:

@@ -12,11 +12,15 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from cxr_helpers.course import web_pages
+from tools import web_pages
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
-HELPERS = sorted(path.stem for path in (ROOT / "cxr_helpers").glob("[a-z]*.py"))
+HELPERS = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in (ROOT / "cxr_helpers").glob("[a-z]*/[a-z]*.py")
+    if path.parent.name != "course"
+)
 TEXTS = [path.relative_to(ROOT).with_suffix("") for path in (ROOT / "docs").rglob("*.md")]
 SPHINX = "-m sphinx -W --keep-going -q -c docs -d"
 
@@ -136,15 +140,15 @@ def test_each_stored_figure_is_shown(site, pages, name):
 
 def test_every_page_is_there(site, pages):
     expected = [f"notebooks/{name}" for name in NOTEBOOKS] + [str(path) for path in TEXTS]
-    expected += [f"docs/api/generated/cxr_helpers.{name}" for name in HELPERS]
+    expected += [f"docs/api/generated/{name}" for name in HELPERS]
     expected += ["index", "README", "benchmarks/README", "search", "genindex"]
     assert [name for name in expected if site / f"{name}.html" not in pages] == []
     assert "url=docs/index.html" in pages[site / "index.html"].text
 
 
 def test_docstrings_are_shown(site, pages):
-    page = pages[site / "docs" / "api" / "generated" / "cxr_helpers.froc.html"]
-    assert "cxr_helpers.froc.sensitivity_at" in page.ids
+    page = pages[site / "docs" / "api" / "generated" / "cxr_helpers.detection.froc.html"]
+    assert "cxr_helpers.detection.froc.sensitivity_at" in page.ids
     assert "Share of all truth boxes found" in page.text
     course = pages[site / "docs" / "api" / "course.html"]
     assert {

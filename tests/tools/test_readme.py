@@ -9,9 +9,9 @@ import pytest
 from torch.distributed.run import get_args_parser
 
 from cxr_helpers.course import __main__ as cli
-from cxr_helpers.course import readme
-from cxr_helpers.course.anywhere import badges, repository_address
-from cxr_helpers.course.settings import project_root
+from cxr_helpers.course.core.settings import project_root
+from tools import readme
+from tools.anywhere import badges, repository_address
 
 COST = {"seconds": 90.0, "peak_memory_mb": 2048}
 ALL = {name: COST for name in readme.QUESTIONS if name != "00_start_here"}
@@ -43,7 +43,7 @@ def test_the_readme_counts_the_pins_and_has_the_badges():
     pins = readme.pins_line((project / "constraints.txt").read_text(encoding="utf-8"), day=day)
     for name, content in (("pins", pins), ("badges", badges(repository_address()))):
         assert readme.replace_between(text, content, name=name) == text, (
-            "run python -m cxr_helpers.course.readme --no-results"
+            "run python -m tools.readme --no-results"
         )
 
 

@@ -8,9 +8,9 @@ import nbformat
 import pandas as pd
 import pytest
 
-from cxr_helpers.course import run
-from cxr_helpers.course.notebooks import NotebookError
-from cxr_helpers.course.ticker import Ticker
+from tools import run
+from tools.notebooks import NotebookError
+from tools.ticker import Ticker
 
 
 def make_notebook(path, *sources):

@@ -11,10 +11,10 @@ from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cxr_helpers import nih
-from cxr_helpers.datasets import fit_square
+from cxr_helpers.data import nih
+from cxr_helpers.data.datasets import fit_square
+from cxr_helpers.data.vindr import Readings
 from cxr_helpers.phantom import Radiograph
-from cxr_helpers.vindr import Readings
 
 
 def cooccurrence(labels: pd.DataFrame) -> pd.DataFrame:

@@ -11,14 +11,14 @@ from PIL import Image
 from skimage import data as photographs
 from torch import Tensor, nn
 
-from cxr_helpers import barlow, probe, view_pairs
-from cxr_helpers.course import pretraining
-from cxr_helpers.course.compute import training_precision
-from cxr_helpers.course.data import NihData
-from cxr_helpers.course.evaluation import macro_auroc_interval
-from cxr_helpers.course.quiet import quiet_lightning
-from cxr_helpers.course.settings import Settings
-from cxr_helpers.intervals import Interval
+from cxr_helpers.course.ch02 import pretraining
+from cxr_helpers.course.core.compute import training_precision
+from cxr_helpers.course.core.data import NihData
+from cxr_helpers.course.core.quiet import quiet_lightning
+from cxr_helpers.course.core.settings import Settings
+from cxr_helpers.evaluation import probe
+from cxr_helpers.evaluation.intervals import Interval
+from cxr_helpers.pretraining import barlow, view_pairs
 
 # Photographs that scikit-image's package holds, so that none has to be downloaded.
 PHOTOGRAPHS = (
@@ -265,7 +265,7 @@ def paired_gain(
         minus: (test images, K) of the other network.
     """
     test = data.rows("test")
-    return macro_auroc_interval(
+    return probe.macro_auroc_interval(
         labels[test],
         [votes],
         data.patients[test],

@@ -13,18 +13,19 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from torch import Tensor, nn
 
-from cxr_helpers import barlow, probe, view_pairs, views
-from cxr_helpers.course import checkpoints, records
-from cxr_helpers.course.compute import (
+from cxr_helpers.course.core import checkpoints, records
+from cxr_helpers.course.core.compute import (
     ONE_PROCESS,
     Compute,
     memory_is_told,
     resolved,
     training_precision,
 )
-from cxr_helpers.course.data import NihData
-from cxr_helpers.course.quiet import quiet_lightning
-from cxr_helpers.course.settings import PretrainPreset, Settings, fingerprint
+from cxr_helpers.course.core.data import NihData
+from cxr_helpers.course.core.quiet import quiet_lightning
+from cxr_helpers.course.core.settings import PretrainPreset, Settings, fingerprint
+from cxr_helpers.evaluation import probe
+from cxr_helpers.pretraining import barlow, view_pairs, views
 
 ARMS = ("random", "pretrained", "imagenet")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -379,7 +380,7 @@ def arm_state(settings: Settings, arm: str, *, seed: int, data: NihData | None =
     path = backbone_path(settings, seed=seed)
     if not path.is_file():
         if data is None:
-            from cxr_helpers.course.data import load_nih
+            from cxr_helpers.course.core.data import load_nih
 
             data = load_nih(settings)
         pretrain(settings, data, seed=seed)

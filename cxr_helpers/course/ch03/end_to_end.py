@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from cxr_helpers import barlow, finetune, probe
-from cxr_helpers.course import pretraining
-from cxr_helpers.course.compute import training_precision
-from cxr_helpers.course.data import NihData
-from cxr_helpers.course.evaluation import Arm, LabelDraws, label_names, untrained_to_nan
-from cxr_helpers.course.quiet import quiet_lightning
-from cxr_helpers.course.settings import Settings
+from cxr_helpers.course.ch02 import pretraining
+from cxr_helpers.course.ch03.evaluation import Arm, LabelDraws, label_names, untrained_to_nan
+from cxr_helpers.course.core.compute import training_precision
+from cxr_helpers.course.core.data import NihData
+from cxr_helpers.course.core.quiet import quiet_lightning
+from cxr_helpers.course.core.settings import Settings
+from cxr_helpers.evaluation import finetune, probe
+from cxr_helpers.pretraining import barlow
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,15 @@ import pandas as pd
 import torch
 from torch import nn
 
-from cxr_helpers import barlow, nih, probe, splits
-from cxr_helpers.course import pretraining
-from cxr_helpers.course.compute import each_once
-from cxr_helpers.course.data import NihData
-from cxr_helpers.course.settings import Settings
-from cxr_helpers.datasets import PackedImages
-from cxr_helpers.feature_cache import FrozenFeatures, cached_features
-from cxr_helpers.intervals import Interval, bias_corrected
+from cxr_helpers.course.ch02 import pretraining
+from cxr_helpers.course.core.compute import each_once
+from cxr_helpers.course.core.data import NihData
+from cxr_helpers.course.core.settings import Settings
+from cxr_helpers.data import nih, splits
+from cxr_helpers.data.datasets import PackedImages
+from cxr_helpers.evaluation import probe
+from cxr_helpers.evaluation.feature_cache import FrozenFeatures, cached_features
+from cxr_helpers.pretraining import barlow
 
 MIN_POSITIVES = 5
 MACRO = "macro"
@@ -280,44 +281,6 @@ def noise_scores(scores: Scores, *, draws: int = 20, seed: int = 0) -> dict[floa
     }
 
 
-def macro_interval(values: np.ndarray, *, seed: int) -> Interval:
-    """Mean over labels and draws with its 95% interval over patients and draws.
-
-    Args:
-        values: (draws, 1 + R, K) as `probe.resampled_scores` gives them. With one draw the
-            interval covers the choice of the test patients only.
-        seed: of the resampling of the draws.
-
-    Raises:
-        probe.ProbeError: no label can be scored.
-    """
-    first, *drawn = probe.over_draws(probe.nan_mean(values, axis=2), seed=seed)
-    if np.isnan(first):
-        raise probe.ProbeError("no class can be scored; use more images or a larger label fraction")
-    return bias_corrected(first, drawn)
-
-
-def class_intervals(values: np.ndarray, *, seed: int) -> list[Interval | None]:
-    """As `macro_interval` for each label; None for one that cannot be scored."""
-    means = probe.over_draws(values, seed=seed).T  # (K, 1 + R)
-    return [None if np.isnan(one[0]) else bias_corrected(one[0], one[1:]) for one in means]
-
-
-def macro_auroc_interval(
-    labels: np.ndarray, scores: Sequence[np.ndarray], patients: Sequence, *, seed: int, **options
-) -> Interval:
-    """Macro AUROC, averaged over draws, with its 95% interval over patients and draws.
-
-    Arguments are those of `probe.resampled_scores`; with `minus`, it is the paired difference over
-    labels that both arms trained.
-
-    Raises:
-        probe.ProbeError: as `probe.resampled_scores`, or no label can be scored.
-    """
-    values = probe.resampled_scores(labels, scores, patients, seed=seed, **options)
-    return macro_interval(values, seed=seed)
-
-
 def curves(
     settings: Settings,
     labels: np.ndarray,
@@ -356,8 +319,10 @@ def curves(
                 resamples=settings.probe.resamples,
                 seed=settings.seed,
             )
-            found = {MACRO: macro_interval(values, seed=settings.seed)}
-            found |= dict(zip(names, class_intervals(values, seed=settings.seed), strict=True))
+            found = {MACRO: probe.macro_interval(values, seed=settings.seed)}
+            found |= dict(
+                zip(names, probe.class_intervals(values, seed=settings.seed), strict=True)
+            )
             at = {"arm": arm, "fraction": fraction}
             rows += [at | {"label": k} | v.as_dict() for k, v in found.items() if v is not None]
     return pd.DataFrame(rows)

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from cxr_helpers import nih, probe, splits
-from cxr_helpers.course.data import NihData
-from cxr_helpers.course.end_to_end import EndToEnd
-from cxr_helpers.course.evaluation import label_names
-from cxr_helpers.course.settings import Settings
-from cxr_helpers.intervals import Interval, bias_corrected
+from cxr_helpers.course.ch03.end_to_end import EndToEnd
+from cxr_helpers.course.ch03.evaluation import label_names
+from cxr_helpers.course.core.data import NihData
+from cxr_helpers.course.core.settings import Settings
+from cxr_helpers.data import nih, splits
+from cxr_helpers.evaluation import probe
+from cxr_helpers.evaluation.intervals import Interval, bias_corrected
 
 PUBLISHED_DUPLICATES = 0.055  # 5 to 6% where the two parts of the paper's code are drawn again
 

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from cxr_helpers import nih
-from cxr_helpers.course.data import NihData, VindrData
-from cxr_helpers.course.evaluation import (
+from cxr_helpers.course.ch03.evaluation import (
     MACRO,
     MIN_POSITIVES,
     Arm,
@@ -20,8 +18,10 @@ from cxr_helpers.course.evaluation import (
     macro_of,
     probe_scores,
 )
-from cxr_helpers.course.settings import Settings
-from cxr_helpers.feature_cache import FrozenFeatures
+from cxr_helpers.course.core.data import NihData, VindrData
+from cxr_helpers.course.core.settings import Settings
+from cxr_helpers.data import nih
+from cxr_helpers.evaluation.feature_cache import FrozenFeatures
 
 HOME_SITE, OTHER_SITE = "NIH, other patients", "VinDr, another site"
 

@@ -13,14 +13,15 @@ import numpy as np
 import pandas as pd
 from sklearn.cluster import KMeans
 
-from cxr_helpers import detector as det
-from cxr_helpers import dicom, nih, splits
-from cxr_helpers.course import checkpoints, pretraining, records
-from cxr_helpers.course.compute import ONE_PROCESS, Compute, each_once, process_rank
-from cxr_helpers.course.data import VindrData
-from cxr_helpers.course.detector_training import train_detector
-from cxr_helpers.course.settings import Settings, fingerprint
-from cxr_helpers.datasets import boxes_by_image
+from cxr_helpers.course.ch02 import pretraining
+from cxr_helpers.course.ch04.detector_training import train_detector
+from cxr_helpers.course.core import checkpoints, records
+from cxr_helpers.course.core.compute import ONE_PROCESS, Compute, each_once, process_rank
+from cxr_helpers.course.core.data import VindrData
+from cxr_helpers.course.core.settings import Settings, fingerprint
+from cxr_helpers.data import dicom, nih, splits
+from cxr_helpers.data.datasets import boxes_by_image
+from cxr_helpers.detection import detector as det
 
 ARMS = pretraining.ARMS
 TRUTHS = ("fused", "two readers", "one reader", "any reader")

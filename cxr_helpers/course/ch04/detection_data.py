@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxr_helpers import nih, splits, vindr
-from cxr_helpers.course.data import (
+from cxr_helpers.course.core.data import (
     VINDR_PARTS,
     NihData,
     VindrData,
@@ -24,8 +23,9 @@ from cxr_helpers.course.data import (
     nih_table,
     pack_once,
 )
-from cxr_helpers.course.settings import Settings, SettingsError
-from cxr_helpers.datasets import PackedImages
+from cxr_helpers.course.core.settings import Settings, SettingsError
+from cxr_helpers.data import nih, splits, vindr
+from cxr_helpers.data.datasets import PackedImages
 
 BOX_TABLE = "BBox_List_2017.csv"
 READER = "NIH"

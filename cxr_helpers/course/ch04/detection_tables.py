@@ -8,14 +8,15 @@ import pandas as pd
 import torch
 from torchvision.ops.poolers import LevelMapper
 
-from cxr_helpers import coco, consensus, vindr
-from cxr_helpers import detection_metrics as dm
-from cxr_helpers import detector as det
-from cxr_helpers.course import detection
-from cxr_helpers.course.data import VindrData
-from cxr_helpers.course.settings import Settings
-from cxr_helpers.datasets import boxes_by_image
-from cxr_helpers.intervals import Interval, bootstrap
+from cxr_helpers.course.ch04 import detection
+from cxr_helpers.course.core.data import VindrData
+from cxr_helpers.course.core.settings import Settings
+from cxr_helpers.data import consensus, vindr
+from cxr_helpers.data.datasets import boxes_by_image
+from cxr_helpers.detection import coco
+from cxr_helpers.detection import detector as det
+from cxr_helpers.detection import metrics as dm
+from cxr_helpers.evaluation.intervals import Interval, bootstrap
 
 PAPER_SIZE = 640  # pixels; what is small or large is said at this size
 FINEST, COARSEST = 2, 5  # pyramid levels that boxes are pooled from, strides 4 to 32

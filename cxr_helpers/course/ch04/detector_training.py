@@ -12,10 +12,8 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressB
 from torch import distributed as dist
 from torch.utils.data import DataLoader
 
-from cxr_helpers import detection_metrics
-from cxr_helpers import detector as det
-from cxr_helpers.course import checkpoints
-from cxr_helpers.course.compute import (
+from cxr_helpers.course.core import checkpoints
+from cxr_helpers.course.core.compute import (
     ONE_PROCESS,
     Compute,
     each_once,
@@ -24,11 +22,13 @@ from cxr_helpers.course.compute import (
     process_rank,
     resolved,
 )
-from cxr_helpers.course.data import VindrData
-from cxr_helpers.course.quiet import quiet_lightning
-from cxr_helpers.course.settings import Settings
-from cxr_helpers.datasets import DetectionDataset
-from cxr_helpers.detection_pipelines import (
+from cxr_helpers.course.core.data import VindrData
+from cxr_helpers.course.core.quiet import quiet_lightning
+from cxr_helpers.course.core.settings import Settings
+from cxr_helpers.data.datasets import DetectionDataset
+from cxr_helpers.detection import detector as det
+from cxr_helpers.detection import metrics as detection_metrics
+from cxr_helpers.detection.augmentation import (
     CountedPipeline,
     EpochImages,
     EpochOrder,

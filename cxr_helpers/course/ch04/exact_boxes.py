@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from cxr_helpers import phantom
-from cxr_helpers.course.data import VindrData
-from cxr_helpers.course.settings import Settings, SettingsError
-from cxr_helpers.datasets import boxes_by_image
+from cxr_helpers.course.core.data import VindrData
+from cxr_helpers.course.core.settings import Settings, SettingsError
+from cxr_helpers.data.datasets import boxes_by_image
 
 CORNERS = ["x_min", "y_min", "x_max", "y_max"]
 

@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from cxr_helpers import ablation_fast, detection_metrics, heatmaps
-from cxr_helpers import detector as det
-from cxr_helpers.course import detection
-from cxr_helpers.course.data import VindrData
-from cxr_helpers.datasets import PackedImages
-from cxr_helpers.intervals import Interval, bootstrap
+from cxr_helpers.course.ch04 import detection
+from cxr_helpers.course.core.data import VindrData
+from cxr_helpers.data.datasets import PackedImages
+from cxr_helpers.detection import detector as det
+from cxr_helpers.detection import metrics as detection_metrics
+from cxr_helpers.evaluation.intervals import Interval, bootstrap
+from cxr_helpers.explanation import ablation_fast, heatmaps
 
 POINTING, ENERGY = "pointing game", "energy in the box"
 IOU, BEST_IOU = "IoU, validation's threshold", "IoU, own best threshold"

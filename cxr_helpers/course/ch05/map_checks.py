@@ -7,9 +7,9 @@ import pandas as pd
 import torch
 from torch import nn
 
-from cxr_helpers import ablation_fast, heatmaps, sanity
-from cxr_helpers.course import explaining
-from cxr_helpers.course.data import VindrData
+from cxr_helpers.course.ch05 import explaining
+from cxr_helpers.course.core.data import VindrData
+from cxr_helpers.explanation import ablation_fast, heatmaps, sanity
 
 
 def randomization_check(

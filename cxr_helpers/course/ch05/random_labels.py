@@ -12,10 +12,12 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from cxr_helpers import detection_metrics, sanity
-from cxr_helpers import detector as det
-from cxr_helpers.course import detection, explaining, map_checks
-from cxr_helpers.course.data import VindrData
+from cxr_helpers.course.ch04 import detection
+from cxr_helpers.course.ch05 import explaining, map_checks
+from cxr_helpers.course.core.data import VindrData
+from cxr_helpers.detection import detector as det
+from cxr_helpers.detection import metrics as detection_metrics
+from cxr_helpers.explanation import sanity
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from cxr_helpers import heatmaps
-from cxr_helpers.course.data import VindrData
+from cxr_helpers.course.core.data import VindrData
+from cxr_helpers.explanation import heatmaps
 
 SIZE = 64  # pixels a side
 KINDS = ("marker", "tube", "border")

@@ -13,9 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import nn
 
-from cxr_helpers import ablation_fast, cam_plots, heatmaps
-from cxr_helpers.course import explaining
-from cxr_helpers.course.data import VindrData
+from cxr_helpers.course.ch05 import explaining
+from cxr_helpers.course.core.data import VindrData
+from cxr_helpers.course.plots import ch05 as cam_plots
+from cxr_helpers.explanation import ablation_fast, heatmaps
 
 Arms = Mapping[str, tuple[nn.Module, Sequence[explaining.Finding]]]
 # The layer's name and how many pixels of the network's input one value of its map stands for.

@@ -3,8 +3,8 @@
 `docs/ledger.toml` holds it. What the course uses is read from the preset `paper` and from results
 files, so that it cannot go stale.
 
-    python -m cxr_helpers.course.ledger            # with the results of this machine
-    python -m cxr_helpers.course.ledger --write    # docs/ledger.md, without them
+    python -m cxr_helpers.course.ch06.ledger            # with the results of this machine
+    python -m cxr_helpers.course.ch06.ledger --write    # docs/ledger.md, without them
 """
 
 import argparse
@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr_helpers.course.results import read_results
-from cxr_helpers.course.settings import PRESETS, SettingsError, load_settings, project_root
+from cxr_helpers.course.core.results import read_results
+from cxr_helpers.course.core.settings import PRESETS, SettingsError, load_settings, project_root
 
 SOURCE, RENDERED = Path("docs", "ledger.toml"), Path("docs", "ledger.md")
 NOT_KNOWN, SAME = "not known", ""
@@ -32,8 +32,8 @@ HEAD = """# The ledger
 
 First what the paper (BarlowTwins-CXR) claims in its abstract, then each setting: what the paper's
 published code does, what this course does at the paper's scale, and why that differs. Made from
-[ledger.toml](ledger.toml) by `python -m cxr_helpers.course.ledger --write`; without `--write` it
-shows the figures that were measured on your machine, too.
+[ledger.toml](ledger.toml) by `python -m cxr_helpers.course.ch06.ledger --write`; without `--write`
+it shows the figures that were measured on your machine, too.
 
 The code is the repository [haooyuee/BarlowTwins-CXR](https://github.com/haooyuee/BarlowTwins-CXR).
 Code can be read line by line, so its column is nearly full. Whether the paper's text says the same
@@ -262,7 +262,7 @@ def render(ledger: Mapping, results: Mapping[str, dict] | None = None) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Show the ledger, or write docs/ledger.md; 1 where a file cannot be used."""
     parser = argparse.ArgumentParser(
-        prog="python -m cxr_helpers.course.ledger", description=__doc__.splitlines()[0]
+        prog="python -m cxr_helpers.course.ch06.ledger", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--write", action="store_true", help=f"write {RENDERED.as_posix()}")
     options = parser.parse_args(arguments)

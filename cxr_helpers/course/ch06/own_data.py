@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cxr_helpers import splits
-from cxr_helpers.course.data import NIH_PARTS, data_digest, pack_once
-from cxr_helpers.course.settings import Settings, SettingsError
-from cxr_helpers.datasets import PackedImages
+from cxr_helpers.course.core.data import NIH_PARTS, data_digest, pack_once
+from cxr_helpers.course.core.settings import Settings, SettingsError
+from cxr_helpers.data import splits
+from cxr_helpers.data.datasets import PackedImages
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """A small pretraining run in a process of its own, to be killed and gone on with.
 
-python -m cxr_helpers.course.resuming FOLDER
+python -m cxr_helpers.course.ch06.resuming FOLDER
 """
 
 import os
@@ -12,10 +12,11 @@ from pathlib import Path
 
 import torch
 
-from cxr_helpers import barlow
-from cxr_helpers.course import checkpoints, pretraining
-from cxr_helpers.course.data import load_nih
-from cxr_helpers.course.settings import Settings, load_settings
+from cxr_helpers.course.ch02 import pretraining
+from cxr_helpers.course.core import checkpoints
+from cxr_helpers.course.core.data import load_nih
+from cxr_helpers.course.core.settings import Settings, load_settings
+from cxr_helpers.pretraining import barlow
 
 SMALL = {
     "image_size": 32,
@@ -37,7 +38,7 @@ def small_settings(folder: Path) -> Settings:
 
 def start(folder: Path) -> subprocess.Popen:
     """Start the small run in another process; it goes on where a checkpoint lies in the folder."""
-    command = [sys.executable, "-m", "cxr_helpers.course.resuming", str(folder)]
+    command = [sys.executable, "-m", "cxr_helpers.course.ch06.resuming", str(folder)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     return subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, **quiet)
 

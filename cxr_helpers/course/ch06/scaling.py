@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from torch import nn
 
-from cxr_helpers.course.settings import PRESETS
+from cxr_helpers.course.core.settings import PRESETS
 
 
 def preset_changes(stage: str) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
 
-from cxr_helpers.course.settings import PRESETS, Settings, SettingsError
+from cxr_helpers.course.core.settings import PRESETS, Settings, SettingsError
 
 STAGES = tuple(PRESETS["demo"])
 # Fields that take one of a few words; any other word would be met late, or pass for one of them.

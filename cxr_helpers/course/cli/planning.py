@@ -15,12 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cxr_helpers import ablation_fast, probe
-from cxr_helpers import detector as det
-from cxr_helpers.course import checkpoints, detection, detector_training, evaluation, pretraining
-from cxr_helpers.course.compute import Compute, resolved
-from cxr_helpers.course.data import NihData, VindrData
-from cxr_helpers.course.stages import Run
+from cxr_helpers.course.ch02 import pretraining
+from cxr_helpers.course.ch03 import evaluation
+from cxr_helpers.course.ch04 import detection, detector_training
+from cxr_helpers.course.cli.stages import Run
+from cxr_helpers.course.core import checkpoints
+from cxr_helpers.course.core.compute import Compute, resolved
+from cxr_helpers.course.core.data import NihData, VindrData
+from cxr_helpers.detection import detector as det
+from cxr_helpers.evaluation import probe
+from cxr_helpers.explanation import ablation_fast
 
 GIB = 2**30
 SMALL_TRIAL = 4  # images; a plan for the paper's batch must fit a laptop's memory

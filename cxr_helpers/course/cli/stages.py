@@ -13,18 +13,15 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from cxr_helpers import froc, probe
-from cxr_helpers.course import (
-    detection,
-    detection_data,
-    detection_tables,
-    evaluation,
-    explaining,
-    pretraining,
-)
-from cxr_helpers.course.compute import LAUNCHED, ONE_PROCESS, Compute, process_rank
-from cxr_helpers.course.data import NihData, VindrData, load_nih
-from cxr_helpers.course.settings import Settings, SettingsError
+from cxr_helpers.course.ch02 import pretraining
+from cxr_helpers.course.ch03 import evaluation
+from cxr_helpers.course.ch04 import detection, detection_data, detection_tables
+from cxr_helpers.course.ch05 import explaining
+from cxr_helpers.course.core.compute import LAUNCHED, ONE_PROCESS, Compute, process_rank
+from cxr_helpers.course.core.data import NihData, VindrData, load_nih
+from cxr_helpers.course.core.settings import Settings, SettingsError
+from cxr_helpers.detection import froc
+from cxr_helpers.evaluation import probe
 
 BASELINE, OURS = "random", "pretrained"
 

@@ -16,7 +16,8 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities import rank_zero_only
 
-from cxr_helpers import __version__, barlow
+from cxr_helpers import __version__
+from cxr_helpers.pretraining import barlow
 
 FORMAT = 1  # raised when an older checkpoint can no longer be gone on from
 NAME = "last.ckpt"

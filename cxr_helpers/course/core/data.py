@@ -20,15 +20,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxr_helpers import consensus, dicom, nih, splits, vindr
-from cxr_helpers.course.settings import (
-    VINDR_TABLES,
-    Settings,
-    SettingsError,
-    fingerprint,
-)
-from cxr_helpers.course.tables import packaged_table
-from cxr_helpers.datasets import (
+from cxr_helpers.course.core.settings import VINDR_TABLES, Settings, SettingsError, fingerprint
+from cxr_helpers.course.core.tables import packaged_table
+from cxr_helpers.data import consensus, dicom, nih, splits, vindr
+from cxr_helpers.data.datasets import (
     CacheBusyError,
     CacheError,
     PackedImages,

@@ -1,8 +1,8 @@
 """Is this machine ready for the course, and what has it got?
 
-`python -m cxr_helpers.course.machine` is the last step of the set-up: it fails with one sentence
-where torchvision cannot load. `machine_report` is the table in notebook 00. Neither uses the
-network.
+`python -m cxr_helpers.course.core.machine` is the last step of the set-up: it fails with one
+sentence where torchvision cannot load. `machine_report` is the table in notebook 00. Neither uses
+the network.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def accelerator() -> str | None:
 
 def bf16_is_fast() -> bool:
     """Whether training takes bfloat16: the GPU, or without one the CPU, has instructions for it."""
-    from cxr_helpers.course import compute  # imports torch
+    from cxr_helpers.course.core import compute
 
     return compute.bf16_is_fast()
 

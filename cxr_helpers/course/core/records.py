@@ -8,9 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from cxr_helpers import __version__
-from cxr_helpers.course.compute import ONE_PROCESS, Compute
-from cxr_helpers.course.results import versions
-from cxr_helpers.course.settings import Settings
+from cxr_helpers.course.core.compute import ONE_PROCESS, Compute
+from cxr_helpers.course.core.results import versions
+from cxr_helpers.course.core.settings import Settings
 
 
 def commit(project: Path) -> str | None:

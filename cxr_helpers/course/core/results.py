@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 
-from cxr_helpers.course.settings import Settings
+from cxr_helpers.course.core.settings import Settings
 
 PACKAGES = ("torch", "torchvision", "lightly", "pytorch-lightning", "numpy", "scikit-learn")
 KEYS = ("metrics", "settings", "seconds", "peak_memory_mb", "versions")
@@ -150,6 +150,37 @@ def _flatten(prefix: str, value: object):
             yield from _flatten(f"{prefix} / {key}" if prefix else key, inner)
     else:
         yield prefix, value, None, None
+
+
+def show_results(table: pd.DataFrame) -> str:
+    """The results table as text: under each notebook its figures, with their intervals.
+
+    Args:
+        table: As `results_table` gives it.
+
+    >>> row = {"notebook": "04_x", "metric": "map50 / random", "value": 0.25, "low": 0.2}
+    >>> row |= {"high": 0.31, "minutes": 2.5, "memory_mb": 900}
+    >>> print(show_results(pd.DataFrame([row])))
+    04_x (2.5 minutes, 900 MB)
+      map50 / random  0.250  [0.200, 0.310]
+    """
+    if table.empty:
+        return "No results yet."
+    width = table["metric"].str.len().max()
+    lines = []
+    for name, rows in table.groupby("notebook"):
+        first = rows.iloc[0]
+        lines.append(f"{name} ({first['minutes']:.1f} minutes, {first['memory_mb']:.0f} MB)")
+        for row in rows.itertuples():
+            interval = "" if pd.isna(row.low) else f"  [{row.low:.3f}, {row.high:.3f}]"
+            lines.append(f"  {row.metric:<{width}}  {_figure(row.value)}{interval}")
+    return "\n".join(lines)
+
+
+def _figure(value: object) -> str:
+    if isinstance(value, float):
+        return "not known" if pd.isna(value) else f"{value:.3f}"
+    return "not known" if value is None else str(value)
 
 
 def claim(holds: bool, text: str, settings: Settings) -> None:

@@ -242,7 +242,7 @@ def project_root() -> Path:
     Raises:
         SettingsError: neither has a folder `notebooks` beside a `pyproject.toml`.
     """
-    candidates = [Path(__file__).resolve().parents[2], Path.cwd(), *Path.cwd().parents]
+    candidates = [Path(__file__).resolve().parents[3], Path.cwd(), *Path.cwd().parents]
     for folder in candidates:
         if (folder / "pyproject.toml").is_file() and (folder / "notebooks").is_dir():
             return folder

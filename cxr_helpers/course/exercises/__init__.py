@@ -16,17 +16,15 @@ from IPython import get_ipython
 from IPython.display import Image, display
 from matplotlib.figure import Figure
 
-from cxr_helpers.course.exercises import (
-    engine,
-    nb01,
-    nb02,
-    nb03,
-    nb04,
-    nb04_scores,
-    nb05,
-    nb05_figure,
-    nb06,
-)
+from cxr_helpers.course.exercises import ch01 as nb01
+from cxr_helpers.course.exercises import ch02 as nb02
+from cxr_helpers.course.exercises import ch03 as nb03
+from cxr_helpers.course.exercises import ch04 as nb04
+from cxr_helpers.course.exercises import ch04_scores as nb04_scores
+from cxr_helpers.course.exercises import ch05 as nb05
+from cxr_helpers.course.exercises import ch05_figure as nb05_figure
+from cxr_helpers.course.exercises import ch06 as nb06
+from cxr_helpers.course.exercises import engine
 from cxr_helpers.course.exercises.progress_file import (
     DONE,
     TRIED,

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from cxr_helpers import nih
+from cxr_helpers.course.core.tables import packaged_table
 from cxr_helpers.course.exercises.engine import (
     Exercise,
     Mistake,
@@ -17,7 +17,7 @@ from cxr_helpers.course.exercises.engine import (
     judge_value,
     no_names,
 )
-from cxr_helpers.course.tables import packaged_table
+from cxr_helpers.data import nih
 
 
 def single_image_share(patient_ids):

@@ -4,13 +4,13 @@ import math
 
 import numpy as np
 
-from cxr_helpers import detection_metrics as dm
 from cxr_helpers.course.exercises.engine import (
     Exercise,
     Mistake,
     judge_function,
     judge_value,
 )
+from cxr_helpers.detection import metrics as dm
 
 
 def iou_of_all(first, second):

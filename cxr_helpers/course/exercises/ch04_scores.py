@@ -3,7 +3,6 @@
 import numpy as np
 from matplotlib.axes import Axes
 
-from cxr_helpers import detection_metrics as dm
 from cxr_helpers.course.exercises.engine import (
     Exercise,
     Mistake,
@@ -14,6 +13,7 @@ from cxr_helpers.course.exercises.engine import (
     judge_value,
     no_names,
 )
+from cxr_helpers.detection import metrics as dm
 
 
 def paired_differences(hits_a, hits_b, boxes, draws):

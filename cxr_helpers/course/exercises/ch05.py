@@ -3,13 +3,13 @@
 import numpy as np
 from scipy.stats import rankdata
 
-from cxr_helpers import heatmaps
 from cxr_helpers.course.exercises.engine import (
     Exercise,
     Mistake,
     judge_function,
     judge_value,
 )
+from cxr_helpers.explanation import heatmaps
 
 FOUR_SCORES = {
     "constant: energy": 0.2,

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.patches import Rectangle
 
-from cxr_helpers import heatmaps
+from cxr_helpers.course.exercises.ch05 import map_from_channels
 from cxr_helpers.course.exercises.engine import (
     Exercise,
     Mistake,
@@ -14,7 +14,7 @@ from cxr_helpers.course.exercises.engine import (
     judge_figure,
     no_names,
 )
-from cxr_helpers.course.exercises.nb05 import map_from_channels
+from cxr_helpers.explanation import heatmaps
 
 SIDE = 64  # pixels of the practice image
 

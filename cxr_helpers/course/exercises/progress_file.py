@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from cxr_helpers.course.settings import project_root
+from cxr_helpers.course.core.settings import project_root
 
 DONE, TRIED = "done", "tried"
 

@@ -6,9 +6,10 @@ import pydicom
 import pytest
 from pydicom.dataset import FileMetaDataset
 
-from cxr_helpers import nih, phantom, vindr
-from cxr_helpers.course import exploration
-from cxr_helpers.course.tables import packaged_table
+from cxr_helpers import phantom
+from cxr_helpers.course.ch01 import exploration
+from cxr_helpers.course.core.tables import packaged_table
+from cxr_helpers.data import nih, vindr
 
 FINDINGS = {"a": "Effusion", "b": "Effusion|Edema", "c": "No Finding", "d": "Pneumothorax"}
 

@@ -9,7 +9,7 @@ import torch.multiprocessing as mp
 from lightly.loss import BarlowTwinsLoss
 from torch.nn.parallel import DistributedDataParallel
 
-from cxr_helpers import barlow
+from cxr_helpers.pretraining import barlow
 
 BATCH = 12
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from tiny_pretraining import tiny_data, tiny_settings
 
-from cxr_helpers.course import pretraining_labs as labs
+from cxr_helpers.course.ch02 import labs
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from cxr_helpers import probe
-from cxr_helpers.course import pretraining
-from cxr_helpers.course.settings import PRESETS, load_settings
+from cxr_helpers.course.ch02 import pretraining
+from cxr_helpers.course.core.settings import PRESETS, load_settings
+from cxr_helpers.evaluation import probe
 
 PRESET = PRESETS["paper"]["pretrain"]
 STEPS = 100_000

@@ -13,12 +13,12 @@ from nbclient import NotebookClient
 from own_process import finish, start
 from tiny_pretraining import PRESET, run, tiny_data, tiny_settings
 
-from cxr_helpers import barlow
-from cxr_helpers.course import pretraining
-from cxr_helpers.course.notebooks import WIDGET_VIEW, _OwnKernelManager
+from cxr_helpers.course.ch02 import pretraining
+from cxr_helpers.pretraining import barlow
+from tools.notebooks import WIDGET_VIEW, _OwnKernelManager
 
-SCRIPT = Path(__file__).with_name("tiny_pretraining.py")
-ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = Path(__file__).parents[2] / "tiny_pretraining.py"
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,11 @@ import pytest
 import torch
 from tiny_pretraining import PRESET, tiny_settings
 
-from cxr_helpers import barlow
-from cxr_helpers.course import pretraining
+from cxr_helpers.course.ch02 import pretraining
+from cxr_helpers.pretraining import barlow
 
-SCRIPT = Path(__file__).with_name("tiny_pretraining.py")
-ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = Path(__file__).parents[2] / "tiny_pretraining.py"
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def free_port():

@@ -7,9 +7,10 @@ import pytest
 import torch
 from course_data import made_up_nih
 
-from cxr_helpers import barlow, probe
-from cxr_helpers.course import end_to_end, evaluation
-from cxr_helpers.course.settings import ProbePreset, load_settings
+from cxr_helpers.course.ch03 import end_to_end, evaluation
+from cxr_helpers.course.core.settings import ProbePreset, load_settings
+from cxr_helpers.evaluation import probe
+from cxr_helpers.pretraining import barlow
 
 PRESET = ProbePreset(
     fractions=(0.2, 1.0),

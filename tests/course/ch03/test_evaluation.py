@@ -8,10 +8,13 @@ import torch
 from course_data import made_up_nih, person_features
 from sklearn.metrics import roc_auc_score
 
-from cxr_helpers import barlow, nih, probe, splits
-from cxr_helpers.course import evaluation, pretraining
-from cxr_helpers.course.settings import ProbePreset, load_settings
-from cxr_helpers.feature_cache import FeatureError, FrozenFeatures
+from cxr_helpers.course.ch02 import pretraining
+from cxr_helpers.course.ch03 import evaluation
+from cxr_helpers.course.core.settings import ProbePreset, load_settings
+from cxr_helpers.data import nih, splits
+from cxr_helpers.evaluation import probe
+from cxr_helpers.evaluation.feature_cache import FeatureError, FrozenFeatures
+from cxr_helpers.pretraining import barlow
 
 PRESET = ProbePreset(
     fractions=(0.2, 1.0),
@@ -158,16 +161,16 @@ def test_intervals_name_none_where_a_label_cannot_be_scored():
     labels = TRUTH.copy()
     labels[:, 1] = 0
     values = probe.resampled_scores(labels, [guesses(1)], PATIENTS, resamples=100, seed=0)
-    first, second, third = evaluation.class_intervals(values, seed=0)
+    first, second, third = probe.class_intervals(values, seed=0)
     assert second is None and first.low < first.value < first.high
     assert third.value == pytest.approx(roc_auc_score(labels[:, 2], guesses(1)[:, 2]))
-    macro = evaluation.macro_interval(values, seed=0)
+    macro = probe.macro_interval(values, seed=0)
     assert macro.value == pytest.approx((first.value + third.value) / 2)
-    assert macro == evaluation.macro_auroc_interval(
+    assert macro == probe.macro_auroc_interval(
         labels, [guesses(1)], PATIENTS, resamples=100, seed=0
     )
     with pytest.raises(probe.ProbeError, match="no class can be scored"):
-        evaluation.macro_auroc_interval(0 * labels, [guesses(1)], PATIENTS, resamples=10, seed=0)
+        probe.macro_auroc_interval(0 * labels, [guesses(1)], PATIENTS, resamples=10, seed=0)
 
 
 def test_the_interval_of_an_auroc_holds_the_truth_about_as_often_as_it_says():
@@ -176,7 +179,7 @@ def test_the_interval_of_an_auroc_holds_the_truth_about_as_often_as_it_says():
     for _ in range(100):
         ill = rng.integers(0, 2, size=(150, 1))
         score = ill + rng.normal(size=(150, 1))
-        found = evaluation.macro_auroc_interval(ill, [score], np.arange(150), resamples=200, seed=0)
+        found = probe.macro_auroc_interval(ill, [score], np.arange(150), resamples=200, seed=0)
         held += found.low <= truth <= found.high
     assert 86 <= held <= 100
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from course_data import made_up_nih, person_features
 
-from cxr_helpers import probe, splits
-from cxr_helpers.course import leakage
-from cxr_helpers.course.end_to_end import EndToEnd
-from cxr_helpers.course.settings import ProbePreset, load_settings
-from cxr_helpers.intervals import Interval
+from cxr_helpers.course.ch03 import leakage
+from cxr_helpers.course.ch03.end_to_end import EndToEnd
+from cxr_helpers.course.core.settings import ProbePreset, load_settings
+from cxr_helpers.data import splits
+from cxr_helpers.evaluation import probe
+from cxr_helpers.evaluation.intervals import Interval
 
 PRESET = ProbePreset(fractions=(0.2, 1.0), draws=2, resamples=100, neighbors=3)
 SETTINGS = replace(load_settings({}), probe=PRESET)

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 from course_data import made_up_nih, person_features
 
-from cxr_helpers import nih, vindr
-from cxr_helpers.course import evaluation, sites
-from cxr_helpers.course.data import VindrData
-from cxr_helpers.course.settings import ProbePreset, load_settings
-from cxr_helpers.datasets import PackedImages
-from cxr_helpers.feature_cache import FrozenFeatures
+from cxr_helpers.course.ch03 import evaluation, sites
+from cxr_helpers.course.core.data import VindrData
+from cxr_helpers.course.core.settings import ProbePreset, load_settings
+from cxr_helpers.data import nih, vindr
+from cxr_helpers.data.datasets import PackedImages
+from cxr_helpers.evaluation.feature_cache import FrozenFeatures
 
 
 @pytest.fixture

@@ -8,11 +8,13 @@ from dicom_files import gradient, make_dataset, to_bytes
 from PIL import Image
 from tiny_detection import CORNERS, small_settings, vindr_data
 
-from cxr_helpers import barlow, nih, splits
-from cxr_helpers import detector as det
-from cxr_helpers.course import detection, detection_data, pretraining
-from cxr_helpers.course.data import load_nih
-from cxr_helpers.course.settings import SettingsError
+from cxr_helpers.course.ch02 import pretraining
+from cxr_helpers.course.ch04 import detection, detection_data
+from cxr_helpers.course.core.data import load_nih
+from cxr_helpers.course.core.settings import SettingsError
+from cxr_helpers.data import nih, splits
+from cxr_helpers.detection import detector as det
+from cxr_helpers.pretraining import barlow
 
 
 @pytest.fixture(scope="module")

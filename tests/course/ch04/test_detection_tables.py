@@ -9,13 +9,13 @@ from box_cases import matched, prediction, random_case, truth
 from test_course_detection import vindr_data
 from tiny_detector import tiny_detector
 
-from cxr_helpers import detection_metrics as dm
-from cxr_helpers import vindr
-from cxr_helpers.course import detection
-from cxr_helpers.course import detection_tables as tables
-from cxr_helpers.course.data import VindrData
-from cxr_helpers.course.settings import load_settings
-from cxr_helpers.datasets import PackedImages
+from cxr_helpers.course.ch04 import detection
+from cxr_helpers.course.ch04 import detection_tables as tables
+from cxr_helpers.course.core.data import VindrData
+from cxr_helpers.course.core.settings import load_settings
+from cxr_helpers.data import vindr
+from cxr_helpers.data.datasets import PackedImages
+from cxr_helpers.detection import metrics as dm
 
 
 def test_an_interval_holds_its_value_and_repeats_from_its_seed():

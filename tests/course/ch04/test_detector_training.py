@@ -17,15 +17,15 @@ from own_process import finish, start
 from safetensors.torch import load_file
 from tiny_detection import long_settings, train, vindr_data
 
-from cxr_helpers import barlow
-from cxr_helpers import detector as det
-from cxr_helpers.course import detection
-from cxr_helpers.course import detector_training as training
-from cxr_helpers.course.compute import Compute, ComputeError
-from cxr_helpers.detection_pipelines import CountedPipeline, detection_pipeline
+from cxr_helpers.course.ch04 import detection
+from cxr_helpers.course.ch04 import detector_training as training
+from cxr_helpers.course.core.compute import Compute, ComputeError
+from cxr_helpers.detection import detector as det
+from cxr_helpers.detection.augmentation import CountedPipeline, detection_pipeline
+from cxr_helpers.pretraining import barlow
 
-SCRIPT = Path(__file__).with_name("tiny_detection.py")
-ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = Path(__file__).parents[2] / "tiny_detection.py"
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def path_in(folder):
@@ -100,8 +100,8 @@ def test_three_processes_detect_in_every_image_once(unbroken, tmp_path):
         "import sys, numpy as np, torch.distributed as dist, torch\n"
         "from pathlib import Path\n"
         "from tiny_detection import vindr_data\n"
-        "from cxr_helpers import detector as det\n"
-        "from cxr_helpers.course.compute import each_once\n"
+        "from cxr_helpers.detection import detector as det\n"
+        "from cxr_helpers.course.core.compute import each_once\n"
         "rank, path = int(sys.argv[1]), Path(sys.argv[2])\n"
         "torch.set_num_threads(1)\n"
         "dist.init_process_group('gloo', init_method=f'file://{path.parent}/meet',"

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxr_helpers import vindr
-from cxr_helpers.course import exact_boxes
-from cxr_helpers.course.data import VindrData
-from cxr_helpers.course.settings import SettingsError, load_settings
-from cxr_helpers.datasets import PackedImages
-from cxr_helpers.detection_metrics import box_iou
+from cxr_helpers.course.ch04 import exact_boxes
+from cxr_helpers.course.core.data import VindrData
+from cxr_helpers.course.core.settings import SettingsError, load_settings
+from cxr_helpers.data import vindr
+from cxr_helpers.data.datasets import PackedImages
+from cxr_helpers.detection.metrics import box_iou
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 from tiny_detector import tiny_detector
 
-from cxr_helpers import ablation_fast, cam_plots, heatmaps, sanity, vindr
-from cxr_helpers.course import explaining, map_checks, random_labels, viewer
-from cxr_helpers.course.data import VindrData
-from cxr_helpers.datasets import PackedImages
+from cxr_helpers.course.ch05 import explaining, map_checks, random_labels, viewer
+from cxr_helpers.course.core.data import VindrData
+from cxr_helpers.course.plots import ch05 as cam_plots
+from cxr_helpers.data import vindr
+from cxr_helpers.data.datasets import PackedImages
+from cxr_helpers.explanation import ablation_fast, heatmaps, sanity
 
 matplotlib.use("Agg")
 SIZE = 64

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cxr_helpers.course import shortcut
+from cxr_helpers.course.ch05 import shortcut
 
 
 def made_up(n, seed):

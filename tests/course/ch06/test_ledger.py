@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from cxr_helpers import detection_pipelines, detector, finetune, view_pairs, views
 from cxr_helpers.course import __main__ as cli
-from cxr_helpers.course import data, evaluation, explaining
-from cxr_helpers.course import ledger as led
-from cxr_helpers.course.settings import PRESETS, project_root
+from cxr_helpers.course.ch03 import evaluation
+from cxr_helpers.course.ch05 import explaining
+from cxr_helpers.course.ch06 import ledger as led
+from cxr_helpers.course.core import data
+from cxr_helpers.course.core.settings import PRESETS, project_root
+from cxr_helpers.detection import augmentation as detection_pipelines
+from cxr_helpers.detection import detector
+from cxr_helpers.evaluation import finetune
+from cxr_helpers.pretraining import view_pairs, views
 
 ROOT = project_root()
 LEDGER = led.read_ledger(ROOT / led.SOURCE)
@@ -139,7 +144,7 @@ def test_a_point_is_shown_in_words_where_no_link_can_lead():
 
 def test_the_stored_table_is_the_present_one():
     stored = (ROOT / led.RENDERED).read_text(encoding="utf-8")
-    assert stored == led.render(LEDGER), "run  python -m cxr_helpers.course.ledger --write"
+    assert stored == led.render(LEDGER), "run  python -m cxr_helpers.course.ch06.ledger --write"
     for target in re.findall(r"\]\(\.\./([^)#]+)", stored):
         assert (ROOT / target).is_file()
 

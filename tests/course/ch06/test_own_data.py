@@ -8,11 +8,12 @@ import pytest
 from PIL import Image
 from tiny_pretraining import tiny_settings
 
-from cxr_helpers import nih
-from cxr_helpers.course import own_data, pretraining
-from cxr_helpers.course.settings import SettingsError
-from cxr_helpers.datasets import CacheError
-from cxr_helpers.splits import SplitError
+from cxr_helpers.course.ch02 import pretraining
+from cxr_helpers.course.ch06 import own_data
+from cxr_helpers.course.core.settings import SettingsError
+from cxr_helpers.data import nih
+from cxr_helpers.data.datasets import CacheError
+from cxr_helpers.data.splits import SplitError
 
 
 def patient(image_id):

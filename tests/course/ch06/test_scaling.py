@@ -4,8 +4,8 @@ import matplotlib.pyplot as plt
 import pytest
 from torch import nn
 
-from cxr_helpers.course import scaling
-from cxr_helpers.course.settings import PRESETS
+from cxr_helpers.course.ch06 import scaling
+from cxr_helpers.course.core.settings import PRESETS
 
 
 @pytest.mark.parametrize("stage", PRESETS["demo"])

@@ -6,9 +6,9 @@ import pytest
 from tiny_root import command, make_nih_root, make_root
 
 from cxr_helpers.course import __main__ as cli
-from cxr_helpers.course import planning
-from cxr_helpers.course import settings as settings_module
-from cxr_helpers.course.stages import STAGES
+from cxr_helpers.course.cli import planning
+from cxr_helpers.course.cli.stages import STAGES
+from cxr_helpers.course.core import settings as settings_module
 
 
 @pytest.fixture(scope="module")

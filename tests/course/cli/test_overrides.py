@@ -2,8 +2,8 @@
 
 import pytest
 
-from cxr_helpers.course.overrides import with_overrides
-from cxr_helpers.course.settings import SettingsError, load_settings
+from cxr_helpers.course.cli.overrides import with_overrides
+from cxr_helpers.course.core.settings import SettingsError, load_settings
 
 SETTINGS = load_settings({})
 

@@ -5,8 +5,9 @@ import torch
 from tiny_pretraining import tiny_data, tiny_settings
 from torch import nn
 
-from cxr_helpers.course import planning, pretraining
-from cxr_helpers.course.stages import Run
+from cxr_helpers.course.ch02 import pretraining
+from cxr_helpers.course.cli import planning
+from cxr_helpers.course.cli.stages import Run
 
 
 def test_two_trials_part_what_an_image_costs_from_what_a_step_costs(monkeypatch):

@@ -5,8 +5,8 @@ import os
 import pytest
 import torch
 
-from cxr_helpers import barlow
-from cxr_helpers.course import checkpoints as c
+from cxr_helpers.course.core import checkpoints as c
+from cxr_helpers.pretraining import barlow
 
 TOLD = {"data": "demo", "images": 24, "digest": "abc"}
 

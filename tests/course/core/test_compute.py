@@ -10,11 +10,12 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from course_data import made_up_nih
 
-from cxr_helpers import barlow, probe
-from cxr_helpers.course import compute as c
-from cxr_helpers.course import machine
-from cxr_helpers.course.evaluation import Arm, frozen_features
-from cxr_helpers.course.settings import load_settings
+from cxr_helpers.course.ch03.evaluation import Arm, frozen_features
+from cxr_helpers.course.core import compute as c
+from cxr_helpers.course.core import machine
+from cxr_helpers.course.core.settings import load_settings
+from cxr_helpers.evaluation import probe
+from cxr_helpers.pretraining import barlow
 
 LAUNCHED = {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "3"}
 

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 from tiny_root import NIH_HEADER, make_nih_root
 
-from cxr_helpers.course import data, detection_data
-from cxr_helpers.course.settings import SettingsError, load_settings
-from cxr_helpers.datasets import PackedImages
+from cxr_helpers.course.ch04 import detection_data
+from cxr_helpers.course.core import data
+from cxr_helpers.course.core.settings import SettingsError, load_settings
+from cxr_helpers.data.datasets import PackedImages
 
 NAMES = [f"{k:08d}_000.png" for k in range(1, 21)]
 TEST, REST = NAMES[:4], NAMES[4:]

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from cxr_helpers.course import machine
+from cxr_helpers.course.core import machine
 
 
 def test_torch_and_torchvision_load():
@@ -71,5 +71,5 @@ def test_report_says_what_is_missing_and_what_to_do(monkeypatch, tmp_path):
 
 
 def test_module_does_not_import_torch_by_itself():
-    code = "import sys, cxr_helpers.course.machine; sys.exit('torch' in sys.modules)"
+    code = "import sys, cxr_helpers.course.core.machine; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

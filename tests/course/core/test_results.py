@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from cxr_helpers.course import results as r
-from cxr_helpers.course.settings import load_settings
+from cxr_helpers.course.core import results as r
+from cxr_helpers.course.core.settings import load_settings
 
 SETTINGS = load_settings({})
 

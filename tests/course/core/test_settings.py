@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cxr_helpers.course import settings as s
+from cxr_helpers.course.core import settings as s
 
 
 def test_the_default_is_the_demo():

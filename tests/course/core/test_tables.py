@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from cxr_helpers.course import tables
+from cxr_helpers.course.core import tables
 
 
 @pytest.mark.parametrize("name", tables.PACKAGED_TABLES)
@@ -15,7 +15,7 @@ def test_every_table_is_there(name):
 
 def test_torch_is_not_imported():
     code = (
-        "import sys; from cxr_helpers.course.tables import packaged_table; "
+        "import sys; from cxr_helpers.course.core.tables import packaged_table; "
         "packaged_table('nih_entries'); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

@@ -11,24 +11,23 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torchvision.ops.poolers import LevelMapper
 
-from cxr_helpers import ablation_fast, barlow, cam_plots, froc, heatmaps, sanity
-from cxr_helpers import detection_metrics as dm
 from cxr_helpers.course import exercises as ex
-from cxr_helpers.course import planning
-from cxr_helpers.course.exercises import (
-    engine,
-    nb02,
-    nb03,
-    nb04,
-    nb04_scores,
-    nb05,
-    nb05_figure,
-    nb06,
-    progress_file,
-    quizzes,
-)
-from cxr_helpers.course.notebooks import NOTEBOOKS
-from cxr_helpers.course.settings import PRESETS
+from cxr_helpers.course.cli import planning
+from cxr_helpers.course.core.settings import PRESETS
+from cxr_helpers.course.exercises import ch02 as nb02
+from cxr_helpers.course.exercises import ch03 as nb03
+from cxr_helpers.course.exercises import ch04 as nb04
+from cxr_helpers.course.exercises import ch04_scores as nb04_scores
+from cxr_helpers.course.exercises import ch05 as nb05
+from cxr_helpers.course.exercises import ch05_figure as nb05_figure
+from cxr_helpers.course.exercises import ch06 as nb06
+from cxr_helpers.course.exercises import engine, progress_file, quizzes
+from cxr_helpers.course.plots import ch05 as cam_plots
+from cxr_helpers.detection import froc
+from cxr_helpers.detection import metrics as dm
+from cxr_helpers.explanation import ablation_fast, heatmaps, sanity
+from cxr_helpers.pretraining import barlow
+from tools.notebooks import NOTEBOOKS
 
 NUMBERS = list(ex.EXERCISES)
 MISTAKES = [(n, i) for n in NUMBERS for i in range(len(ex.EXERCISES[n].mistakes))]

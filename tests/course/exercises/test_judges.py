@@ -12,15 +12,12 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from cxr_helpers.course import exercises as ex
-from cxr_helpers.course.exercises import (
-    engine,
-    nb01,
-    nb02,
-    nb03,
-    nb04_scores,
-    nb05,
-    quizzes,
-)
+from cxr_helpers.course.exercises import ch01 as nb01
+from cxr_helpers.course.exercises import ch02 as nb02
+from cxr_helpers.course.exercises import ch03 as nb03
+from cxr_helpers.course.exercises import ch04_scores as nb04_scores
+from cxr_helpers.course.exercises import ch05 as nb05
+from cxr_helpers.course.exercises import engine, quizzes
 
 FOUR = nb05.FOUR_SCORES
 RUNS = ex.EXERCISES["2.5"].reference

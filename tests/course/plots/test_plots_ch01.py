@@ -13,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from cxr_helpers import data_plots, plots
+from cxr_helpers.course.plots import ch01 as data_plots
+from cxr_helpers.course.plots import ch03 as plots
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from cxr_helpers import pretraining_plots as pp
+from cxr_helpers.course.plots import ch02 as pp
 
 LOG = pd.DataFrame({"epoch": [0, 1, 2], "loss": [np.nan, 3.0, 2.0], "rank": [1.0, np.nan, 4.0]})
 

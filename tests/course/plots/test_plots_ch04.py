@@ -7,7 +7,7 @@ import pytest
 import torch
 from box_cases import NAMES, prediction, truth
 
-from cxr_helpers import detection_plots as dp
+from cxr_helpers.course.plots import ch04 as dp
 
 IMAGE = np.zeros((8, 8), np.uint8)
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from cxr_helpers import cam_plots
+from cxr_helpers.course.plots import ch05 as cam_plots
 
 IMAGE = np.arange(48, dtype=np.uint8).reshape(6, 8)
 MAP = np.linspace(0, 1, 48).reshape(6, 8)

@@ -1,0 +1,1 @@
+"""What notebook 01 calls and nobody copies: looking at the data."""

@@ -1,0 +1,1 @@
+"""What notebook 02 calls and nobody copies: Barlow Twins pretraining."""

@@ -1,0 +1,1 @@
+"""What notebook 04 calls and nobody copies: Faster R-CNN."""

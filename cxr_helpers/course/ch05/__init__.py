@@ -1,0 +1,1 @@
+"""What notebook 05 calls and nobody copies: Ablation-CAM."""

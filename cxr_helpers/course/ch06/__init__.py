@@ -1,0 +1,1 @@
+"""What notebook 06 calls and nobody copies: own data and the paper's scale."""

@@ -1,0 +1,1 @@
+"""The stages of the course on the command line."""

@@ -1,0 +1,1 @@
+"""What every chapter needs: settings, data, compute, checkpoints, results."""

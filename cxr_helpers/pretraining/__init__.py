@@ -1,0 +1,1 @@
+"""Barlow Twins: views, loss, training module, weights in and out (chapter 2)."""

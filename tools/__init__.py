@@ -1,0 +1,1 @@
+"""Builds notebooks, README and site; nothing here is imported by a notebook."""
