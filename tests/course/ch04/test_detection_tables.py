@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from box_cases import matched, prediction, random_case, truth
-from test_course_detection import vindr_data
+from tiny_detection import vindr_data
 from tiny_detector import tiny_detector
 
 from cxr_helpers.course.ch04 import detection
