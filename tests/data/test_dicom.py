@@ -25,7 +25,7 @@ from pydicom.pixels import (
     pixel_array,
 )
 
-from cxr_helpers.data import dicom
+from cxr_helpers.data import dicom_decoding
 from cxr_helpers.data.dicom import DicomError, DicomImage, display_values, load_dataset, modality_values, read_dicom, stored_values
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
@@ -1055,7 +1055,7 @@ def test_eight_bits_of_jpeg_in_cells_of_16():
 def test_packages_are_advised_with_their_license(monkeypatch, syntax, there, word):
     decoder = get_decoder(syntax)
     monkeypatch.setattr(decoder, "_available", there)
-    advice = dicom._installable(decoder)
+    advice = dicom_decoding._installable(decoder)
     assert re.search(word, f"pip install {advice}") and (
         "gdcm" not in there or "gdcm" not in advice
     )

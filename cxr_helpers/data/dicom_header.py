@@ -1,0 +1,271 @@
+"""The header of a DICOM file: parse it, and read the elements that a picture depends on.
+
+An element that cannot be parsed becomes its error: the caller decides whether it was needed.
+Section numbers are those of https://dicom.nema.org/medical/dicom/current.
+
+From cxr-helpers 0.1.0 (MIT license).
+Needs: pydicom (>=3).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pydicom
+from pydicom import uid
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+
+Source = str | os.PathLike[str] | bytes | BinaryIO | Dataset
+Header = Mapping[str, Any]  # keyword -> value, of the elements in _ELEMENTS
+AGAIN = "download or export it again"
+
+_COUNTS = (
+    "SamplesPerPixel",
+    "PlanarConfiguration",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+)
+_ELEMENTS = (
+    *_COUNTS,
+    "NumberOfFrames",
+    "PhotometricInterpretation",
+    "PixelSpacing",
+    "ImagerPixelSpacing",
+    "PixelAspectRatio",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "ModalityLUTSequence",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "VOILUTSequence",
+    "WindowCenter",
+    "WindowWidth",
+    "VOILUTFunction",
+)
+_SEQUENCE_END = b"\xfe\xff\xdd\xe0\0\0\0\0"  # PS3.5 7.5
+_ITEM_END = b"\xfe\xff\x0d\xe0\0\0\0\0"
+
+
+class DicomError(ValueError):
+    """A file that gives no picture; the message names the reason and the remedy.
+
+    `read_dicom` and `load_dataset` name the file as well.
+    """
+
+
+class UnreadableError(DicomError):
+    """An element that cannot be read; where it is not needed, it is passed over."""
+
+
+# --- the file -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def named(source: Source) -> Iterator[None]:
+    """Name the source in every error, and make a DicomError of it."""
+    try:
+        yield
+    except DicomError as error:
+        raise DicomError(f"{_name(source)}: {error}") from error.__cause__
+    except Exception as error:  # pydicom and the decoders raise whatever they met
+        reason = f"{type(error).__name__}: {short(error)}"
+        raise DicomError(
+            f"{_name(source)}: not understood ({reason}); if the file is damaged, {AGAIN}"
+        ) from error
+
+
+def _name(source: Source) -> str:
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return f"<{len(source)} bytes>"
+    if not isinstance(source, (str, os.PathLike, Dataset)) and not hasattr(source, "read"):
+        return short(repr(source))
+    if isinstance(source, Dataset):
+        return str(getattr(source, "filename", None) or "<dataset>")
+    return str(getattr(source, "name", "<stream>") if hasattr(source, "read") else source)
+
+
+def parsed(source: Source) -> tuple[Dataset, str]:
+    """Parse, and say if the end mark of the pixel data is missing."""
+    if isinstance(source, Dataset):
+        return source, ""
+    data, note = _content(source), ""
+    dataset = pydicom.dcmread(io.BytesIO(data), force=True)
+    for ends in (_SEQUENCE_END, (_ITEM_END + _SEQUENCE_END) * 8):
+        # Without the end mark of a value of undefined length, pydicom drops the whole dataset.
+        if "PixelData" not in dataset:
+            mended = pydicom.dcmread(io.BytesIO(data + ends), force=True)
+            if len(mended) > len(dataset):
+                dataset, note = mended, "; the file ends before an end mark"
+    if any(tag.group in (0x0004, 0x0008, 0x0028, 0x7FE0) for tag in dataset.keys()):
+        return dataset, note
+    if data[128:132] == b"DICM":
+        raise DicomError(f"no DICOM file beyond its mark 'DICM': no element of an image; {AGAIN}")
+    raise DicomError(f"no DICOM file (it begins with {data[:12]!r}); {AGAIN}")
+
+
+def _content(source: Source) -> bytes:
+    """Read path, bytes or open file."""
+    try:
+        if isinstance(source, (bytes, bytearray, memoryview)):
+            data = bytes(source)
+        elif hasattr(source, "read"):
+            data = source.read()
+        elif isinstance(source, (str, os.PathLike)):
+            data = Path(source).read_bytes()
+        else:
+            kind = type(source).__name__
+            raise DicomError(f"expected a path, bytes, an open file or a Dataset, not {kind}")
+    except (OSError, ValueError) as error:  # ValueError: a closed file, a path with a zero in it
+        if isinstance(error, DicomError):
+            raise
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DicomError(f"cannot be read ({reason}); check the path and its rights") from None
+    if isinstance(data, str):
+        raise DicomError("the file is open as text; open it with mode 'rb'")
+    if data:
+        return data
+    if hasattr(source, "tell") and source.tell():
+        raise DicomError("the open file is at its end; go back with seek(0)")
+    raise DicomError(f"the file is empty; {AGAIN}")
+
+
+# --- the elements ---------------------------------------------------------------------------------
+
+
+def read_header(dataset: Dataset | Header) -> Header:
+    """Read the elements in _ELEMENTS once; one that cannot be parsed becomes its error."""
+    if isinstance(dataset, Mapping):
+        return dataset
+    if not isinstance(dataset, Dataset):
+        raise DicomError(f"expected a pydicom Dataset, not {type(dataset).__name__}")
+    header: dict[str, Any] = {}
+    for keyword in _ELEMENTS:
+        if keyword in dataset:
+            try:
+                header[keyword] = dataset[keyword].value
+            except Exception as error:  # any parser's
+                header[keyword] = error
+    for keyword in _COUNTS:  # a wrong VR makes text or fractions of them
+        value = header.get(keyword)
+        if isinstance(value, (str, float)) and str(value).strip().isdecimal():
+            header[keyword] = int(value)
+    photometric = header.get("PhotometricInterpretation")
+    if isinstance(photometric, str):
+        header["PhotometricInterpretation"] = photometric.strip(" \0").upper()
+    meta = getattr(dataset, "file_meta", None) or {}
+    little = getattr(dataset, "original_encoding", (None, None))[1]
+    declared = meta.get("TransferSyntaxUID")
+    header["big endian"] = little is False if not declared else declared == uid.ExplicitVRBigEndian
+    return header
+
+
+def check_header(dataset: Dataset, header: Header, max_pixels: int) -> None:
+    """Refuse what cannot be one gray radiograph before any memory is spent on it."""
+    if "PixelData" not in dataset:
+        if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
+            raise DicomError("pixels are floating point numbers; a radiograph has integers")
+        kind = uid.UID(str(dataset.get("SOPClassUID", ""))).name or "unknown kind"
+        raise DicomError(f"no Pixel Data (it is of {kind}); leave it out, or, if an image, {AGAIN}")
+    if not pixel_data(dataset):
+        raise DicomError(f"cut: 0 bytes of pixels; {AGAIN}")
+    photometric = header.get("PhotometricInterpretation")
+    if not photometric:
+        raise DicomError(f"the header lacks PhotometricInterpretation; {AGAIN}")
+    if not isinstance(photometric, str):
+        raise DicomError(f"PhotometricInterpretation is {short(photometric)}, expected one word")
+    rows, columns, allocated = (
+        whole_number(header, k) for k in ("Rows", "Columns", "BitsAllocated")
+    )
+    whole_number(header, "SamplesPerPixel"), whole_number(header, "PixelRepresentation")
+    frames = whole_number(header, "NumberOfFrames", 1) or 1
+    if frames != 1:
+        raise DicomError(f"holds {frames} frames; a radiograph has one. Export it as single images")
+    if rows < 1 or columns < 1 or rows * columns > max_pixels:
+        raise DicomError(
+            f"the header says {rows} rows x {columns} columns, expected 1 to {max_pixels} pixels "
+            "in all; pass max_pixels if the image really is that large"
+        )
+    stored, high, _ = bit_layout(header)
+    if not 1 <= stored <= high + 1 <= allocated <= 32:
+        raise DicomError(
+            f"BitsAllocated {allocated}, BitsStored {stored} and HighBit {high} contradict "
+            "each other (PS3.5 8.1.1)"
+        )
+
+
+def pixel_data(dataset: Dataset) -> bytes:
+    """Return the bytes of Pixel Data, none if it is empty."""
+    value = dataset["PixelData"].value
+    if hasattr(value, "read"):  # pydicom leaves a buffer where it was given one
+        value.seek(0)
+        value = value.read()
+    if not isinstance(value, (bytes, bytearray, memoryview, type(None))):
+        raise DicomError(f"Pixel Data are of type {type(value).__name__}, expected bytes")
+    return bytes(value or b"")
+
+
+def is_palette(header: Header) -> bool:
+    """Tell whether the values are indices of colors."""
+    return header["PhotometricInterpretation"] == "PALETTE COLOR"
+
+
+def bit_layout(header: Header) -> tuple[int, int, str]:
+    """Bits Stored and High Bit, which is the top one of them if it cannot be parsed."""
+    stored = whole_number(header, "BitsStored")
+    try:
+        return stored, whole_number(header, "HighBit", stored - 1), ""
+    except DicomError as error:
+        return stored, stored - 1, f"; high bit passed over: {reason_of(error)}"
+
+
+def whole_number(header: Header, keyword: str, default: int | None = None) -> int:
+    """Return a whole number of the header, or say that it is missing."""
+    values = values_of(header, keyword)
+    if not values and default is None:
+        raise DicomError(f"the header lacks {keyword}; {AGAIN}")
+    if not values:
+        return default
+    try:
+        if len(values) == 1 and int(values[0]) == float(values[0]):
+            return int(values[0])
+    except (TypeError, ValueError, OverflowError):
+        pass
+    told = short(repr(header[keyword]))
+    raise DicomError(f"{keyword} is {told}, expected one whole number; {AGAIN}")
+
+
+def values_of(header: Header, keyword: str) -> list[Any]:
+    """Return an element's values, none if it is missing or empty."""
+    value = header.get(keyword)
+    if isinstance(value, Exception):
+        raise UnreadableError(f"{keyword} cannot be parsed ({short(value)})")
+    values = list(value) if isinstance(value, (list, tuple, MultiValue)) else [value]
+    return [] if all(one is None or one in ("", b"") for one in values) else values
+
+
+def as_number(value: Any, keyword: str) -> float:
+    """Return one value of an element as a number."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise UnreadableError(f"{keyword} is {short(repr(value))}, not a number") from None
+
+
+def short(value: object) -> str:
+    """Return a value on one line that fits into a message."""
+    return " ".join(str(value).split())[:300]
+
+
+def reason_of(error: DicomError) -> str:
+    """Return the message without its remedy, for what is passed over needs none."""
+    return str(error).removesuffix(f"; {AGAIN}")
