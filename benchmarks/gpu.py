@@ -3,9 +3,10 @@
     python benchmarks/gpu.py             the paper's preset on a GPU, the demo's without one
     python benchmarks/gpu.py --batch 256 --steps 20
 
-Both sides are the course's module in Lightning's loop. One reads a packed cache and makes views on
-the device, as training does; the other gets two views that lie there already. On a GPU there are
-also its peak memory, its power, and what 100, 300 and 800 epochs of 112,120 images would take.
+Both sides are the course's module in Lightning's loop. One reads a packed cache and makes views
+with a worker on each core, as training does; the other gets two views that lie on the device
+already. On a GPU there are also its peak memory, its power, and what 100, 300 and 800 epochs of
+112,120 images would take.
 benchmarks/README.md says what was measured.
 """
 
@@ -15,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,45 +23,48 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from cxr_helpers.course.ch02 import pretraining
-from cxr_helpers.course.core.compute import training_precision
+from cxr_helpers.course.core.compute import ONE_PROCESS, training_precision
 from cxr_helpers.course.core.quiet import quiet_lightning
 from cxr_helpers.course.core.results import Results
 from cxr_helpers.course.core.settings import PRESETS, PretrainPreset, load_settings
-from cxr_helpers.pretraining import view_pairs
+from cxr_helpers.pretraining import pairs
 
 RATIO = 0.9
 EPOCHS, ALL_IMAGES = (100, 300, 800), 112_120
 GIB = 2**30
 
 
-class ReadyRows(view_pairs.GrayImages):
-    """Gives the same batch whatever is asked for, so that reading costs nothing."""
+class ReadyPairs(pairs.ViewPairs):
+    """Gives the same two views at every step, already on the device."""
 
-    batch: Tensor | None = None
+    ready: list[Tensor] | None = None
 
-    def __getitems__(self, indices: Sequence[int]) -> Tensor:
-        """The batch that was read first."""
-        if self.batch is None:
-            self.batch = super().__getitems__(indices)
-        return self.batch
+    def train_dataloader(self) -> DataLoader:
+        """One batch of the usual loader, as often as asked for."""
+        batch = next(iter(super().train_dataloader()))
+        return DataLoader(Same(batch), batch_size=None)
 
-
-class ReadyPairs(view_pairs.ViewPairs):
-    """Gives the same two views of a batch at every step, already on the device."""
-
-    ready: tuple[Tensor, Tensor] | None = None
-
-    def __init__(self, pixels: np.ndarray, rows: Sequence[int], *args, **options):
-        super().__init__(pixels, rows, *args, **options)
-        self.dataset = ReadyRows(pixels, rows)
-
-    def on_after_batch_transfer(self, batch: Tensor, dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """The views that were made at the first step."""
+    def transfer_batch_to_device(self, batch, device, dataloader_idx: int) -> list[Tensor]:
+        """The views that were moved at the first step."""
         if self.ready is None:
-            self.ready = super().on_after_batch_transfer(batch, dataloader_idx)
+            self.ready = super().transfer_batch_to_device(batch, device, dataloader_idx)
         return self.ready
+
+
+class Same(Dataset):
+    """One item many times."""
+
+    def __init__(self, item: list[Tensor], count: int = 1_000_000):
+        self.item, self.count = item, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> list[Tensor]:
+        return self.item
 
 
 class Rate(pl.Callback):
@@ -102,13 +105,14 @@ def measure(
     """Images a second, seconds a step, peak memory (GB) and mean power (W) of one side."""
     warmup = max(2, steps // 5)
     module = pretraining.build_module(preset, seed=0, total_steps=10 * steps)
-    kind = ReadyPairs if ready else view_pairs.ViewPairs
-    pairs = kind(
+    kind = ReadyPairs if ready else pairs.ViewPairs
+    fed = kind(
         pixels,
         range(len(pixels)),
-        pretraining.batch_views(preset),
+        pretraining.two_views(preset),
         batch_size=preset.batch_size,
         seed=0,
+        workers=0 if ready else ONE_PROCESS.loader_workers(),
     )
     rate = Rate(warmup, preset.batch_size)
     if torch.cuda.is_available():
@@ -125,7 +129,7 @@ def measure(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        trainer.fit(module, pairs)
+        trainer.fit(module, fed)
     memory = torch.cuda.max_memory_allocated() / GIB if torch.cuda.is_available() else None
     return {
         "images_a_second": steps * preset.batch_size / rate.seconds,

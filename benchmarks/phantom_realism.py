@@ -40,7 +40,7 @@ from cxr_helpers.course.core.results import Results
 from cxr_helpers.course.core.settings import load_settings
 from cxr_helpers.data import nih
 from cxr_helpers.evaluation import probe
-from cxr_helpers.pretraining import barlow, view_pairs, views
+from cxr_helpers.pretraining import barlow, pairs, views
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "data_scripts"))
@@ -86,11 +86,11 @@ def pretrain(pixels: np.ndarray, *, seed: int, epochs: int) -> torch.nn.Module:
     module = barlow.BarlowTwins(
         backbone, batch_size=BATCH, total_steps=epochs * (len(pixels) // BATCH)
     )
-    recipe = [{**side, "min_scale": CROP} for side in views.recipe("demo")]
-    pairs = view_pairs.ViewPairs(
+    first, second = ({**side, "min_scale": CROP} for side in views.recipe("demo"))
+    fed = pairs.ViewPairs(
         pixels,
         np.arange(len(pixels)),
-        view_pairs.BatchViews(*recipe, IMAGE_SIZE),
+        views.TwoViews((first, second), IMAGE_SIZE),
         batch_size=BATCH,
         seed=seed,
     )
@@ -103,7 +103,7 @@ def pretrain(pixels: np.ndarray, *, seed: int, epochs: int) -> torch.nn.Module:
             enable_checkpointing=False,
             enable_model_summary=False,
         )
-        trainer.fit(module, pairs)
+        trainer.fit(module, fed)
     diagonal = float(trainer.callback_metrics["diagonal_mean"])
     print(f"  diagonal correlation {diagonal:.2f}", flush=True)
     return backbone

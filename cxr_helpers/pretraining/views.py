@@ -14,6 +14,7 @@ Source: Zbontar et al. 2021, appendix A (arXiv 2103.03230), for the recipe calle
 
 From cxr-helpers 0.1.0 (MIT license).
 Needs: lightly, matplotlib, numpy, pillow, torch.
+Goes with: pairs.py.
 """
 
 import matplotlib.pyplot as plt
@@ -23,6 +24,8 @@ from lightly.transforms import BYOLTransform
 from lightly.transforms.byol_transform import BYOLView1Transform, BYOLView2Transform
 from matplotlib.figure import Figure
 from PIL import Image
+
+from .pairs import drawn_from
 
 GRAY_MEAN, GRAY_STD = 0.5, 0.25
 
@@ -106,18 +109,23 @@ def recipe(preset: str) -> tuple[dict, dict]:
 
 
 class TwoViews:
-    """Makes two views of a gray image.
+    """Makes two views of a gray image with lightly's BYOLView1Transform and BYOLView2Transform.
 
     Args:
-        preset: `demo` or `paper`.
+        preset: `demo` or `paper`; or two dicts of keyword arguments, one for each class.
         image_size: side of a view in pixels.
 
     Raises:
-        ValueError: there is no such preset, or the size is not positive.
+        ValueError: there is no such preset, a chance or a crop is no share, or the size is not
+            positive.
     """
 
-    def __init__(self, preset: str, image_size: int):
-        first, second = recipe(preset)
+    def __init__(self, preset: str | tuple[dict, dict], image_size: int):
+        first, second = recipe(preset) if isinstance(preset, str) else preset
+        for settings in (first, second):
+            shares = {k: v for k, v in settings.items() if k == "min_scale" or _is_chance(k)}
+            if wrong := {k: v for k, v in shares.items() if not 0 <= v <= 1}:
+                raise ValueError(f"the recipe of a view has {wrong}; give shares from 0 to 1")
         if image_size < 1:
             raise ValueError(f"image_size is {image_size}; give the side of a view in pixels")
         common = {
@@ -194,6 +202,39 @@ def view_to_image(view: torch.Tensor) -> np.ndarray:
     return (view[0] * GRAY_STD + GRAY_MEAN).clamp(0, 1).detach().cpu().numpy()
 
 
+def share_in_view(boxes_xyxy: torch.Tensor, crops: torch.Tensor) -> torch.Tensor:
+    """How much of each finding is still in view after each crop.
+
+    Args:
+        boxes_xyxy: (N, 4) x_min, y_min, x_max, y_max in pixels of the image.
+        crops: (C, 4) top, left, height, width, as torchvision's `RandomResizedCrop.get_params`
+            gives them.
+
+    Returns:
+        (C, N) share of each box's area that lies inside each crop, in [0, 1].
+
+    Raises:
+        ValueError: boxes or crops of another shape, or a box without an area.
+
+    >>> crop = torch.tensor([[0, 0, 10, 5]])  # the left half of an image of 10 x 10
+    >>> share_in_view(torch.tensor([[4.0, 0.0, 8.0, 2.0]]), crop).tolist()
+    [[0.25]]
+    """
+    boxes_xyxy, crops = torch.as_tensor(boxes_xyxy), torch.as_tensor(crops)
+    if not (boxes_xyxy.ndim == crops.ndim == 2 and boxes_xyxy.shape[1] == crops.shape[1] == 4):
+        raise ValueError(
+            f"expected (N, 4) boxes and (C, 4) crops, got {tuple(boxes_xyxy.shape)} and "
+            f"{tuple(crops.shape)}"
+        )
+    if not (boxes_xyxy[:, 2:] > boxes_xyxy[:, :2]).all():
+        raise ValueError("a box has no area; give x_min, y_min, x_max, y_max")
+    top, left, height, width = crops[:, :, None].unbind(dim=1)  # (C, 1) each
+    x_min, y_min, x_max, y_max = boxes_xyxy.T  # (N,) each
+    seen_w = (torch.minimum(x_max, left + width) - torch.maximum(x_min, left)).clamp_min(0)
+    seen_h = (torch.minimum(y_max, top + height) - torch.maximum(y_min, top)).clamp_min(0)
+    return seen_w * seen_h / ((x_max - x_min) * (y_max - y_min))
+
+
 def each_augmentation(
     image: np.ndarray, preset: str, image_size: int, *, seed: int = 0
 ) -> dict[str, np.ndarray]:
@@ -203,7 +244,7 @@ def each_augmentation(
         image: (H, W), uint8, or uint16 of the full range, or float in [0, 1].
         preset: `demo` or `paper`.
         image_size: side of a view in pixels.
-        seed: of the draws; the global random states are put back afterwards.
+        seed: of the draws.
 
     Returns:
         Name to (image_size, image_size) float in [0, 1]. `none` is the image only resized. An
@@ -213,25 +254,24 @@ def each_augmentation(
         ValueError: no such preset, or an image of another shape, type or range.
     """
     settings, picture = recipe(preset)[1], Image.fromarray(to_uint8(image))
-    state = np.random.get_state()  # lightly's blur and solarization draw from numpy
     pictures = {}
-    with torch.random.fork_rng(devices=[]):
-        for name, keys in {"none": (), **ALONE}.items():
-            torch.manual_seed(seed)
-            np.random.seed(seed)
-            alone = {k: _forced(k, settings[k]) for k in keys}
-            make = BYOLView2Transform(
-                image_size, **NOTHING | alone, sigmas=2 * settings["sigmas"][1:], normalize=None
-            )
+    for name, keys in {"none": (), **ALONE}.items():
+        alone = {k: _forced(k, settings[k]) for k in keys}
+        make = BYOLView2Transform(
+            image_size, **NOTHING | alone, sigmas=2 * settings["sigmas"][1:], normalize=None
+        )
+        with drawn_from(seed):
             pictures[name] = make(picture)[0].numpy()
-    np.random.set_state(state)
     return pictures
 
 
 def _forced(key: str, value: float) -> float:
     """A probability that the recipe uses at all becomes 1; a strength stays as it is."""
-    is_chance = key.endswith("_prob") or key in ("random_gray_scale", "gaussian_blur")
-    return float(value > 0) if is_chance else value
+    return float(value > 0) if _is_chance(key) else value
+
+
+def _is_chance(key: str) -> bool:
+    return key.endswith("_prob") or key in ("random_gray_scale", "gaussian_blur")
 
 
 def no_effect_on_gray(image: np.ndarray, preset: str, image_size: int) -> list[str]:

@@ -42,6 +42,7 @@ import numpy as np
 import pandas as pd
 import torch
 from lightly.loss import BarlowTwinsLoss
+from torchvision.transforms import RandomResizedCrop
 
 from cxr_helpers.course.ch02 import labs, pretraining
 from cxr_helpers.course.core.data import load_nih
@@ -49,10 +50,10 @@ from cxr_helpers.course.core.results import Results, claim
 from cxr_helpers.course.core.settings import PRESETS, load_settings
 from cxr_helpers.course.core.tables import packaged_table
 from cxr_helpers.course.plots import ch02 as pretraining_plots
-from cxr_helpers.course.plots import ch03 as plots
+from cxr_helpers.course.plots import style as plots
 from cxr_helpers.data import nih
 from cxr_helpers.evaluation import probe
-from cxr_helpers.pretraining import barlow, view_pairs, views
+from cxr_helpers.pretraining import barlow, views
 
 plots.set_style()
 settings = load_settings()
@@ -250,18 +251,24 @@ boxes = nih.read_boxes(packaged_table("nih_boxes"))
 boxes_xyxy = torch.tensor(boxes[["x_min", "y_min", "x_max", "y_max"]].to_numpy())
 
 
-def seen_in_both(min_scale):
+def draw_crops(min_scale, count=1000):
+    image = torch.empty(1, 1, 1).expand(1, 1024, 1024)  # only its size counts
     crops = [
-        view_pairs.draw_boxes(1000, (1024, 1024), min_scale=min_scale, generator=generator)
-        for _ in range(2)
+        RandomResizedCrop.get_params(image, scale=(min_scale, 1.0), ratio=(3 / 4, 4 / 3))
+        for _ in range(count)
     ]
-    first, second = (view_pairs.share_in_view(boxes_xyxy, c) >= 0.5 for c in crops)
+    return torch.tensor(crops)
+
+
+def seen_in_both(min_scale):
+    first = views.share_in_view(boxes_xyxy, draw_crops(min_scale)) >= 0.5
+    second = views.share_in_view(boxes_xyxy, draw_crops(min_scale)) >= 0.5
     return (first & second).double().mean()
 
 
 # %%
 print(f"{len(boxes)} findings with a box")
-generator = torch.Generator().manual_seed(0)
+torch.manual_seed(0)
 for name in ("paper", "demo"):
     scale = views.recipe(name)[0]["min_scale"]
     print(f"{name}: crops of {scale:.0%} or more, in both views {seen_in_both(scale):.0%}")
@@ -277,16 +284,26 @@ print(f"blurred: {first['gaussian_blur']:.0%} of views A, {second['gaussian_blur
 print(f"{len(data.rows('train')):,} images to pretrain on; their labels stay unused")
 
 # %% [markdown]
-# Each column of the next figure is one image: above it is whole, below are its two views, made for
-# all four images at once. Could you tell that both show the same patient?
+# `BYOLView1Transform` and `BYOLView2Transform` of lightly make the views; `TwoViews` is the two of them
+# with a recipe's numbers. These are the steps of the first:
 
 # %%
-rows = data.rows("train")[:4]
-batch = torch.from_numpy(np.array(data.images.pixels[rows]))
-pairs = pretraining.batch_views(preset)(batch, torch.Generator().manual_seed(0))
-shown = [views.view_to_image(view) for side in pairs for view in side]
+make_views = views.TwoViews(preset.views, preset.image_size)
+steps = make_views.transform.transforms[0].transform.transforms
+print(" > ".join(type(step).__name__ for step in steps))
+
+# %% [markdown]
+# Each column of the next figure is one image: above it is whole, below are its two views. Could you tell
+# that both show the same patient?
+
+# %%
+torch.manual_seed(0)
+np.random.seed(0)  # lightly's blur and solarization draw from numpy
+images = data.images.pixels[data.rows("train")[:4]]
+pairs = [make_views(image) for image in images]
+view_a, view_b = ([views.view_to_image(pair[side]) for pair in pairs] for side in (0, 1))
 names = ["image"] * 4 + ["view A"] * 4 + ["view B"] * 4
-plots.show_images([*batch.numpy(), *shown], names, columns=4, width=1.5)
+plots.show_images([*images, *view_a, *view_b], names, columns=4, width=1.5)
 plt.show()
 
 # %% [markdown]

@@ -112,3 +112,26 @@ def test_blur_and_solarization_differ_between_the_two_views():
     first, second = views.recipe("paper")
     assert (first["gaussian_blur"], second["gaussian_blur"]) == (1.0, 0.1)
     assert (first["solarization_prob"], second["solarization_prob"]) == (0.0, 0.2)
+
+
+def test_how_much_of_a_finding_is_in_view():
+    boxes = torch.tensor([[4.0, 0.0, 8.0, 2.0], [0.0, 0.0, 10.0, 10.0]])
+    crops = np.array([[0, 0, 10, 5], [5, 5, 5, 5]])
+    assert views.share_in_view(boxes, crops).tolist() == [[0.25, 0.5], [0.0, 0.25]]
+    with pytest.raises(ValueError, match="a box has no area"):
+        views.share_in_view(torch.tensor([[4.0, 4.0, 4.0, 8.0]]), crops)
+    with pytest.raises(ValueError, match=r"expected \(N, 4\) boxes .* got \(4,\)"):
+        views.share_in_view(torch.zeros(4), crops)
+
+
+@pytest.mark.parametrize("wrong", [{"hf_prob": 1.5}, {"min_scale": -0.1}, {"gaussian_blur": 2}])
+def test_a_recipe_with_a_share_out_of_range_is_refused(wrong):
+    first, second = views.recipe("demo")
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}.*shares from 0 to 1"):
+        views.TwoViews((first, second | wrong), 16)
+
+
+def test_nothing_at_all_leaves_the_image():
+    image = np.arange(0, 256, 4, dtype=np.uint8).reshape(8, 8)
+    for view in views.TwoViews((views.NOTHING, views.NOTHING), 8)(image):
+        assert np.allclose(views.view_to_image(view), image / 255)

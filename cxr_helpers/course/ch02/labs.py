@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
-import torch
 from PIL import Image
 from skimage import data as photographs
 from torch import Tensor, nn
@@ -18,7 +17,7 @@ from cxr_helpers.course.core.quiet import quiet_lightning
 from cxr_helpers.course.core.settings import Settings
 from cxr_helpers.evaluation import probe
 from cxr_helpers.evaluation.intervals import Interval
-from cxr_helpers.pretraining import barlow, view_pairs
+from cxr_helpers.pretraining import barlow, pairs, views
 
 # Photographs that scikit-image's package holds, so that none has to be downloaded.
 PHOTOGRAPHS = (
@@ -86,10 +85,10 @@ def short_run(
         make_views: instead of the preset's views.
     """
     preset, rows = settings.pretrain, _Rows()
-    pairs = view_pairs.ViewPairs(
+    fed = pairs.ViewPairs(
         pixels,
         range(len(pixels)),
-        make_views or pretraining.batch_views(preset),
+        make_views or pretraining.two_views(preset),
         batch_size=preset.batch_size,
         seed=settings.seed,
     )
@@ -109,7 +108,7 @@ def short_run(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        trainer.fit(module, pairs)
+        trainer.fit(module, fed)
     figures, correlation = measure(module)
     return LabRun(pd.DataFrame(rows.rows), correlation, figures, module.backbone)
 
@@ -135,15 +134,13 @@ def collapse_lab(
     def terms(z_a: Tensor, z_b: Tensor) -> tuple[Tensor, Tensor]:
         return barlow.loss_terms(barlow.cross_correlation(z_a, z_b))
 
-    def same_view_twice(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        view = plain_view(images, settings.pretrain.image_size)
-        return view, view
+    unchanged = views.TwoViews((views.NOTHING, views.NOTHING), settings.pretrain.image_size)
 
     recipes: Mapping[str, tuple[Settings, dict]] = {
         "healthy": (settings, {}),
         "no redundancy term": (settings, {"criterion": lambda a, b: terms(a, b)[0]}),
         "no invariance term": (settings, {"criterion": lambda a, b: weight * terms(a, b)[1]}),
-        "no augmentation": (settings, {"make_views": same_view_twice}),
+        "no augmentation": (settings, {"make_views": unchanged}),
         f"batch of {batch_size}": (small, {}),
     }
     pixels = np.array(data.images.pixels[data.rows("train")])
@@ -152,21 +149,6 @@ def collapse_lab(
         name: short_run(chosen, pixels, steps=steps, measure=measure, **options)
         for name, (chosen, options) in recipes.items()
     }
-
-
-def plain_view(images: Tensor, image_size: int) -> Tensor:
-    """Images resized and normalized, and not changed otherwise.
-
-    Args:
-        images: (B, H, W) uint8.
-        image_size: side S in pixels.
-
-    Returns:
-        (B, 1, S, S) float32.
-    """
-    gray = view_pairs.to_unit_range(images)[:, None]
-    small = nn.functional.interpolate(gray, size=image_size, mode="bilinear", antialias=True)
-    return (small - 0.5) / 0.25
 
 
 def photograph_crops(count: int, size: int, *, seed: int) -> np.ndarray:

@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from cxr_helpers.course.core import checkpoints, records
 from cxr_helpers.course.core.compute import (
@@ -25,7 +26,7 @@ from cxr_helpers.course.core.data import NihData
 from cxr_helpers.course.core.quiet import quiet_lightning
 from cxr_helpers.course.core.settings import PretrainPreset, Settings, fingerprint
 from cxr_helpers.evaluation import probe
-from cxr_helpers.pretraining import barlow, view_pairs, views
+from cxr_helpers.pretraining import barlow, pairs, views
 
 ARMS = ("random", "pretrained", "imagenet")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -81,11 +82,9 @@ def build_module(
         )
 
 
-def batch_views(preset: PretrainPreset) -> view_pairs.BatchViews:
-    """The preset's recipe for two views, for whole batches."""
-    return view_pairs.BatchViews(
-        *views.recipe(preset.views), preset.image_size, mean=views.GRAY_MEAN, std=views.GRAY_STD
-    )
+def two_views(preset: PretrainPreset) -> views.TwoViews:
+    """What makes two views of an image, by the preset's recipe."""
+    return views.TwoViews(preset.views, preset.image_size)
 
 
 class EpochLog(pl.Callback):
@@ -212,15 +211,15 @@ def output_correlation(
     Returns:
         (D, D), entries in [-1, 1].
     """
-    make_views, generator = batch_views(settings.pretrain), torch.Generator().manual_seed(seed)
-    was_training = module.training
+    preset, was_training = settings.pretrain, module.training
+    images = pairs.ImagePairs(pixels, range(len(pixels)), two_views(preset), seed=seed)
+    places = [(0, place) for place in range(len(images))]
     module.eval()
     outputs = [[], []]
-    for start in range(0, len(pixels), settings.pretrain.batch_size):
-        batch = torch.from_numpy(np.array(pixels[start : start + settings.pretrain.batch_size]))
-        for side, view in zip(outputs, make_views(batch.to(module.device), generator), strict=True):
+    for batch in DataLoader(images, preset.batch_size, sampler=places):
+        for side, view in zip(outputs, batch, strict=True):
             with _autocast():
-                side.append(module(view).float().cpu())
+                side.append(module(view.to(module.device)).float().cpu())
     module.train(was_training)
     return barlow.cross_correlation(torch.cat(outputs[0]), torch.cat(outputs[1]))
 
@@ -269,8 +268,13 @@ def pretrain(
     compute = resolved(compute, batch_size=preset.batch_size)
     folder, rows = path.with_suffix(""), data.rows("train")
     barlow.check_writable(path.parent)
-    pairs = view_pairs.ViewPairs(
-        data.images.pixels, rows, batch_views(preset), batch_size=preset.batch_size, seed=seed
+    fed = pairs.ViewPairs(
+        data.images.pixels,
+        rows,
+        two_views(preset),
+        batch_size=preset.batch_size,
+        seed=seed,
+        workers=compute.loader_workers(),
     )
     epochs = epoch_count(preset, len(rows))
     steps = epochs * (len(rows) // preset.batch_size)
@@ -285,7 +289,7 @@ def pretrain(
     with quiet_lightning():
         trainer = _trainer(preset, folder, epochs, callbacks, compute)
         with memory_is_told(batch_size=preset.batch_size, image_size=preset.image_size):
-            trainer.fit(module, pairs, ckpt_path=checkpoint, weights_only=True)
+            trainer.fit(module, fed, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
         record = records.run_record(
             settings, stage="pretrain", seed=seed, digest=data.digest, compute=compute

@@ -164,15 +164,17 @@ def pretrain_cost(run: Run, data: NihData, *, images: int, seconds: float) -> Co
         seconds: least length of each of the two trials.
     """
     module = _pretrain_module(run)
-    make_views = pretraining.batch_views(run.settings.pretrain)
-    generator = torch.Generator().manual_seed(0)
+    make_views = pretraining.two_views(run.settings.pretrain)
+    ready: dict[int, list[Tensor]] = {}  # with workers the views are made beside the steps
     optimizer = module.configure_optimizers()["optimizer"]
 
     def forward(count: int) -> Tensor:
-        pixels = torch.from_numpy(np.array(data.images.pixels[:count])).to(module.device)
+        if not (run.compute.loader_workers() and count in ready):
+            made = [make_views(np.array(image)) for image in data.images.pixels[:count]]
+            ready[count] = [torch.stack(side).to(module.device) for side in zip(*made, strict=True)]
         with _autocast(run.compute), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Lightning's note that nothing logs
-            return module.training_step(make_views(pixels, generator), 0)
+            return module.training_step(ready[count], 0)
 
     def step(count: int) -> None:
         forward(count).backward()

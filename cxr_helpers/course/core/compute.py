@@ -30,6 +30,12 @@ def bf16_is_fast(*, gpu: bool | None = None) -> bool:
     return any(found.get(name, False) for name in CPU_BF16)
 
 
+def usable_cores() -> int:
+    """Cores that this process may use, which may be fewer than the machine has."""
+    granted = getattr(os, "sched_getaffinity", None)
+    return len(granted(0)) if granted else os.cpu_count() or 1
+
+
 def training_precision(*, gpu: bool | None = None) -> str:
     """Lightning's name for the fastest precision that trains well here.
 
@@ -72,6 +78,13 @@ class Compute:
     def uses_gpu(self) -> bool:
         """Whether the run is on GPUs."""
         return self.accelerator != "cpu" and torch.cuda.is_available()
+
+    def loader_workers(self) -> int:
+        """Processes that prepare images for each training process.
+
+        None without a GPU, since the cores train. With GPUs the cores have nothing else to do.
+        """
+        return max(1, usable_cores() * self.nodes // self.processes) if self.uses_gpu else 0
 
     def trainer_options(self) -> dict[str, object]:
         """Keyword arguments for Lightning's Trainer."""

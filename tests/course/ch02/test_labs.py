@@ -55,12 +55,6 @@ def test_photographs_are_cropped_from_what_is_installed():
     assert len({crop.tobytes() for crop in crops}) == 6
 
 
-def test_a_plain_view_is_the_image_alone():
-    images = torch.arange(0, 256, 4, dtype=torch.uint8).reshape(1, 8, 8)
-    view = labs.plain_view(images, 8)
-    assert torch.allclose(view[0, 0] * 0.25 + 0.5, images[0] / 255)
-
-
 def test_the_nearest_image_and_the_chance_of_the_same_patient():
     features = np.array([[1.0, 0.1], [1.0, 0.0], [0.0, 1.0], [0.1, 1.0], [-1.0, -1.0]])
     patients = np.array(["a", "a", "b", "b", "c"])

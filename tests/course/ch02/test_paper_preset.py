@@ -44,8 +44,9 @@ def test_network_and_rates_are_the_published_ones(module):
 
 
 def test_one_step_at_full_size_moves_the_weights(module):
-    images = torch.randint(0, 256, (4, 256, 256), dtype=torch.uint8)
-    first, second = pretraining.batch_views(PRESET)(images, torch.Generator().manual_seed(0))
+    images = np.random.default_rng(0).integers(0, 256, (4, 256, 256), dtype=np.uint8)
+    make_views = pretraining.two_views(PRESET)
+    first, second = map(torch.stack, zip(*map(make_views, images), strict=True))
     assert first.shape == (4, 1, 224, 224)
     optimizer = module.configure_optimizers()["optimizer"]
     before = module.backbone.conv1.weight.detach().clone()
