@@ -162,7 +162,7 @@ for name, folder in folders.items():
 import matplotlib.pyplot as plt
 
 from cxr_helpers.course.core.data import nih_table
-from cxr_helpers.course.plots import ch03 as plots
+from cxr_helpers.course.plots import style as plots
 from cxr_helpers.data import nih
 
 plots.set_style()

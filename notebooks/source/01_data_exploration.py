@@ -39,7 +39,7 @@ from cxr_helpers.course.core.results import Results, claim
 from cxr_helpers.course.core.settings import load_settings
 from cxr_helpers.course.core.tables import packaged_table
 from cxr_helpers.course.plots import ch01 as data_plots
-from cxr_helpers.course.plots import ch03 as plots
+from cxr_helpers.course.plots import style as plots
 from cxr_helpers.course.plots.ch01 import show
 from cxr_helpers.data import consensus, dicom, nih, vindr
 

@@ -41,15 +41,15 @@ import pandas as pd
 import torch
 import torchvision
 
-from cxr_helpers.course.ch04 import detection, detection_data
-from cxr_helpers.course.ch04 import detection_tables as tables
-from cxr_helpers.course.ch04.detector_training import epoch_count
+from cxr_helpers.course.ch04 import experiment, tables
+from cxr_helpers.course.ch04.data import load_detection, load_nih_boxes
+from cxr_helpers.course.ch04.training import epoch_count
 from cxr_helpers.course.ch04.exact_boxes import exact_boxes
 from cxr_helpers.course.core.results import Results, claim
 from cxr_helpers.course.core.settings import load_settings
 from cxr_helpers.course.core.tables import packaged_table
 from cxr_helpers.course.plots import ch01 as data_plots
-from cxr_helpers.course.plots import ch03 as plots
+from cxr_helpers.course.plots import style as plots
 from cxr_helpers.course.plots import ch04 as detection_plots
 from cxr_helpers.data import vindr
 from cxr_helpers.detection import coco, froc
@@ -225,7 +225,7 @@ check("4.4", suppress_per_class)
 # that follows is the same.
 
 # %%
-data = detection_data.load_detection(settings)
+data = load_detection(settings)
 parts = {part: data.rows(part, abnormal_only=True) for part in ("train", "val", "test")}
 normal = {part: len(data.rows(part)) - len(rows) for part, rows in parts.items()}
 pd.DataFrame({"abnormal": {p: len(r) for p, r in parts.items()}, "normal": normal})
@@ -235,7 +235,7 @@ train_boxes, train_labels = data.packed_boxes(parts["train"])
 shown = [int(np.argmax([len(b) == n for b in train_boxes])) for n in (2, 4, 6)]
 figure, axes = plt.subplots(1, 3, figsize=(10, 3.6))
 for axis, i in zip(axes, shown, strict=True):
-    names = [data.classes[label - 1] for label in train_labels[i]]
+    names = [data.class_names[label - 1] for label in train_labels[i]]
     detection_plots.show_image(axis, data.images.pixels[parts["train"][i]])
     detection_plots.draw_boxes(axis, train_boxes[i], names, color="#E69F00", linestyle="--")
 plt.show()
@@ -326,7 +326,7 @@ pd.Series(coverage).round(2).rename("share of boxes that an anchor fits")
 # arm whose weights are not on this machine has none, and is left out below.
 
 # %% tags=["nbval-ignore-output"]
-handoff = detection.handoff_table(settings)
+handoff = experiment.handoff_table(settings)
 handoff
 
 # %%
@@ -338,8 +338,8 @@ claim((handoff["placed"] == handoff["tensors"]).all(), "every tensor found its p
 # And if a name does not match? Here each one carries a prefix, as some training code leaves it.
 
 # %%
-state, _ = detection.pretraining.arm_state(settings, "random", seed=settings.seed)
-blank = det.build_detector(detection.detector_settings(settings, data, "random"), seed=0)
+state, _ = experiment.pretraining.arm_state(settings, "random", seed=settings.seed)
+blank = det.build_detector(experiment.detector_settings(settings, data, "random"), seed=0)
 try:
     det.place_backbone(blank, {f"module.{name}": tensor for name, tensor in state.items()})
 except det.DetectorError as error:
@@ -373,9 +373,9 @@ print(f"weights kept: those of the {preset.keep} epoch")
 
 # %% tags=["nbval-ignore-output"]
 trained = {
-    arm: detection.train_or_load_detector(settings, data, arm, seed=settings.seed) for arm in arms
+    arm: experiment.train_or_load_detector(settings, data, arm, seed=settings.seed) for arm in arms
 }
-logs = {arm: detection.training_log(path) for arm, (_, path) in trained.items()}
+logs = {arm: experiment.training_log(path) for arm, (_, path) in trained.items()}
 pd.DataFrame({arm: log["loss"] for arm, log in logs.items()}).iloc[[0, -1]].round(2)
 
 # %%
@@ -395,7 +395,7 @@ plt.show()
 # Augmentation shifts and turns images, and a box that leaves its image is lost. How many are?
 
 # %%
-lost = detection.lost_boxes(trained["pretrained"][1])[["seen", "lost"]].sum()
+lost = experiment.lost_boxes(trained["pretrained"][1])[["seen", "lost"]].sum()
 claim(lost["lost"] < 0.05 * lost["seen"], "augmentation loses less than 5% of the boxes", settings)
 
 # %% [markdown]
@@ -444,9 +444,9 @@ claim(len(strong) < len(step.proposals) < step.anchors / 10, "each stage keeps f
 
 # %%
 test = parts["test"]
-truths = detection.truths(data, test)
+truths = experiment.truths(data, test)
 found = {
-    arm: detection.predictions(detector, path, data, test)
+    arm: experiment.predictions(detector, path, data, test)
     for arm, (detector, path) in trained.items()
 }
 
@@ -455,7 +455,7 @@ found = {
 # training boxes where each finding usually lies, and says that every time.
 
 # %%
-found["blind"] = detection.blind_predictions(data, parts["train"], len(test))
+found["blind"] = experiment.blind_predictions(data, parts["train"], len(test))
 matches = {arm: tables.match(f, truths, data) for arm, f in found.items()}
 map50 = {
     arm: tables.bootstrap_map(m, resamples=preset.resamples, seed=settings.seed)
@@ -560,11 +560,11 @@ claim(
 
 # %%
 per_class = {
-    arm: {n: float(v) for n, v in zip(data.classes, dm.average_precision(m), strict=True)}
+    arm: {n: float(v) for n, v in zip(data.class_names, dm.average_precision(m), strict=True)}
     for arm, m in matches.items()
     if arm in arms
 }
-counts = pd.Series(matches["random"].truths.sum(axis=0), index=data.classes)
+counts = pd.Series(matches["random"].truths.sum(axis=0), index=data.class_names)
 detection_plots.plot_per_class(per_class, counts[counts > 0].sort_values(ascending=False))
 plt.show()
 
@@ -575,8 +575,8 @@ plt.show()
 
 # %%
 plain = ["Cardiomegaly", "Aortic enlargement"]
-if set(plain) <= set(data.classes):
-    others = [n for n in data.classes if n not in plain and counts[n] > 0]
+if set(plain) <= set(data.class_names):
+    others = [n for n in data.class_names if n not in plain and counts[n] > 0]
     best = [min(v[n] for n in plain) > np.mean([v[n] for n in others]) for v in per_class.values()]
     claim(all(best), "heart and aorta are found better than the mean of the others", settings)
 
@@ -613,7 +613,7 @@ check("4.6", paired_differences)
 # %%
 rows = {}
 for share in settings.detect.fractions:
-    n = len(detection.training_rows(settings, data, fraction=share, seed=settings.seed))
+    n = len(experiment.training_rows(settings, data, fraction=share, seed=settings.seed))
     epochs = epoch_count(settings, data, n)
     rows[f"{share:.0%}"] = {
         "images": n,
@@ -674,9 +674,9 @@ print(f"{n_images - n_boxed:,} of {n_images:,} images are normal")
 
 # %%
 everyone = data.rows("test")
-all_truths = detection.truths(data, everyone)
+all_truths = experiment.truths(data, everyone)
 all_matches = {
-    arm: tables.match(detection.predictions(detector, path, data, everyone), all_truths, data)
+    arm: tables.match(experiment.predictions(detector, path, data, everyone), all_truths, data)
     for arm, (detector, path) in trained.items()
 }
 
@@ -742,7 +742,7 @@ check("4.7", share_found)
 
 # %%
 errors = {
-    arm: error_breakdown.error_table(found[arm], truths, class_names=data.classes) for arm in arms
+    arm: error_breakdown.error_table(found[arm], truths, class_names=data.class_names) for arm in arms
 }
 assert all((t["hit"] + t["missed"] == t["truth"]).all() for t in errors.values())
 detection_plots.plot_table(
@@ -763,7 +763,7 @@ claim(all(missed), "more boxes are missed than wrong ones are drawn, in every ar
 
 # %%
 confusion = error_breakdown.confusion_matrix(
-    found["pretrained"], truths, class_names=data.classes, min_score=0.1
+    found["pretrained"], truths, class_names=data.class_names, min_score=0.1
 )
 detection_plots.plot_table(confusion, xlabel="the detector says", ylabel="the truth says")
 plt.show()
@@ -786,7 +786,7 @@ detection_plots.gallery(
     [data.images.pixels[test[i]] for i in chosen.values()],
     [truths[i] for i in chosen.values()],
     [found["pretrained"][i] for i in chosen.values()],
-    data.classes,
+    data.class_names,
     list(chosen),
     columns=2,
 )
@@ -899,10 +899,10 @@ if exact is not None and len(compared):
 ids = tuple(data.images.image_ids[row] for row in test)
 sides = np.full((len(test), 2), data.images.size)
 file = coco.write_coco(
-    settings.runs / "detect" / "truth.json", coco.CocoTruth(ids, sides, truths, data.classes)
+    settings.runs / "detect" / "truth.json", coco.CocoTruth(ids, sides, truths, data.class_names)
 )
 other = smallest.replace("/", "_") if "/" in smallest else smallest.lower()
-renamed = tuple(other if name == smallest else name for name in data.classes)
+renamed = tuple(other if name == smallest else name for name in data.class_names)
 try:
     coco.read_coco(file, class_names=renamed)
 except coco.CocoError:
@@ -912,7 +912,7 @@ except coco.CocoError:
 # Our reader refuses. Now do what a careless one does: leave the class out of the truth.
 
 # %%
-gone = data.classes.index(smallest) + 1
+gone = data.class_names.index(smallest) + 1
 keep = [one["labels"] != gone for one in truths]
 careless = [{k: v[ok] for k, v in one.items()} for one, ok in zip(truths, keep, strict=True)]
 dropped = dm.mean_average_precision(tables.match(found["pretrained"], careless, data))
@@ -956,14 +956,14 @@ check("4.8", map_with_a_lost_class)
 # them. Here is what it would train on:
 
 # %%
-open_data = detection_data.load_nih_boxes(settings) if settings.nih else data
+open_data = load_nih_boxes(settings) if settings.nih else data
 table = pd.DataFrame({"part": open_data.split, "patient": open_data.patients})
 table.groupby("part")["patient"].agg(images="size", patients="nunique")
 
 # %%
 of_part = {part: set(rows["patient"]) for part, rows in table.groupby("part")}
 assert not of_part["train"] & of_part["test"]
-print(f"{len(open_data.classes)} findings:", ", ".join(open_data.classes))
+print(f"{len(open_data.class_names)} findings:", ", ".join(open_data.class_names))
 
 # %% [markdown]
 # No patient lies on both sides, and no normal image is among them: FROC needs some from elsewhere.

@@ -44,11 +44,12 @@ from pytorch_grad_cam import AblationCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
-from cxr_helpers.course.ch04 import detection, detection_data
+from cxr_helpers.course.ch04 import experiment
+from cxr_helpers.course.ch04.data import load_detection
 from cxr_helpers.course.ch05 import explaining, map_checks, random_labels, shortcut, viewer
 from cxr_helpers.course.core.results import Results, claim
 from cxr_helpers.course.core.settings import load_settings
-from cxr_helpers.course.plots import ch03 as plots
+from cxr_helpers.course.plots import style as plots
 from cxr_helpers.course.plots import ch05 as cam_plots
 from cxr_helpers.detection import detector as det
 from cxr_helpers.explanation import ablation_fast, cam, heatmaps, sanity
@@ -214,9 +215,9 @@ check("5.3", weights_of_two)
 # from [Barlow Twins](../docs/glossary.md#barlow-twins).
 
 # %%
-data = detection_data.load_detection(settings)
+data = load_detection(settings)
 trained = {
-    arm: detection.train_or_load_detector(settings, data, arm, seed=settings.seed)
+    arm: experiment.train_or_load_detector(settings, data, arm, seed=settings.seed)
     for arm in ("random", "pretrained")
 }
 detectors = {arm: found for arm, (found, _) in trained.items()}
@@ -237,7 +238,7 @@ options = {"threshold": preset.score_threshold, "max_images": preset.max_images}
 found = {
     arm: {
         part: explaining.findings(
-            data, rows[part], detection.predictions(detector, path, data, rows[part]), **options
+            data, rows[part], experiment.predictions(detector, path, data, rows[part]), **options
         )
         for part in rows
     }

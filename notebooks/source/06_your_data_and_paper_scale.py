@@ -60,7 +60,7 @@ from cxr_helpers.course.core.results import Results, claim, read_results
 from cxr_helpers.course.core.settings import PRESETS, load_settings
 from cxr_helpers.course.core.tables import packaged_table
 from cxr_helpers.course.plots import ch02 as pretraining_plots
-from cxr_helpers.course.plots import ch03 as plots
+from cxr_helpers.course.plots import style as plots
 from cxr_helpers.data import nih
 from cxr_helpers.pretraining import barlow, hub
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from cxr_helpers.course.plots import ch01 as data_plots
-from cxr_helpers.course.plots import ch03 as plots
+from cxr_helpers.course.plots import style as plots
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from cxr_helpers.course.plots import ch03 as plots
+from cxr_helpers.course.plots import style as plots
 
 
 @pytest.fixture(autouse=True)
