@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from tiny_pretraining import tiny_data, tiny_settings
 
 from cxr_helpers.course.ch02 import labs
