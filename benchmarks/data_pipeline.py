@@ -31,7 +31,8 @@ from cxr_helpers.course.core.results import Results
 from cxr_helpers.course.core.settings import Settings, load_settings
 from cxr_helpers.course.core.tables import packaged_table
 from cxr_helpers.data import consensus, nih, vindr
-from cxr_helpers.data.datasets import fit_square, pack_images
+from cxr_helpers.data.gray import fit_square
+from cxr_helpers.data.packed import pack_images
 
 BATCH = 128
 AT_MOST = {"overhead": 1.3, "fusion": 2.0}

@@ -21,9 +21,8 @@ import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
 
-from cxr_helpers.course.ch04 import detection
-from cxr_helpers.course.ch04 import detection_tables as tables
-from cxr_helpers.course.core.data import VindrData, ensure_demo, load_vindr
+from cxr_helpers.course.ch04 import experiment, tables
+from cxr_helpers.course.core.data import BoxData, ensure_demo, load_vindr
 from cxr_helpers.course.core.results import Results, peak_memory_mb
 from cxr_helpers.course.core.settings import Settings, load_settings
 from cxr_helpers.detection import coco
@@ -105,21 +104,21 @@ def coco_map50(found: list[dict], truths: list[dict]) -> float:
 
 
 def matches_of(
-    settings: Settings, data: VindrData, arm: str, seed: int, fraction: float
+    settings: Settings, data: BoxData, arm: str, seed: int, fraction: float
 ) -> tuple[dm.Matches, float | None]:
     """Matched detections in the abnormal test images, and the minutes of training if it ran."""
-    path = detection.detector_path(settings, data, arm, seed=seed, fraction=fraction)
+    path = experiment.detector_path(settings, data, arm, seed=seed, fraction=fraction)
     known, start = path.is_file(), time.perf_counter()
     options = {"seed": seed, "fraction": fraction, "progress": False}
-    detector, path = detection.train_or_load_detector(settings, data, arm, **options)
+    detector, path = experiment.train_or_load_detector(settings, data, arm, **options)
     minutes = None if known else (time.perf_counter() - start) / 60
     rows = data.rows("test", abnormal_only=True)
-    found = detection.predictions(detector, path, data, rows)
-    return tables.match(found, detection.truths(data, rows), data), minutes
+    found = experiment.predictions(detector, path, data, rows)
+    return tables.match(found, experiment.truths(data, rows), data), minutes
 
 
 def measure_fraction(
-    settings: Settings, data: VindrData, seeds: list[int], fraction: float
+    settings: Settings, data: BoxData, seeds: list[int], fraction: float
 ) -> tuple[list[dict], dict]:
     """A row for each seed, and the gain of the pretrained arm with three intervals."""
     rows, drawn = [], []

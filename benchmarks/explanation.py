@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
 
-from cxr_helpers.course.ch04 import detection
+from cxr_helpers.course.ch04 import experiment
 from cxr_helpers.course.ch05 import explaining
 from cxr_helpers.course.core.data import load_vindr
 from cxr_helpers.course.core.results import Results
@@ -54,13 +54,13 @@ def prepare(settings) -> dict:
     preset = settings.explain
     detectors, found = {}, {}
     for arm in ("random", "pretrained"):
-        detector, path = detection.train_or_load_detector(settings, data, arm, seed=settings.seed)
+        detector, path = experiment.train_or_load_detector(settings, data, arm, seed=settings.seed)
         detectors[arm] = detector
         found[arm] = {}
         for part in ("val", "test"):
             rows = data.rows(part, abnormal_only=True)
             found[arm][part] = explaining.findings(
-                data, rows, detection.predictions(detector, path, data, rows),
+                data, rows, experiment.predictions(detector, path, data, rows),
                 threshold=preset.score_threshold, max_images=len(rows),
             )  # fmt: skip
     return {"data": data, "detectors": detectors, "found": found, "layer": preset.layer}

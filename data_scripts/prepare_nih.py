@@ -4,7 +4,7 @@
     python data_scripts/prepare_nih.py /data/nih --download nih
     python data_scripts/prepare_nih.py /data/nih --limit 100 --dry-run
 
-Into ROOT/packed go nih_256/ (the packed images, see cxr_helpers/data/datasets.py) and nih_tables/:
+Into ROOT/packed go nih_256/ (the packed images, see cxr_helpers/data/packed.py) and nih_tables/:
 entries.csv (one row an image, in the order of the packed images), labels.csv, boxes.csv,
 set_aside.csv (each file that is not among the packed images, with the reason) and no_file.csv
 (images of the table that are not there). The course finds them there. It can be killed at any
@@ -39,7 +39,7 @@ from cxr_helpers.course.core.data import listed, nih_table
 from cxr_helpers.course.core.settings import PRESETS
 from cxr_helpers.course.core.tables import packaged_table
 from cxr_helpers.data import nih
-from cxr_helpers.data.datasets import PackedImages
+from cxr_helpers.data.packed import PackedImages
 
 SITE = "https://nihcc.app.box.com/v/ChestXray-NIHCC"
 # Key in NIH's Box folder, bytes, MD5, images. Source: batch_download_zips.py and FAQ_CHESTXRAY.pdf

@@ -4,7 +4,7 @@
     python data_scripts/prepare_vindr.py /data/vindr --download kaggle
     python data_scripts/prepare_vindr.py /data/vindr --limit 100 --dry-run
 
-Into ROOT/packed go vindr_640/ (the packed images, see cxr_helpers/data/datasets.py) and
+Into ROOT/packed go vindr_640/ (the packed images, see cxr_helpers/data/packed.py) and
 vindr_tables/: images.csv (one row an image, in the order of the packed images), readings.csv,
 boxes.csv, fused.csv (one truth from the readers' boxes), dropped_rows.csv (rows that say nothing
 usable, with the reason), set_aside.csv (each file that is not among the packed images, with the
@@ -25,7 +25,7 @@ from preparing import DONE, STATUSES, Source, Survey, add_arguments, exit_status
 from cxr_helpers.course.core.data import listed, read_dicom_pixels, vindr_table
 from cxr_helpers.course.core.settings import PRESETS
 from cxr_helpers.data import consensus, vindr
-from cxr_helpers.data.datasets import PackedImages
+from cxr_helpers.data.packed import PackedImages
 
 KAGGLE = "vinbigdata-chest-xray-abnormalities-detection"
 # Kaggle's page tells the size. A floor: 15,000 files of the smallest size that occurs, 2 bytes a
@@ -61,11 +61,11 @@ def survey(root: Path) -> Survey:
 def tables(root: Path, survey: Survey, images: PackedImages) -> dict[str, pd.DataFrame]:
     """Sizes, readings and boxes of the packed images, and the rows left out.
 
-    The sizes of the images are known only now, so the table is read again with them: boxes are
-    clipped to their image, and those wholly outside are named among the rows left out.
+    The sizes of the images are known only now: boxes are clipped to their image, and those wholly
+    outside are named among the rows left out.
     """
     hw = {i: tuple(size) for i, size in zip(images.image_ids, images.original_hw, strict=True)}
-    found = _readings(root, image_hw=hw)
+    found = vindr.clip_boxes(survey.table, hw)
     readings, boxes = (
         table[table["image_id"].isin(hw.keys())].reset_index(drop=True)
         for table in (found.readings, found.boxes)
@@ -80,13 +80,12 @@ def tables(root: Path, survey: Survey, images: PackedImages) -> dict[str, pd.Dat
     }
 
 
-def _readings(root: Path, **more) -> vindr.Readings:
+def _readings(root: Path) -> vindr.Readings:
     """Read the table of boxes, and PhysioNet's image labels if they lie beside its boxes."""
     path = vindr_table(root)
     labels = path.with_name(path.name.replace("annotations", "image_labels"))
-    if labels != path and labels.is_file():
-        more["image_labels"] = labels
-    return vindr.read_readings(path, **more)
+    found = labels if labels != path and labels.is_file() else None
+    return vindr.read_readings(path, image_labels=found)
 
 
 SOURCE = Source(

@@ -27,7 +27,7 @@ from fetching import (
 )
 
 from cxr_helpers.course.core.data import PREPARED
-from cxr_helpers.data.datasets import CacheError, PackedImages, drop_stale_lock, pack_images
+from cxr_helpers.data.packed import CacheError, PackedImages, drop_stale_lock, pack_images
 
 DONE, FAILED, SOME_SET_ASIDE, INTERRUPTED = 0, 1, 3, 130  # 2 is argparse's, for wrong usage
 STATUSES = """exit status:
@@ -61,7 +61,7 @@ class Source:
 
     Attributes:
         name: short, for the names of folders.
-        read: path to one image (see `datasets.pack_images`).
+        read: path to one image (see `packed.pack_images`).
         survey: root folder to what it holds.
         tables: root, survey and packed images to the tidy tables by file name.
         archives: patterns of the archives to unpack in the root.

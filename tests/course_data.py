@@ -5,7 +5,7 @@ import pandas as pd
 
 from cxr_helpers.course.core.data import NihData
 from cxr_helpers.data import nih
-from cxr_helpers.data.datasets import PackedImages
+from cxr_helpers.data.packed import PackedImages
 from cxr_helpers.data.splits import split_by_patient
 from cxr_helpers.evaluation.feature_cache import FrozenFeatures
 

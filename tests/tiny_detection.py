@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cxr_helpers.course.ch04 import detection
+from cxr_helpers.course.ch04 import experiment
 from cxr_helpers.course.core.compute import Compute, process_rank
-from cxr_helpers.course.core.data import VindrData
+from cxr_helpers.course.core.data import BoxData
 from cxr_helpers.course.core.settings import load_settings
 from cxr_helpers.data import splits, vindr
-from cxr_helpers.data.datasets import PackedImages
+from cxr_helpers.data.packed import PackedImages
 
 CORNERS = ["x_min", "y_min", "x_max", "y_max"]
 SMALL = {"image_size": 32, "batch_size": 2, "epochs": 1, "fpn_channels": 8, "head_width": 8}
@@ -37,7 +37,7 @@ def vindr_data(n=40):
     table = pd.DataFrame(fused, columns=["image_id", "label", *CORNERS, "readers"])
     readings = vindr.Readings(boxes, pd.DataFrame(), pd.DataFrame())
     split = splits.split_by_patient(ids, parts={"train": 0.6, "val": 0.2, "test": 0.2}, seed=0)
-    return VindrData(readings, table, images, split)
+    return BoxData(readings, table, images, split)
 
 
 def small_settings(folder, **changes):
@@ -56,10 +56,10 @@ def long_settings(folder):
 def train(folder, **options):
     """Train the random arm; gives the detector, its path and detections in the test images."""
     settings, data = long_settings(folder), vindr_data()
-    made, path = detection.train_or_load_detector(
+    made, path = experiment.train_or_load_detector(
         settings, data, "random", progress=False, **options
     )
-    return made, path, detection.predictions(made, path, data, data.rows("test"))
+    return made, path, experiment.predictions(made, path, data, data.rows("test"))
 
 
 if __name__ == "__main__":

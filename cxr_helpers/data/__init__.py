@@ -1,1 +1,1 @@
-"""Chest radiographs and their tables: DICOM, NIH ChestX-ray14, VinDr-CXR, consensus, splits, data sets (chapter 1)."""
+"""Radiographs and their tables: DICOM, NIH, VinDr-CXR, consensus, splits, data sets (chapter 1)."""

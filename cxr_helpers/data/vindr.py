@@ -74,12 +74,12 @@ class Readings:
     """What the readers drew and said.
 
     Attributes:
-        boxes: one row per reader's box: `image_id`, `reader_id`, `label` (str), `x_min`, `y_min`,
-            `x_max`, `y_max` (float64, pixels of the stored DICOM image, origin at the top left).
+        boxes: one row per reader's box, indexed by its row in the file (the header is 1):
+            `image_id`, `reader_id`, `label` (str), `x_min`, `y_min`, `x_max`, `y_max` (float64,
+            pixels of the stored DICOM image, origin at the top left).
         readings: one row per image and reader: `image_id`, `reader_id`, `normal` (bool: the
             reader found nothing).
-        dropped: one row per table row left out: `row` (line of the file, the header is line 1),
-            `image_id`, `reason`.
+        dropped: one row per table row left out: `row` (of the file), `image_id`, `reason`.
     """
 
     boxes: pd.DataFrame
@@ -92,7 +92,6 @@ def read_readings(
     *,
     image_labels: str | os.PathLike[str] | None = None,
     rare: Literal["fold", "keep"] = "fold",
-    image_hw: Mapping[str, tuple[int, int]] | None = None,
 ) -> Readings:
     r"""Read Kaggle's train.csv or PhysioNet's annotations_train.csv / annotations_test.csv.
 
@@ -101,19 +100,14 @@ def read_readings(
         image_labels: PhysioNet's image_labels_*.csv, for the readings that drew no box.
         rare: 'fold' calls PhysioNet's eight rarer local labels 'Other lesion', so that both
             distributions have the same 14 classes; 'keep' keeps their names.
-        image_hw: height and width of the stored images where known. Boxes are then clipped at
-            the image's right and lower border, and boxes wholly beyond them are dropped; those of
-            images that it does not name stay as they are. A box with a corner below zero, of which
-            Kaggle's table has none, is dropped in any case.
 
     Returns:
-        Boxes, readings and the rows left out.
+        Boxes, readings and the rows left out, among them boxes with a corner below zero.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no such table, or names a class that is not known; `image_hw` or
-            the image labels name none of its images, or the image labels none of its readers; or
-            a size of `image_hw` is none.
+        ValueError: the file is no such table, or names a class that is not known; or the image
+            labels name none of its images or none of its readers.
 
     Example:
         >>> import pathlib, tempfile
@@ -136,10 +130,6 @@ def read_readings(
     table["label"] = _class_names(path, table, fold=rare == "fold")
     table[_BOX], reasons = _box_reasons(path, table)
     _name_repeats(table, reasons)
-    if image_hw is not None:
-        image_hw = dict(image_hw)  # also of a pandas column
-        _check_meet(path, table["image_id"], image_hw, "image_hw names images")
-        _clip(table, reasons, image_hw)
     drawn = (table["label"] != NO_FINDING).to_numpy()
     _name_contradictions(table, drawn, reasons)
     keep = reasons == ""
@@ -150,13 +140,46 @@ def read_readings(
             raise ValueError(
                 "the image labels name readers and the boxes do not; take one split's two"
             )
-        _check_meet(path, table["image_id"], labels["image_id"], f"{image_labels} names images")
-        _check_meet(path, table["reader_id"], labels["reader_id"], f"{image_labels} names readers")
+        for column, named in (("image_id", "images"), ("reader_id", "readers")):
+            _check_meet(table[column], labels[column], f"{path}: {image_labels} names {named}")
         readings = _add_readings(readings, labels)
     boxes = table.loc[keep & drawn, ["image_id", "reader_id", "label", *_BOX]]
     dropped = {"row": table.index[~keep].to_numpy(np.int64)}
     dropped |= {"image_id": table["image_id"].to_numpy()[~keep], "reason": reasons[~keep]}
-    return Readings(boxes.reset_index(drop=True), readings, pd.DataFrame(dropped))
+    return Readings(boxes.rename_axis("row"), readings, pd.DataFrame(dropped))
+
+
+def clip_boxes(readings: Readings, image_hw: Mapping[str, tuple[int, int]]) -> Readings:
+    """Clip the boxes at the right and lower border of their images, now that these are known.
+
+    Args:
+        readings: as `read_readings` returns them.
+        image_hw: height and width of the stored images where known; boxes of images that it does
+            not name stay as they are.
+
+    Returns:
+        The same readings; boxes wholly beyond a border are among the rows left out.
+
+    Raises:
+        ValueError: `image_hw` names none of the images, or a size in it is none.
+    """
+    image_hw = dict(image_hw)  # also of a pandas column
+    _check_meet(readings.readings["image_id"], image_hw, "image_hw names images")
+    for name, size in image_hw.items():
+        if np.shape(size) != (2,) or not all(0 < side < np.inf for side in size):
+            raise ValueError(
+                f"image_hw of {name!r} is {size!r}, not a height and a width in pixels"
+            )
+    names, corners = readings.boxes["image_id"], readings.boxes[_BOX].to_numpy(np.float64)
+    hw = np.array([image_hw.get(name, (np.inf, np.inf)) for name in names], np.float64)
+    hw = hw.reshape(-1, 2)
+    outside = (corners[:, 0] >= hw[:, 1]) | (corners[:, 1] >= hw[:, 0])
+    boxes = readings.boxes.copy()
+    boxes[_BOX] = np.minimum(corners, hw[:, [1, 0, 1, 0]])
+    beyond = boxes[outside].reset_index()[["row", "image_id"]]
+    dropped = pd.concat([readings.dropped, beyond.assign(reason="a box outside the image")])
+    dropped = dropped.sort_values("row", ignore_index=True)
+    return Readings(boxes[~outside], readings.readings, dropped)
 
 
 def read_image_labels(path: str | os.PathLike[str]) -> pd.DataFrame:
@@ -360,40 +383,21 @@ def _name_contradictions(table: pd.DataFrame, drawn: np.ndarray, reasons: np.nda
     reasons[both & (reasons == "")] = "'No finding' by a reader who drew a box"
 
 
-def _clip(
-    table: pd.DataFrame, reasons: np.ndarray, image_hw: Mapping[str, tuple[int, int]]
-) -> None:
-    """Clip the boxes to their images, in place; name those wholly outside."""
-    for name, size in image_hw.items():
-        if np.shape(size) != (2,) or not all(0 < side < np.inf for side in size):
-            raise ValueError(
-                f"image_hw of {name!r} is {size!r}, not a height and a width in pixels"
-            )
-    hw = np.array([image_hw.get(name, (np.inf, np.inf)) for name in table["image_id"]], np.float64)
-    hw = hw.reshape(-1, 2)
-    box = table[_BOX].to_numpy(np.float64)
-    outside = (box[:, 0] >= hw[:, 1]) | (box[:, 1] >= hw[:, 0])
-    reasons[outside & (reasons == "")] = "a box outside the image"
-    table[_BOX] = np.minimum(box, hw[:, [1, 0, 1, 0]])
-
-
-def _check_meet(
-    path: str | os.PathLike[str], of_table: pd.Series, others: Iterable[str], what: str
-) -> None:
+def _check_meet(of_table: pd.Series, others: Iterable[str], what: str) -> None:
     """Raise where the table and another source name nothing in common, or write one otherwise."""
-    others = list(dict.fromkeys(others))
+    others, names = list(dict.fromkeys(others)), set(of_table)
     known = {_plain(name): name for name in of_table}
-    names = set(of_table)
+    meet = not names.isdisjoint(others)
     for other in others:
-        if other not in names and _plain(other) in known and of_table.isin(others).any():
+        if meet and other not in names and _plain(other) in known:
             raise ValueError(
-                f"{path}: {what}, among them {other!r}, which may be {known[_plain(other)]!r} "
-                "here; write the names alike"
+                f"{what}, among them {other!r}, which may be {known[_plain(other)]!r} in the "
+                "table; write the names alike"
             )
-    if others and not of_table.isin(others).any():
+    if others and not meet:
         raise ValueError(
-            f"{path}: {what} such as {others[0]!r}, this table such as {of_table.iloc[0]!r}, and "
-            "none is in both; take those that belong together, and write the names alike"
+            f"{what} such as {others[0]!r}, the table such as {of_table.iloc[0]!r}, and none is in "
+            "both; take those that belong together, and write the names alike"
         )
 
 

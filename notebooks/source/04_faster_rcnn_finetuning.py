@@ -231,13 +231,13 @@ normal = {part: len(data.rows(part)) - len(rows) for part, rows in parts.items()
 pd.DataFrame({"abnormal": {p: len(r) for p, r in parts.items()}, "normal": normal})
 
 # %%
-train_boxes, train_labels = data.packed_boxes(parts["train"])
-shown = [int(np.argmax([len(b) == n for b in train_boxes])) for n in (2, 4, 6)]
+train_truths = data.truths(parts["train"])
+shown = [int(np.argmax([len(one["boxes"]) == n for one in train_truths])) for n in (2, 4, 6)]
 figure, axes = plt.subplots(1, 3, figsize=(10, 3.6))
 for axis, i in zip(axes, shown, strict=True):
-    names = [data.class_names[label - 1] for label in train_labels[i]]
+    names = [data.class_names[label - 1] for label in train_truths[i]["labels"]]
     detection_plots.show_image(axis, data.images.pixels[parts["train"][i]])
-    detection_plots.draw_boxes(axis, train_boxes[i], names, color="#E69F00", linestyle="--")
+    detection_plots.draw_boxes(axis, train_truths[i]["boxes"], names, color="#E69F00", linestyle="--")
 plt.show()
 
 # %% [markdown]
@@ -299,7 +299,7 @@ check("4.5", level_of_box)
 # the training boxes: the centers of a k-means of their sizes and of their shapes.
 
 # %%
-all_boxes = np.concatenate(train_boxes)
+all_boxes = np.concatenate([one["boxes"] for one in train_truths])
 anchors = det.derive_anchors(all_boxes)
 detection_plots.plot_box_shapes(all_boxes, anchors.sizes, anchors.ratios)
 plt.show()

@@ -6,8 +6,8 @@ import pytest
 import torch
 from ensemble_boxes import weighted_boxes_fusion
 
-from cxr_helpers.data.consensus import fuse_readings, reader_agreement, weighted_box_fusion
 from cxr_helpers.course.core.tables import packaged_table
+from cxr_helpers.data.consensus import fuse_readings, reader_agreement, weighted_box_fusion
 from cxr_helpers.data.vindr import read_readings
 
 COLUMNS = ["image_id", "reader_id", "label", "x_min", "y_min", "x_max", "y_max"]

@@ -26,7 +26,15 @@ from pydicom.pixels import (
 )
 
 from cxr_helpers.data import dicom_decoding
-from cxr_helpers.data.dicom import DicomError, DicomImage, display_values, load_dataset, modality_values, read_dicom, stored_values
+from cxr_helpers.data.dicom import (
+    DicomError,
+    DicomImage,
+    display_values,
+    load_dataset,
+    modality_values,
+    read_dicom,
+    stored_values,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 LEVELS = np.array([[0, 1000], [3000, 4095]])

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxr_helpers.data import nih
 from cxr_helpers.course.core.tables import packaged_table
+from cxr_helpers.data import nih
 
 HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,"

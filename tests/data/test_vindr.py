@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_helpers.data import vindr
 from cxr_helpers.course.core.tables import packaged_table
+from cxr_helpers.data import vindr
 
 KAGGLE = "image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max"
 PHYSIONET = "image_id,rad_id,class_name,x_min,y_min,x_max,y_max"
@@ -21,8 +21,9 @@ def table(folder: Path, *lines: str, name: str = "train.csv") -> Path:
     return path
 
 
-def read(folder: Path, *lines: str, **options) -> vindr.Readings:
-    return vindr.read_readings(table(folder, *lines), **options)
+def read(folder: Path, *lines: str, image_hw=None, **options) -> vindr.Readings:
+    found = vindr.read_readings(table(folder, *lines), **options)
+    return found if image_hw is None else vindr.clip_boxes(found, image_hw)
 
 
 def test_no_boxes_at_all(tmp_path):
@@ -134,8 +135,10 @@ def test_every_dropped_row_is_named(tmp_path):
 
 
 def test_boxes_are_clipped_to_the_image(tmp_path):
-    found = read(tmp_path, KAGGLE, "a,ILD,5,R9,10,20,300,400", image_hw={"a": (50, 60)})
-    assert found.boxes.iloc[0, 3:].tolist() == [10, 20, 60, 50]
+    found = read(tmp_path, KAGGLE, "a,ILD,5,R9,10,20,300,400")
+    clipped = vindr.clip_boxes(found, {"a": (50, 60)})
+    assert clipped.boxes.iloc[0, 3:].tolist() == [10, 20, 60, 50]
+    assert found.boxes.iloc[0, 3:].tolist() == [10, 20, 300, 400]  # not changed
     found = read(tmp_path, KAGGLE, "a,ILD,5,R9,-1,20,30,40", image_hw={"a": (50, 60)})
     assert found.dropped["reason"].tolist() == ["a corner below zero"]
 
@@ -151,15 +154,15 @@ def test_sizes_of_some_images_are_enough_but_not_of_none(tmp_path):
         with pytest.raises(ValueError, match="image_hw of 'a' is .*not a height and a width"):
             read(tmp_path, *rows, image_hw={"a": size})
     for name in ("a.dicom", "train/a", "A"):
-        with pytest.raises(ValueError, match=f"images such as '{name}', this table such as 'a'"):
+        with pytest.raises(ValueError, match=f"images such as '{name}', the table such as 'a'"):
             read(tmp_path, *rows, image_hw={name: (50, 60)})
 
 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("a.dicom,R9,0,1,0", "names images such as 'a.dicom', this table such as 'a'"),
-        ("a,9,0,1,0", "names readers such as '9', this table such as 'R9'"),
+        ("a.dicom,R9,0,1,0", "names images such as 'a.dicom', the table such as 'a'"),
+        ("a,9,0,1,0", "names readers such as '9', the table such as 'R9'"),
     ],
 )
 def test_image_labels_of_other_images_or_readers_are_refused(tmp_path, row, message):

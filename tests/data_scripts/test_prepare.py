@@ -31,7 +31,7 @@ import prepare_vindr  # noqa: E402
 
 from cxr_helpers.course.core import data  # noqa: E402
 from cxr_helpers.course.core.settings import load_settings  # noqa: E402
-from cxr_helpers.data import datasets  # noqa: E402
+from cxr_helpers.data import packed as packing  # noqa: E402
 
 ENTRIES = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,"
@@ -120,7 +120,7 @@ def table(root, name, column=None):
 
 def test_nih_every_file_and_row_is_accounted_for(nih_root, capsys):
     assert run_nih(nih_root) == 3
-    packed = datasets.PackedImages.load(nih_root / "packed" / "nih_16")
+    packed = packing.PackedImages.load(nih_root / "packed" / "nih_16")
     assert packed.image_ids == [nih_name(k) for k in (0, 1, 4, 5, 6, 7, 8, 9)]
     assert table(nih_root, "entries.csv", "image_id") == packed.image_ids
     assert table(nih_root, "entries.csv", "official_list").count("test") == 1
@@ -212,9 +212,9 @@ from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import prepare_vindr as script
-from cxr_helpers.data import datasets
-datasets.SECONDS_AT_RISK = 0
-datasets.CHUNK = 1
+from cxr_helpers.data import packed as packing
+packing.SECONDS_AT_RISK = 0
+packing.CHUNK = 1
 parent, note = os.getpid(), Path(sys.argv[3])
 
 def read(path):
@@ -241,7 +241,7 @@ def test_killed_and_started_again_ends_in_the_same_bytes(vindr_root, tmp_path):
     )
     assert done.returncode != 0 and note.is_file(), done.stderr
     unfinished = vindr_root / "packed" / ".vindr_16.partial"
-    lines = (unfinished / datasets.JOURNAL).read_text().splitlines()
+    lines = (unfinished / packing.JOURNAL).read_text().splitlines()
     assert len(lines) >= 3, "nothing was kept"
     if os.name == "posix":
         assert done.returncode == -signal.SIGKILL
@@ -305,7 +305,7 @@ def killed_at(moment, root, run):
 @pytest.mark.parametrize("kind", ["nih", "vindr"])
 def test_killed_at_any_moment_it_ends_in_the_same_bytes(kind, request, tmp_path, monkeypatch):
     """From the download (of the NIH's archive) to the last table, each moment in turn."""
-    monkeypatch.setattr(datasets, "SECONDS_AT_RISK", -1)
+    monkeypatch.setattr(packing, "SECONDS_AT_RISK", -1)
     if kind == "nih":
         start, server = (request.getfixturevalue(name) for name in ("archived", "server"))
         more = links(start, server, hashlib.md5(server.content).hexdigest())
@@ -404,7 +404,7 @@ def test_a_trial_leaves_a_whole_cache_alone(nih_root):
     assert run_nih(nih_root, "--limit", "2") == 0
     after = contents(nih_root / "packed")
     assert {name: after[name] for name in before} == before
-    trial = datasets.PackedImages.load(nih_root / "packed" / "nih_16_first2")
+    trial = packing.PackedImages.load(nih_root / "packed" / "nih_16_first2")
     assert trial.image_ids == [nih_name(0), nih_name(1)]
 
 
@@ -424,7 +424,7 @@ def test_a_disk_that_fills_up_keeps_what_is_done(vindr_root, monkeypatch, capsys
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(datasets, "_save", full)
+        patch.setattr(packing, "_save", full)
         assert run_vindr(vindr_root) == 1
     assert "No space left on device); free space" in capsys.readouterr().err
     assert run_vindr(vindr_root) == 3

@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cxr_helpers.data import nih
-from cxr_helpers.data.datasets import fit_square
+from cxr_helpers.data.gray import fit_square
 from cxr_helpers.data.vindr import Readings
 from cxr_helpers.phantom import Radiograph
 

@@ -14,7 +14,7 @@ from cxr_helpers.course.core.compute import each_once
 from cxr_helpers.course.core.data import NihData
 from cxr_helpers.course.core.settings import Settings
 from cxr_helpers.data import nih, splits
-from cxr_helpers.data.datasets import PackedImages
+from cxr_helpers.data.packed import PackedImages
 from cxr_helpers.evaluation import probe
 from cxr_helpers.evaluation.feature_cache import FrozenFeatures, cached_features
 from cxr_helpers.pretraining import barlow

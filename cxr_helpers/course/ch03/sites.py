@@ -18,7 +18,7 @@ from cxr_helpers.course.ch03.evaluation import (
     macro_of,
     probe_scores,
 )
-from cxr_helpers.course.core.data import NihData, VindrData
+from cxr_helpers.course.core.data import BoxData, NihData
 from cxr_helpers.course.core.settings import Settings
 from cxr_helpers.data import nih
 from cxr_helpers.evaluation.feature_cache import FrozenFeatures
@@ -45,7 +45,7 @@ def shared_labels(data: NihData) -> np.ndarray:
     return np.stack([data.labels[:, own].max(axis=1) for own in columns], axis=1)
 
 
-def vindr_labels(data: VindrData) -> np.ndarray:
+def vindr_labels(data: BoxData) -> np.ndarray:
     """(N, 9) of 0 and 1: whether a reader drew a box of the class, columns as SHARED_LABELS."""
     drawn = set(zip(data.fused["image_id"], data.fused["label"], strict=True))
     return np.array(
@@ -77,7 +77,7 @@ class SiteChange:
 def site_change(
     settings: Settings,
     data: NihData,
-    other: VindrData,
+    other: BoxData,
     arms: Mapping[str, Arm],
     features: Mapping[str, FrozenFeatures],
 ) -> SiteChange:

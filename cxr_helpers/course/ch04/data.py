@@ -5,8 +5,6 @@ boxes, of eight findings, drawn by one radiologist, but open to all, and with a 
 image.
 """
 
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +12,8 @@ import pandas as pd
 
 from cxr_helpers.course.core.data import (
     VINDR_PARTS,
+    BoxData,
     NihData,
-    VindrData,
     ensure_demo,
     listed,
     load_nih,
@@ -25,34 +23,13 @@ from cxr_helpers.course.core.data import (
 )
 from cxr_helpers.course.core.settings import Settings, SettingsError
 from cxr_helpers.data import nih, splits, vindr
-from cxr_helpers.data.datasets import PackedImages
+from cxr_helpers.data.packed import PackedImages
 
 BOX_TABLE = "BBox_List_2017.csv"
 READER = "NIH"
 
 
-@dataclass(frozen=True)
-class NihBoxes(VindrData):
-    """NIH's boxes in the same form as VinDr-CXR's, one reader's, split by patient.
-
-    Attributes:
-        patient_ids: (N,) patient of each image.
-    """
-
-    patient_ids: np.ndarray
-
-    @cached_property
-    def classes(self) -> tuple[str, ...]:
-        """The findings that the table has boxes of, by name."""
-        return tuple(sorted(set(self.fused["label"])))
-
-    @property
-    def patients(self) -> np.ndarray:
-        """(N,) patient of each image."""
-        return self.patient_ids
-
-
-def load_detection(settings: Settings) -> VindrData:
+def load_detection(settings: Settings) -> BoxData:
     """VinDr-CXR where this data has it, or else the boxes of an NIH download.
 
     Raises:
@@ -63,8 +40,10 @@ def load_detection(settings: Settings) -> VindrData:
     return load_vindr(settings) if settings.vindr is not None else load_nih_boxes(settings)
 
 
-def load_nih_boxes(settings: Settings) -> NihBoxes:
-    """The images of BBox_List_2017.csv with their boxes, split by patient.
+def load_nih_boxes(settings: Settings) -> BoxData:
+    """The images of BBox_List_2017.csv with their boxes, one reader's, split by patient.
+
+    The classes are the findings that the table has boxes of, by name.
 
     Raises:
         SettingsError: there is no NIH folder, no table of boxes in it, or none of its images; or
@@ -84,7 +63,8 @@ def load_nih_boxes(settings: Settings) -> NihBoxes:
     seen = pd.DataFrame({"image_id": images.image_ids, "reader_id": READER, "normal": False})
     dropped = pd.DataFrame(columns=["row", "image_id", "reason"])
     readings = vindr.Readings(drawn, seen, dropped)
-    return NihBoxes(readings, boxes.assign(readers=1, boxes=1), images, split, patients)
+    fused, names = boxes.assign(readers=1, boxes=1), tuple(sorted(set(boxes["label"])))
+    return BoxData(readings, fused, images, split, names, patients)
 
 
 def _patients(settings: Settings, image_ids: list[str]) -> np.ndarray:

@@ -12,15 +12,14 @@ import numpy as np
 import pandas as pd
 
 from cxr_helpers import phantom
-from cxr_helpers.course.core.data import VindrData
+from cxr_helpers.course.core.data import BoxData
 from cxr_helpers.course.core.settings import Settings, SettingsError
-from cxr_helpers.data.datasets import boxes_by_image
 
 CORNERS = ["x_min", "y_min", "x_max", "y_max"]
 
 
 def exact_boxes(
-    settings: Settings, data: VindrData, rows: np.ndarray
+    settings: Settings, data: BoxData, rows: np.ndarray
 ) -> list[dict[str, np.ndarray]] | None:
     """The true boxes of these images, drawn again from the demo's seed, as detections.
 
@@ -56,9 +55,8 @@ def exact_boxes(
             f"{folder} was made by another version of make_demo.py, so its exact boxes cannot be "
             "drawn again; move the demo away and make it anew"
         )
-    table = data.packed(pd.DataFrame(exact, columns=["image_id", "label", *CORNERS]))
-    found = boxes_by_image(table, names, data.classes)
-    return [{"boxes": b, "labels": k, "scores": np.ones(len(k))} for b, k in found]
+    found = data.truths(rows, pd.DataFrame(exact, columns=["image_id", "label", *CORNERS]))
+    return [one | {"scores": np.ones(len(one["labels"]))} for one in found]
 
 
 def _maker(settings: Settings) -> ModuleType:

@@ -14,13 +14,12 @@ import pandas as pd
 from sklearn.cluster import KMeans
 
 from cxr_helpers.course.ch02 import pretraining
-from cxr_helpers.course.ch04.detector_training import train_detector
+from cxr_helpers.course.ch04.training import train_detector
 from cxr_helpers.course.core import checkpoints, records
 from cxr_helpers.course.core.compute import ONE_PROCESS, Compute, each_once, process_rank
-from cxr_helpers.course.core.data import VindrData
+from cxr_helpers.course.core.data import BoxData
 from cxr_helpers.course.core.settings import Settings, fingerprint
 from cxr_helpers.data import dicom, nih, splits
-from cxr_helpers.data.datasets import boxes_by_image
 from cxr_helpers.detection import detector as det
 
 ARMS = pretraining.ARMS
@@ -28,20 +27,20 @@ TRUTHS = ("fused", "two readers", "one reader", "any reader")
 UNTRAINED = ("fractions", "resamples", "checkpoint_every")  # settings that no training depends on
 
 
-def detector_settings(settings: Settings, data: VindrData, arm: str) -> det.DetectorSettings:
+def detector_settings(settings: Settings, data: BoxData, arm: str) -> det.DetectorSettings:
     """What to build: the preset, anchors from the training boxes, the arm's normalization.
 
     A random arm keeps no stage and no running statistics fixed: there is nothing in them yet.
     """
     preset = settings.detect
-    boxes, _ = data.packed_boxes(data.rows("train", abnormal_only=True))
+    boxes = [one["boxes"] for one in data.truths(data.rows("train", abnormal_only=True))]
     start = {"batch_norm": preset.norm, "frozen_stages": preset.frozen_stages}
     if arm == "random":
         start = {"batch_norm": "train", "frozen_stages": 0}
     if arm == "imagenet":
         start |= {"image_mean": pretraining.IMAGENET_MEAN, "image_std": pretraining.IMAGENET_STD}
     return det.DetectorSettings(
-        classes=data.classes,
+        classes=data.class_names,
         arch=settings.pretrain.arch,
         image_size=preset.image_size,
         anchors=det.derive_anchors(
@@ -58,7 +57,7 @@ def detector_settings(settings: Settings, data: VindrData, arm: str) -> det.Dete
 
 
 def training_rows(
-    settings: Settings, data: VindrData, *, fraction: float = 1.0, seed: int = 0
+    settings: Settings, data: BoxData, *, fraction: float = 1.0, seed: int = 0
 ) -> np.ndarray:
     """A share of the abnormal training images, stratified by class; smaller shares lie in larger.
 
@@ -71,15 +70,15 @@ def training_rows(
     rows = data.rows("train", abnormal_only=True)
     if fraction == 1:
         return rows
-    _, labels = data.packed_boxes(rows)
-    has = np.array([np.bincount(one, minlength=len(data.classes) + 1)[1:] > 0 for one in labels])
+    labels, most = [one["labels"] for one in data.truths(rows)], len(data.class_names) + 1
+    has = np.array([np.bincount(one, minlength=most)[1:] > 0 for one in labels])
     patients = [data.patients[row] for row in rows]
     shares = sorted({*settings.detect.fractions, fraction})
     return rows[splits.nested_fractions(has, patients, fractions=shares, seed=seed)[fraction]]
 
 
 def detector_path(
-    settings: Settings, data: VindrData, arm: str, *, seed: int, fraction: float = 1.0
+    settings: Settings, data: BoxData, arm: str, *, seed: int, fraction: float = 1.0
 ) -> Path:
     """Where the detector of an arm lies, made or not."""
     preset = {k: v for k, v in asdict(settings.detect).items() if k not in UNTRAINED}
@@ -96,14 +95,14 @@ def detector_path(
     return settings.runs / "detect" / f"{arm}{share}_seed{seed}_{key}.safetensors"
 
 
-def _data_key(settings: Settings, data: VindrData) -> str:
+def _data_key(settings: Settings, data: BoxData) -> str:
     """Changes when images, boxes, split or the demo's version change."""
     boxes = data.fused.select_dtypes("number").sum().round(1).to_dict()
     return fingerprint(settings.data_key, data.images.image_ids, data.split.tolist(), boxes)
 
 
 def truths(
-    data: VindrData, rows: np.ndarray, *, choice: str = "fused"
+    data: BoxData, rows: np.ndarray, *, choice: str = "fused"
 ) -> list[dict[str, np.ndarray]]:
     """Boxes of these rows in the form that `detection_metrics` takes, packed pixels.
 
@@ -117,12 +116,10 @@ def truths(
     Raises:
         ValueError: there is no such choice.
     """
-    names = [data.images.image_ids[row] for row in rows]
-    found = boxes_by_image(data.packed(_chosen(data, choice)), names, data.classes)
-    return [{"boxes": boxes, "labels": labels} for boxes, labels in found]
+    return data.truths(rows, _chosen(data, choice))
 
 
-def _chosen(data: VindrData, choice: str) -> pd.DataFrame:
+def _chosen(data: BoxData, choice: str) -> pd.DataFrame:
     drawn = data.readings.boxes
     if choice == "fused":
         return data.fused
@@ -151,7 +148,7 @@ def _check_backbone(settings: Settings, arm: str, path: Path, seed: int) -> None
 
 def train_or_load_detector(
     settings: Settings,
-    data: VindrData,
+    data: BoxData,
     arm: str,
     *,
     seed: int = 0,
@@ -183,7 +180,7 @@ def train_or_load_detector(
     path = detector_path(settings, data, arm, seed=seed, fraction=fraction)
     if path.is_file():
         _check_backbone(settings, arm, path, seed)
-        return det.load_detector(path, classes=data.classes), path
+        return det.load_detector(path, classes=data.class_names), path
     state, sentence = pretraining.arm_state(settings, arm, seed=seed)
     if state is None:
         return None, sentence
@@ -241,7 +238,7 @@ def _dicom_pixels(path: Path) -> np.ndarray:
 
 
 def predictions(
-    detector: det.Detector, path: str | Path, data: VindrData, rows: np.ndarray
+    detector: det.Detector, path: str | Path, data: BoxData, rows: np.ndarray
 ) -> list[dict[str, np.ndarray]]:
     """Detections in these rows, read from the file beside the detector or made.
 
@@ -272,7 +269,7 @@ def predictions(
 
 
 def blind_predictions(
-    data: VindrData, train_rows: np.ndarray, n_images: int, *, per_class: int = 3
+    data: BoxData, train_rows: np.ndarray, n_images: int, *, per_class: int = 3
 ) -> list[dict[str, np.ndarray]]:
     """What a detector says that knows the training boxes and never looks at the image.
 
@@ -285,7 +282,8 @@ def blind_predictions(
         n_images: how many images it is asked about.
         per_class: centers of each class, fewer for a class with fewer boxes.
     """
-    boxes, labels = (np.concatenate(x) for x in data.packed_boxes(train_rows))
+    known = data.truths(train_rows)
+    boxes, labels = (np.concatenate([one[k] for one in known]) for k in ("boxes", "labels"))
     centers, names, scores = [], [], []
     for label in np.unique(labels):
         own = boxes[labels == label].astype(float)

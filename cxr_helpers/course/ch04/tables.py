@@ -8,8 +8,8 @@ import pandas as pd
 import torch
 from torchvision.ops.poolers import LevelMapper
 
-from cxr_helpers.course.ch04 import detection
-from cxr_helpers.course.core.data import VindrData
+from cxr_helpers.course.ch04 import experiment
+from cxr_helpers.course.core.data import BoxData
 from cxr_helpers.course.core.settings import Settings
 from cxr_helpers.data import consensus, vindr
 from cxr_helpers.data.datasets import boxes_by_image
@@ -22,7 +22,7 @@ PAPER_SIZE = 640  # pixels; what is small or large is said at this size
 FINEST, COARSEST = 2, 5  # pyramid levels that boxes are pooled from, strides 4 to 32
 
 
-def size_table(data: VindrData, rows: np.ndarray, settings: Settings) -> pd.DataFrame:
+def size_table(data: BoxData, rows: np.ndarray, settings: Settings) -> pd.DataFrame:
     """How large each class is, and from which pyramid level most of its boxes are pooled.
 
     Returns:
@@ -30,10 +30,11 @@ def size_table(data: VindrData, rows: np.ndarray, settings: Settings) -> pd.Data
         size, at 224 and at 640; share with a short side under 8 pixels at 224; `level`, the most
         frequent at this preset's size (stride 2**level).
     """
-    boxes, labels = (np.concatenate(x) for x in data.packed_boxes(rows))
+    truths = data.truths(rows)
+    boxes, labels = (np.concatenate([one[k] for one in truths]) for k in ("boxes", "labels"))
     short = (boxes[:, 2:] - boxes[:, :2]).min(axis=1).astype(float) / data.images.size
     level = pooled_level(boxes, settings)
-    table = pd.DataFrame({"class": [data.classes[k - 1] for k in labels], "short": short})
+    table = pd.DataFrame({"class": [data.class_names[k - 1] for k in labels], "short": short})
     table["level"], table["tiny"] = level, short * 224 < 8
     groups = table.groupby("class")
     median = groups["short"].median().rename("median")
@@ -78,7 +79,7 @@ def stages(detector: det.Detector, image: np.ndarray) -> Stages:
 
 
 def score_table(
-    found: Mapping[str, Sequence], truths: Sequence, data: VindrData
+    found: Mapping[str, Sequence], truths: Sequence, data: BoxData
 ) -> tuple[pd.DataFrame, dict[str, coco.CocoScores]]:
     """COCO's means for each arm; sizes are those at the published 640 pixels.
 
@@ -87,22 +88,22 @@ def score_table(
     """
     scale = PAPER_SIZE / data.images.size
     scores = {
-        arm: coco.coco_scores(one, truths, class_names=data.classes, scale=scale)
+        arm: coco.coco_scores(one, truths, class_names=data.class_names, scale=scale)
         for arm, one in found.items()
     }
     rows = {arm: {c: s.mean(c) for c in coco.COLUMNS} for arm, s in scores.items()}
     return pd.DataFrame.from_dict(rows, orient="index"), scores
 
 
-def truth_table(found: Mapping[str, Sequence], data: VindrData, rows: np.ndarray) -> pd.DataFrame:
+def truth_table(found: Mapping[str, Sequence], data: BoxData, rows: np.ndarray) -> pd.DataFrame:
     """mAP50 of the same detections against each choice of the truth.
 
     Returns:
         Indexed by choice: `boxes`, and a column for each arm. A choice without boxes has no row.
     """
     table = {}
-    for choice in detection.TRUTHS:
-        truths = detection.truths(data, rows, choice=choice)
+    for choice in experiment.TRUTHS:
+        truths = experiment.truths(data, rows, choice=choice)
         boxes = sum(len(one["labels"]) for one in truths)
         if boxes:
             matched = {a: match(f, truths, data) for a, f in found.items()}
@@ -157,10 +158,8 @@ def _precision_times_recall(
     own: pd.DataFrame, others: pd.DataFrame, classes: Sequence[str]
 ) -> np.ndarray:
     names = sorted({*own["image_id"], *others["image_id"]})
-    truths = _as_truths(others, names, classes)
-    drawn = [
-        one | {"scores": np.ones(len(one["labels"]))} for one in _as_truths(own, names, classes)
-    ]
+    truths, drawn = (boxes_by_image(table, names, classes) for table in (others, own))
+    drawn = [one | {"scores": np.ones(len(one["labels"]))} for one in drawn]
     matched = dm.match_detections(drawn, truths, class_names=classes)
     kinds = np.arange(1, len(classes) + 1)
     hits = np.array([(matched.hit & (matched.label == k)).sum() for k in kinds])
@@ -170,7 +169,7 @@ def _precision_times_recall(
 
 
 def against_other_readers(
-    found: Mapping[str, Sequence], data: VindrData, rows: np.ndarray
+    found: Mapping[str, Sequence], data: BoxData, rows: np.ndarray
 ) -> pd.DataFrame:
     """One reader and each detector against the same truth: the fused boxes of the other readers.
 
@@ -188,24 +187,20 @@ def against_other_readers(
     values = {arm: [] for arm in found}
     for images, _, others in leave_out_readers(readings):
         keep = np.flatnonzero(np.isin(names, images))
-        truths = _as_truths(data.packed(others), names[keep], data.classes)
+        truths = data.truths(rows[keep], others)
         for arm, one in found.items():
             matched = match([one[i] for i in keep], truths, data)
             values[arm].append(dm.average_precision(matched))
-    columns = {"one reader": score_readers(readings, data.classes)}
-    columns |= {a: pd.DataFrame(v, columns=list(data.classes)).mean() for a, v in values.items()}
+    columns = {"one reader": score_readers(readings, data.class_names)}
+    columns |= {
+        a: pd.DataFrame(v, columns=list(data.class_names)).mean() for a, v in values.items()
+    }
     return pd.DataFrame(columns).dropna(how="all")
 
 
-def _as_truths(
-    boxes: pd.DataFrame, names: Sequence[str], classes: Sequence[str]
-) -> list[dict[str, np.ndarray]]:
-    return [{"boxes": b, "labels": k} for b, k in boxes_by_image(boxes, names, classes)]
-
-
-def match(found: Sequence, truths: Sequence, data: VindrData, **options) -> dm.Matches:
+def match(found: Sequence, truths: Sequence, data: BoxData, **options) -> dm.Matches:
     """`detection_metrics.match_detections` with the classes of this data."""
-    return dm.match_detections(found, truths, class_names=data.classes, **options)
+    return dm.match_detections(found, truths, class_names=data.class_names, **options)
 
 
 def bootstrap_map(matches: dm.Matches, *, resamples: int, seed: int) -> Interval:
@@ -235,7 +230,7 @@ def bootstrap_map_difference(
 
 
 def label_efficiency(
-    settings: Settings, data: VindrData, arms: Sequence[str], truths: Sequence, rows: np.ndarray
+    settings: Settings, data: BoxData, arms: Sequence[str], truths: Sequence, rows: np.ndarray
 ) -> tuple[pd.DataFrame, dict[float, Interval]]:
     """mAP50 at each share of the training images, and the paired difference of the two arms.
 
@@ -248,11 +243,11 @@ def label_efficiency(
     for fraction in settings.detect.fractions:
         matched = {}
         for arm in arms:
-            detector, path = detection.train_or_load_detector(
+            detector, path = experiment.train_or_load_detector(
                 settings, data, arm, seed=settings.seed, fraction=fraction
             )
-            matched[arm] = match(detection.predictions(detector, path, data, rows), truths, data)
-            used = len(detection.training_rows(settings, data, fraction=fraction))
+            matched[arm] = match(experiment.predictions(detector, path, data, rows), truths, data)
+            used = len(experiment.training_rows(settings, data, fraction=fraction))
             line = {"arm": arm, "fraction": fraction, "images": used}
             lines.append(line | bootstrap_map(matched[arm], **options).as_dict())
         differences[fraction] = bootstrap_map_difference(

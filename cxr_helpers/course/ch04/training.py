@@ -22,7 +22,7 @@ from cxr_helpers.course.core.compute import (
     process_rank,
     resolved,
 )
-from cxr_helpers.course.core.data import VindrData
+from cxr_helpers.course.core.data import BoxData
 from cxr_helpers.course.core.quiet import quiet_lightning
 from cxr_helpers.course.core.settings import Settings
 from cxr_helpers.data.datasets import DetectionDataset
@@ -199,7 +199,7 @@ class RandomStates(Callback):
 def train_detector(
     detector: det.Detector,
     settings: Settings,
-    data: VindrData,
+    data: BoxData,
     rows: np.ndarray,
     *,
     seed: int,
@@ -267,17 +267,17 @@ def train_detector(
         with memory_is_told(batch_size=preset.batch_size, image_size=preset.image_size):
             trainer.fit(module, images, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
-        _write_counts(log, pipeline, data.classes)
+        _write_counts(log, pipeline, data.class_names)
     return detector.cpu().eval()
 
 
 def _callbacks(
-    settings: Settings, data: VindrData, validation: Truths, progress: bool
+    settings: Settings, data: BoxData, validation: Truths, progress: bool
 ) -> list[Callback]:
     callbacks: list[Callback] = [TQDMProgressBar()] if progress else []
     if settings.detect.keep == "best":
         pixels = data.images.pixels[data.rows("val", abnormal_only=True)]
-        callbacks.insert(0, KeepBest(pixels, validation, data.classes))
+        callbacks.insert(0, KeepBest(pixels, validation, data.class_names))
     return callbacks
 
 
@@ -291,15 +291,12 @@ def _checkpoints(folder: Path, every: int) -> ModelCheckpoint:
     )
 
 
-def _dataset(data: VindrData, rows: np.ndarray, pipeline: CountedPipeline) -> EpochImages:
-    table = pd.DataFrame({"image_id": [data.images.image_ids[row] for row in rows]})
-    dataset = DetectionDataset(
-        table, data.images.read, pipeline, boxes=data.packed(data.fused), classes=data.classes
-    )
+def _dataset(data: BoxData, rows: np.ndarray, pipeline: CountedPipeline) -> EpochImages:
+    dataset = DetectionDataset(data.images, data.truths(rows), pipeline, rows=rows)
     return EpochImages(dataset, pipeline.pipeline)
 
 
-def epoch_count(settings: Settings, data: VindrData, n_images: int) -> int:
+def epoch_count(settings: Settings, data: BoxData, n_images: int) -> int:
     """The preset's epochs, or more where few images would make less than the least steps."""
     preset, all_images = settings.detect, len(data.rows("train", abnormal_only=True))
     steps = preset.epochs * (all_images // preset.batch_size)

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from cxr_helpers.course.ch04 import detection
-from cxr_helpers.course.core.data import VindrData
-from cxr_helpers.data.datasets import PackedImages
+from cxr_helpers.course.ch04 import experiment
+from cxr_helpers.course.core.data import BoxData
+from cxr_helpers.data.packed import PackedImages
 from cxr_helpers.detection import detector as det
 from cxr_helpers.detection import metrics as detection_metrics
 from cxr_helpers.evaluation.intervals import Interval, bootstrap
@@ -53,7 +53,7 @@ class Finding:
 
 
 def findings(
-    data: VindrData,
+    data: BoxData,
     rows: np.ndarray,
     found: Sequence[Mapping[str, np.ndarray]],
     *,
@@ -70,7 +70,7 @@ def findings(
         max_images: the first so many rows are used.
     """
     chosen = []
-    pairs = zip(rows, detection.truths(data, rows), found, strict=True)
+    pairs = zip(rows, experiment.truths(data, rows), found, strict=True)
     for row, truth, one in list(pairs)[:max_images]:
         for label in np.unique(truth["labels"]):
             candidates = np.flatnonzero((one["labels"] == label) & (one["scores"] >= threshold))
@@ -78,7 +78,7 @@ def findings(
                 best = candidates[one["scores"][candidates].argmax()]
                 readers = truth["boxes"][truth["labels"] == label]
                 score, box = float(one["scores"][best]), one["boxes"][best]
-                name = data.classes[label - 1]
+                name = data.class_names[label - 1]
                 chosen.append(Finding(int(row), int(label), score, box, readers, name))
     return chosen
 
@@ -104,7 +104,7 @@ def shared_findings(
 
 
 def ablations(
-    detector: nn.Module, data: VindrData, items: Sequence[Finding], *, layer: str
+    detector: nn.Module, data: BoxData, items: Sequence[Finding], *, layer: str
 ) -> Iterator[tuple[Finding, ablation_fast.BoxAblation]]:
     """The fast Ablation-CAM of each finding; the findings of one image share its computation.
 
@@ -133,27 +133,27 @@ def on_image(ablation: ablation_fast.BoxAblation, images: PackedImages, row: int
     return heatmaps.normalize_map(resized)
 
 
-def heatmap_of(detector: nn.Module, data: VindrData, item: Finding, *, layer: str) -> np.ndarray:
+def heatmap_of(detector: nn.Module, data: BoxData, item: Finding, *, layer: str) -> np.ndarray:
     """The fast Ablation-CAM of one finding, in [0, 1] and of the radiograph's size."""
     ((_, ablation),) = ablations(detector, data, [item], layer=layer)
     return on_image(ablation, data.images, item.row)
 
 
-def class_priors(data: VindrData) -> dict[int, np.ndarray]:
+def class_priors(data: BoxData) -> dict[int, np.ndarray]:
     """For each class how often a pixel lies in a box of it, over the training images."""
     shape = (data.images.size, data.images.size)
-    truths = detection.truths(data, data.rows("train", abnormal_only=True))
+    truths = experiment.truths(data, data.rows("train", abnormal_only=True))
     return {
         label: heatmaps.box_prior(
             [t["boxes"][t["labels"] == label] for t in truths if label in t["labels"]], shape
         )
-        for label in range(1, len(data.classes) + 1)
+        for label in range(1, len(data.class_names) + 1)
     }
 
 
 def score_maps(
     detector: nn.Module,
-    data: VindrData,
+    data: BoxData,
     validation: Sequence[Finding],
     test: Sequence[Finding],
     *,
@@ -202,7 +202,7 @@ def score_maps(
 
 def _measure(
     detector: nn.Module,
-    data: VindrData,
+    data: BoxData,
     items: Sequence[Finding],
     priors: Mapping[int, np.ndarray],
     layer: str,
@@ -335,7 +335,7 @@ def paired_difference(
     )
 
 
-def pointing_by_layer(detector: nn.Module, data: VindrData, items: Sequence[Finding]) -> pd.Series:
+def pointing_by_layer(detector: nn.Module, data: BoxData, items: Sequence[Finding]) -> pd.Series:
     """Share of the findings whose map points into a reader's box, for each layer."""
     return pd.Series(
         {

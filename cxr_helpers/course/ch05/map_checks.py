@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from cxr_helpers.course.ch05 import explaining
-from cxr_helpers.course.core.data import VindrData
+from cxr_helpers.course.core.data import BoxData
 from cxr_helpers.explanation import ablation_fast, heatmaps, sanity
 
 
 def randomization_check(
     detector: nn.Module,
-    data: VindrData,
+    data: BoxData,
     items: Sequence[explaining.Finding],
     *,
     layer: str,
@@ -35,7 +35,7 @@ def randomization_check(
 
 
 def signed_maps(
-    detector: nn.Module, data: VindrData, items: Sequence[explaining.Finding], *, layer: str
+    detector: nn.Module, data: BoxData, items: Sequence[explaining.Finding], *, layer: str
 ) -> list[np.ndarray]:
     """Maps before the cut at zero, in the order of the images."""
     return [a.signed_map for _, a in explaining.ablations(detector, data, items, layer=layer)]
@@ -63,7 +63,7 @@ def agreement(columns: Mapping[str, Sequence[np.ndarray]], reference: str) -> pd
 
 def pixel_curves(
     detector: nn.Module,
-    data: VindrData,
+    data: BoxData,
     items: Sequence[explaining.Finding],
     *,
     layer: str,

@@ -12,9 +12,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from cxr_helpers.course.ch04 import detection
+from cxr_helpers.course.ch04 import experiment
 from cxr_helpers.course.ch05 import explaining, map_checks
-from cxr_helpers.course.core.data import VindrData
+from cxr_helpers.course.core.data import BoxData
 from cxr_helpers.detection import detector as det
 from cxr_helpers.detection import metrics as detection_metrics
 from cxr_helpers.explanation import sanity
@@ -34,7 +34,7 @@ class PooledBoxes:
 
 
 @torch.no_grad()
-def pool_boxes(detector: nn.Module, data: VindrData, rows: np.ndarray, *, seed: int) -> PooledBoxes:
+def pool_boxes(detector: nn.Module, data: BoxData, rows: np.ndarray, *, seed: int) -> PooledBoxes:
     """Pool the readers' boxes of some images, and as many that no reader drew.
 
     Args:
@@ -47,7 +47,7 @@ def pool_boxes(detector: nn.Module, data: VindrData, rows: np.ndarray, *, seed: 
     rng = np.random.default_rng(seed)
     device = next(detector.parameters()).device
     features, labels = [], []
-    for row, truth in zip(rows, detection.truths(data, rows), strict=True):
+    for row, truth in zip(rows, experiment.truths(data, rows), strict=True):
         others = background_boxes(truth["boxes"], data.images.size, rng)
         image = det.gray_to_tensor(np.asarray(data.images.pixels[row])).to(device)
         boxes = np.concatenate([truth["boxes"], others]).astype(np.float32)
@@ -117,7 +117,7 @@ def head_accuracy(detector: nn.Module, boxes: PooledBoxes) -> float:
 
 
 def random_label_heads(
-    detector: nn.Module, data: VindrData, *, steps: int, seed: int
+    detector: nn.Module, data: BoxData, *, steps: int, seed: int
 ) -> tuple[dict[str, nn.Module], pd.DataFrame]:
     """Three detectors with a new box head each: true labels, true labels again, shuffled labels.
 
@@ -142,7 +142,7 @@ def random_label_heads(
 
 def agreement(
     heads: Mapping[str, nn.Module],
-    data: VindrData,
+    data: BoxData,
     items: Sequence[explaining.Finding],
     *,
     layer: str,

@@ -15,7 +15,7 @@ from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from cxr_helpers.course.core.data import VindrData
+from cxr_helpers.course.core.data import BoxData
 from cxr_helpers.explanation import heatmaps
 
 SIZE = 64  # pixels a side
@@ -82,7 +82,7 @@ class SmallNet(nn.Module):
         return self.head(self.features(images - 0.5))
 
 
-def finding_images(data: VindrData, part: str, name: str) -> Images:
+def finding_images(data: BoxData, part: str, name: str) -> Images:
     """All images of one part, with the boxes of one finding, at 64 pixels.
 
     Args:
@@ -93,18 +93,16 @@ def finding_images(data: VindrData, part: str, name: str) -> Images:
     Raises:
         ValueError: the data has no such class.
     """
-    if name not in data.classes:
-        raise ValueError(f"no boxes of {name!r} here; there are {', '.join(data.classes)}")
+    if name not in data.class_names:
+        raise ValueError(f"no boxes of {name!r} here; there are {', '.join(data.class_names)}")
     rows = data.rows(part)
     scale = SIZE / data.images.size
     pixels = [
         ndimage.zoom(np.asarray(data.images.pixels[row], dtype=np.float32) / 255, scale, order=1)
         for row in rows
     ]
-    label = data.classes.index(name) + 1
-    boxes = [
-        scale * b[c == label].reshape(-1, 4) for b, c in zip(*data.packed_boxes(rows), strict=True)
-    ]
+    label = data.class_names.index(name) + 1
+    boxes = [scale * one["boxes"][one["labels"] == label] for one in data.truths(rows)]
     return Images(np.stack(pixels), np.array([int(len(b) > 0) for b in boxes]), boxes)
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from cxr_helpers.course.ch05 import explaining
-from cxr_helpers.course.core.data import VindrData
+from cxr_helpers.course.core.data import BoxData
 from cxr_helpers.course.plots import ch05 as cam_plots
 from cxr_helpers.explanation import ablation_fast, heatmaps
 
@@ -32,7 +32,7 @@ LAYER_NAMES = {
 def draw(
     axis: Axes,
     detector: nn.Module,
-    data: VindrData,
+    data: BoxData,
     item: explaining.Finding,
     *,
     layer: str,
@@ -58,7 +58,7 @@ def draw(
     )  # fmt: skip
 
 
-def static_view(arms: Arms, data: VindrData, key: tuple[int, int], *, level: float) -> Figure:
+def static_view(arms: Arms, data: BoxData, key: tuple[int, int], *, level: float) -> Figure:
     """All layers for one finding, a row for each arm.
 
     Args:
@@ -86,7 +86,7 @@ def by_key(items: Sequence[explaining.Finding]) -> dict[tuple[int, int], explain
     return {(item.row, item.label): item for item in items}
 
 
-def viewer(arms: Arms, data: VindrData, *, level: float = 0.5) -> widgets.Widget:
+def viewer(arms: Arms, data: BoxData, *, level: float = 0.5) -> widgets.Widget:
     """Widgets around `draw`; a new choice draws a new picture.
 
     Args:

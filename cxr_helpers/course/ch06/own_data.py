@@ -13,7 +13,7 @@ import numpy as np
 from cxr_helpers.course.core.data import NIH_PARTS, data_digest, pack_once
 from cxr_helpers.course.core.settings import Settings, SettingsError
 from cxr_helpers.data import splits
-from cxr_helpers.data.datasets import PackedImages
+from cxr_helpers.data.packed import PackedImages
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from cxr_helpers.course.ch02 import pretraining
 from cxr_helpers.course.ch03 import evaluation
-from cxr_helpers.course.ch04 import detection, detector_training
+from cxr_helpers.course.ch04 import experiment
+from cxr_helpers.course.ch04.training import epoch_count
 from cxr_helpers.course.cli.stages import Run
 from cxr_helpers.course.core import checkpoints
 from cxr_helpers.course.core.compute import Compute, resolved
-from cxr_helpers.course.core.data import NihData, VindrData
+from cxr_helpers.course.core.data import BoxData, NihData
 from cxr_helpers.detection import detector as det
 from cxr_helpers.evaluation import probe
 from cxr_helpers.explanation import ablation_fast
@@ -232,27 +233,27 @@ def plan_pretrain(
     )
 
 
-def plan_detect(run: Run, data: VindrData, *, seconds: float = 3.0) -> Plan:
+def plan_detect(run: Run, data: BoxData, *, seconds: float = 3.0) -> Plan:
     """The plan of fine-tuning all arms at all boxes, from steps with one and two images."""
     preset = run.settings.detect
     compute = resolved(run.compute, batch_size=preset.batch_size)
     rows = data.rows("train", abnormal_only=True)
-    epochs = detector_training.epoch_count(run.settings, data, len(rows))
+    epochs = epoch_count(run.settings, data, len(rows))
     steps = epochs * (len(rows) // preset.batch_size)
-    built = det.build_detector(detection.detector_settings(run.settings, data, "random"), seed=0)
+    built = det.build_detector(experiment.detector_settings(run.settings, data, "random"), seed=0)
     built = built.to(_device(compute), memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(built.parameters(), 1e-6, momentum=0.9)
-    boxes, labels = data.packed_boxes(rows[:SMALL_TRIAL])
+    truths = data.truths(rows[:SMALL_TRIAL])
 
     def forward(images: int) -> Tensor:
         device = next(built.parameters()).device
         batch = [det.gray_to_tensor(data.images.pixels[row]).to(device) for row in rows[:images]]
         targets = [
             {
-                "boxes": torch.as_tensor(b).float().to(device),
-                "labels": torch.as_tensor(k).to(device),
+                "boxes": torch.as_tensor(one["boxes"]).float().to(device),
+                "labels": torch.as_tensor(one["labels"]).to(device),
             }
-            for b, k in zip(boxes[:images], labels[:images], strict=True)
+            for one in truths[:images]
         ]
         with _autocast(compute):
             return sum(built(batch, targets).values())
@@ -314,10 +315,10 @@ def plan_probe(run: Run, data: NihData, *, seconds: float = 3.0) -> Plan:
     )
 
 
-def plan_explain(run: Run, data: VindrData, *, seconds: float = 3.0) -> Plan:
+def plan_explain(run: Run, data: BoxData, *, seconds: float = 3.0) -> Plan:
     """The plan of explaining: an ablation of each finding, on a detector of random weights."""
     preset = run.settings.explain
-    built = det.build_detector(detection.detector_settings(run.settings, data, "random"), seed=0)
+    built = det.build_detector(experiment.detector_settings(run.settings, data, "random"), seed=0)
     built = built.to(_device(run.compute)).eval()
     rows = np.concatenate([data.rows(p, abnormal_only=True) for p in ("val", "test")])
     image = det.gray_to_tensor(data.images.pixels[rows[0]]).to(next(built.parameters()).device)
@@ -329,8 +330,7 @@ def plan_explain(run: Run, data: VindrData, *, seconds: float = 3.0) -> Plan:
     images = sum(
         min(preset.max_images, len(data.rows(p, abnormal_only=True))) for p in ("val", "test")
     )
-    _, labels = data.packed_boxes(rows)
-    classes = float(np.mean([len(set(one.tolist())) for one in labels]))
+    classes = float(np.mean([len(set(one["labels"].tolist())) for one in data.truths(rows)]))
     arms = min(2, len(run.arms))
     return Plan(
         stage="explain",

@@ -15,10 +15,11 @@ import torch.distributed as dist
 
 from cxr_helpers.course.ch02 import pretraining
 from cxr_helpers.course.ch03 import evaluation
-from cxr_helpers.course.ch04 import detection, detection_data, detection_tables
+from cxr_helpers.course.ch04 import experiment, tables
+from cxr_helpers.course.ch04.data import load_detection
 from cxr_helpers.course.ch05 import explaining
 from cxr_helpers.course.core.compute import LAUNCHED, ONE_PROCESS, Compute, process_rank
-from cxr_helpers.course.core.data import NihData, VindrData, load_nih
+from cxr_helpers.course.core.data import BoxData, NihData, load_nih
 from cxr_helpers.course.core.settings import Settings, SettingsError
 from cxr_helpers.detection import froc
 from cxr_helpers.evaluation import probe
@@ -62,11 +63,11 @@ class Outcome:
     digest: str
 
 
-def load(settings: Settings, stage: str) -> NihData | VindrData:
+def load(settings: Settings, stage: str) -> NihData | BoxData:
     """The data that a stage works on."""
     if stage in ("pretrain", "probe"):
         return load_nih(settings)
-    return detection_data.load_detection(settings)
+    return load_detection(settings)
 
 
 def pretrain(run: Run) -> Outcome:
@@ -125,11 +126,11 @@ def detect(run: Run) -> Outcome:
     """Train a detector for each arm and score it on the abnormal test images."""
     settings, data = replace(run.settings, seed=run.seed), load(run.settings, "detect")
     test = data.rows("test", abnormal_only=True)
-    truths, everyone = detection.truths(data, test), data.rows("test")
+    truths, everyone = experiment.truths(data, test), data.rows("test")
     options = {"resamples": settings.detect.resamples, "seed": run.seed}
     made, matches, sensitivity = [], {}, {}
     for arm in run.arms:
-        detector, path = detection.train_or_load_detector(
+        detector, path = experiment.train_or_load_detector(
             settings,
             data,
             arm,
@@ -143,19 +144,19 @@ def detect(run: Run) -> Outcome:
             continue
         detector = detector.to(_device())
         made.append(f"{arm}: {_shown(run, path)}")
-        found = detection.predictions(detector, path, data, test)
-        matches[arm] = detection_tables.match(found, truths, data)
-        all_found = detection.predictions(detector, path, data, everyone)
-        all_matches = detection_tables.match(all_found, detection.truths(data, everyone), data)
+        found = experiment.predictions(detector, path, data, test)
+        matches[arm] = tables.match(found, truths, data)
+        all_found = experiment.predictions(detector, path, data, everyone)
+        all_matches = tables.match(all_found, experiment.truths(data, everyone), data)
         sensitivity[arm] = float(froc.sensitivity_at(all_matches, [1.0])[0])
-    map50 = {arm: detection_tables.bootstrap_map(m, **options) for arm, m in matches.items()}
+    map50 = {arm: tables.bootstrap_map(m, **options) for arm, m in matches.items()}
     metrics = {
         "map50": {arm: interval.as_dict() for arm, interval in map50.items()},
         "sensitivity_at_1_fp": sensitivity,
     }
     if {BASELINE, OURS} <= matches.keys():
         pair = matches[BASELINE], matches[OURS]
-        difference = detection_tables.bootstrap_map_difference(*pair, **options)
+        difference = tables.bootstrap_map_difference(*pair, **options)
         metrics["difference"] = difference.as_dict()
     return Outcome(metrics, [*made, *data.left_out], data.digest)
 
@@ -168,13 +169,13 @@ def explain(run: Run) -> Outcome:
     found_by = {"threshold": preset.score_threshold, "max_images": preset.max_images}
     scores, made = {}, []
     for arm in (arm for arm in run.arms if arm in (BASELINE, OURS)):
-        detector, path = detection.train_or_load_detector(
+        detector, path = experiment.train_or_load_detector(
             settings, data, arm, seed=run.seed, progress=run.progress
         )
         detector = detector.to(_device())
         found = {
             part: explaining.findings(
-                data, own, detection.predictions(detector, path, data, own), **found_by
+                data, own, experiment.predictions(detector, path, data, own), **found_by
             )
             for part, own in rows.items()
         }

@@ -23,13 +23,8 @@ import pandas as pd
 from cxr_helpers.course.core.settings import VINDR_TABLES, Settings, SettingsError, fingerprint
 from cxr_helpers.course.core.tables import packaged_table
 from cxr_helpers.data import consensus, dicom, nih, splits, vindr
-from cxr_helpers.data.datasets import (
-    CacheBusyError,
-    CacheError,
-    PackedImages,
-    boxes_by_image,
-    pack_images,
-)
+from cxr_helpers.data.datasets import CORNERS, Truth, boxes_by_image
+from cxr_helpers.data.packed import CacheBusyError, CacheError, PackedImages, pack_images
 
 PARTS = ("train", "val", "test")
 NIH_PARTS = {"train": 0.7, "val": 0.1, "test": 0.2}
@@ -83,14 +78,16 @@ class NihData:
 
 
 @dataclass(frozen=True)
-class VindrData:
-    """VinDr-CXR, one row an image, in the same order everywhere.
+class BoxData:
+    """Images with boxes, VinDr-CXR's or others in the same form, in the same order everywhere.
 
     Attributes:
         readings: what each reader said of each image (see `vindr.Readings`).
         fused: one truth from the readers' boxes, in pixels of the original file.
         images: the pixels.
-        split: (N,) `train`, `val` or `test`, by image: the files name no patient.
+        split: (N,) `train`, `val` or `test`.
+        class_names: of the classes that boxes have, numbered from 1.
+        patients: (N,) patient of each image; its own id where the files name no patient.
         left_out: sentences on what was not needed and passed over.
     """
 
@@ -98,7 +95,14 @@ class VindrData:
     fused: pd.DataFrame
     images: PackedImages
     split: np.ndarray
+    class_names: tuple[str, ...] = vindr.CLASSES
+    patients: np.ndarray | None = None
     left_out: tuple[str, ...] = field(default=(), kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Without patients each image counts as one of its own."""
+        if self.patients is None:
+            object.__setattr__(self, "patients", np.array(self.images.image_ids))
 
     @cached_property
     def abnormal(self) -> np.ndarray:
@@ -119,22 +123,24 @@ class VindrData:
         keep = _in_part(self.split, part)
         return np.flatnonzero(keep & self.abnormal if abnormal_only else keep)
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes that boxes have, numbered from 1."""
-        return vindr.CLASSES
+    def truths(self, rows: Sequence[int], boxes: pd.DataFrame | None = None) -> list[Truth]:
+        """What is on the images of these rows: `boxes`, xyxy in packed pixels, `labels` from 1.
 
-    @property
-    def patients(self) -> np.ndarray:
-        """(N,) patient of each image: its own id, for the files name none."""
-        return np.array(self.images.image_ids)
-
-    def packed(self, boxes: pd.DataFrame) -> pd.DataFrame:
-        """A table of boxes in pixels of the original files, in packed pixels.
+        Args:
+            rows: of the images.
+            boxes: in pixels of the original files; None takes the fused boxes.
 
         Raises:
             ValueError: a box lies on an image that is not here.
         """
+        found = self._fused_truths if boxes is None else self._truths(boxes)
+        return [found[row] for row in rows]
+
+    @cached_property
+    def _fused_truths(self) -> list[Truth]:
+        return self._truths(self.fused)
+
+    def _truths(self, boxes: pd.DataFrame) -> list[Truth]:
         scale = dict(zip(self.images.image_ids, self.images.scale, strict=True))
         factor = boxes["image_id"].map(scale).to_numpy(np.float64)
         if np.isnan(factor).any():
@@ -143,19 +149,8 @@ class VindrData:
                 f"{len(absent)} boxes lie on images that are not here, such as {absent.iloc[0]!r}; "
                 f"the images are called such as {self.images.image_ids[0]!r}"
             )
-        corners = ["x_min", "y_min", "x_max", "y_max"]
-        return boxes.assign(**{name: boxes[name] * factor for name in corners})
-
-    @cached_property
-    def packed_fused(self) -> pd.DataFrame:
-        """Fused boxes as in `fused`, in packed pixels."""
-        return self.packed(self.fused)
-
-    def packed_boxes(self, rows: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Fused boxes of these rows, xyxy in packed pixels, and their classes from 1."""
-        names = [self.images.image_ids[row] for row in rows]
-        found = boxes_by_image(self.packed_fused, names, self.classes)
-        return [boxes for boxes, _ in found], [labels for _, labels in found]
+        packed = boxes.assign(**{name: boxes[name] * factor for name in CORNERS})
+        return boxes_by_image(packed, self.images.image_ids, self.class_names)
 
 
 def data_digest(images: PackedImages, split: Sequence[str]) -> str:
@@ -314,7 +309,7 @@ def _check_lists(test: set[str], rest: set[str], ids: set[str], root: Path) -> N
         )
 
 
-def load_vindr(settings: Settings) -> VindrData:
+def load_vindr(settings: Settings) -> BoxData:
     """VinDr-CXR from the download or the demo, with the readers' boxes fused.
 
     Raises:
@@ -326,20 +321,18 @@ def load_vindr(settings: Settings) -> VindrData:
             f"{settings.data} has no VinDr-CXR folder (train/ beside train.csv), which detection "
             "needs. Put both downloads below one root, in `nih` and `vindr`."
         )
-    table = vindr_table(settings.vindr)
-    readings = vindr.read_readings(table)
+    readings = vindr.read_readings(vindr_table(settings.vindr))
     files = vindr.find_images(settings.vindr)
     ordered = listed(files, sorted(set(readings.readings["image_id"])))
     check_meet(files, readings.readings["image_id"], settings.vindr)
     size = settings.detect.image_size
     images = pack_once(settings, settings.vindr, f"vindr_{size}", ordered, read_dicom_pixels, size)
     hw = dict(zip(images.image_ids, map(tuple, images.original_hw), strict=True))
-    readings = vindr.read_readings(table, image_hw=hw)  # again, now that the sizes are known
+    readings = vindr.clip_boxes(readings, hw)
     fused = consensus.fuse_readings(readings.boxes)
     fused = fused[fused["image_id"].isin(images.image_ids)].reset_index(drop=True)
-    # No patient is named in the files, so each image counts as a patient of its own.
     split = splits.split_by_patient(images.image_ids, parts=VINDR_PARTS, seed=settings.split_seed)
-    return VindrData(readings, fused, images, split, left_out=passed_over(files, ordered, images))
+    return BoxData(readings, fused, images, split, left_out=passed_over(files, ordered, images))
 
 
 def read_dicom_pixels(path: Path) -> np.ndarray:

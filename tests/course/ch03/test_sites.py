@@ -8,10 +8,10 @@ import pytest
 from course_data import made_up_nih, person_features
 
 from cxr_helpers.course.ch03 import evaluation, sites
-from cxr_helpers.course.core.data import VindrData
+from cxr_helpers.course.core.data import BoxData
 from cxr_helpers.course.core.settings import ProbePreset, load_settings
 from cxr_helpers.data import nih, vindr
-from cxr_helpers.data.datasets import PackedImages
+from cxr_helpers.data.packed import PackedImages
 from cxr_helpers.evaluation.feature_cache import FrozenFeatures
 
 
@@ -31,7 +31,7 @@ def test_the_other_site_is_scored_with_probes_of_this_one(settings, data, monkey
     sick = ids[::2]
     fused = pd.DataFrame({"image_id": sick, "label": "Atelectasis"})
     images = PackedImages(np.zeros((40, 4, 4), np.uint8), ids, np.full((40, 2), 4), {})
-    other = VindrData(None, fused, images, np.array(["test"] * 40))
+    other = BoxData(None, fused, images, np.array(["test"] * 40))
     there = np.random.default_rng(0).normal(size=(40, 16)).astype(np.float32)
     there[::2, 0] += 6  # column 0 is what tells Atelectasis at the first site
     monkeypatch.setattr(
@@ -66,7 +66,7 @@ def test_labels_of_both_sites_mean_the_same(data):
 def test_a_box_makes_a_label():
     fused = pd.DataFrame({"image_id": ["a", "a"], "label": ["Cardiomegaly", "ILD"]})
     images = PackedImages(np.zeros((2, 4, 4), np.uint8), ["a", "b"], np.full((2, 2), 4), {})
-    found = sites.vindr_labels(VindrData(None, fused, images, np.array(["test"] * 2)))
+    found = sites.vindr_labels(BoxData(None, fused, images, np.array(["test"] * 2)))
     assert found.sum() == 1
     assert found[0, list(sites.SHARED_LABELS).index("Cardiomegaly")] == 1
 

@@ -9,12 +9,11 @@ from box_cases import matched, prediction, random_case, truth
 from tiny_detection import vindr_data
 from tiny_detector import tiny_detector
 
-from cxr_helpers.course.ch04 import detection
-from cxr_helpers.course.ch04 import detection_tables as tables
-from cxr_helpers.course.core.data import VindrData
+from cxr_helpers.course.ch04 import experiment, tables
+from cxr_helpers.course.core.data import BoxData
 from cxr_helpers.course.core.settings import load_settings
 from cxr_helpers.data import vindr
-from cxr_helpers.data.datasets import PackedImages
+from cxr_helpers.data.packed import PackedImages
 from cxr_helpers.detection import metrics as dm
 
 
@@ -78,7 +77,7 @@ def test_stages_shrink():
 
 
 def test_means_are_coco_s_and_sizes_are_those_at_640(data):
-    truths = detection.truths(data, np.arange(4))
+    truths = experiment.truths(data, np.arange(4))
     found = [one | {"scores": np.ones(len(one["labels"]))} for one in truths]
     means, scores = tables.score_table({"all": found}, truths, data)
     assert means.loc["all", "ap50"] == pytest.approx(1)
@@ -87,7 +86,7 @@ def test_means_are_coco_s_and_sizes_are_those_at_640(data):
 
 def test_the_truth_moves_the_number(data):
     rows = np.arange(6)
-    two = detection.truths(data, rows, choice="two readers")
+    two = experiment.truths(data, rows, choice="two readers")
     found = [one | {"scores": np.ones(len(one["labels"]))} for one in two]
     table = tables.truth_table({"heart only": found}, data, rows)
     assert table["heart only"].round(6).to_dict() == {
@@ -165,7 +164,7 @@ def test_detectors_meet_the_truth_that_readers_meet():
         [(name, reader, 20.0) for name in "ab" for reader in ("R1", "R2")],
         [(name, reader) for name in "ab" for reader in ("R1", "R2")],
     )
-    data = VindrData(both, pd.DataFrame(), images, np.array(["test", "test"]))
+    data = BoxData(both, pd.DataFrame(), images, np.array(["test", "test"]))
     heart = vindr.CLASSES.index("Cardiomegaly") + 1
     right = {"boxes": np.array([[10.0, 0, 15, 5]]), "labels": np.array([heart])}
     right["scores"] = np.ones(1)

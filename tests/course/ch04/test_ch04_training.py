@@ -17,8 +17,7 @@ from own_process import finish, start
 from safetensors.torch import load_file
 from tiny_detection import long_settings, train, vindr_data
 
-from cxr_helpers.course.ch04 import detection
-from cxr_helpers.course.ch04 import detector_training as training
+from cxr_helpers.course.ch04 import experiment, training
 from cxr_helpers.course.core.compute import Compute, ComputeError
 from cxr_helpers.detection import detector as det
 from cxr_helpers.detection.augmentation import CountedPipeline, detection_pipeline
@@ -29,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def path_in(folder):
-    return detection.detector_path(long_settings(folder), vindr_data(), "random", seed=0)
+    return experiment.detector_path(long_settings(folder), vindr_data(), "random", seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +41,7 @@ def unbroken(tmp_path_factory):
 def test_log_counts_and_record_lie_beside_the_detector_and_no_checkpoint(unbroken):
     folder = unbroken.with_suffix("")
     assert sorted(p.name for p in folder.iterdir()) == ["boxes.csv", "metrics.csv", "record.json"]
-    log = detection.training_log(unbroken)
+    log = experiment.training_log(unbroken)
     assert log["epoch"].tolist() == [0, 1, 2] and log["val_map50"].between(0, 1).all()
     record = json.loads((folder / "record.json").read_text())
     assert record["arm"] == "random" and record["data_digest"] == vindr_data().digest
@@ -63,8 +62,8 @@ def test_a_killed_training_goes_on_and_ends_as_an_unbroken_one(unbroken, tmp_pat
     finish(start(SCRIPT, tmp_path))
     expected, got = load_file(unbroken), load_file(path)
     assert all((expected[k] == got[k]).all() for k in expected)
-    pd.testing.assert_frame_equal(detection.training_log(path), detection.training_log(unbroken))
-    assert detection.lost_boxes(path).equals(detection.lost_boxes(unbroken))
+    pd.testing.assert_frame_equal(experiment.training_log(path), experiment.training_log(unbroken))
+    assert experiment.lost_boxes(path).equals(experiment.lost_boxes(unbroken))
 
 
 def test_a_detector_that_could_not_be_saved_is_not_trained_again(unbroken, tmp_path, monkeypatch):
@@ -82,7 +81,7 @@ def test_a_detector_that_could_not_be_saved_is_not_trained_again(unbroken, tmp_p
         train(tmp_path)
     expected, got = load_file(unbroken), load_file(path)
     assert all(np.allclose(expected[k], got[k], atol=1e-5) for k in expected)
-    assert detection.lost_boxes(path).equals(detection.lost_boxes(unbroken))
+    assert experiment.lost_boxes(path).equals(experiment.lost_boxes(unbroken))
     assert not (path.with_suffix("") / "last.ckpt").exists()
 
 
@@ -95,7 +94,7 @@ def test_three_processes_detect_in_every_image_once(unbroken, tmp_path):
     data = vindr_data()
     rows = data.rows("test")
     assert len(rows) % 3
-    alone = detection.predictions(detector, path, data, rows)
+    alone = experiment.predictions(detector, path, data, rows)
     script = (
         "import sys, numpy as np, torch.distributed as dist, torch\n"
         "from pathlib import Path\n"
@@ -131,7 +130,7 @@ def test_three_processes_detect_in_every_image_once(unbroken, tmp_path):
 def test_two_processes_train_one_detector_and_agree_on_its_detections(tmp_path):
     finish(start(SCRIPT, tmp_path, "2"))
     path = path_in(tmp_path)
-    log = detection.training_log(path)
+    log = experiment.training_log(path)
     assert log["epoch"].tolist() == [0, 1, 2] and np.isfinite(log["loss"]).all()
     with np.load(path.with_name("found_by_0.npz")) as first:
         with np.load(path.with_name("found_by_1.npz")) as second:

@@ -9,7 +9,8 @@ from PIL import Image
 from tiny_detection import CORNERS, small_settings, vindr_data
 
 from cxr_helpers.course.ch02 import pretraining
-from cxr_helpers.course.ch04 import detection, detection_data
+from cxr_helpers.course.ch04 import experiment
+from cxr_helpers.course.ch04.data import load_detection
 from cxr_helpers.course.core.data import load_nih
 from cxr_helpers.course.core.settings import SettingsError
 from cxr_helpers.data import nih, splits
@@ -32,7 +33,7 @@ def settings(tmp_path):
     [("fused", [4, 9]), ("two readers", [4]), ("one reader", [9]), ("any reader", [4, 9, 4])],
 )
 def test_each_choice_of_the_truth_gives_its_boxes_in_packed_pixels(data, choice, labels):
-    (truth,) = detection.truths(data, np.array([0]), choice=choice)
+    (truth,) = experiment.truths(data, np.array([0]), choice=choice)
     assert truth["labels"].tolist() == labels
     expected = {4: [2, 4, 12, 14], 9: [1, 1, 4, 4]}
     assert truth["boxes"].tolist() == [expected[label] for label in labels]
@@ -40,14 +41,14 @@ def test_each_choice_of_the_truth_gives_its_boxes_in_packed_pixels(data, choice,
 
 def test_an_unknown_truth_is_refused_and_a_normal_image_has_no_box(data):
     with pytest.raises(ValueError, match="majority"):
-        detection.truths(data, np.array([0]), choice="majority")
-    (truth,) = detection.truths(data, np.array([39]))
+        experiment.truths(data, np.array([0]), choice="majority")
+    (truth,) = experiment.truths(data, np.array([39]))
     assert truth["boxes"].shape == (0, 4)
 
 
 def test_smaller_shares_lie_in_larger_ones_and_hold_abnormal_training_images(settings, data):
     tenth, third, whole = (
-        set(detection.training_rows(settings, data, fraction=f)) for f in (0.1, 0.3, 1.0)
+        set(experiment.training_rows(settings, data, fraction=f)) for f in (0.1, 0.3, 1.0)
     )
     assert tenth < third < whole
     assert all(data.split[row] == "train" and data.abnormal[row] for row in whole)
@@ -55,7 +56,7 @@ def test_smaller_shares_lie_in_larger_ones_and_hold_abnormal_training_images(set
 
 def test_a_share_has_a_file_of_its_own_and_resampling_does_not_change_names(settings, data):
     def path(settings=settings, **options):
-        return detection.detector_path(settings, data, "random", seed=0, **options)
+        return experiment.detector_path(settings, data, "random", seed=0, **options)
 
     assert path() != path(fraction=0.1)
     assert path() == path(replace(settings, detect=replace(settings.detect, resamples=7)))
@@ -64,21 +65,21 @@ def test_a_share_has_a_file_of_its_own_and_resampling_does_not_change_names(sett
 
 def test_a_random_arm_keeps_no_stage_and_no_statistics(settings, data):
     paper = replace(settings, detect=replace(settings.detect, norm="frozen", frozen_stages=1))
-    built = {arm: detection.detector_settings(paper, data, arm) for arm in detection.ARMS[:2]}
+    built = {arm: experiment.detector_settings(paper, data, arm) for arm in experiment.ARMS[:2]}
     assert (built["random"].batch_norm, built["random"].frozen_stages) == ("train", 0)
     assert (built["pretrained"].batch_norm, built["pretrained"].frozen_stages) == ("frozen", 1)
 
 
 def test_a_detector_is_trained_once_with_its_boxes_counted(settings, data):
     options = {"seed": 0, "fraction": 0.3, "progress": False}
-    built, path = detection.train_or_load_detector(settings, data, "random", **options)
-    counts = detection.lost_boxes(path)
+    built, path = experiment.train_or_load_detector(settings, data, "random", **options)
+    counts = experiment.lost_boxes(path)
     assert counts.loc["Cardiomegaly", "seen"] > 0 and (counts["lost"] <= counts["seen"]).all()
-    assert np.isfinite(detection.training_log(path)["loss"]).all()
-    again, _ = detection.train_or_load_detector(settings, data, "random", **options)
+    assert np.isfinite(experiment.training_log(path)["loss"]).all()
+    again, _ = experiment.train_or_load_detector(settings, data, "random", **options)
     rows = data.rows("test")
-    first = detection.predictions(built, path, data, rows)
-    for a, b in zip(first, detection.predictions(again, path, data, rows), strict=True):
+    first = experiment.predictions(built, path, data, rows)
+    for a, b in zip(first, experiment.predictions(again, path, data, rows), strict=True):
         np.testing.assert_array_equal(a["boxes"], b["boxes"])
 
 
@@ -87,20 +88,20 @@ def test_a_detector_of_another_backbone_is_not_taken(settings, data):
     here = pretraining.backbone_path(settings, seed=0)
     barlow.save_backbone(backbone, here, settings={"digest": "first"})
     options = {"seed": 0, "fraction": 0.3, "progress": False}
-    _, path = detection.train_or_load_detector(settings, data, "pretrained", **options)
-    detection.train_or_load_detector(settings, data, "pretrained", **options)
+    _, path = experiment.train_or_load_detector(settings, data, "pretrained", **options)
+    experiment.train_or_load_detector(settings, data, "pretrained", **options)
     barlow.save_backbone(backbone, here, settings={"digest": "second"})
     with pytest.raises(det.DetectorError, match="digest first, now second.*move it elsewhere") as e:
-        detection.train_or_load_detector(settings, data, "pretrained", **options)
+        experiment.train_or_load_detector(settings, data, "pretrained", **options)
     assert str(path) in str(e.value) and path.is_file()
     here.unlink()
-    assert detection.train_or_load_detector(settings, data, "pretrained", **options)[1] == path
+    assert experiment.train_or_load_detector(settings, data, "pretrained", **options)[1] == path
 
 
 def test_too_few_images_for_a_batch_are_refused(settings, data):
     large = replace(settings, detect=replace(settings.detect, batch_size=64))
     with pytest.raises(ValueError, match="batch of 64"):
-        detection.train_or_load_detector(large, data, "random", progress=False)
+        experiment.train_or_load_detector(large, data, "random", progress=False)
 
 
 # NIH's boxes alone.
@@ -127,10 +128,10 @@ def nih_root(tmp_path):
 
 def test_nih_boxes_are_split_by_patient_and_scaled_to_the_packed_pixels(settings, nih_root):
     found = replace(settings, nih=nih_root, vindr=None)
-    data = detection_data.load_detection(found)
-    assert data.classes == ("Infiltration", "Mass") and len(data.images.image_ids) == 20
+    data = load_detection(found)
+    assert data.class_names == ("Infiltration", "Mass") and len(data.images.image_ids) == 20
     assert set(data.split) == {"train", "val", "test"}
-    truth = detection.truths(data, np.array([0]))[0]
+    truth = experiment.truths(data, np.array([0]))[0]
     assert truth["boxes"].tolist() == [[8, 4, 24, 12]]
     assert data.readings.boxes[CORNERS].iloc[0].tolist() == [16, 8, 48, 24]
     parts = {part: set(data.patients[data.rows(part)]) for part in set(data.split)}
@@ -142,44 +143,46 @@ def test_nih_boxes_are_split_by_patient_and_scaled_to_the_packed_pixels(settings
 def test_pretraining_on_patients_with_boxes_is_refused(settings, nih_root):
     (nih_root / "test_list.txt").unlink()
     with pytest.raises(SettingsError, match="test_list.txt"):
-        detection_data.load_detection(replace(settings, nih=nih_root, vindr=None))
+        load_detection(replace(settings, nih=nih_root, vindr=None))
 
 
 def test_a_root_without_any_boxes_is_refused(settings, nih_root):
     (nih_root / "BBox_List_2017.csv").unlink()
     with pytest.raises(SettingsError, match="BBox_List_2017.csv"):
-        detection_data.load_detection(replace(settings, nih=nih_root, vindr=None))
+        load_detection(replace(settings, nih=nih_root, vindr=None))
 
 
 def test_a_png_is_detected_in_its_own_pixels(settings, nih_root):
     found = replace(settings, nih=nih_root, vindr=None)
-    data = detection_data.load_detection(found)
-    built = detection.det.build_detector(detection.detector_settings(found, data, "random"), seed=0)
+    data = load_detection(found)
+    built = experiment.det.build_detector(
+        experiment.detector_settings(found, data, "random"), seed=0
+    )
     path = next(iter(nih.find_images(nih_root).values()))
-    boxes = detection.detect_file(built, path)["boxes"]
+    boxes = experiment.detect_file(built, path)["boxes"]
     assert len(boxes) and boxes.max() <= 64 and boxes.max() > 32
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 def test_a_dicom_is_detected_in_its_own_pixels(settings, data, tmp_path, photometric):
-    built = detection.det.build_detector(
-        detection.detector_settings(settings, data, "random"), seed=0
+    built = experiment.det.build_detector(
+        experiment.detector_settings(settings, data, "random"), seed=0
     )
     path = tmp_path / "wide.dicom"
     stored = gradient(rows=60, columns=90)
     path.write_bytes(to_bytes(make_dataset(stored, PhotometricInterpretation=photometric)))
-    boxes = detection.detect_file(built, path)["boxes"]
+    boxes = experiment.detect_file(built, path)["boxes"]
     assert len(boxes) and (boxes.max(axis=0) <= [90, 60, 90, 60]).all()
     assert boxes[:, 2].max() > 60  # pixels of the file, not of the square that goes in
 
 
 def test_a_file_that_is_no_dicom_is_named(settings, data, tmp_path):
-    built = detection.det.build_detector(
-        detection.detector_settings(settings, data, "random"), seed=0
+    built = experiment.det.build_detector(
+        experiment.detector_settings(settings, data, "random"), seed=0
     )
     path = tmp_path / "notes.dicom"
     path.write_bytes(b"no picture at all")
     with pytest.raises(ValueError, match="notes.dicom"):
-        detection.detect_file(built, path)
+        experiment.detect_file(built, path)
     with pytest.raises(FileNotFoundError, match="gone.dicom"):
-        detection.detect_file(built, tmp_path / "gone.dicom")
+        experiment.detect_file(built, tmp_path / "gone.dicom")

@@ -11,10 +11,10 @@ import pytest
 from tiny_detector import tiny_detector
 
 from cxr_helpers.course.ch05 import explaining, map_checks, random_labels, viewer
-from cxr_helpers.course.core.data import VindrData
+from cxr_helpers.course.core.data import BoxData
 from cxr_helpers.course.plots import ch05 as cam_plots
 from cxr_helpers.data import vindr
-from cxr_helpers.data.datasets import PackedImages
+from cxr_helpers.data.packed import PackedImages
 from cxr_helpers.explanation import ablation_fast, heatmaps, sanity
 
 matplotlib.use("Agg")
@@ -40,7 +40,7 @@ def data():
     pixels = rng.integers(0, 256, size=(8, SIZE, SIZE), dtype=np.uint8)
     images = PackedImages(pixels, ids, np.full((8, 2), SIZE), {})
     split = np.array(["train"] * 4 + ["val"] * 2 + ["test"] * 2)
-    return VindrData(SimpleNamespace(boxes=None), fused, images, split)
+    return BoxData(SimpleNamespace(boxes=None), fused, images, split)
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +50,10 @@ def detector():
 
 def detected(data, rows, *, score=0.6, shift=1.0):
     """A detection near each reader's box."""
-    boxes, labels = data.packed_boxes(rows)
     return [
-        {"boxes": (b + shift).astype(np.float32), "labels": c, "scores": np.full(len(c), score)}
-        for b, c in zip(boxes, labels, strict=True)
+        one
+        | {"boxes": one["boxes"] + np.float32(shift), "scores": np.full(len(one["labels"]), score)}
+        for one in data.truths(rows)
     ]
 
 
@@ -168,8 +168,7 @@ def test_scores_look_at_the_radiograph_alone(data, detector):
 
 def test_the_prior_knows_training_boxes_only(data):
     priors = explaining.class_priors(data)
-    boxes, labels = data.packed_boxes(data.rows("train"))
-    hearts = [b[c == HEART] for b, c in zip(boxes, labels, strict=True)]
+    hearts = [t["boxes"][t["labels"] == HEART] for t in data.truths(data.rows("train"))]
     np.testing.assert_allclose(priors[HEART], heatmaps.box_prior(hearts, (SIZE, SIZE)))
     assert priors[3].max() == 0 and set(priors) == set(range(1, 15))
 

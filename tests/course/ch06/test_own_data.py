@@ -12,7 +12,7 @@ from cxr_helpers.course.ch02 import pretraining
 from cxr_helpers.course.ch06 import own_data
 from cxr_helpers.course.core.settings import SettingsError
 from cxr_helpers.data import nih
-from cxr_helpers.data.datasets import CacheError
+from cxr_helpers.data.packed import CacheError
 from cxr_helpers.data.splits import SplitError
 
 

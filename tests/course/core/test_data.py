@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from tiny_root import NIH_HEADER, make_nih_root
 
-from cxr_helpers.course.ch04 import detection_data
+from cxr_helpers.course.ch04.data import load_detection
 from cxr_helpers.course.core import data
 from cxr_helpers.course.core.settings import SettingsError, load_settings
-from cxr_helpers.data.datasets import PackedImages
+from cxr_helpers.data.packed import PackedImages
 
 NAMES = [f"{k:08d}_000.png" for k in range(1, 21)]
 TEST, REST = NAMES[:4], NAMES[4:]
@@ -209,24 +209,24 @@ def test_boxes_on_images_that_the_table_does_not_have_are_told(tmp_path):
     settings = replace(load_settings({"CXR_DATA": str(root)}), project=tmp_path / "project")
     told = r"5 images with a box are not in .*'00000000_000\.png'; it names such as '00000005"
     with pytest.raises(SettingsError, match=told):
-        detection_data.load_detection(settings)
+        load_detection(settings)
 
 
 def vindr_data():
     images = PackedImages(np.zeros((2, 4, 4), np.uint8), ["a", "b"], np.full((2, 2), 8), {})
     corners = {"x_min": 0.0, "y_min": 0.0, "x_max": 8.0, "y_max": 4.0}
     boxes = pd.DataFrame([{"image_id": i, "label": "ILD", **corners} for i in ("a", "c", "d")])
-    return data.VindrData(None, boxes, images, np.array(["train", "test"])), boxes
+    return data.BoxData(None, boxes, images, np.array(["train", "test"])), boxes
 
 
 def test_boxes_without_an_image_get_no_coordinates():
     found, boxes = vindr_data()
-    packed = found.packed(boxes[:1])
-    assert packed[["x_max", "y_max"]].to_numpy().tolist() == [[4.0, 2.0]]
+    (truth,) = found.truths([0], boxes[:1])
+    assert truth["boxes"].tolist() == [[0, 0, 4, 2]] and truth["labels"].tolist() == [6]
     with pytest.raises(
         ValueError, match="2 boxes lie on images that are not here, such as 'c'.*'a'"
     ):
-        found.packed(boxes)
+        found.truths([0], boxes)
 
 
 def test_a_part_that_does_not_exist_is_not_an_empty_one():
