@@ -33,6 +33,7 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 from PIL import Image
 
+from cxr_helpers.course.core.files import write_text
 from tools.ticker import Ticker
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -248,12 +249,7 @@ def shrink_png(encoded: str) -> str:
 
 def write(notebook: NotebookNode, path: Path) -> None:
     """Write a notebook so that an interruption leaves the old one whole."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(nbformat.writes(notebook).rstrip("\n") + "\n", encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_text(nbformat.writes(notebook).rstrip("\n") + "\n", path)
 
 
 def build(

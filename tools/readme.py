@@ -18,6 +18,7 @@ import sys
 from datetime import date
 from pathlib import Path
 
+from cxr_helpers.course.core.files import whole, write_text
 from cxr_helpers.course.core.results import read_results
 from cxr_helpers.course.core.settings import load_settings
 from tools.anywhere import badges, repository_address
@@ -122,14 +123,6 @@ def tagged_picture(notebooks: Path) -> bytes:
     raise ReadmeError("no cell tagged readme-picture with a picture: run `make notebooks` first")
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write under a temporary name, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
-
-
 def with_history(text: str, project: Path) -> str:
     """The README's text with the badges and the pins' age of today."""
     constraints = (project / "constraints.txt").read_text(encoding="utf-8")
@@ -155,11 +148,12 @@ def main(arguments: list[str] | None = None) -> int:
             table = measured_table(results, machine=machine, day=date.today().isoformat())
             text = replace_between(text, table, name="measured")
             picture = tagged_picture(settings.project / "notebooks")
-            write(settings.project / "docs" / "course.png", picture)
+            with whole(settings.project / "docs" / "course.png") as unfinished:
+                unfinished.write_bytes(picture)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1
-    write(readme, text.encode("utf-8"))
+    write_text(text, readme)
     print(f"{readme.name} is up to date")
     return 0
 

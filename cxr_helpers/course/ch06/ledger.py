@@ -9,7 +9,6 @@ files, so that it cannot go stale.
 
 import argparse
 import math
-import os
 import re
 import sys
 import tomllib
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from cxr_helpers.course.core.files import write_text
 from cxr_helpers.course.core.results import read_results
 from cxr_helpers.course.core.settings import PRESETS, SettingsError, load_settings, project_root
 
@@ -274,10 +274,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, SettingsError) as error:
         print(error, file=sys.stderr)
         return 1
-    path = project_root() / RENDERED
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(render(ledger), encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(render(ledger), project_root() / RENDERED)
     print(f"{RENDERED.as_posix()} is up to date")
     return 0
 

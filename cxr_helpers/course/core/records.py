@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cxr_helpers import __version__
 from cxr_helpers.course.core.compute import ONE_PROCESS, Compute
+from cxr_helpers.course.core.files import write_text
 from cxr_helpers.course.core.results import versions
 from cxr_helpers.course.core.settings import Settings
 
@@ -58,10 +59,5 @@ def run_record(
 
 
 def write_record(record: dict, path: str | os.PathLike[str]) -> Path:
-    """Write a record as JSON, under a temporary name first."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
-    return path
+    """Write a record as JSON, the whole file or nothing, and return its path."""
+    return write_text(json.dumps(record, indent=1) + "\n", path)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 
+from cxr_helpers.course.core.files import write_text
 from cxr_helpers.course.core.settings import Settings
 
 PACKAGES = ("torch", "torchvision", "lightly", "pytorch-lightning", "numpy", "scikit-learn")
@@ -48,7 +49,7 @@ class Results:
         self.metrics.update({key: _plain(value, key) for key, value in metrics.items()})
 
     def save(self) -> Path:
-        """Write the file (under a temporary name, then renamed) and return its path."""
+        """Write the file (whole or not at all) and return its path."""
         content = {
             "metrics": self.metrics,
             "settings": self.settings.summary(),
@@ -56,11 +57,7 @@ class Results:
             "peak_memory_mb": round(peak_memory_mb()),
             "versions": versions(),
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, self.path)
-        return self.path
+        return write_text(json.dumps(content, indent=1) + "\n", self.path)
 
 
 def _plain(value: object, name: str) -> object:

@@ -1,9 +1,9 @@
 """Which exercises are done, kept in `runs/exercises.json`, never in a notebook."""
 
 import json
-import os
 from pathlib import Path
 
+from cxr_helpers.course.core.files import write_text
 from cxr_helpers.course.core.settings import project_root
 
 DONE, TRIED = "done", "tried"
@@ -34,7 +34,7 @@ def read_progress(path: Path) -> dict[str, str]:
 
 
 def record(number: str, state: str, path: Path) -> None:
-    """Write down one exercise under a temporary name, then rename. What is done stays done.
+    """Write down one exercise, the whole file or nothing. What is done stays done.
 
     Raises:
         ValueError: the file there is not readable as progress.
@@ -43,10 +43,4 @@ def record(number: str, state: str, path: Path) -> None:
     known = read_progress(path)
     if known.get(number) in (DONE, state):
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(json.dumps(known | {number: state}, indent=1) + "\n", encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_text(json.dumps(known | {number: state}, indent=1) + "\n", path)
