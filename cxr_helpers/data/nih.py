@@ -9,14 +9,12 @@ Source: Wang et al., ChestX-ray8, CVPR 2017; files at https://nihcc.app.box.com/
 
 From cxr-helpers 0.1.0 (MIT license).
 Needs: numpy, pandas, Pillow.
+Goes with: tables.py.
 """
 
 from __future__ import annotations
 
-import csv
 import difflib
-import gzip
-import io
 import os
 import re
 import warnings
@@ -29,6 +27,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from .tables import NOTHING, hint, is_folder, list_files, read_table, read_text, row_error
 
 LABELS: tuple[str, ...] = (
     "Atelectasis",
@@ -52,7 +52,6 @@ REREAD_LABELS: tuple[str, ...] = ("Fracture", "Pneumothorax", "Airspace opacity"
 _BOX_TABLE_SIZE = 1024  # BBox_List_2017.csv is written for the 1024 x 1024 PNG files
 # What an image can do without: an empty cell there is passed over, and counted.
 _OPTIONAL = ("follow_up", "age", "sex", "view", "width", "height", "spacing_x_mm", "spacing_y_mm")
-_NOTHING = ("na", "n/a", "nan", "null", "none", "<na>")
 _OLDEST = 120
 _MAX_PIXELS = 200_000_000
 _GRAY_TOLERANCE = 16  # channels of a gray JPEG may differ by some levels
@@ -116,11 +115,11 @@ def read_entries(path: str | os.PathLike[str]) -> pd.DataFrame:
         >>> entries[['patient_id', 'age', 'findings']].values.tolist()
         [[1, 58.0, 'Cardiomegaly|Emphysema']]
     """
-    table = _read_table(path, _ENTRY_COLUMNS)
+    table = _chosen(path, _ENTRY_COLUMNS)
     ages = [_years(value) if value else np.nan for value in table["age"]]
     bad = [i for i, age in enumerate(ages) if age is None]
     if bad:
-        raise _row_error(path, table, bad, "age", "an age such as 58, 058Y, 013M or 011D")
+        raise row_error(path, table, bad, "age", "an age such as 58, 058Y, 013M or 011D")
     entries = pd.DataFrame({"image_id": table["image_id"].array})
     entries["patient_id"] = _integers(path, table, "patient_id")
     entries["follow_up"] = _integers(path, table, "follow_up", optional=True)
@@ -180,7 +179,10 @@ def label_matrix(entries: pd.DataFrame, labels: Sequence[str] = LABELS) -> pd.Da
                 if finding not in unknown and (
                     not isinstance(findings, str) or not finding or _means(finding, column)
                 ):
-                    raise _finding_error(entries["image_id"].iloc[row], finding, column)
+                    raise ValueError(
+                        f"image {entries['image_id'].iloc[row]!r}: {finding!r} is no NIH finding"
+                        f"{hint(finding, column)}"
+                    )
                 unknown[finding] += 1
             elif name in column:
                 matrix[row, column[name]] = 1
@@ -207,7 +209,7 @@ def _label_columns(labels: Sequence[str]) -> dict[str, int]:
     labels = [labels] if isinstance(labels, str) else list(labels)
     for label in labels:
         if label not in (*LABELS, NO_FINDING):
-            raise ValueError(f"{label!r} is no NIH label{_hint(label, _FINDINGS)}")
+            raise ValueError(f"{label!r} is no NIH label{hint(label, _FINDINGS.values())}")
     column = {str(label): k for k, label in enumerate(labels)}
     if len(column) < len(labels):
         raise ValueError(f"a label occurs twice in {', '.join(labels)}")
@@ -219,11 +221,6 @@ def _means(finding: str, labels: Iterable[str]) -> bool:
     finding, names = finding.casefold(), [label.casefold() for label in labels]
     similar = difflib.get_close_matches(finding, names, n=1, cutoff=0.75)
     return bool(similar) or any(name in finding or finding in name for name in names)
-
-
-def _finding_error(image_id: object, finding: str, column: Iterable[str]) -> ValueError:
-    known = {name.casefold(): name for name in column}
-    return ValueError(f"image {image_id!r}: {finding!r} is no NIH finding{_hint(finding, known)}")
 
 
 def read_boxes(path: str | os.PathLike[str], *, size: float = 1024) -> pd.DataFrame:
@@ -244,10 +241,10 @@ def read_boxes(path: str | os.PathLike[str], *, size: float = 1024) -> pd.DataFr
     """
     if not size > 0:
         raise ValueError(f"size must be the width of the images in pixels, not {size!r}")
-    table = _read_table(path, _BOX_COLUMNS)
+    table = _chosen(path, _BOX_COLUMNS)
     names = table["label"].str.casefold().map(_BOX_LABELS)
     if names.isna().any():
-        raise _row_error(path, table, np.flatnonzero(names.isna()), "label", "an NIH finding")
+        raise row_error(path, table, np.flatnonzero(names.isna()), "label", "an NIH finding")
     x, y = (_numbers(path, table, column) for column in "xy")
     w, h = (_numbers(path, table, column, above=0) for column in "wh")
     if max((x + w).max(), (y + h).max()) <= 1:
@@ -258,7 +255,7 @@ def read_boxes(path: str | os.PathLike[str], *, size: float = 1024) -> pd.DataFr
     outside = (np.minimum(x, y) < -1) | (np.maximum(x + w, y + h) > _BOX_TABLE_SIZE + 1)
     if outside.any():
         wanted = f"a box inside an image of {_BOX_TABLE_SIZE} x {_BOX_TABLE_SIZE} pixels"
-        raise _row_error(path, table, np.flatnonzero(outside), "x", wanted)
+        raise row_error(path, table, np.flatnonzero(outside), "x", wanted)
     scale = size / _BOX_TABLE_SIZE
     return pd.DataFrame(
         {
@@ -288,12 +285,12 @@ def read_rereads(path: str | os.PathLike[str]) -> pd.DataFrame:
     Source: Majkowska et al., Radiology 2020, doi 10.1148/radiol.2019191293.
     """
     columns = {"image_id": ("Image Index",)} | {name: (name,) for name in REREAD_LABELS}
-    table = _read_table(path, columns)
+    table = _chosen(path, columns)
     answers = {name: _choice(path, table, name, ("YES", "NO")) == "YES" for name in REREAD_LABELS}
     repeated = table["image_id"].duplicated()
     if repeated.any():
         rows = np.flatnonzero(repeated)
-        raise _row_error(path, table, rows, "image_id", "each image on one row")
+        raise row_error(path, table, rows, "image_id", "each image on one row")
     index = pd.Index(table["image_id"], name="image_id")
     return pd.DataFrame({name: values.to_numpy() for name, values in answers.items()}, index=index)
 
@@ -306,7 +303,7 @@ def read_image_list(path: str | os.PathLike[str]) -> list[str]:
         ValueError: a line is no PNG name, a name comes twice, or the file is empty.
     """
     names: dict[str, int] = {}
-    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         name = line.strip()
         if not name:
             continue
@@ -332,11 +329,11 @@ def find_images(root: str | os.PathLike[str]) -> dict[str, Path]:
         ValueError: a name occurs in two folders.
     """
     root = Path(root)
-    if not _is_folder(root):
+    if not is_folder(root):
         raise FileNotFoundError(f"{root}: no such folder; give the root of the NIH download")
     folders = [root, root / "images", *sorted(root.glob("images_*")), *root.glob("images_*/images")]
     found: dict[str, Path] = {}
-    for path in _files(folder for folder in folders if _is_folder(folder)):
+    for path in (file for folder in folders if is_folder(folder) for file in list_files(folder)):
         if path.suffix.lower() != ".png":
             continue
         if path.name in found:
@@ -463,91 +460,19 @@ def _what_else(path: str | os.PathLike[str]) -> str:
 # --- tables ---------------------------------------------------------------------------------------
 
 
-def _read_text(path: str | os.PathLike[str]) -> str:
-    """Return the file's text, unpacked if gzipped, or say what it is instead."""
-    try:
-        data = Path(path).read_bytes()
-        if data.startswith(b"\x1f\x8b"):
-            data = gzip.decompress(data)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file; is it a part of the download?") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path}: the gzip file is damaged; download it again") from error
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); check its rights") from error
-    if not data.strip():
-        raise ValueError(f"{path}: the file is empty; download it again")
-    if data.startswith(b"PK\x03\x04"):
-        raise ValueError(f"{path}: a zip archive (or a spreadsheet); unpack it, or save as CSV")
-    if data.lstrip()[:1] == b"<":
-        raise ValueError(f"{path}: a web page was saved instead of the table; download it again")
-    if b"\x00" in data:
-        raise ValueError(f"{path}: no UTF-8 text (zero bytes in it); save the table as UTF-8 CSV")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{path}, line {line}: no UTF-8; save the table as UTF-8 CSV") from None
-
-
-def _read_table(path: str | os.PathLike[str], columns: dict[str, tuple[str, ...]]) -> pd.DataFrame:
-    """Return the wanted columns as stripped text, indexed by line number."""
-    lines, rows = [], []
-    reader = csv.reader(io.StringIO(_read_text(path)), strict=True)
-    try:
-        header = [name.strip() for name in next(reader)]
-        for row in reader:
-            if row:
-                lines.append(reader.line_num)
-                rows.append(row)
-    except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num}: not CSV ({error})") from error
-    while header and not header[-1]:  # the box table's header ends in three empty names
-        header.pop()
-    where = _locate(path, header, columns)
-    for line, row in zip(lines, rows, strict=True):
-        if len(row) < len(header) or any(row[len(header) :]):
-            raise ValueError(
-                f"{path}, line {line}: {len(row)} fields where the header has {len(header)}; "
-                "the file is cut or edited, download it again"
-            )
-    if not rows:
-        raise ValueError(f"{path}: a header without rows; download it again")
-    table = {name: [row[k].strip() for row in rows] for name, k in where.items()}
-    for name in set(table).intersection(_OPTIONAL):  # R, SQL and pandas write words for nothing
-        table[name] = ["" if value.casefold() in _NOTHING else value for value in table[name]]
-    return pd.DataFrame(table, index=pd.Index(lines, name="line"), dtype=str)
-
-
-def _locate(
-    path: str | os.PathLike[str], header: list[str], columns: dict[str, tuple[str, ...]]
-) -> dict[str, int]:
-    """Find each column's position by any of its names, ignoring case."""
-    names = [name.casefold() for name in header]
-    where = {}
+def _chosen(path: str | os.PathLike[str], columns: dict[str, tuple[str, ...]]) -> pd.DataFrame:
+    """Read the wanted columns, each found by any of its names, ignoring case."""
+    table = read_table(path)
+    found = {name.casefold(): name for name in table.columns}
+    chosen = {}
     for column, aliases in columns.items():
-        hits = [k for k, name in enumerate(names) if name in {a.casefold() for a in aliases}]
-        if not hits:
-            other = next((s for s in (";", "\t", "|") if s in header[0]), None)
-            hint = f"; columns are separated by {other!r}, expected ','" if other else ""
-            raise ValueError(f"{path}: no column {aliases[0]!r} among {header}{hint}")
-        if len(hits) > 1:
-            raise ValueError(f"{path}: column {aliases[0]!r} occurs {len(hits)} times")
-        where[column] = hits[0]
-    return where
-
-
-def _row_error(
-    path: str | os.PathLike[str], table: pd.DataFrame, rows: Iterable[int], column: str, wanted: str
-) -> ValueError:
-    """Describe the first of the bad rows and how many there are."""
-    rows = list(rows)
-    line, value = table.index[rows[0]], table[column].iloc[rows[0]]
-    more = f" (and {len(rows) - 1} more rows)" if len(rows) > 1 else ""
-    return ValueError(
-        f"{path}, line {line}: {column} is {value!r}, expected {wanted}{more}; "
-        "mend or delete the row, or download the table again"
-    )
+        name = next((a.casefold() for a in aliases if a.casefold() in found), None)
+        if name is None:
+            raise ValueError(f"{path}: no column {aliases[0]!r} among {', '.join(table.columns)}")
+        chosen[column] = table[found[name]]
+        if column in _OPTIONAL:
+            chosen[column] = chosen[column].mask(chosen[column].str.casefold().isin(NOTHING), "")
+    return pd.DataFrame(chosen)
 
 
 def _numbers(
@@ -565,7 +490,7 @@ def _numbers(
         bad &= table[column].to_numpy() != ""
     if bad.any():
         wanted = "a number" + (f" above {above:g}" if np.isfinite(above) else "")
-        raise _row_error(path, table, np.flatnonzero(bad), column, wanted)
+        raise row_error(path, table, np.flatnonzero(bad), column, wanted)
     return values
 
 
@@ -581,7 +506,7 @@ def _integers(
     missing = np.isnan(values)
     bad = ~missing & ((values % 1 != 0) | (values < low))
     if bad.any():
-        raise _row_error(path, table, np.flatnonzero(bad), column, f"a whole number from {low}")
+        raise row_error(path, table, np.flatnonzero(bad), column, f"a whole number from {low}")
     return pd.array(values, dtype="Int64") if missing.any() else values.astype(np.int64)
 
 
@@ -596,7 +521,7 @@ def _choice(
     values = table[column].str.upper().reset_index(drop=True)
     bad = ~values.isin((*allowed, "") if optional else allowed)
     if bad.any():
-        raise _row_error(path, table, np.flatnonzero(bad), column, " or ".join(allowed))
+        raise row_error(path, table, np.flatnonzero(bad), column, " or ".join(allowed))
     return values.where(values != "")
 
 
@@ -618,11 +543,11 @@ def _findings(path: str | os.PathLike[str], table: pd.DataFrame) -> list[str]:
         names = [_FINDINGS.get(name.strip().casefold()) for name in text.split("|")]
         if None in names:
             unknown = text.split("|")[names.index(None)]
-            wanted = f"NIH findings joined by '|'{_hint(unknown, _FINDINGS)}"
-            raise _row_error(path, table, [row], "findings", wanted)
+            wanted = f"NIH findings joined by '|'{hint(unknown, _FINDINGS.values())}"
+            raise row_error(path, table, [row], "findings", wanted)
         if len(names) > 1 and NO_FINDING in names or len(set(names)) < len(names):
             wanted = "each finding once, and 'No Finding' alone"
-            raise _row_error(path, table, [row], "findings", wanted)
+            raise row_error(path, table, [row], "findings", wanted)
         spelled[text] = "|".join(name for name in names if name)
     return [spelled[text] for text in table["findings"]]
 
@@ -634,42 +559,10 @@ def _check_image_ids(
     repeated = entries["image_id"].duplicated()
     if repeated.any():
         rows = np.flatnonzero(repeated)
-        raise _row_error(path, table, rows, "image_id", "each image on one row")
+        raise row_error(path, table, rows, "image_id", "each image on one row")
     stem = entries["image_id"].str.extract(r"^(\d{8})_\d{3}\.png$")[0]
     patient = pd.to_numeric(stem).to_numpy(np.float64)
     wrong = np.isfinite(patient) & (patient != entries["patient_id"].to_numpy())
     if wrong.any():
         rows = np.flatnonzero(wrong)
-        raise _row_error(path, table, rows, "patient_id", "the number that the image's name holds")
-
-
-def _suggest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is spelled most like this one, if any is."""
-    spelled = {other.casefold(): other for other in known}
-    close = difflib.get_close_matches(str(name).strip().casefold(), spelled, n=1)
-    return spelled[close[0]] if close else None
-
-
-def _hint(name: str, known: dict[str, str]) -> str:
-    close = _suggest(name, known.values())
-    return f"; did you mean {close!r}?" if close else f"; they are {', '.join(LABELS)}"
-
-
-# --- folders --------------------------------------------------------------------------------------
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
-
-
-def _files(folders: Iterable[Path]) -> Iterable[Path]:
-    for folder in folders:
-        try:
-            with os.scandir(folder) as entries:
-                yield from (Path(entry.path) for entry in entries if not entry.name.startswith("."))
-        except OSError as error:
-            message = f"{folder}: cannot be listed ({error.strerror}); check its rights"
-            raise ValueError(message) from error
+        raise row_error(path, table, rows, "patient_id", "the number that the image's name holds")

@@ -9,17 +9,13 @@ Source: Nguyen et al., VinDr-CXR, Scientific Data 2022, doi 10.1038/s41597-022-0
 
 From cxr-helpers 0.1.0 (MIT license).
 Needs: numpy, pandas.
+Goes with: tables.py.
 """
 
 from __future__ import annotations
 
-import csv
-import difflib
-import gzip
-import io
 import os
 import re
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +23,8 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+
+from .tables import NOTHING, hint, is_folder, list_files, read_table, row_error
 
 CLASSES: tuple[str, ...] = (
     "Aortic enlargement",
@@ -66,7 +64,6 @@ _IMAGE_LABELS = {
     for name in (*CLASSES, *RARE_CLASSES, *GLOBAL_LABELS, OTHER_DISEASES, NO_FINDING)
 } | {"other disease": OTHER_DISEASES}  # the test file's spelling
 _SUFFIXES = {".dicom", ".dcm", ".dicm"}
-_NOTHING = ["", "na", "n/a", "nan", "null", "none", "<na>"]  # as R, SQL and pandas write it
 
 
 @dataclass(frozen=True)
@@ -194,7 +191,7 @@ def read_image_labels(path: str | os.PathLike[str]) -> pd.DataFrame:
         FileNotFoundError: there is no such file.
         ValueError: the file is no such table.
     """
-    table = _read_table(path)
+    table = read_table(path)
     names = {name.casefold(): name for name in table.columns}
     if "image_id" not in names or NO_FINDING.casefold() not in names:
         raise ValueError(
@@ -208,21 +205,20 @@ def read_image_labels(path: str | os.PathLike[str]) -> pd.DataFrame:
         if folded in ("image_id", "rad_id", "", "unnamed: 0"):  # the last two: pandas' row numbers
             continue
         if folded not in _IMAGE_LABELS:
-            raise ValueError(f"{path}: label {name!r} is not known{_suggest(name)}")
+            known = _IMAGE_LABELS.values()
+            raise ValueError(f"{path}: label {name!r} is not known{hint(name, known)}")
         values = pd.to_numeric(table[name].replace("", "0"), errors="coerce")
         bad = ~values.isin([0, 1])
         if bad.any():
-            line = table.index[np.flatnonzero(bad)[0]]
-            raise ValueError(f"{path}, line {line}: {name} is {table[name][line]!r}, not 0 or 1")
+            raise row_error(path, table, np.flatnonzero(bad), name, "0 or 1")
         labels[_IMAGE_LABELS[folded]] = values.astype(np.uint8)
-    for column, named in (("image_id", "image"), ("reader_id", "reader")):
+    for column, named in (("image_id", "an image"), ("reader_id", "a reader")):
         if (labels[column] == "").any():
-            line = labels.index[(labels[column] == "").argmax()]
-            raise ValueError(f"{path}, line {line}: no {named} is named; mend or delete the row")
+            raise row_error(path, labels, np.flatnonzero(labels[column] == ""), column, named)
     repeated = labels.duplicated(["image_id", "reader_id"])
     if repeated.any():
-        line = labels.index[np.flatnonzero(repeated)[0]]
-        raise ValueError(f"{path}, line {line}: this image and reader are on a line above already")
+        rows = np.flatnonzero(repeated)
+        raise row_error(path, labels, rows, "image_id", "each image and reader on one row")
     return labels.reset_index(drop=True)
 
 
@@ -243,23 +239,17 @@ def find_images(
         ValueError: one image has two files, or `root` is the other part's folder.
     """
     root = Path(root)
-    if not _is_folder(root):
+    if not is_folder(root):
         raise FileNotFoundError(f"{root}: no such folder; give the root of the VinDr-CXR download")
-    folder = root / part if _is_folder(root / part) else root
+    folder = root / part if is_folder(root / part) else root
     here = folder.absolute().name
     if here in ("train", "test") and here != part:
         raise ValueError(
             f"{folder}: the files of part {here!r}, not {part!r}; give the root above, or pass "
             f"part={here!r}"
         )
-    try:
-        with os.scandir(folder) as entries:
-            paths = [Path(entry.path) for entry in entries if not entry.name.startswith(".")]
-    except OSError as error:
-        message = f"{folder}: cannot be listed ({error.strerror}); check its rights"
-        raise ValueError(message) from error
     found: dict[str, Path] = {}
-    for path in paths:
+    for path in list_files(folder):
         if path.suffix.lower() not in _SUFFIXES:
             continue
         if path.stem in found:
@@ -277,7 +267,7 @@ def find_images(
 
 def _annotations(path: str | os.PathLike[str]) -> tuple[pd.DataFrame, bool]:
     """Read the columns that a table of boxes must have, under fixed names."""
-    table = _read_table(path)
+    table = read_table(path)
     names = {name.casefold(): name for name in table.columns}
     missing = [name for name in ("image_id", "class_name", *_BOX) if name not in names]
     if missing:
@@ -301,29 +291,22 @@ def _check_class_ids(path: str | os.PathLike[str], table: pd.DataFrame) -> None:
     if "class_id" not in table:
         return
     known = {name.casefold(): str(k) for k, name in enumerate((*CLASSES, NO_FINDING))}
-    pairs = table[["class_name", "class_id"]].drop_duplicates()
-    for line, name, number in pairs.itertuples():
-        expected = known.get(name.casefold())
-        if expected is not None and number.casefold() not in (
-            *_NOTHING,
-            expected,
-            f"{expected}.0",
-        ):
-            raise ValueError(
-                f"{path}, line {line}: class_id {number!r} does not fit {name!r}, "
-                f"which is {expected}; the table was edited, take the original"
-            )
+    expected = table["class_name"].str.casefold().map(known)
+    number = table["class_id"].str.casefold().str.removesuffix(".0")
+    bad = expected.notna() & (number != expected) & ~number.isin(NOTHING)
+    if bad.any():
+        rows = np.flatnonzero(bad)
+        wanted = f"{expected.iloc[rows[0]]} for {table['class_name'].iloc[rows[0]]!r}"
+        raise row_error(path, table, rows, "class_id", wanted)
 
 
 def _class_names(path: str | os.PathLike[str], table: pd.DataFrame, *, fold: bool) -> pd.Series:
     """Give each class the spelling of CLASSES; `fold` calls the rare ones 'Other lesion'."""
     names = table["class_name"].str.casefold().map(_KNOWN)
     if names.isna().any():
-        row = np.flatnonzero(names.isna())[0]
-        name = table["class_name"].iloc[row]
-        raise ValueError(
-            f"{path}, line {table.index[row]}: class {name!r} is not known{_suggest(name)}"
-        )
+        rows = np.flatnonzero(names.isna())
+        name = table["class_name"].iloc[rows[0]]
+        raise row_error(path, table, rows, "class_name", f"a class{hint(name, _KNOWN.values())}")
     return names.where(~names.isin(RARE_CLASSES), "Other lesion") if fold else names
 
 
@@ -342,12 +325,10 @@ def _box_reasons(
     drawn = (table["label"] != NO_FINDING).to_numpy()
     text = table[_BOX]
     box = text.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
-    empty = text.apply(lambda column: column.str.casefold().isin(_NOTHING)).to_numpy()
+    empty = text.apply(lambda column: column.str.casefold().isin(NOTHING)).to_numpy()
     if (np.isnan(box) & ~empty).any():
-        row, k = np.argwhere(np.isnan(box) & ~empty)[0]
-        raise ValueError(
-            f"{path}, line {table.index[row]}: {_BOX[k]} is {text.iloc[row, k]!r}, not a number"
-        )
+        rows, columns = np.nonzero(np.isnan(box) & ~empty)
+        raise row_error(path, table, rows, _BOX[columns[0]], "a number")
 
     if drawn.any() and np.nanmax(box[drawn], initial=0) <= 1 and np.isfinite(box[drawn]).any():
         raise ValueError(
@@ -412,77 +393,3 @@ def _add_readings(readings: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
     extra = labels[["image_id", "reader_id"]].assign(normal=normal)
     both = pd.concat([readings, extra], ignore_index=True)
     return both.groupby(["image_id", "reader_id"], sort=False)["normal"].all().reset_index()
-
-
-def _suggest(name: str) -> str:
-    close = difflib.get_close_matches(name.casefold(), _IMAGE_LABELS, n=1)
-    if close:
-        return f"; did you mean {_IMAGE_LABELS[close[0]]!r}?"
-    return f"; the classes are {', '.join(CLASSES)}"
-
-
-# --- files ----------------------------------------------------------------------------------------
-
-
-def _read_text(path: str | os.PathLike[str]) -> str:
-    """Return the file's text, unpacked if gzipped, or say what it is instead."""
-    try:
-        data = Path(path).read_bytes()
-        if data.startswith(b"\x1f\x8b"):
-            data = gzip.decompress(data)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file; is it a part of the download?") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path}: the gzip file is damaged; download it again") from error
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); check its rights") from error
-    if not data.strip():
-        raise ValueError(f"{path}: the file is empty; download it again")
-    if data.startswith(b"PK\x03\x04"):
-        raise ValueError(f"{path}: a zip archive (or a spreadsheet); unpack it, or save as CSV")
-    if data.lstrip()[:1] == b"<":
-        raise ValueError(f"{path}: a web page was saved instead of the table; download it again")
-    if b"\x00" in data:
-        raise ValueError(f"{path}: no UTF-8 text (zero bytes in it); save the table as UTF-8 CSV")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{path}, line {line}: no UTF-8; save the table as UTF-8 CSV") from None
-
-
-def _read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Return all columns as stripped text, indexed by line number."""
-    lines, rows = [], []
-    reader = csv.reader(io.StringIO(_read_text(path)), strict=True)
-    try:
-        header = [name.strip() for name in next(reader)]
-        for row in reader:
-            if row:
-                lines.append(reader.line_num)
-                rows.append([value.strip() for value in row])
-    except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num}: not CSV ({error})") from error
-    other = next((s for s in (";", "\t", "|") if s in header[0]), None)
-    if other and len(header) == 1:
-        raise ValueError(f"{path}: columns are separated by {other!r}; save the table with ','")
-    if len({name.casefold() for name in header}) < len(header):
-        raise ValueError(f"{path}: a column name occurs twice in {', '.join(header)}")
-    for line, row in zip(lines, rows, strict=True):
-        if len(row) != len(header):
-            raise ValueError(
-                f"{path}, line {line}: {len(row)} fields where the header has {len(header)}; "
-                "the file is cut or edited, download it again"
-            )
-    if not rows:
-        raise ValueError(f"{path}: a header without rows; download it again")
-    index = pd.Index(lines, name="line")
-    columns = dict(zip(header, zip(*rows, strict=True), strict=True))
-    return pd.DataFrame({name: list(values) for name, values in columns.items()}, index, dtype=str)
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:
-        return False

@@ -210,7 +210,7 @@ def test_boxes_in_shares_of_the_image_are_refused(tmp_path):
 
 
 def test_image_labels_without_a_name_are_refused_and_row_numbers_passed_over(tmp_path):
-    for row, named in ((",R1,1,0,0", "no image is named"), ("a,,1,0,0", "no reader is named")):
+    for row, named in ((",R1,1,0,0", "image_id is ''"), ("a,,1,0,0", "reader_id is ''")):
         with pytest.raises(ValueError, match=f"line 2: {named}"):
             vindr.read_image_labels(table(tmp_path, LABELS, row))
     for name in ("", "Unnamed: 0"):
