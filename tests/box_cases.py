@@ -3,6 +3,7 @@
 import numpy as np
 
 from cxr_helpers.detection import metrics as dm
+from cxr_helpers.detection.coco_files import CocoTruth
 
 NAMES = ("mass", "nodule", "heart", "hernia")
 
@@ -38,3 +39,13 @@ def random_case(n=60, seed=0, classes=3):
 
 def matched(predictions, truths, **options):
     return dm.match_detections(predictions, truths, class_names=NAMES, **options)
+
+
+def inside(boxes):
+    """The same boxes with corners in whole hundredths, none outside an image of 400 pixels."""
+    return [one | {"boxes": np.clip(one["boxes"], 0, 400).round(2)} for one in boxes]
+
+
+def as_coco_truth(truths, size=400, names=NAMES, ids=None):
+    ids = tuple(f"image{i:03d}" for i in range(len(truths))) if ids is None else ids
+    return CocoTruth(ids, np.full((len(truths), 2), size), truths, names)

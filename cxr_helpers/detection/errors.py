@@ -3,20 +3,22 @@
 One number such as mAP50 does not say what to mend. Here each detection above a score gets one
 verdict, and each truth box is found or missed.
 
-All boxes are xyxy in pixels. Predictions and truths are lists with one dict for each image:
-`boxes` (n, 4), `labels` (n,) from 1, and for predictions `scores` (n,). Arrays, lists or tensors.
+Predictions and truths are lists with one dict for each image, as `boxes` describes them.
 
 Source: Bolya et al., TIDE, ECCV 2020, https://arxiv.org/abs/2008.08115, section 2.2, whose two
 mixed kinds count as background here.
 
 From cxr-helpers 0.1.0 (MIT license).
 Needs: numpy, pandas.
+Goes with: boxes.py.
 """
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+
+from .boxes import Boxes, box_iou, checked_image, checked_pairs, different_names
 
 HIT, DUPLICATE, WRONG_CLASS, BADLY_PLACED, BACKGROUND = VERDICTS = (
     "hit",
@@ -26,8 +28,6 @@ HIT, DUPLICATE, WRONG_CLASS, BADLY_PLACED, BACKGROUND = VERDICTS = (
     "background",
 )
 NONE = "nothing"
-
-Boxes = Sequence[Mapping[str, object]]
 
 
 def judge_image(
@@ -57,8 +57,8 @@ def judge_image(
         n verdicts in the order of `found`, and (m,) bool.
 
     Raises:
-        ValueError: the thresholds are not 0 < near <= iou_threshold <= 1; a key is absent, a shape
-            is wrong, a number is not finite, a box ends before it begins, or a label is below 1.
+        ValueError: the thresholds are not 0 < near <= iou_threshold <= 1; or as
+            `boxes.checked_image`.
 
     >>> mass = {"boxes": np.array([[0.0, 0, 10, 10]]), "labels": np.array([1])}
     >>> boxes = np.array([[0.0, 0, 10, 10], [0, 0, 10, 9], [0, 6, 10, 16], [50, 50, 60, 60]])
@@ -68,9 +68,8 @@ def judge_image(
     """
     if not 0 < near <= iou_threshold <= 1:
         raise ValueError(f"expected 0 < near <= iou_threshold <= 1, got {near}, {iou_threshold}")
-    found = _checked(found, "found", np.inf, ("boxes", "labels", "scores"))
-    truth = _checked(truth, "truth", np.inf)
-    ious = _iou(found["boxes"], truth["boxes"])
+    found, truth = checked_image(found, "found", scores=True), checked_image(truth, "truth")
+    ious = box_iou(found["boxes"], truth["boxes"])
     same = found["labels"][:, None] == truth["labels"][None]
     taken = np.zeros(len(truth["labels"]), dtype=bool)
     verdicts = [BACKGROUND] * len(found["labels"])
@@ -111,12 +110,16 @@ def error_table(
         `VERDICTS`: detections of this class. `hit` + `missed` = `truth`.
 
     Raises:
-        ValueError: lengths differ, a label has no name, two classes have one, or as in
-            `judge_image`.
+        ValueError: as `judge_image` and `boxes.checked_pairs`; or `min_score` is NaN.
+
+    >>> mass = {"boxes": [[0, 0, 9, 9]], "labels": [1]}
+    >>> found = {"boxes": [[0, 0, 9, 9], [50, 50, 59, 59]], "labels": [1, 1], "scores": [0.9, 0.8]}
+    >>> error_table([found], [mass], class_names=["mass"]).loc["mass", ["truth", "hit"]].to_dict()
+    {'truth': 1, 'hit': 1}
     """
-    names = _different_names(class_names)
+    names = _names(class_names)
     counts = pd.DataFrame(0, index=names, columns=["truth", "missed", *VERDICTS])
-    for found, truth in _strong(predictions, truths, len(names), min_score):
+    for found, truth in _strong(predictions, truths, names, min_score):
         verdicts, taken = judge_image(found, truth, **thresholds)
         for label, verdict in zip(found["labels"], verdicts, strict=True):
             counts.loc[names[label - 1], verdict] += 1
@@ -150,16 +153,20 @@ def confusion_matrix(
         detection pairs with.
 
     Raises:
-        ValueError: lengths differ, the threshold is not above 0 and up to 1, a label has no name,
-            or two classes have one; as in `judge_image`.
+        ValueError: the threshold is not above 0 and up to 1, or as `error_table`.
+
+    >>> mass = {"boxes": [[0, 0, 9, 9]], "labels": [1]}
+    >>> found = {"boxes": [[0, 0, 9, 9]], "labels": [2], "scores": [0.9]}
+    >>> confusion_matrix([found], [mass], class_names=["mass", "nodule"]).loc["mass"].to_dict()
+    {'mass': 0, 'nodule': 1, 'nothing': 0}
     """
     if not 0 < iou_threshold <= 1:
         raise ValueError(f"expected 0 < iou_threshold <= 1, got {iou_threshold}")
-    names = [*_different_names(class_names), NONE]
+    names = [*_names(class_names), NONE]
     counts = np.zeros((len(names), len(names)), dtype=int)
     nothing = len(names) - 1
-    for found, truth in _strong(predictions, truths, nothing, min_score):
-        ious = _iou(found["boxes"], truth["boxes"])
+    for found, truth in _strong(predictions, truths, names[:-1], min_score):
+        ious = box_iou(found["boxes"], truth["boxes"])
         free = np.ones(len(truth["labels"]), dtype=bool)
         true = truth["labels"] - 1
         for d in np.argsort(-found["scores"], kind="stable"):
@@ -175,71 +182,17 @@ def confusion_matrix(
     return pd.DataFrame(counts, index=names, columns=names)
 
 
-def _strong(predictions: Boxes, truths: Boxes, n_classes: int, min_score: float):
-    if np.isnan(min_score):
-        raise ValueError("min_score is NaN, which no score reaches; give a number")
-    if len(predictions) != len(truths):
-        raise ValueError(f"{len(predictions)} predictions for {len(truths)} truths; one for each")
-    for i, (found, truth) in enumerate(zip(predictions, truths, strict=True)):
-        found = _checked(found, f"prediction {i}", n_classes, ("boxes", "labels", "scores"))
-        keep = found["scores"] >= min_score
-        yield {k: v[keep] for k, v in found.items()}, _checked(truth, f"truth {i}", n_classes)
-
-
-def _different_names(class_names: Sequence[str]) -> list[str]:
-    names = list(class_names)
-    if isinstance(class_names, str) or len(set(names)) < len(names) or NONE in names:
-        raise ValueError(
-            f"class_names must be a list of different names, none of them {NONE!r}, not "
-            f"{class_names!r}"
-        )
+def _names(class_names: Sequence[str]) -> list[str]:
+    names = list(different_names(class_names))
+    if NONE in names:
+        raise ValueError(f"{NONE!r} means that there is no box; give the class another name")
     return names
 
 
-def _checked(
-    one: Mapping, where: str, n_classes: float, keys: Sequence[str] = ("boxes", "labels")
-) -> dict[str, np.ndarray]:
-    """Boxes (n, 4) float, labels (n,) int and scores (n,) float of one image."""
-    absent = [key for key in keys if key not in one]
-    if absent:
-        raise ValueError(f"{where} lacks {', '.join(absent)}; it has {', '.join(map(str, one))}")
-    arrays = {key: _numbers(one[key], f"{where}: {key}") for key in keys}
-    n = arrays["labels"].size
-    if not n and not arrays["boxes"].size:
-        arrays["boxes"] = arrays["boxes"].reshape(0, 4)
-    shapes = {key: array.shape for key, array in arrays.items()}
-    if shapes != {key: (n, 4) if key == "boxes" else (n,) for key in keys}:
-        raise ValueError(f"{where} has shapes {shapes}; boxes must be (n, 4), the rest (n,)")
-    labels, boxes = arrays["labels"], arrays["boxes"]
-    odd = labels[(labels < 1) | (labels > n_classes) | (labels % 1 != 0)]
-    if odd.size:
-        most = f"{n_classes} class names allow 1 to {n_classes}"
-        raise ValueError(
-            f"{where} has label {odd[0]:g}; "
-            + (most if n_classes < np.inf else "classes are numbered from 1")
-        )
-    turned = (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
-    if turned.any():
-        raise ValueError(
-            f"{where} has box {boxes[turned][0].tolist()}; expected x_min, y_min, x_max, y_max"
-        )
-    return arrays | {"labels": labels.astype(np.int64)}
-
-
-def _numbers(values: object, where: str) -> np.ndarray:
-    if hasattr(values, "detach"):  # a tensor, on any device
-        values = values.detach().cpu().numpy()
-    array = np.asarray(values) if np.size(values) else np.zeros(np.shape(values))
-    if array.dtype.kind not in "uif":
-        raise ValueError(f"{where} holds {array.ravel()[0]!r}; expected numbers")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{where} holds a value that is not finite")
-    return array.astype(float)
-
-
-def _iou(a_xyxy: np.ndarray, b_xyxy: np.ndarray) -> np.ndarray:
-    a, b = a_xyxy[:, None], b_xyxy[None]
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    overlap = np.clip(sides, 0, None).prod(-1)
-    union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - overlap
-    return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+def _strong(predictions: Boxes, truths: Boxes, names: Sequence[str], min_score: float):
+    """Each image's detections of at least `min_score`, and its truth."""
+    if np.isnan(min_score):
+        raise ValueError("min_score is NaN, which no score reaches; give a number")
+    for found, truth in checked_pairs(predictions, truths, names):
+        keep = found["scores"] >= min_score
+        yield {key: values[keep] for key, values in found.items()}, truth

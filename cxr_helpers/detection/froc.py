@@ -4,35 +4,27 @@ Average precision on abnormal images never meets a healthy person. Here normal i
 the set: each false alarm in one counts, and there is nothing in it to be found. All classes share
 one threshold of the score, and a detection of the wrong class is a false alarm.
 
-Everything is computed from detections that were matched to the truth before, in descending order
-of score: an object with `image` (M,) int, `score` (M,), `hit` (M,) bool and `truths` (N, K), the
-number of truth boxes of each image and class. `detection_metrics.Matches` is one.
+Everything is computed from detections that `metrics.match_detections` matched to the truth. Who
+matches in another way makes `metrics.Matches` of it.
 
 Source: Bandos et al., Area under the free-response ROC curve, Biometrics 2009.
 
 From cxr-helpers 0.1.0 (MIT license).
 Needs: numpy.
+Goes with: metrics.py.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
+
+from .metrics import Matches, image_counts
 
 FALSE_POSITIVES = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
 
 
-class Matched(Protocol):
-    """Detections by descending score, and the number of truth boxes."""
-
-    image: np.ndarray
-    score: np.ndarray
-    hit: np.ndarray
-    truths: np.ndarray
-
-
 def sensitivity_at(
-    matches: Matched,
+    matches: Matches,
     false_positives: Sequence[float] = FALSE_POSITIVES,
     image_weights: np.ndarray | None = None,
 ) -> np.ndarray:
@@ -48,23 +40,24 @@ def sensitivity_at(
         (F,) float64 in [0, 1], or (B, F). NaN where no weighted image has a truth box.
 
     Raises:
-        ValueError: the weights are not (B, N), or are negative; the detections are not matched
-            ones, or have other lengths or images than those of the truth; the scores do not
-            descend, or a hit is neither 0 nor 1.
+        ValueError: as `metrics.image_counts`, or a number of false positives is below 0.
+
+    An image with one of two findings found at 0.9, and a normal image with a false alarm at 0.8:
+
+    >>> hits = {"image": [0, 1], "label": [1, 1], "score": [0.9, 0.8], "hit": [True, False]}
+    >>> matches = Matches(**hits, truths=[[2], [0]], class_names=("mass",), iou_threshold=0.5)
+    >>> sensitivity_at(matches, [0.25, 1])
+    array([0.5, 0.5])
     """
-    image, score, hit, truths_of = _checked(matches)
+    weights = image_counts(matches, image_weights)
     false_positives = np.atleast_1d(np.asarray(false_positives, dtype=float))
     if false_positives.ndim != 1 or not (false_positives >= 0).all():
         raise ValueError(f"false_positives {false_positives.tolist()}; expected numbers from 0")
-    n = len(truths_of)
-    weights = np.ones((1, n)) if image_weights is None else np.asarray(image_weights, dtype=float)
-    if weights.ndim != 2 or weights.shape[1] != n or not (weights >= 0).all():
-        raise ValueError(f"expected counts of shape (B, {n}), none negative, got {weights.shape}")
-    truths = weights @ truths_of  # (B,)
-    each = weights[:, image]  # (B, M)
-    ends = _ends_of_equal_scores(score)
-    found = np.cumsum(each * hit, axis=1)[:, ends]
-    wrong = np.cumsum(each * ~hit, axis=1)[:, ends]
+    truths = weights @ matches.truths.sum(axis=1)  # (B,)
+    each = weights[:, matches.image]  # (B, M)
+    ends = _ends_of_equal_scores(matches.score)
+    found = np.cumsum(each * matches.hit, axis=1)[:, ends]
+    wrong = np.cumsum(each * ~matches.hit, axis=1)[:, ends]
     allowed = np.maximum(weights.sum(axis=1), 1)[:, None] * false_positives  # (B, F)
     values = np.zeros((len(weights), len(false_positives)))
     for b, limits in enumerate(allowed):
@@ -74,17 +67,22 @@ def sensitivity_at(
     return values if image_weights is not None else values[0]
 
 
-def mean_sensitivity(matches: Matched, image_weights: np.ndarray | None = None):
+def mean_sensitivity(matches: Matches, image_weights: np.ndarray | None = None):
     """Mean of the sensitivities at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positives an image.
 
     Returns:
         A float, or (B,) for weights (B, N).
+
+    >>> hits = {"image": [0, 1], "label": [1, 1], "score": [0.9, 0.8], "hit": [True, False]}
+    >>> matches = Matches(**hits, truths=[[2], [0]], class_names=("mass",), iou_threshold=0.5)
+    >>> mean_sensitivity(matches), mean_sensitivity(matches, [[1, 0], [0, 1]])
+    (0.5, array([0.5, nan]))
     """
     values = sensitivity_at(matches, image_weights=image_weights).mean(axis=-1)
     return values if image_weights is not None else float(values)
 
 
-def froc_curve(matches: Matched) -> tuple[np.ndarray, np.ndarray]:
+def froc_curve(matches: Matches) -> tuple[np.ndarray, np.ndarray]:
     """False positives an image and sensitivity, at every score, for drawing.
 
     Returns:
@@ -92,45 +90,19 @@ def froc_curve(matches: Matched) -> tuple[np.ndarray, np.ndarray]:
 
     Raises:
         ValueError: no image has a truth box, or as `sensitivity_at`.
+
+    >>> hits = {"image": [0, 1], "label": [1, 1], "score": [0.9, 0.8], "hit": [True, False]}
+    >>> matches = Matches(**hits, truths=[[2], [0]], class_names=("mass",), iou_threshold=0.5)
+    >>> froc_curve(matches)
+    (array([0. , 0. , 0.5]), array([0. , 0.5, 0.5]))
     """
-    _, score, hit, truths_of = _checked(matches)
-    truths = truths_of.sum()
+    n_images, truths = image_counts(matches, None).shape[1], matches.truths.sum()
     if not truths:
         raise ValueError("no image has a truth box, so there is no sensitivity")
-    ends = _ends_of_equal_scores(score)
-    wrong = np.cumsum(~hit)[ends] / len(truths_of)
-    found = np.cumsum(hit)[ends] / truths
+    ends = _ends_of_equal_scores(matches.score)
+    wrong = np.cumsum(~matches.hit)[ends] / n_images
+    found = np.cumsum(matches.hit)[ends] / truths
     return np.append(0.0, wrong), np.append(0.0, found)
-
-
-def _checked(matches: Matched) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(M,) images, scores that descend and bool hits, and (N,) truth boxes of each image."""
-    names = ("image", "score", "hit", "truths")
-    absent = [name for name in names if not hasattr(matches, name)]
-    if absent:
-        raise ValueError(
-            f"{type(matches).__name__} has no {', '.join(absent)}; match the detections to the "
-            "truth first, as detection_metrics.match_detections does"
-        )
-    image, score, hit, truths = (_array(getattr(matches, name)) for name in names)
-    if truths.ndim != 2 or not image.shape == score.shape == hit.shape == (len(score),):
-        shapes = {"image": image.shape, "score": score.shape, "hit": hit.shape}
-        raise ValueError(f"{shapes} and truths {truths.shape}; expected (M,) each, and (N, K)")
-    outside = image[(image < 0) | (image >= len(truths))]
-    if outside.size:
-        raise ValueError(
-            f"a detection is of image {outside[0]}, and the truth has {len(truths)} images, from 0"
-        )
-    odd = hit[~np.isin(hit, (0, 1))]
-    if len(odd):
-        raise ValueError(f"hit {odd[0]} is neither 0 nor 1; give each detection True or False")
-    if np.isnan(score).any() or not (score[1:] <= score[:-1]).all():
-        raise ValueError("scores do not descend; sort image, score and hit by descending score")
-    return image.astype(np.int64), score, hit.astype(bool), truths.sum(axis=1)
-
-
-def _array(values: object) -> np.ndarray:
-    return values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
 
 
 def _ends_of_equal_scores(score: np.ndarray) -> np.ndarray:

@@ -5,24 +5,25 @@ included, is answered from the list of matched scores, without running the detec
 matching again. `mean_average_precision` and `map_difference` take one row of counts a resample, as
 `intervals.bootstrap` hands them over.
 
-All boxes are xyxy in pixels. Predictions and truths are lists with one dict for each image:
-`boxes` (n, 4), `labels` (n,) from 1, and for predictions `scores` (n,). Arrays or tensors.
+Predictions and truths are lists with one dict for each image, as `boxes` describes them.
 
 Sources: Lin et al., Microsoft COCO, https://arxiv.org/abs/1405.0312, and its `cocoeval.py` for
 the matching and the 101 recall points.
 
 From cxr-helpers 0.1.0 (MIT license).
 Needs: numpy, scipy.
+Goes with: boxes.py.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
 
+from .boxes import Boxes, as_array, box_iou, checked_pairs, different_names
+
 RECALL_POINTS = np.linspace(0.0, 1.0, 101)
-Boxes = Sequence[Mapping[str, object]]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class Matches:
         truths: (N, K) number of truth boxes of each image and class.
         class_names: K names, of the classes 1 to K.
         iou_threshold: the IoU that a hit needs.
+
+    Raises:
+        ValueError: lengths differ, an image is none of the truth's, a hit is neither 0 nor 1, or
+            the scores do not descend.
     """
 
     image: np.ndarray
@@ -47,43 +52,32 @@ class Matches:
     class_names: tuple[str, ...]
     iou_threshold: float
 
+    def __post_init__(self) -> None:
+        """Take tensors and lists too, and refuse what no matching gives."""
+        arrays = {name: as_array(getattr(self, name)) for name in ("image", "label", "score")}
+        hit, truths, (image, _, score) = as_array(self.hit), as_array(self.truths), arrays.values()
+        shapes = {name: array.shape for name, array in (arrays | {"hit": hit}).items()}
+        if len(set(shapes.values())) > 1 or score.ndim != 1 or truths.ndim != 2:
+            raise ValueError(f"{shapes} and truths {truths.shape}; expected (M,) each, and (N, K)")
+        outside = image[(image < 0) | (image >= len(truths))]
+        if outside.size:
+            raise ValueError(
+                f"a detection is of image {outside[0]}, and the truth has {len(truths)} images, "
+                "from 0"
+            )
+        if not np.isin(hit, (0, 1)).all():
+            odd = hit[~np.isin(hit, (0, 1))][0]
+            raise ValueError(f"hit {odd} is neither 0 nor 1; give each detection True or False")
+        if np.isnan(score).any() or not (score[1:] <= score[:-1]).all():
+            raise ValueError("scores do not descend; sort image, label, score, hit by them")
+        arrays |= {"hit": hit.astype(bool), "truths": truths}
+        for name, array in arrays.items():
+            object.__setattr__(self, name, array)
+
     @property
     def absent(self) -> tuple[str, ...]:
         """Names of the classes without a truth box."""
         return tuple(n for n, c in zip(self.class_names, self.truths.sum(0), strict=True) if not c)
-
-
-def box_iou(a_xyxy: np.ndarray, b_xyxy: np.ndarray) -> np.ndarray:
-    """IoU of each box of one set with each of the other; 0 where both have no area.
-
-    Args:
-        a_xyxy: (N, 4) float, or empty.
-        b_xyxy: (M, 4) float, or empty.
-
-    Returns:
-        (N, M) float64. 0 for a box with NaN, or one that ends before it begins.
-
-    Raises:
-        ValueError: another shape, or no numbers.
-
-    >>> box_iou([[0, 0, 10, 10]], [[0, 0, 10, 5], [5, 5, 15, 15]]).round(3).tolist()
-    [[0.5, 0.143]]
-    """
-    a, b = (_array(boxes) for boxes in (a_xyxy, b_xyxy))
-    for boxes in (a, b):
-        if boxes.size and boxes.dtype.kind not in "iuf":
-            raise ValueError(f"boxes of {boxes.dtype}; expected numbers")
-        if boxes.size and (boxes.ndim != 2 or boxes.shape[1] != 4):
-            raise ValueError(f"boxes of shape {boxes.shape}; expected (n, 4)")
-    a, b = a.astype(float).reshape(-1, 4)[:, None], b.astype(float).reshape(-1, 4)[None]
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    overlap = np.clip(sides, 0, None).prod(-1)
-    union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - overlap
-    return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
-
-
-def _array(values: object) -> np.ndarray:
-    return values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
 
 
 def match_detections(
@@ -100,50 +94,40 @@ def match_detections(
     IoU that no other has taken, if that IoU reaches the threshold.
 
     Args:
-        predictions: one dict for each image, see the module.
+        predictions: one dict for each image, with scores.
         truths: one dict for each image, in the same order.
         class_names: names of the classes 1, 2, ...
         iou_threshold: least IoU of a hit, 0 to 1.
         max_detections: of each image and class, those with the highest scores.
 
     Raises:
-        ValueError: lengths differ, a key is absent, a shape is wrong, a label has no name, a
-            number is not finite, a box ends before it begins, the threshold is outside 0 to 1,
-            names repeat, or `max_detections` is below 1.
+        ValueError: as `boxes.checked_pairs`; the threshold is outside 0 to 1, or `max_detections`
+            is below 1.
+
+    >>> truth = {"boxes": [[0, 0, 10, 10]], "labels": [1]}
+    >>> found = {"boxes": [[0, 0, 10, 9], [5, 5, 9, 9]], "labels": [1, 1], "scores": [0.9, 0.4]}
+    >>> match_detections([found], [truth], class_names=["mass"]).hit
+    array([ True, False])
     """
-    names = tuple(class_names)
-    if isinstance(class_names, str) or len(set(names)) < len(names):
-        raise ValueError(f"class_names must be a list of different names, not {class_names!r}")
     if max_detections < 1:
         raise ValueError(f"max_detections is {max_detections}; give 1 or more")
     if not 0 <= iou_threshold <= 1:
         raise ValueError(f"iou_threshold must lie between 0 and 1, not {iou_threshold!r}")
-    predicted = _check(predictions, len(class_names), "prediction")
-    true = _check(truths, len(class_names), "truth")
-    _check_pairs(predicted, true)
-    counts = np.zeros((len(true), len(class_names)), dtype=np.int64)
-    rows = []
-    for i, (p, t) in enumerate(zip(predicted, true, strict=True)):
-        np.add.at(counts[i], t["labels"] - 1, 1)
-        for label in np.unique(p["labels"]):
-            of_class = p["labels"] == label
-            order = np.argsort(-p["scores"][of_class], kind="stable")[:max_detections]
-            ious = box_iou(p["boxes"][of_class][order], t["boxes"][t["labels"] == label])
-            hit = _greedy_hits(ious, iou_threshold)
-            size = len(order)
-            rows.append((np.full(size, i), np.full(size, label), p["scores"][of_class][order], hit))
-    columns = [np.concatenate(c) for c in zip(*rows, strict=True)] if rows else [np.zeros(0)] * 4
-    order = np.argsort(-columns[2], kind="stable")
-    image, label, score, hit = (c[order] for c in columns)
-    return Matches(
-        image.astype(np.int64),
-        label.astype(np.int64),
-        score,
-        hit.astype(bool),
-        counts,
-        tuple(class_names),
-        iou_threshold,
-    )
+    names = different_names(class_names)
+    counts = np.zeros((len(truths), len(names)), dtype=np.int64)
+    rows = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), np.zeros(0, bool))]
+    for i, (found, truth) in enumerate(checked_pairs(predictions, truths, names)):
+        np.add.at(counts[i], truth["labels"] - 1, 1)
+        ious = box_iou(found["boxes"], truth["boxes"])
+        for label in np.unique(found["labels"]):
+            own = np.flatnonzero(found["labels"] == label)
+            own = own[np.argsort(-found["scores"][own], kind="stable")][:max_detections]
+            hit = _greedy_hits(ious[own][:, truth["labels"] == label], iou_threshold)
+            rows.append((np.full(len(own), i), found["labels"][own], found["scores"][own], hit))
+    image, label, score, hit = (np.concatenate(column) for column in zip(*rows, strict=True))
+    order = np.argsort(-score, kind="stable")
+    best = (column[order] for column in (image, label, score, hit))
+    return Matches(*best, counts, names, iou_threshold)
 
 
 def _greedy_hits(ious: np.ndarray, threshold: float) -> np.ndarray:
@@ -157,6 +141,29 @@ def _greedy_hits(ious: np.ndarray, threshold: float) -> np.ndarray:
         best = len(row) - 1 - candidates[::-1].argmax()  # of equal ones COCO takes the last
         hit[d], free[best] = True, False
     return hit
+
+
+def image_counts(matches: Matches, image_weights: np.ndarray | None) -> np.ndarray:
+    """How often each image counts: (B, N) float64; every image once for None.
+
+    Raises:
+        ValueError: the weights are not (B, N), not finite or negative; or these are no `Matches`.
+
+    >>> image_counts(match_detections([], [], class_names=["mass"]), None).shape
+    (1, 0)
+    """
+    if not isinstance(matches, Matches):
+        raise ValueError(
+            f"{type(matches).__name__} given; match the detections first, with match_detections"
+        )
+    n = len(matches.truths)
+    weights = np.ones((1, n)) if image_weights is None else as_array(image_weights).astype(float)
+    shaped = weights.ndim == 2 and weights.shape[1] == n
+    if not shaped or not (np.isfinite(weights) & (weights >= 0)).all():
+        raise ValueError(
+            f"expected counts of shape (B, {n}), finite and none negative, got {weights.shape}"
+        )
+    return weights
 
 
 def average_precision(matches: Matches, image_weights: np.ndarray | None = None) -> np.ndarray:
@@ -174,13 +181,14 @@ def average_precision(matches: Matches, image_weights: np.ndarray | None = None)
         (K,) float64, or (B, K). NaN for a class without a truth box among the weighted images.
 
     Raises:
-        ValueError: the weights are not (B, N), or are negative; or these are no `Matches`.
+        ValueError: as `image_counts`.
+
+    >>> mass = {"boxes": [[0, 0, 9, 9]], "labels": [1]}
+    >>> matches = match_detections([mass | {"scores": [0.9]}], [mass], class_names=["mass", "node"])
+    >>> average_precision(matches), average_precision(matches, [[1], [0]])[:, 0]
+    (array([ 1., nan]), array([ 1., nan]))
     """
-    if not hasattr(matches, "truths"):
-        raise ValueError(
-            f"{type(matches).__name__} given; match the detections first, with match_detections"
-        )
-    weights = _weights(matches, image_weights)
+    weights = image_counts(matches, image_weights)
     columns = [_class_precision(matches, k + 1, weights) for k in range(len(matches.class_names))]
     values = np.stack(columns, axis=1)  # (B, K)
     return values if image_weights is not None else values[0]
@@ -191,6 +199,12 @@ def mean_average_precision(matches: Matches, image_weights: np.ndarray | None = 
 
     Returns:
         A float, or (B,) for weights (B, N).
+
+    >>> mass = {"boxes": [[0, 0, 9, 9]], "labels": [1]}
+    >>> found = [mass | {"scores": [0.9]}, mass | {"boxes": [[50, 50, 59, 59]], "scores": [0.8]}]
+    >>> matches = match_detections(found, [mass, mass], class_names=["mass"])
+    >>> round(mean_average_precision(matches), 3), mean_average_precision(matches, [[1, 0], [0, 1]])
+    (0.505, array([1., 0.]))
     """
     values = average_precision(matches, image_weights)
     known = ~np.isnan(values)
@@ -231,6 +245,13 @@ def map_difference(first: Matches, second: Matches, image_weights: np.ndarray | 
     Raises:
         ValueError: as `average_precision`, or the two were not matched to the same truth at the
             same IoU.
+
+    >>> mass = {"boxes": [[0, 0, 9, 9]], "labels": [1]}
+    >>> nothing = {"boxes": [], "labels": [], "scores": []}
+    >>> both = [match_detections([found], [mass], class_names=["mass"])
+    ...         for found in (nothing, mass | {"scores": [0.9]})]
+    >>> map_difference(*both)
+    1.0
     """
     if first.iou_threshold != second.iou_threshold:
         raise ValueError(
@@ -241,64 +262,3 @@ def map_difference(first: Matches, second: Matches, image_weights: np.ndarray | 
         raise ValueError("the two detectors were matched to different truths; compare on one set")
     a, b = (mean_average_precision(m, image_weights) for m in (first, second))
     return b - a
-
-
-def _weights(matches: Matches, image_weights: np.ndarray | None) -> np.ndarray:
-    n = len(matches.truths)
-    if image_weights is None:
-        return np.ones((1, n))
-    weights = _array(image_weights).astype(float)
-    shaped = weights.ndim == 2 and weights.shape[1] == n
-    if not shaped or not (np.isfinite(weights) & (weights >= 0)).all():
-        raise ValueError(
-            f"expected counts of shape (B, {n}), finite and none negative, got {weights.shape}"
-        )
-    return weights
-
-
-def _check(boxes: Boxes, n_classes: int, kind: str) -> list[dict[str, np.ndarray]]:
-    keys = ("boxes", "labels", "scores") if kind == "prediction" else ("boxes", "labels")
-    checked = []
-    for i, one in enumerate(boxes):
-        absent = [k for k in keys if k not in one]
-        if absent:
-            raise ValueError(f"{kind} {i} lacks {', '.join(absent)}; it has {sorted(one)}")
-        arrays = {k: _array(one[k]) for k in keys}
-        text = [k for k in keys if arrays[k].size and arrays[k].dtype.kind not in "biuf"]
-        if text:
-            raise ValueError(f"{kind} {i}: {text[0]} are {arrays[text[0]].dtype}; give numbers")
-        if arrays["labels"].size and arrays["labels"].dtype.kind == "b":
-            raise ValueError(f"{kind} {i}: labels are bool; give whole numbers from 1")
-        n = arrays["labels"].size
-        arrays["boxes"] = arrays["boxes"].astype(np.float32)
-        if n == 0 and arrays["boxes"].size == 0:
-            arrays["boxes"] = arrays["boxes"].reshape(0, 4)
-        shapes = {k: v.shape for k, v in arrays.items()}
-        if shapes != {k: (n, 4) if k == "boxes" else (n,) for k in keys}:
-            raise ValueError(f"{kind} {i} has shapes {shapes}; boxes must be (n, 4), the rest (n,)")
-        if not all(np.isfinite(arrays[k]).all() for k in keys):
-            raise ValueError(f"{kind} {i} holds a value that is not finite")
-        turned = (arrays["boxes"][:, 2:] < arrays["boxes"][:, :2]).any(axis=1)
-        if turned.any():
-            raise ValueError(
-                f"{kind} {i} has box {arrays['boxes'][turned][0].tolist()}; expected x_min, y_min, "
-                "x_max, y_max"
-            )
-        part = arrays["labels"] % 1 != 0 if n else np.zeros(0, bool)
-        if part.any():
-            raise ValueError(
-                f"{kind} {i} has label {arrays['labels'][part][0]}; labels are whole numbers from 1"
-            )
-        arrays["labels"] = arrays["labels"].astype(np.int64)
-        outside = arrays["labels"][(arrays["labels"] < 1) | (arrays["labels"] > n_classes)]
-        if outside.size:
-            raise ValueError(
-                f"{kind} {i} has label {outside[0]}; {n_classes} class names allow 1 to {n_classes}"
-            )
-        checked.append(arrays)
-    return checked
-
-
-def _check_pairs(predicted: list, true: list) -> None:
-    if len(predicted) != len(true):
-        raise ValueError(f"{len(predicted)} predictions for {len(true)} truths; give one for each")

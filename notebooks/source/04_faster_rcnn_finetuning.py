@@ -43,19 +43,20 @@ import torchvision
 
 from cxr_helpers.course.ch04 import experiment, tables
 from cxr_helpers.course.ch04.data import load_detection, load_nih_boxes
-from cxr_helpers.course.ch04.training import epoch_count
 from cxr_helpers.course.ch04.exact_boxes import exact_boxes
+from cxr_helpers.course.ch04.training import epoch_count
 from cxr_helpers.course.core.results import Results, claim
 from cxr_helpers.course.core.settings import load_settings
 from cxr_helpers.course.core.tables import packaged_table
 from cxr_helpers.course.plots import ch01 as data_plots
-from cxr_helpers.course.plots import style as plots
 from cxr_helpers.course.plots import ch04 as detection_plots
+from cxr_helpers.course.plots import style as plots
 from cxr_helpers.data import vindr
-from cxr_helpers.detection import coco, froc
+from cxr_helpers.detection import coco, coco_files, froc
 from cxr_helpers.detection import detector as det
 from cxr_helpers.detection import errors as error_breakdown
 from cxr_helpers.detection import metrics as dm
+from cxr_helpers.detection.boxes import box_iou
 
 # %%
 plots.set_style()
@@ -80,7 +81,7 @@ print(f"IoU = {shared} / {covered} = {shared / covered:.3f}")
 # course's function and torchvision's agree:
 
 # %%
-ours = dm.box_iou([truth], [found])[0, 0]
+ours = box_iou([truth], [found])[0, 0]
 theirs = torchvision.ops.box_iou(torch.tensor([truth]), torch.tensor([found]))[0, 0]
 assert np.isclose(ours, 1 / 3) and np.isclose(theirs, 1 / 3)
 
@@ -199,7 +200,7 @@ suppress(crowd, scores, 0.5)
 # **Exercise 4.4, twenty minutes.** One place may show two findings. Write non-maximum suppression
 # so that a box drops only boxes of its own class, with an IoU above `threshold`. `boxes` is (N,
 # 4), `labels` and `scores` are (N,), all numpy. Return the row numbers of the boxes that are kept,
-# as a list, by falling score. `dm.box_iou(a, b)` gives the IoU of all pairs.
+# as a list, by falling score. `box_iou(a, b)` gives the IoU of all pairs.
 
 
 # %%
@@ -237,7 +238,9 @@ figure, axes = plt.subplots(1, 3, figsize=(10, 3.6))
 for axis, i in zip(axes, shown, strict=True):
     names = [data.class_names[label - 1] for label in train_truths[i]["labels"]]
     detection_plots.show_image(axis, data.images.pixels[parts["train"][i]])
-    detection_plots.draw_boxes(axis, train_truths[i]["boxes"], names, color="#E69F00", linestyle="--")
+    detection_plots.draw_boxes(
+        axis, train_truths[i]["boxes"], names, color="#E69F00", linestyle="--"
+    )
 plt.show()
 
 # %% [markdown]
@@ -742,7 +745,8 @@ check("4.7", share_found)
 
 # %%
 errors = {
-    arm: error_breakdown.error_table(found[arm], truths, class_names=data.class_names) for arm in arms
+    arm: error_breakdown.error_table(found[arm], truths, class_names=data.class_names)
+    for arm in arms
 }
 assert all((t["hit"] + t["missed"] == t["truth"]).all() for t in errors.values())
 detection_plots.plot_table(
@@ -898,14 +902,15 @@ if exact is not None and len(compared):
 # %%
 ids = tuple(data.images.image_ids[row] for row in test)
 sides = np.full((len(test), 2), data.images.size)
-file = coco.write_coco(
-    settings.runs / "detect" / "truth.json", coco.CocoTruth(ids, sides, truths, data.class_names)
+file = coco_files.write_coco(
+    settings.runs / "detect" / "truth.json",
+    coco_files.CocoTruth(ids, sides, truths, data.class_names),
 )
 other = smallest.replace("/", "_") if "/" in smallest else smallest.lower()
 renamed = tuple(other if name == smallest else name for name in data.class_names)
 try:
-    coco.read_coco(file, class_names=renamed)
-except coco.CocoError:
+    coco_files.read_coco(file, class_names=renamed)
+except coco_files.CocoError:
     print("refused: the file has other classes")
 
 # %% [markdown]

@@ -1,8 +1,7 @@
-"""The error breakdown: each kind by hand, totals that add up."""
+"""The error breakdown: each kind by hand, totals that add up. Bad boxes: test_boxes."""
 
 import numpy as np
 import pytest
-import torch
 from box_cases import NAMES, matched, prediction, random_case, truth
 
 from cxr_helpers.detection import errors as eb
@@ -59,17 +58,6 @@ def test_weak_detections_are_not_judged():
     assert table([found], [MASS]).loc["mass", ["missed", "hit"]].tolist() == [1, 0]
 
 
-@pytest.mark.parametrize("thresholds", [{"near": 0.0}, {"near": 0.6}, {"iou_threshold": 1.5}])
-def test_thresholds_out_of_order_are_refused(thresholds):
-    with pytest.raises(ValueError, match="near"):
-        table([prediction()], [MASS], **thresholds)
-
-
-def test_unequal_lengths_are_refused():
-    with pytest.raises(ValueError, match="1 predictions for 2"):
-        table([prediction()], [MASS, MASS])
-
-
 def test_confusion_by_hand():
     boxes = [[0, 0, 10, 10], [0, 0, 10, 9], [50, 50, 60, 60]]
     found = prediction(boxes, [2, 1, 3], [0.9, 0.8, 0.7])
@@ -95,71 +83,18 @@ def test_confusion_holds_every_box_once():
     assert counts.sum(axis=1).to_numpy()[:-1].tolist() == per_class.tolist()
 
 
-# What users bring.
-def confusion(predictions, truths, **options):
-    return eb.confusion_matrix(predictions, truths, class_names=NAMES, **options)
-
-
-@pytest.mark.parametrize("label", [0, -1, 5, 1.5])
-@pytest.mark.parametrize("ask", [table, confusion])
-def test_a_label_without_a_name_is_refused_with_its_image(ask, label):
-    odd = {"boxes": [[0, 0, 9, 9]], "labels": [1.0 * label], "scores": [0.9]}
-    with pytest.raises(ValueError, match=f"prediction 1 has label {label:g}; 4 class names"):
-        ask([prediction(), odd], [truth(), truth()])
-    with pytest.raises(ValueError, match=f"truth 0 has label {label:g}; 4 class names"):
-        ask([prediction()], [odd])
-
-
-@pytest.mark.parametrize("label", [0, -2])
-def test_one_image_s_labels_begin_at_1(label):
-    with pytest.raises(ValueError, match=f"found has label {label}; classes are numbered from 1"):
-        eb.judge_image(prediction([[0, 0, 9, 9]], [label], [0.9]), MASS)
-    with pytest.raises(ValueError, match=f"truth has label {label}"):
-        eb.judge_image(prediction(), truth([[0, 0, 9, 9]], [label]))
-
-
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("ask", "option", "words"),
     [
-        ({"scores": [np.nan]}, "scores holds a value that is not finite"),
-        ({"boxes": [[0, 0, np.inf, 9]]}, "boxes holds a value that is not finite"),
-        ({"boxes": [[9, 0, 4, 9]]}, "9.0, 0.0, 4.0, 9.0"),
-        ({"boxes": [[0, 0, 9]]}, "shapes"),
-        ({"scores": [0.9, 0.8]}, "shapes"),
-        ({"labels": [True]}, "labels holds .*True"),
-        ({"labels": ["mass"]}, "labels holds .*mass"),
-        ({"boxes": [["0", "0", "9", "9"]]}, "boxes holds .*0"),
+        (eb.error_table, {"near": 0.0}, "near"),
+        (eb.error_table, {"near": 0.6}, "near"),
+        (eb.error_table, {"iou_threshold": 1.5}, "near"),
+        (eb.confusion_matrix, {"iou_threshold": 0.0}, "iou_threshold"),
+        (eb.error_table, {"min_score": np.nan}, "min_score is NaN"),
+        (eb.error_table, {"class_names": ["a", "nothing"]}, "give the class another name"),
+        (eb.confusion_matrix, {"class_names": ["a", "nothing"]}, "give the class another name"),
     ],
 )
-@pytest.mark.parametrize("ask", [table, confusion])
-def test_what_cannot_be_judged_is_refused_with_its_image(ask, change, words):
-    with pytest.raises(ValueError, match=f"prediction 0.*{words}"):
-        ask([prediction([[0, 0, 9, 9]], [1], [0.9]) | change], [MASS])
-    without = {k: v for k, v in prediction().items() if k != next(iter(change))}
-    with pytest.raises(ValueError, match=f"prediction 0 lacks {next(iter(change))}"):
-        ask([without], [MASS])
-
-
-@pytest.mark.parametrize("ask", [table, confusion])
-def test_tensors_and_lists_count_as_arrays_do(ask):
-    predictions, truths = random_case(n=20, seed=4)
-    predictions.append(prediction())
-    truths.append(truth())
-    expected = ask(predictions, truths)
-    for kind in (lambda v: torch.tensor(v, requires_grad=v.dtype == float), np.ndarray.tolist):
-        both = [[{k: kind(v) for k, v in one.items()} for one in x] for x in (predictions, truths)]
-        assert ask(*both).equals(expected)
-
-
-@pytest.mark.parametrize("names", ["mass", ["a", "a"], ["a", "nothing"]])
-def test_names_are_different_ones(names):
-    for ask in (eb.error_table, eb.confusion_matrix):
-        with pytest.raises(ValueError, match="list of different names"):
-            ask([prediction()], [truth()], class_names=names)
-
-
-def test_thresholds_that_let_everything_or_nothing_through_are_refused():
-    with pytest.raises(ValueError, match="iou_threshold"):
-        confusion([prediction()], [MASS], iou_threshold=0.0)
-    with pytest.raises(ValueError, match="min_score is NaN"):
-        table([prediction()], [MASS], min_score=np.nan)
+def test_what_lets_everything_or_nothing_through_is_refused(ask, option, words):
+    with pytest.raises(ValueError, match=words):
+        ask([prediction()], [MASS], **{"class_names": NAMES, **option})

@@ -1,4 +1,6 @@
-"""Average precision: by hand, equal to COCO, equal to recomputation."""
+"""Average precision: by hand, equal to COCO, equal to recomputation. Bad boxes: test_boxes."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from cxr_helpers.detection import metrics as dm
 from cxr_helpers.evaluation import intervals
 
 
-# Nothing, too little, the wrong shape.
+# Nothing, too little, the wrong kind.
 def test_no_detection_at_all_scores_zero():
     matches = matched([prediction()], [truth([[0, 0, 9, 9]], [1])])
     assert dm.mean_average_precision(matches) == 0
@@ -21,61 +23,67 @@ def test_no_truth_at_all_is_unknown_and_refused_where_a_number_must_come():
     assert np.isnan(dm.average_precision(matches)).all()
     assert np.isnan(dm.mean_average_precision(matches))
     assert np.isnan(dm.map_difference(matches, matches))
-    with pytest.raises(ValueError, match="truth box"):
-        intervals.bootstrap(lambda w: dm.mean_average_precision(matches, w), 1)
-
-
-def test_no_images_are_refused():
-    with pytest.raises(ValueError, match="0 images"):
-        intervals.bootstrap(lambda w: dm.mean_average_precision(matched([], []), w), 0)
+    for images, words in ((1, "truth box"), (0, "0 images")):
+        with pytest.raises(ValueError, match=words):
+            intervals.bootstrap(lambda w: dm.mean_average_precision(matches, w), images)
 
 
 @pytest.mark.parametrize(
-    ("predictions", "truths", "words"),
+    ("option", "words"),
     [
-        ([prediction()], [], "1 predictions for 0 truths"),
-        ([truth()], [truth()], "lacks scores"),
-        ([prediction([[0, 0, 1, 1]], [1, 2], [0.5])], [truth()], "shapes"),
-        ([prediction([[0, 0, 1, 1]], [1], [[0.5]])], [truth()], r"'scores': \(1, 1\)"),
-        ([prediction([[0, 0, 1, 1]], [[1]], [0.5])], [truth()], r"'labels': \(1, 1\)"),
-        ([prediction([[0, 0, 1, 1]], [5], [0.5])], [truth()], "label 5"),
-        ([prediction([[0, 0, 1, 1]], [0], [0.5])], [truth()], "label 0"),
-        ([prediction([[0, 0, 1, np.nan]], [1], [0.5])], [truth()], "finite"),
-        ([prediction()], [truth([[0, 9, 4, 3]], [1])], "x_min, y_min"),
+        *[({"iou_threshold": t}, "iou_threshold must lie between 0") for t in (np.nan, -0.1, 50)],
+        ({"max_detections": 0}, "max_detections is 0"),
     ],
 )
-def test_what_does_not_fit_is_refused_by_name(predictions, truths, words):
+def test_options_out_of_range_are_refused(option, words):
     with pytest.raises(ValueError, match=words):
-        matched(predictions, truths)
+        matched([prediction()], [truth()], **option)
 
 
-@pytest.mark.parametrize("threshold", [np.nan, -0.1, 50])
-def test_a_threshold_that_is_no_iou_is_refused(threshold):
-    with pytest.raises(ValueError, match="iou_threshold must lie between 0 and 1"):
-        matched([prediction()], [truth()], iou_threshold=threshold)
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        (np.ones((2, 3)), r"\(B, 5\)"),
+        *[(np.full((1, 5), w), "finite and none negative") for w in (np.nan, -1, np.inf)],
+    ],
+)
+def test_counts_that_are_none_are_refused(weights, words):
+    with pytest.raises(ValueError, match=words):
+        dm.average_precision(matched(*random_case(n=5)), weights)
 
 
-@pytest.mark.parametrize("shape", [(4,), (4, 6), (2, 6), (1, 1, 4)])
-def test_boxes_of_another_shape_have_no_iou(shape):
-    with pytest.raises(ValueError, match="expected .n, 4"):
-        dm.box_iou(np.ones(shape), np.zeros((0, 4)))
+def test_what_was_not_matched_is_refused():
+    with pytest.raises(ValueError, match="list given; match the detections first"):
+        dm.average_precision([prediction()])
 
 
-def test_weights_of_another_length_are_refused():
-    with pytest.raises(ValueError, match=r"\(B, 1\)"):
-        dm.average_precision(matched([prediction()], [truth()]), np.ones((2, 3)))
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"image": [0, 7]}, "image 7, and the truth has 2 images"),
+        ({"image": [0, -1]}, "image -1"),
+        ({"hit": [True]}, r"\(1,\)"),
+        ({"hit": [0.0, -1.0]}, "hit -1.0 is neither 0 nor 1"),
+        ({"truths": [1, 0]}, r"truths \(2,\)"),
+        ({"score": [np.nan, 0.1]}, "do not descend"),
+        ({"score": [0.8, 0.9]}, "sort image, label, score, hit"),
+    ],
+)
+def test_matches_of_one_s_own_are_checked(change, words):
+    box = [[0, 0, 9, 9]]
+    found = [prediction(box, [1], [score]) for score in (0.9, 0.8)]
+    with pytest.raises(ValueError, match=words):
+        replace(matched(found, [truth(box, [1])] * 2), **change)
+
+
+def test_matches_of_one_s_own_may_be_tensors_and_hits_numbers():
+    matches = matched(*random_case())
+    names = ("image", "label", "score", "hit", "truths")
+    own = replace(matches, **{k: torch.tensor(getattr(matches, k) * 1) for k in names})
+    assert own.hit.dtype == bool and dm.map_difference(own, matches) == 0
 
 
 # By hand.
-def test_iou_by_hand_and_without_area():
-    assert dm.box_iou([[0, 0, 2, 2]], [[1, 0, 3, 2]])[0, 0] == pytest.approx(1 / 3)
-    assert dm.box_iou([[1, 1, 1, 1]], [[1, 1, 1, 1]])[0, 0] == 0
-    assert dm.box_iou(np.zeros((0, 4)), [[0, 0, 1, 1]]).shape == (0, 1)
-    assert dm.box_iou([[0, 0, 1, 1]], []).shape == (1, 0)
-    odd = [[0, 0, np.nan, 9], [9, 0, 0, 9], [9, 9, 0, 0]]
-    assert not dm.box_iou(odd, [[0, 0, 9, 9], *odd]).any()
-
-
 def test_average_precision_by_hand():
     # Two truths. Hit at 0.9, false at 0.8, hit at 0.7: precision 1 up to recall 0.5, then 2/3.
     truths = [truth([[0, 0, 10, 10], [50, 50, 60, 60]], [1, 1])]
@@ -86,17 +94,19 @@ def test_average_precision_by_hand():
     assert dm.mean_average_precision(matches) == pytest.approx(expected)
 
 
-def test_a_truth_box_is_found_once():
-    matches = matched(
-        [prediction([[0, 0, 10, 10], [0, 0, 10, 9]], [1, 1], [0.4, 0.8])],
-        [truth([[0, 0, 10, 10]], [1])],
-    )
-    assert matches.hit.tolist() == [True, False] and matches.score.tolist() == [0.8, 0.4]
-
-
-def test_the_right_place_under_the_wrong_name_is_a_miss():
-    matches = matched([prediction([[0, 0, 9, 9]], [2], [0.9])], [truth([[0, 0, 9, 9]], [1])])
-    assert not matches.hit.any()
+@pytest.mark.parametrize(
+    ("boxes", "labels", "scores", "hits"),
+    [
+        ([[0, 0, 10, 10], [0, 0, 10, 9]], [1, 1], [0.4, 0.8], [True, False]),  # found once
+        ([[0, 0, 10, 10]], [2], [0.9], [False]),  # the right place under the wrong name
+        ([[5, 5, 5, 9]], [1], [0.9], [False]),  # without area
+    ],
+)
+def test_hits_by_hand(boxes, labels, scores, hits):
+    both = truth([[0, 0, 10, 10], [5, 5, 5, 9]], [1, 1])
+    matches = matched([prediction(boxes, labels, scores)], [both])
+    assert matches.hit.tolist() == hits and matches.score.tolist() == sorted(scores)[::-1]
+    assert matches.truths.sum() == 2
 
 
 def test_absent_classes_are_named_and_not_averaged_in():
@@ -104,14 +114,6 @@ def test_absent_classes_are_named_and_not_averaged_in():
     matches = matched(*case)
     assert matches.absent == ("nodule", "heart", "hernia")
     assert dm.mean_average_precision(matches) == pytest.approx(1.0)
-
-
-def test_a_box_without_area_counts_and_is_never_found():
-    matches = matched(
-        [prediction([[5, 5, 5, 9]], [1], [0.9])],
-        [truth([[5, 5, 5, 9], [0, 0, 3, 3]], [1, 1])],
-    )
-    assert matches.truths.sum() == 2 and not matches.hit.any()
 
 
 # Equal to the reference.
@@ -136,16 +138,6 @@ def test_only_the_best_hundred_detections_of_an_image_count_as_in_coco():
     assert dm.mean_average_precision(matched(predictions, truths)) == pytest.approx(scores.mean())
 
 
-def test_tensors_and_arrays_give_the_same():
-    predictions, truths = random_case(n=10)
-    as_tensors = [
-        [{k: torch.as_tensor(v) for k, v in one.items()} for one in boxes]
-        for boxes in (predictions, truths)
-    ]
-    a, b = matched(predictions, truths), matched(*as_tensors)
-    assert np.array_equal(a.hit, b.hit) and np.array_equal(a.truths, b.truths)
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_a_weighting_equals_recomputation_on_the_resample(seed):
     predictions, truths = random_case(seed=seed)
@@ -166,18 +158,13 @@ def test_a_class_that_a_resample_lacks_is_left_out_of_its_mean():
 
 
 # Invariances.
-def test_only_the_order_of_scores_matters():
+def test_only_the_order_of_scores_matters_and_not_that_of_images():
     predictions, truths = random_case()
+    expected = dm.average_precision(matched(predictions, truths))
     stretched = [{**p, "scores": p["scores"] ** 3 / 7} for p in predictions]
-    a, b = matched(predictions, truths), matched(stretched, truths)
-    np.testing.assert_array_equal(dm.average_precision(a), dm.average_precision(b))
-
-
-def test_the_order_of_images_does_not_matter():
-    predictions, truths = random_case()
-    a = matched(predictions, truths)
-    b = matched(predictions[::-1], truths[::-1])
-    np.testing.assert_allclose(dm.average_precision(a), dm.average_precision(b))
+    np.testing.assert_array_equal(dm.average_precision(matched(stretched, truths)), expected)
+    turned = matched(predictions[::-1], truths[::-1])
+    np.testing.assert_allclose(dm.average_precision(turned), expected)
 
 
 # Differences.
@@ -206,57 +193,3 @@ def test_detectors_on_different_images_or_thresholds_cannot_be_compared():
         dm.map_difference(first, matched(*random_case(seed=1)))
     with pytest.raises(ValueError, match="IoU of 0.5, the other at 0.4"):
         dm.map_difference(first, matched(predictions, truths, iou_threshold=0.4))
-
-
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        ([1.7], "label 1.7; labels are whole numbers"),
-        (["mass"], "labels are <U4; give numbers"),
-    ],
-)
-def test_labels_that_are_no_numbers_of_a_class_are_refused(labels, message):
-    boxes = {"boxes": [[0, 0, 9, 9]], "labels": labels, "scores": [0.5]}
-    with pytest.raises(ValueError, match=message):
-        matched([boxes], [truth([[0, 0, 9, 9]], [1])])
-
-
-def test_lists_and_whole_floats_are_labels_too():
-    boxes = {"boxes": [[0, 0, 9, 9]], "labels": [1.0], "scores": [0.5]}
-    assert dm.mean_average_precision(matched([boxes], [truth([[0, 0, 9, 9]], [1])])) == 1
-
-
-@pytest.mark.parametrize("weight", [np.nan, -1.0])
-def test_counts_that_are_none_are_refused(weight):
-    with pytest.raises(ValueError, match="none negative"):
-        dm.mean_average_precision(matched(*random_case(n=5)), np.full((1, 5), weight))
-
-
-# What users bring.
-def test_tensors_that_need_gradients_count_as_arrays_do():
-    one = prediction([[0, 0, 9, 9]], [1], [0.9])
-    tensors = {k: torch.tensor(v, requires_grad=v.dtype == float) for k, v in one.items()}
-    assert dm.mean_average_precision(matched([tensors], [tensors])) == pytest.approx(1)
-    assert dm.box_iou(tensors["boxes"], one["boxes"]).tolist() == [[1]]
-
-
-@pytest.mark.parametrize("names", ["mass", ["mass", "mass"]])
-def test_names_of_classes_are_different_ones(names):
-    with pytest.raises(ValueError, match="list of different names"):
-        dm.match_detections([prediction()], [truth()], class_names=names)
-
-
-def test_flags_are_no_labels_and_text_is_no_box():
-    with pytest.raises(ValueError, match="prediction 0: labels are bool"):
-        matched([prediction([[0, 0, 9, 9]], [1], [0.9]) | {"labels": [True]}], [truth()])
-    with pytest.raises(ValueError, match="boxes of <U1"):
-        dm.box_iou([["0", "0", "9", "9"]], [[0, 0, 9, 9]])
-
-
-def test_what_was_not_matched_and_weights_without_end_are_refused():
-    with pytest.raises(ValueError, match="list given; match the detections first"):
-        dm.average_precision([prediction()])
-    with pytest.raises(ValueError, match="finite and none negative"):
-        dm.average_precision(matched([prediction()], [truth()]), np.full((1, 1), np.inf))
-    with pytest.raises(ValueError, match="max_detections is 0"):
-        matched([prediction()], [truth()], max_detections=0)

@@ -16,7 +16,7 @@ from cxr_helpers.course.ch04 import experiment
 from cxr_helpers.course.core.data import BoxData
 from cxr_helpers.data.packed import PackedImages
 from cxr_helpers.detection import detector as det
-from cxr_helpers.detection import metrics as detection_metrics
+from cxr_helpers.detection.boxes import box_iou
 from cxr_helpers.evaluation.intervals import Interval, bootstrap
 from cxr_helpers.explanation import ablation_fast, heatmaps
 
@@ -49,7 +49,7 @@ class Finding:
     @property
     def placed(self) -> bool:
         """Whether the detection overlaps a reader's box by half (IoU)."""
-        return bool(detection_metrics.box_iou([self.box], self.readers).max() >= 0.5)
+        return bool(box_iou([self.box], self.readers).max() >= 0.5)
 
 
 def findings(

@@ -16,7 +16,7 @@ from cxr_helpers.course.ch04 import experiment
 from cxr_helpers.course.ch05 import explaining, map_checks
 from cxr_helpers.course.core.data import BoxData
 from cxr_helpers.detection import detector as det
-from cxr_helpers.detection import metrics as detection_metrics
+from cxr_helpers.detection.boxes import box_iou
 from cxr_helpers.explanation import sanity
 
 
@@ -77,7 +77,7 @@ def background_boxes(boxes_xyxy: np.ndarray, size: int, rng: np.random.Generator
     moved = np.concatenate([corners, corners + sides], axis=1)
     if not len(moved):
         return moved
-    return moved[detection_metrics.box_iou(moved, boxes).max(axis=1) < 0.3]
+    return moved[box_iou(moved, boxes).max(axis=1) < 0.3]
 
 
 def refit_head(

@@ -10,7 +10,7 @@ from cxr_helpers.course.exercises.engine import (
     judge_function,
     judge_value,
 )
-from cxr_helpers.detection import metrics as dm
+from cxr_helpers.detection.boxes import box_iou
 
 
 def iou_of_all(first, second):
@@ -36,7 +36,7 @@ def suppress_per_class(boxes, labels, scores, threshold):
     while len(order):
         best, rest = order[0], order[1:]
         kept.append(int(best))
-        overlap = dm.box_iou(boxes[[best]], boxes[rest])[0]
+        overlap = box_iou(boxes[[best]], boxes[rest])[0]
         order = rest[(overlap <= threshold) | (labels[rest] != labels[best])]
     return kept
 
@@ -68,7 +68,7 @@ def _by_row(boxes, labels, scores, threshold):
 
 def _dropped_boxes_drop_others(boxes, labels, scores, threshold):
     order = np.argsort(-scores)
-    overlap = dm.box_iou(boxes, boxes) > threshold
+    overlap = box_iou(boxes, boxes) > threshold
     overlap &= labels[:, None] == labels
     return [int(r) for i, r in enumerate(order) if not overlap[r, order[:i]].any()]
 

@@ -13,7 +13,7 @@ from cxr_helpers.course.core.data import BoxData
 from cxr_helpers.course.core.settings import SettingsError, load_settings
 from cxr_helpers.data import vindr
 from cxr_helpers.data.packed import PackedImages
-from cxr_helpers.detection.metrics import box_iou
+from cxr_helpers.detection.boxes import box_iou
 
 ROOT = Path(__file__).resolve().parents[3]
 
