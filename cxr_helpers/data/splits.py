@@ -166,21 +166,6 @@ def patient_overlap(train_patients: Sequence, eval_patients: Sequence) -> float:
     return float(np.isin(*_comparable(eval_patients, train_patients)).mean())
 
 
-def check_no_overlap(train_patients: Sequence, eval_patients: Sequence) -> None:
-    """Raise if a patient has images on both sides.
-
-    Raises:
-        SplitError: names how many patients are on both sides, and some of them; or the ids are not
-            as the module says.
-    """
-    both = np.intersect1d(*_comparable(train_patients, eval_patients))
-    if len(both):
-        raise SplitError(
-            f"{len(both)} patients are on both sides, for example {both[:3].tolist()}; split by "
-            "patient with split_by_patient"
-        )
-
-
 def check_split(split: Sequence[str], patient_ids: Sequence) -> None:
     """Raise if a patient has images in two parts.
 

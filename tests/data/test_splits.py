@@ -47,9 +47,6 @@ def test_impossible_splits_are_refused(patients, parts, message):
 def test_overlap_counts_images_and_a_leak_is_named():
     assert splits.patient_overlap([1, 2], [3, 4]) == 0
     assert splits.patient_overlap([1, 2], [2, 2, 2, 4]) == 0.75
-    splits.check_no_overlap([1, 2], [3])
-    with pytest.raises(splits.SplitError, match=r"1 patients are on both sides.*\[2\]"):
-        splits.check_no_overlap([1, 2], [2, 3])
     with pytest.raises(splits.SplitError, match="no evaluation image"):
         splits.patient_overlap([1], [])
 
@@ -79,7 +76,6 @@ def test_ids_that_cannot_be_compared_are_refused(first, second, message):
     both = [*first, *second] if np.ndim(first) == 1 else first
     calls = [
         lambda: splits.patient_overlap(first, second),
-        lambda: splits.check_no_overlap(second, first),
         lambda: splits.check_split(["train"] * len(both), both),
         lambda: splits.split_by_patient(both, parts={"train": 1.0}, seed=0),
         lambda: splits.nested_fractions(np.ones((len(both), 1)), both, fractions=[1], seed=0),
@@ -285,7 +281,6 @@ def test_an_image_in_no_part_is_named(part):
 
 
 def test_patients_numbered_beyond_int64_stay_apart():
-    splits.check_no_overlap([2**63 + 1], [2**63 - 1])
     assert splits.patient_overlap([2**63 + 1, 5], [2**63 - 1, 5]) == 0.5
     splits.check_split(["train", "test"], [2**63 + 1, 2**63 - 1])
 

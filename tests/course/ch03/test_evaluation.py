@@ -14,7 +14,7 @@ from cxr_helpers.course.core.settings import ProbePreset, load_settings
 from cxr_helpers.data import nih, splits
 from cxr_helpers.evaluation import probe
 from cxr_helpers.evaluation.feature_cache import FeatureError, FrozenFeatures
-from cxr_helpers.pretraining import barlow
+from cxr_helpers.pretraining import barlow, weights
 
 PRESET = ProbePreset(
     fractions=(0.2, 1.0),
@@ -53,7 +53,7 @@ def test_draws_are_nested_training_patients_and_full_is_drawn_once(settings, dat
     for rows in draws.rows[0.2]:
         assert set(rows) < train
         outside = sorted(train - set(rows))
-        splits.check_no_overlap(data.patients[rows], data.patients[outside])
+        assert splits.patient_overlap(data.patients[rows], data.patients[outside]) == 0
     assert draws.rows[0.2][0].tolist() != draws.rows[0.2][1].tolist()
     table = draws.table(data, [0, 1])
     assert table.loc["100%", "images"] == len(train)
@@ -236,7 +236,7 @@ def test_arms_come_with_checkpoints_and_say_what_is_left_out(settings, monkeypat
 
     monkeypatch.setattr(pretraining, "arm_backbone", arm_backbone)
     backbone = barlow.build_backbone("resnet18", seed=7)
-    barlow.save_backbone(backbone, tmp_path / "ours.safetensors", settings={"seed": 7})
+    weights.save_weights(backbone.state_dict(), tmp_path / "ours.safetensors", settings={"seed": 7})
     torch.save(backbone.state_dict(), tmp_path / "theirs.pth")
     files = {"ours": tmp_path / "ours.safetensors", "theirs": tmp_path / "theirs.pth"}
     arms, left_out = evaluation.load_arms(settings, None, checkpoints=files)
@@ -246,7 +246,7 @@ def test_arms_come_with_checkpoints_and_say_what_is_left_out(settings, monkeypat
     assert torch.equal(arms["theirs"].backbone.conv1.weight, backbone.conv1.weight)
     with pytest.raises(ValueError, match="another name than 'random'"):
         evaluation.load_arms(settings, None, checkpoints={"random": files["ours"]})
-    with pytest.raises(barlow.WeightsError, match="absent.pth"):
+    with pytest.raises(weights.WeightsError, match="absent.pth"):
         evaluation.load_arms(settings, None, checkpoints={"x": tmp_path / "absent.pth"})
 
 

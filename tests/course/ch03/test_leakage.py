@@ -61,7 +61,7 @@ def test_every_image_is_scored_by_folds_that_do_not_hold_it(data):
 def test_of_large_data_whole_patients_are_drawn(data):
     rows = leakage._some_patients(data.patients, 100, seed=0)
     assert 90 <= len(rows) <= 100
-    splits.check_no_overlap(data.patients[rows], np.delete(data.patients, rows))
+    assert splits.patient_overlap(data.patients[rows], np.delete(data.patients, rows)) == 0
     assert len(leakage._some_patients(data.patients, 360, seed=0)) == 360
     trap, overlap = leakage.leak(
         SETTINGS, data, values(data, informative=0), [0, 1], repeats=1, max_images=150

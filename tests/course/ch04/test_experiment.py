@@ -15,7 +15,7 @@ from cxr_helpers.course.core.data import load_nih
 from cxr_helpers.course.core.settings import SettingsError
 from cxr_helpers.data import nih, splits
 from cxr_helpers.detection import detector as det
-from cxr_helpers.pretraining import barlow
+from cxr_helpers.pretraining import barlow, weights
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +86,11 @@ def test_a_detector_is_trained_once_with_its_boxes_counted(settings, data):
 def test_a_detector_of_another_backbone_is_not_taken(settings, data):
     backbone = barlow.build_backbone(settings.pretrain.arch, seed=0)
     here = pretraining.backbone_path(settings, seed=0)
-    barlow.save_backbone(backbone, here, settings={"digest": "first"})
+    weights.save_weights(backbone.state_dict(), here, settings={"digest": "first"})
     options = {"seed": 0, "fraction": 0.3, "progress": False}
     _, path = experiment.train_or_load_detector(settings, data, "pretrained", **options)
     experiment.train_or_load_detector(settings, data, "pretrained", **options)
-    barlow.save_backbone(backbone, here, settings={"digest": "second"})
+    weights.save_weights(backbone.state_dict(), here, settings={"digest": "second"})
     with pytest.raises(det.DetectorError, match="digest first, now second.*move it elsewhere") as e:
         experiment.train_or_load_detector(settings, data, "pretrained", **options)
     assert str(path) in str(e.value) and path.is_file()
@@ -135,7 +135,7 @@ def test_nih_boxes_are_split_by_patient_and_scaled_to_the_packed_pixels(settings
     assert truth["boxes"].tolist() == [[8, 4, 24, 12]]
     assert data.readings.boxes[CORNERS].iloc[0].tolist() == [16, 8, 48, 24]
     parts = {part: set(data.patients[data.rows(part)]) for part in set(data.split)}
-    splits.check_no_overlap(sorted(parts["train"]), sorted(parts["test"]))
+    assert splits.patient_overlap(sorted(parts["train"]), sorted(parts["test"])) == 0
     pretraining = load_nih(found)
     assert not set(data.patients) & set(pretraining.patients[pretraining.rows("train")])
 
