@@ -36,6 +36,7 @@
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,8 +47,10 @@ import torch
 import torchvision
 from IPython.display import Markdown
 from lightly.utils.lars import LARS
+from lightly.utils.scheduler import cosine_warmup_schedule
 from safetensors.torch import load_file
 from torch import nn
+from torch.utils.data import DataLoader
 
 from cxr_helpers.course.ch02 import labs as pretraining_labs
 from cxr_helpers.course.ch02 import pretraining
@@ -62,7 +65,7 @@ from cxr_helpers.course.core.tables import packaged_table
 from cxr_helpers.course.plots import ch02 as pretraining_plots
 from cxr_helpers.course.plots import style as plots
 from cxr_helpers.data import nih
-from cxr_helpers.pretraining import barlow, hub
+from cxr_helpers.pretraining import barlow, hub, pairs, views, weights
 
 # %%
 plots.set_style()
@@ -160,6 +163,35 @@ for side in (96, 256):
 # %% [markdown]
 # That fits into the memory of most machines with a GPU, and the operating system keeps them there after
 # the first epoch. No process has to decode anything while the GPU waits.
+#
+# The two views of each image are still made by the processor's cores. Beside a GPU other processes, the
+# *workers*, make them while it computes. How many keep up with the published log? Here one core makes
+# pairs at the paper's size.
+
+# %% tags=["nbval-ignore-output"]
+recipe = PRESETS["paper"]["pretrain"]
+make_views = views.TwoViews(recipe.views, recipe.image_size)
+picture = np.random.default_rng(0).integers(0, 256, (256, 256), dtype=np.uint8)
+start = time.perf_counter()
+for _ in range(100):
+    make_views(picture)
+pairs_a_second = 100 / (time.perf_counter() - start)
+print(f"one core: {pairs_a_second:.0f} pairs of views a second; the log: {images_a_second:.0f}")
+print(f"workers to keep up with the log: {np.ceil(images_a_second / pairs_a_second):.0f}")
+
+# %% [markdown]
+# That is for all GPUs of a run together, on cores as fast as this one. A run that is twice as fast needs
+# twice as many. The course starts a worker for each core that a process can have, and none where there
+# is no GPU, since the cores train. Seed, epoch and image decide a view, so a worker should make the same
+# ones as this process.
+
+# %%
+images = pairs.ImagePairs(packed, range(4), make_views, seed=0)
+places = [(0, 0), (0, 1), (0, 2), (0, 3)]  # epoch and image
+(own,) = DataLoader(images, 4, sampler=places)
+(made,) = DataLoader(images, 4, sampler=places, num_workers=1)
+assert torch.equal(own[0], made[0]) and torch.equal(own[1], made[1])
+print("A worker makes the same views.")
 
 # %% [markdown]
 # ## From the demo to real data, notebook by notebook
@@ -307,7 +339,7 @@ for scale, stage in PRESETS.items():
 preset = PRESETS["paper"]["pretrain"]
 rate, epochs = preset.learning_rate * preset.batch_size / 256, np.arange(preset.epochs + 1)
 warmup = round(preset.warmup_fraction * preset.epochs)
-shares = [barlow.warmup_cosine(int(e), warmup, preset.epochs) for e in epochs]
+shares = [cosine_warmup_schedule(e, preset.epochs + 1, 1.0, 0.0, warmup, 0.0) for e in epochs]
 figure, axes = plt.subplots(1, 2, figsize=(8, 3), sharey=True)
 for axis, last in zip(axes, (preset.epochs, 30), strict=True):
     axis.plot(epochs[: last + 1], rate * np.array(shares)[: last + 1])
@@ -637,7 +669,7 @@ checkpoints.AtomicCheckpointIO().save_checkpoint(
 # %%
 try:
     checkpoints.checkpoint_to_resume(run_folder, told)
-except barlow.WeightsError as error:
+except checkpoints.CheckpointError as error:
     print(str(error).replace(str(folder), "runs"))
 
 # %% [markdown]
@@ -755,9 +787,9 @@ claim(loss.iloc[-1] < loss.iloc[1], "the loss falls on images of your own", sett
 # brightness, borders, size of the body and view, then compare the rows.
 
 # %%
-state, _ = barlow.read_weights(path)
+state, _ = weights.read_weights(path)
 networks = {name: barlow.build_backbone("resnet18", seed=0) for name in ("trained", "untrained")}
-barlow.load_weights(networks["trained"], state)
+weights.load_weights(networks["trained"], state)
 pixels, known = np.array(images.images.pixels), data.entries.set_index("image_id")["view"]
 views = [known.get(Path(image_id).name, "") for image_id in images.images.image_ids]
 
@@ -819,10 +851,9 @@ assert torch.equal(theirs.eval()(batch), networks["trained"].cpu().eval()(batch)
 print("torchvision loads the file and computes the same features.")
 
 # %% [markdown]
-# The other way round, `barlow.read_weights` takes torchvision's and the original Barlow Twins'
+# The other way round, `weights.read_weights` takes torchvision's and the original Barlow Twins'
 # ResNet-50, the checkpoint that the paper's authors published, those of the library timm, and your own
-# files;
-# `hub.fetch` gets one from the Hugging Face hub. No code in a file is ever run.
+# files; `hub.fetch` gets one from the Hugging Face hub. No code in a file is ever run.
 
 # %% [markdown]
 # ## The ledger
