@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import errno
-import filecmp
 import hashlib
 import http.client
-import importlib
+import io
 import json
 import os
 import shutil
@@ -19,7 +18,6 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -178,11 +176,11 @@ def _fetch_rest(archive: Archive, part: Path, progress: bool) -> None:
             have = 0
         total = have + int(reply.headers.get("Content-Length", 0))
         with (
-            _open_part(part, "ab" if have else "wb") as stream,
+            _Part(part, "ab" if have else "wb") as stream,
             _bar(archive.name, total, progress, initial=have) as bar,
         ):
             while block := reply.read(_BLOCK):
-                _write(stream, block, part)
+                stream.write(block)
                 bar.update(len(block))
     if part.stat().st_size < total:
         raise ConnectionError(f"the connection ended at {part.stat().st_size} of {total} bytes")
@@ -211,90 +209,6 @@ def _check_arrived(archive: Archive, part: Path) -> None:
     if wrong := _wrong(archive, part, checksum=True):
         part.unlink()
         raise PrepareError(f"{archive.name} arrived damaged ({wrong}) and was removed; start again")
-
-
-def fetch_from_kaggle(handle: str, root: Path, *, competition: bool = False) -> None:
-    """Download with the package kagglehub and the user's own account.
-
-    kagglehub goes on with a download that was interrupted only in a cache of its own. So that
-    cache lies in the root, beside the notes, and what arrived is moved out of it; a note says when
-    that is done.
-
-    Args:
-        handle: Kaggle's name of the data set or competition.
-        root: where the files go.
-        competition: whether it is a competition, which has rules to accept.
-
-    Raises:
-        PrepareError: the package is absent or too old, Kaggle did not deliver, or another file of
-            the same name is in the root already.
-    """
-    note = root / UNPACKED / f"kaggle {handle.replace('/', ' ')}.txt"
-    if note.is_file():
-        return
-    try:
-        kagglehub = importlib.import_module("kagglehub")  # optional, so not among the imports
-    except ImportError as error:
-        raise PrepareError(
-            "downloads from Kaggle need the package kagglehub: `pip install 'kagglehub>=1'`, then "
-            "log in as its page tells (https://github.com/Kaggle/kagglehub)"
-        ) from error
-    download = kagglehub.competition_download if competition else kagglehub.dataset_download
-    cache = root / UNPACKED / "kaggle"  # not .kaggle, where a home folder has the credentials
-    try:
-        with _environment(KAGGLEHUB_CACHE=str(cache)):
-            arrived = Path(download(handle))
-    except Exception as error:  # kagglehub's own, requests' and more
-        rules = f" and accept the rules at https://www.kaggle.com/c/{handle}" if competition else ""
-        raise PrepareError(
-            f"Kaggle did not deliver {handle} ({type(error).__name__}: {error}); log in "
-            f"(https://github.com/Kaggle/kagglehub){rules} if you have not, and start again: what "
-            "arrived is kept"
-        ) from error
-    _refuse_others(arrived, root)
-    _move_into(arrived, root)
-    note.parent.mkdir(exist_ok=True)
-    write_whole(note, "arrived\n")
-    shutil.rmtree(cache, ignore_errors=True)
-
-
-@contextmanager
-def _environment(**variables: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def _refuse_others(source: Path, target: Path) -> None:
-    """Raise, before anything is moved, where a move would replace what is not the same."""
-    for path in sorted(source.rglob("*")):
-        there = target / path.relative_to(source)
-        if path.is_dir() != there.is_dir() and there.exists():
-            same = False
-        else:
-            same = not there.is_file() or filecmp.cmp(path, there, shallow=False)
-        if not same:
-            raise PrepareError(
-                f"{there} is there already and is not what was downloaded ({path}); move one of "
-                "the two elsewhere, then start again"
-            )
-
-
-def _move_into(source: Path, target: Path) -> None:
-    """Move what is in a folder into another on the same disk; folders of one name are merged."""
-    target.mkdir(parents=True, exist_ok=True)
-    for path in sorted(source.iterdir()):
-        if path.is_dir() and (target / path.name).is_dir():
-            _move_into(path, target / path.name)
-        else:
-            os.replace(path, target / path.name)
 
 
 # --- archives -------------------------------------------------------------------------------------
@@ -364,35 +278,27 @@ def unpack(archive: Path, root: Path, *, remove: bool = False, progress: bool = 
     Raises:
         PrepareError: the disk is full or cannot be written.
     """
-    refused, others, error, images = [], [], None, 0
+    refused, others, images, size = [], [], 0, archive.stat().st_size
     members = _zip_members if archive.suffix == ".zip" else _tar_members
-    size = archive.stat().st_size
-    with archive.open("rb") as raw, _bar(f"unpacking {archive.name}", size, progress) as bar:
-        walk = members(raw, root)
-        while error is None:
-            try:
-                name, n_bytes, reason, opened = next(walk)
+    try:
+        with archive.open("rb") as raw, _bar(f"unpacking {archive.name}", size, progress) as bar:
+            for name, n_bytes, reason, opened in members(raw, root):
                 bar.update(max(0, raw.tell() - bar.n))
                 images += Path(name).suffix.lower() in _IMAGES
                 if reason:
                     refused.append((name, reason))
                 elif not _unpack_one(opened, root / name, n_bytes):
                     others.append(name)
-            except StopIteration:
-                break
-            except PrepareError:
-                raise
-            except _ARCHIVE_ERRORS as problem:
-                damaged = not isinstance(problem, RuntimeError) and not getattr(problem, "errno", 0)
-                remedy = "; download it again" if damaged else ""
-                error = f"cannot be read to its end ({problem}){remedy}"
-    if others and not error:
-        error = (
+    except PrepareError:
+        raise
+    except _ARCHIVE_ERRORS as error:
+        damaged = not isinstance(error, RuntimeError) and not getattr(error, "errno", 0)
+        return f"cannot be read to its end ({error})" + "; download it again" * damaged
+    if others:
+        return (
             f"{len(others)} of its files are in the folder already with another size, such as "
             f"{others[0]}; move those elsewhere, or the archive"
         )
-    if error:
-        return error
     note = root / UNPACKED / f"{archive.name}.json"
     note.parent.mkdir(exist_ok=True)
     write_whole(note, json.dumps({"bytes": size, "refused": refused}))
@@ -401,7 +307,10 @@ def unpack(archive: Path, root: Path, *, remove: bool = False, progress: bool = 
     return None
 
 
+# A file's name, its size, why it is refused, and what opens it.
 Member = tuple[str, int, str | None, Callable[[], IO[bytes]]]
+_NOT_PLAIN = "a link or device, not a plain file"
+_OUTSIDE = "refused, it would not stay in the folder"
 
 
 def _tar_members(raw: IO[bytes], root: Path) -> Iterator[Member]:
@@ -409,14 +318,11 @@ def _tar_members(raw: IO[bytes], root: Path) -> Iterator[Member]:
         for member in tar:
             if member.isdir():
                 continue
-            reason, name = None, member.name
-            if not member.isreg():
-                reason = "a link or device, not a plain file"
-            else:
-                try:
-                    name = tarfile.data_filter(member, os.path.realpath(root)).name
-                except tarfile.FilterError as error:
-                    reason = f"refused, it would not stay in the folder ({type(error).__name__})"
+            reason, name = None if member.isreg() else _NOT_PLAIN, member.name
+            try:
+                name = name if reason else tarfile.data_filter(member, os.path.realpath(root)).name
+            except tarfile.FilterError as error:
+                reason = f"{_OUTSIDE} ({type(error).__name__})"
             yield name, member.size, reason, lambda member=member: tar.extractfile(member)
 
 
@@ -428,9 +334,9 @@ def _zip_members(raw: IO[bytes], root: Path) -> Iterator[Member]:
                 continue
             reason = None
             if stat.S_ISLNK(info.external_attr >> 16):
-                reason = "a link or device, not a plain file"
+                reason = _NOT_PLAIN
             elif not Path(os.path.realpath(inside / info.filename)).is_relative_to(inside):
-                reason = "refused, it would not stay in the folder"
+                reason = _OUTSIDE
             yield info.filename, info.file_size, reason, lambda info=info: archive.open(info)
 
 
@@ -440,31 +346,33 @@ def _unpack_one(opened: Callable[[], IO[bytes]], target: Path, n_bytes: int) -> 
         return target.is_file() and target.stat().st_size == n_bytes
     check_space(target.parent, n_bytes, f"unpacking {target.name}")
     part = part_of(target)
-    writing = _open_part(part, "wb")
     try:
-        with writing, opened() as source:
-            while block := source.read(_BLOCK):
-                _write(writing, block, part)
+        with _Part(part, "wb") as writing, opened() as source:
+            shutil.copyfileobj(source, writing, _BLOCK)
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
     return True
 
 
-def _open_part(part: Path, mode: str) -> IO[bytes]:
-    try:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        return part.open(mode, buffering=0)
-    except OSError as error:
-        raise _cannot_write(part, error) from error
+class _Part(io.FileIO):
+    """A file that is being written; what the disk refuses is a PrepareError, not one of reading."""
 
+    def __init__(self, path: Path, mode: str):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            super().__init__(path, mode)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
 
-def _write(stream: IO[bytes], block: bytes, part: Path) -> None:
-    try:
-        if stream.write(block) < len(block):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    except OSError as error:
-        raise _cannot_write(part, error) from error
+    def write(self, block: bytes) -> int:
+        """Write all of it."""
+        try:
+            if (written := super().write(block)) < len(block):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise _cannot_write(self.name, error) from error
+        return written
 
 
 def _cannot_write(path: Path, error: OSError) -> PrepareError:

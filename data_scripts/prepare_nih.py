@@ -27,7 +27,6 @@ from fetching import (
     PrepareError,
     check_space,
     fetch,
-    fetch_from_kaggle,
     is_unpacked,
     part_of,
     read_links,
@@ -62,8 +61,14 @@ ARCHIVES = tuple(
     Archive(f"images_{k:03d}.tar.gz", f"https://nihcc.box.com/shared/static/{key}.gz", md5, size)
     for k, (key, size, md5, _) in enumerate(_BOX, start=1)
 )
-KAGGLE = {"kaggle": "nih-chest-xrays/data", "kaggle-sample": "nih-chest-xrays/sample"}
-KAGGLE_BYTES = {"kaggle": 42_000_000_000, "kaggle-sample": 2_000_000_000}
+KAGGLE = """Kaggle gives the files to its users, by a program of its own:
+  1. pip install kaggle, and log in as https://github.com/Kaggle/kaggle-api tells;
+  2. all images (42 GB, and as much again unpacked; this command can be stopped and started again):
+     kaggle datasets download nih-chest-xrays/data -p {root}
+     or a sample of 5% (2 GB):
+     kaggle datasets download nih-chest-xrays/sample -p {root} --unzip
+  3. run this script again without --download, on {root} or, for the sample, on
+     {root}/sample; it unpacks the archive."""
 
 
 def survey(root: Path) -> Survey:
@@ -139,14 +144,6 @@ SOURCE = Source(
 
 def download(args: argparse.Namespace) -> None:
     """Download into the root what was asked for."""
-    if args.download in KAGGLE:
-        if args.dry_run:
-            print(f"To download: {KAGGLE[args.download]} from Kaggle, with your account.")
-            return
-        needed = 2 * KAGGLE_BYTES[args.download]  # the archive, and what is in it
-        check_space(args.root, needed, "downloading and unpacking")
-        fetch_from_kaggle(KAGGLE[args.download], args.root)
-        return
     archives = read_links(args.links) if args.links else list(_enough(args.limit))
     absent = [a for a in archives if not is_unpacked(args.root / a.name, args.root)]
     size = sum(archive.n_bytes for archive in absent)
@@ -196,9 +193,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     add_arguments(parser, size=PRESETS["paper"]["pretrain"].cache_size)
     parser.add_argument(
         "--download",
-        choices=["nih", *KAGGLE],
-        help="first download into ROOT: the NIH's own archives (45 GB, and as much again "
-        "unpacked), or Kaggle's copy or its sample of 5%% with your account",
+        choices=["nih", "kaggle"],
+        help="first download into ROOT the NIH's own archives (45 GB, and as much again "
+        "unpacked); or say how to get Kaggle's copy or its sample of 5%%, and stop",
     )
     parser.add_argument(
         "--links", type=Path, help="with --download nih: other links, lines of ADDRESS NAME [MD5]"
@@ -210,14 +207,15 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.download == "kaggle":
+        print(KAGGLE.format(root=args.root))
+        return DONE
     if args.download:
         download(args)
         if args.dry_run:
             return DONE
     elif not args.root.is_dir():
         raise PrepareError(f"{args.root}: no such folder; name the download, or use --download")
-    if args.download == "kaggle-sample" and (args.root / "sample" / "images").is_dir():
-        args.root = args.root / "sample"
     return prepare(SOURCE, args)
 
 

@@ -1,7 +1,6 @@
 """Prepare a download of VinDr-CXR for the course: decode the DICOM files once, tidy tables.
 
     python data_scripts/prepare_vindr.py /data/vindr
-    python data_scripts/prepare_vindr.py /data/vindr --download kaggle
     python data_scripts/prepare_vindr.py /data/vindr --limit 100 --dry-run
 
 Into ROOT/packed go vindr_640/ (the packed images, see cxr_helpers/data/packed.py) and
@@ -19,7 +18,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-from fetching import PrepareError, check_space, fetch_from_kaggle
+from fetching import PrepareError
 from preparing import DONE, STATUSES, Source, Survey, add_arguments, exit_status, prepare
 
 from cxr_helpers.course.core.data import listed, read_dicom_pixels, vindr_table
@@ -27,11 +26,17 @@ from cxr_helpers.course.core.settings import PRESETS
 from cxr_helpers.data import consensus, vindr
 from cxr_helpers.data.packed import PackedImages
 
-KAGGLE = "vinbigdata-chest-xray-abnormalities-detection"
-# Kaggle's page tells the size. A floor: 15,000 files of the smallest size that occurs, 2 bytes a
-# pixel, once in the archive and once unpacked.
-AT_LEAST_BYTES = 2 * 15_000 * 927 * 823 * 2
-PHYSIONET = """PhysioNet gives the files to people, not to scripts:
+# Kaggle's page tells the size. 23 GB is a floor: 15,000 files of the smallest size that occurs,
+# 927 x 823 pixels of 2 bytes.
+HOW_TO_GET = {
+    "kaggle": """Kaggle gives the files to its users, by a program of its own:
+  1. accept the rules at https://www.kaggle.com/c/vinbigdata-chest-xray-abnormalities-detection;
+  2. pip install kaggle, and log in as https://github.com/Kaggle/kaggle-api tells;
+  3. download (at the very least 23 GB, and as much again unpacked; this command can be stopped and
+     started again):
+     kaggle competitions download vinbigdata-chest-xray-abnormalities-detection -p {root}
+  4. run this script again without --download; it unpacks the archive.""",
+    "physionet": """PhysioNet gives the files to people, not to scripts:
   1. get credentialed access and sign the agreement at
      https://physionet.org/content/vindr-cxr/1.0.0/ (it forbids passing the images on);
   2. download, as that page says (this command can be stopped and started again):
@@ -39,7 +44,8 @@ PHYSIONET = """PhysioNet gives the files to people, not to scripts:
        https://physionet.org/files/vindr-cxr/1.0.0/
   3. put annotations_train.csv and image_labels_train.csv (they come with the download) into
      {root}, beside train/;
-  4. run this script again without --download."""
+  4. run this script again without --download.""",
+}
 
 
 def survey(root: Path) -> Survey:
@@ -108,24 +114,17 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     add_arguments(parser, size=PRESETS["paper"]["detect"].image_size)
     parser.add_argument(
         "--download",
-        choices=["kaggle", "physionet"],
-        help="first download into ROOT: from Kaggle with your account, or say how to get it from "
-        "PhysioNet, and stop",
+        choices=[*HOW_TO_GET],
+        help="say how to get the files from there into ROOT, and stop",
     )
     return parser.parse_args(arguments)
 
 
 def _run(args: argparse.Namespace) -> int:
-    if args.download == "physionet":
-        print(PHYSIONET.format(root=args.root))
+    if args.download:
+        print(HOW_TO_GET[args.download].format(root=args.root))
         return DONE
-    if args.download == "kaggle" and args.dry_run:
-        print(f"To download: the competition {KAGGLE} from Kaggle, with your account.")
-        return DONE
-    if args.download == "kaggle":
-        check_space(args.root, AT_LEAST_BYTES, "downloading and unpacking, at the very least,")
-        fetch_from_kaggle(KAGGLE, args.root, competition=True)
-    elif not args.root.is_dir():
+    if not args.root.is_dir():
         raise PrepareError(f"{args.root}: no such folder; name the download, or use --download")
     return prepare(SOURCE, args)
 

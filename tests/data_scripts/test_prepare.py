@@ -785,103 +785,23 @@ def test_the_list_of_archives_is_whole():
     assert [len(prepare_nih._enough(n)) for n in (1, 4999, 5000, 112_120)] == [1, 1, 2, 12]
 
 
-def test_kaggle_needs_its_package_and_physionet_a_person(tmp_path, monkeypatch, capsys, roomy):
-    monkeypatch.setitem(sys.modules, "kagglehub", None)
-    assert run_vindr(tmp_path / "new", "--download", "kaggle") == 1
-    assert "pip install 'kagglehub>=1'" in capsys.readouterr().err
-    assert run_vindr(tmp_path / "new", "--download", "physionet") == 0
-    assert "https://physionet.org/content/vindr-cxr/1.0.0/" in capsys.readouterr().out
+@pytest.mark.parametrize(
+    ("run", "source", "words"),
+    [
+        (run_nih, "kaggle", "kaggle datasets download nih-chest-xrays/data -p {root}"),
+        (run_vindr, "kaggle", "kaggle competitions download vinbigdata-chest-xray-"),
+        (run_vindr, "physionet", "https://physionet.org/content/vindr-cxr/1.0.0/"),
+    ],
+)
+def test_what_needs_a_persons_account_is_told(tmp_path, capsys, run, source, words):
+    assert run(tmp_path / "new", "--download", source) == 0
+    assert words.format(root=tmp_path / "new") in capsys.readouterr().out
     assert not (tmp_path / "new").exists()
 
 
-class Kagglehub:
-    """Stands for kagglehub: delivers a folder into its cache, at the second attempt."""
-
-    def __init__(self, source, interruptions=1):
-        self.source, self.interruptions, self.calls = source, interruptions, []
-
-    def competition_download(self, handle):
-        self.calls.append(handle)
-        cache = Path(os.environ["KAGGLEHUB_CACHE"]) / "competitions"
-        cache.mkdir(parents=True, exist_ok=True)
-        if len(self.calls) <= self.interruptions:
-            (cache / f"{handle}.archive").write_text("half")
-            raise ConnectionError("reset by peer")
-        assert not self.interruptions or (cache / f"{handle}.archive").exists()
-        shutil.copytree(self.source, cache / handle)
-        return str(cache / handle)
-
-    dataset_download = competition_download
-
-
-@pytest.fixture
-def roomy(monkeypatch):
-    monkeypatch.setattr(fetching.shutil, "disk_usage", lambda _: Usage(10**15, 0, 10**15))
-
-
-def test_kaggle_delivers_into_the_root_and_goes_on_where_it_stopped(
-    vindr_root, tmp_path, monkeypatch, capsys, roomy
-):
-    kagglehub = Kagglehub(vindr_root)
-    monkeypatch.setitem(sys.modules, "kagglehub", kagglehub)
-    new = tmp_path / "new"
-    assert run_vindr(new, "--download", "kaggle") == 1
-    assert "ConnectionError: reset by peer); log in" in capsys.readouterr().err
-    (new / "train").mkdir()  # as if killed while the files were moved
-    assert run_vindr(new, "--download", "kaggle") == 3
-    assert (new / "packed" / "vindr_16" / "pixels.npy").is_file()
-    assert len(list((new / "train").iterdir())) == N and not (new / ".kaggle").exists()
-    assert "KAGGLEHUB_CACHE" not in os.environ
-    assert run_vindr(new, "--download", "kaggle") == 3
-    assert kagglehub.calls == ["vinbigdata-chest-xray-abnormalities-detection"] * 2
-
-
-def test_a_home_folder_keeps_its_credentials_and_a_table_of_ones_own(
-    vindr_root, tmp_path, monkeypatch, capsys, roomy
-):
-    monkeypatch.setitem(sys.modules, "kagglehub", Kagglehub(vindr_root, interruptions=0))
-    home = tmp_path / "home"
-    (home / ".kaggle").mkdir(parents=True)
-    (home / ".kaggle" / "kaggle.json").write_text("key")
-    (home / "train.csv").write_text("years of work")
-    own = contents(home)
-    assert run_vindr(home, "--download", "kaggle") == 1
-    assert "train.csv is there already and is not what was down" in capsys.readouterr().err
-    assert {path: contents(home).get(path) for path in own} == own
-    (home / "train.csv").unlink()
-    shutil.copy(vindr_root / "train.csv", home)  # the same file is no obstacle
-    shutil.rmtree(home / ".unpacked")
-    assert run_vindr(home, "--download", "kaggle") == 3
-    assert (home / ".kaggle" / "kaggle.json").read_text() == "key"
-
-
-@pytest.mark.parametrize("folder_first", [True, False])
-def test_a_file_and_a_folder_of_one_name_are_told_apart(tmp_path, folder_first):
-    arrived, root = tmp_path / "arrived", tmp_path / "root"
-    for base, is_folder in ((arrived, folder_first), (root, not folder_first)):
-        (base / "train").mkdir(parents=True) if is_folder else base.mkdir()
-        (base / "train" / "a" if is_folder else base / "train").write_text("work")
-    with pytest.raises(fetching.PrepareError, match="train is there already"):
-        fetching._refuse_others(arrived, root)
-
-
-def test_kaggles_copy_of_the_nih(nih_root, tmp_path, monkeypatch, roomy):
-    kagglehub = Kagglehub(nih_root, interruptions=0)
-    monkeypatch.setitem(sys.modules, "kagglehub", kagglehub)
-    assert run_nih(tmp_path / "new", "--download", "kaggle-sample") == 3
-    assert len(table(tmp_path / "new", "entries.csv")) == 8
-
-
-@pytest.mark.parametrize(
-    ("run", "more"),
-    [(run_nih, ["--download", "nih"]), (run_nih, ["--download", "kaggle"])]
-    + [(run_vindr, ["--download", "kaggle"])],
-    ids=["nih", "kaggle's nih", "kaggle's vindr"],
-)
-def test_no_download_begins_without_room_for_it(tmp_path, monkeypatch, capsys, run, more):
-    monkeypatch.setitem(sys.modules, "kagglehub", Kagglehub(tmp_path))
+def test_no_download_begins_without_room_for_it(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(fetching.shutil, "disk_usage", lambda _: Usage(10**10, 0, 10**10))
-    assert run(tmp_path / "new", *more) == 1
+    assert run_nih(tmp_path / "new", "--download", "nih") == 1
     assert "downloading and unpacking" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
