@@ -11,6 +11,7 @@ PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 INSTALLING := .venv.installing
 DEMO := data/demo/demo.json
+FRESH := build/freshness
 
 # The stored notebooks hold the demo's results, so these targets always run on the demo.
 ON_DEMO := CXR_DATA=demo CXR_SCALE=demo
@@ -44,7 +45,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: $(DEMO) ## make the synthetic demo data in data/demo
 
-$(DEMO): data_scripts/make_demo.py $(wildcard cxr_helpers/phantom/*.py) | $(INSTALLED)
+$(DEMO): $(wildcard data_scripts/*demo*.py cxr_helpers/phantom/*.py) | $(INSTALLED)
 	@$(PY) data_scripts/make_demo.py
 	@touch $@
 
@@ -80,7 +81,13 @@ benchmark: $(INSTALLED) ## run every benchmark; results go to runs/benchmarks
 	  [ -e "$$script" ] || continue; echo "== $$script"; $(PY) "$$script" || status=1; done; exit $$status
 
 freshness: $(INSTALLED) ## test with the newest releases that pyproject.toml allows
-	@$(PY) -m tools.freshness
+	@rm -rf $(FRESH) && git clone -q . $(FRESH)/course && $(PY) -m venv $(FRESH)/env
+	@cd $(FRESH)/course && export $(ON_DEMO) && fresh="../env/bin/python -m" \
+	  && $$fresh pip install -q --upgrade -e '.[dev]' && $$fresh pip list --format=freeze >../installed.txt \
+	  && ../env/bin/python data_scripts/make_demo.py && { status=0; $$fresh pip check || status=1; \
+	  $$fresh pytest -q --doctest-modules cxr_helpers tests || status=1; \
+	  $$fresh pytest -q --nbval notebooks || status=1; \
+	  echo "Newer than pinned:"; grep -ivxFf constraints.txt ../installed.txt; exit $$status; }
 
 clean: ## remove .venv, the demo data, its results and caches (results on other data stay)
 	rm -rf $(VENV) $(INSTALLING) data/demo runs/demo build docs/api/generated *.egg-info .pytest_cache .ruff_cache

@@ -17,6 +17,7 @@ import io
 import os
 import re
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from itertools import takewhile
@@ -32,9 +33,9 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 from PIL import Image
+from tqdm import tqdm
 
 from cxr_helpers.course.core.files import write_text
-from tools.ticker import Ticker
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
@@ -144,7 +145,7 @@ def execute(
     name: str,
     cwd: Path,
     env: dict[str, str] | None = None,
-    ticker: Ticker | None = None,
+    label: str = "",
 ) -> NotebookNode:
     """Execute a notebook in place, in a new kernel of this interpreter.
 
@@ -153,19 +154,18 @@ def execute(
         name: Named in the error.
         cwd: The kernel's working folder.
         env: The kernel's environment; this process's by default.
-        ticker: Told which cell is running.
+        label: Printed with the time it took; on a terminal a bar counts the cells. Nothing without.
 
     Raises:
         NotebookError: If a cell raises or the kernel dies.
     """
-    code_cells = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
-    current = 0
+    count = sum(cell.cell_type == "code" for cell in notebook.cells)
+    begun: list[NotebookNode] = []  # the code cells, the last of which is running
 
-    def show(cell: NotebookNode, cell_index: int) -> None:
-        nonlocal current
-        current = cell_index
-        if ticker and cell_index in code_cells:
-            ticker.detail = f"cell {code_cells.index(cell_index) + 1} of {len(code_cells)}"
+    def begin(cell: NotebookNode, cell_index: int) -> None:
+        if cell.cell_type == "code":
+            begun.append(cell)
+            bar.update()
 
     client = NotebookClient(
         notebook,
@@ -173,29 +173,32 @@ def execute(
         timeout=None,
         record_timing=False,
         resources={"metadata": {"path": str(cwd)}},
-        on_cell_start=show,
+        on_cell_start=begin,
     )
+    start = time.perf_counter()
+    if label:
+        print(f"{label} ...", flush=True)
+    bar = tqdm(total=count, desc="cells", leave=False, disable=None if label else True)
     try:
         client.execute(env=dict(os.environ if env is None else env))
     except CellExecutionError as error:
-        raise NotebookError(describe_failure(name, notebook, current, error)) from None
+        raise NotebookError(describe_failure(name, begun, error)) from None
     except DeadKernelError:
-        number = code_cells.index(current) + 1 if current in code_cells else "?"
-        raise NotebookError(
-            f"{name} stopped in code cell {number}: its kernel died, most often for want of memory"
-        ) from None
+        place = f"{name} stopped in code cell {len(begun)}"
+        raise NotebookError(f"{place}: its kernel died, most often for want of memory") from None
+    finally:
+        bar.close()
+    if label:
+        print(f"{label} done in {time.perf_counter() - start:.0f} s", flush=True)
     return tidy(notebook)
 
 
-def describe_failure(
-    name: str, notebook: NotebookNode, index: int, error: CellExecutionError
-) -> str:
-    """Say in a few lines which cell of which notebook failed, and with what."""
-    source = notebook.cells[index].source.splitlines()
-    number = sum(cell.cell_type == "code" for cell in notebook.cells[: index + 1])
+def describe_failure(name: str, begun: list[NotebookNode], error: CellExecutionError) -> str:
+    """Say in a few lines that the last of the code cells begun failed, and with what."""
+    source = begun[-1].source.splitlines()
     shown = [f"    {line}" for line in source[:6]] + ["    ..."] * (len(source) > 6)
     message = ANSI.sub("", f"{error.ename}: {error.evalue}").splitlines()
-    lines = [f"{name} stopped in code cell {number}:", *shown, *message[:8]]
+    lines = [f"{name} stopped in code cell {len(begun)}:", *shown, *message[:8]]
     places = re.findall(
         r"^File (\S+:\d+), in ([\w.]+)", ANSI.sub("", error.traceback), re.MULTILINE
     )
@@ -279,8 +282,8 @@ def build(
         target = notebooks / f"{path.stem}.ipynb"
         notebook = read_source(path)
         if run:
-            with Ticker(f"[{number}/{len(paths)}] {path.stem}") as ticker:
-                execute(notebook, name=path.stem, cwd=notebooks, env=env, ticker=ticker)
+            label = f"[{number}/{len(paths)}] {path.stem}"
+            execute(notebook, name=path.stem, cwd=notebooks, env=env, label=label)
         elif target.exists():
             _keep_outputs(notebook, nbformat.read(target, as_version=4))
         write(notebook, target)

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
 
 from cxr_helpers.course.core.results import results_table, show_results
-from cxr_helpers.course.core.settings import SettingsError, load_settings
+from cxr_helpers.course.core.settings import load_settings
 from tools.notebooks import NotebookError, execute, select_paths, write
-from tools.ticker import Ticker
 
 
 def notebook_paths(folder: Path, names: Sequence[str] = ()) -> list[Path]:
@@ -33,9 +33,7 @@ def notebook_paths(folder: Path, names: Sequence[str] = ()) -> list[Path]:
     return select_paths(paths, names)
 
 
-def run_notebooks(
-    paths: Sequence[Path], out: Path, *, env: dict[str, str] | None = None
-) -> dict[str, float]:
+def run_notebooks(paths: Sequence[Path], out: Path, *, env: dict[str, str] | None = None) -> None:
     """Execute copies of the notebooks in order, each in the folder that its original lies in.
 
     Args:
@@ -43,23 +41,16 @@ def run_notebooks(
         out: Where the executed copies go; that of a notebook that fails too, as far as it came.
         env: The kernels' environment; this process's by default.
 
-    Returns:
-        Seconds by notebook.
-
     Raises:
         NotebookError: At the first failing cell; names the notebook, the cell and the error.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    seconds = {}
     for number, path in enumerate(paths, start=1):
         notebook = nbformat.read(path, as_version=4)
-        with Ticker(f"[{number}/{len(paths)}] {path.stem}") as ticker:
-            try:
-                execute(notebook, name=path.stem, cwd=path.parent, env=env, ticker=ticker)
-            finally:
-                write(notebook, out / path.name)
-        seconds[path.stem] = ticker.seconds
-    return seconds
+        label = f"[{number}/{len(paths)}] {path.stem}"
+        try:
+            execute(notebook, name=path.stem, cwd=path.parent, env=env, label=label)
+        finally:
+            write(notebook, out / path.name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,16 +65,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         paths = notebook_paths(settings.project / "notebooks", options.names)
         shown = settings.runs.relative_to(settings.project)
         print(f"Data: {settings.data}; scale: {settings.scale}; results: {shown}", flush=True)
-        seconds = run_notebooks(paths, settings.runs / "notebooks")
-    except (SettingsError, FileNotFoundError, NotebookError) as error:
-        print(f"\n{error}", file=sys.stderr)
-        return 1
-    try:
+        start = time.perf_counter()
+        run_notebooks(paths, settings.runs / "notebooks")
+        minutes = (time.perf_counter() - start) / 60
         print(f"\n{show_results(results_table(settings.runs / 'results'))}")
-    except ValueError as error:  # a file of another kind among the results
+    except (FileNotFoundError, NotebookError, ValueError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
-    print(f"\n{len(paths)} notebooks in {sum(seconds.values()) / 60:.1f} minutes")
+    print(f"\n{len(paths)} notebooks in {minutes:.1f} minutes")
     return 0
 
 
