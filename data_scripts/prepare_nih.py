@@ -32,9 +32,18 @@ from fetching import (
     read_links,
     unpack,
 )
-from preparing import DONE, STATUSES, Source, Survey, add_arguments, exit_status, prepare
+from preparing import (
+    DONE,
+    STATUSES,
+    Source,
+    Survey,
+    add_arguments,
+    exit_status,
+    prepare,
+    surveyed,
+)
 
-from cxr_helpers.course.core.data import listed, nih_table
+from cxr_helpers.course.core.data import nih_table, official_lists
 from cxr_helpers.course.core.settings import PRESETS
 from cxr_helpers.course.core.tables import packaged_table
 from cxr_helpers.data import nih
@@ -73,63 +82,37 @@ KAGGLE = """Kaggle gives the files to its users, by a program of its own:
 
 def survey(root: Path) -> Survey:
     """What of the table is there, in the table's order."""
-    found = nih.find_images(root)
     entries = nih.read_entries(nih_table(root))
-    files = listed(found, entries["image_id"])
-    if not files:
-        raise PrepareError(
-            f"none of the {len(found)} images in {root} is in the table of the NIH; a file is "
-            f"named {next(iter(found))}, an image of the table {entries['image_id'].iloc[0]}"
-        )
-    unlisted = {image_id: path for image_id, path in found.items() if image_id not in files}
-    no_file = [image_id for image_id in entries["image_id"] if image_id not in found]
-    return Survey(files, unlisted, no_file, entries)
+    return surveyed(root, nih.find_images(root), entries["image_id"], entries)
 
 
 def tables(root: Path, survey: Survey, images: PackedImages) -> dict[str, pd.DataFrame]:
     """Entries, labels and boxes of the packed images."""
     entries = survey.table.set_index("image_id").loc[images.image_ids].reset_index()
     entries["official_list"] = ""
-    for name in ("train_val", "test"):
-        path = root / f"{name}_list.txt"
-        if path.is_file():
-            listed_ids = nih.read_image_list(path)
-            _check_meets(path, listed_ids, survey.table["image_id"])
-            named = entries["image_id"].isin(listed_ids)
-            both = entries["image_id"][named & (entries["official_list"] != "")]
-            if len(both):
-                raise PrepareError(
-                    f"{len(both)} images are in both train_val_list.txt and test_list.txt in "
-                    f"{root}, such as {both.iloc[0]!r}; get both lists again"
-                )
-            entries.loc[named, "official_list"] = name
+    every = survey.table["image_id"]
+    for name, named in official_lists(root, set(every)).items():
+        part = name.removesuffix("_list.txt")
+        entries.loc[entries["image_id"].isin(named), "official_list"] = part
     own = root / "BBox_List_2017.csv"
-    boxes = nih.read_boxes(own if own.is_file() else packaged_table("nih_boxes"))
-    if own.is_file():
-        _check_meets(own, boxes["image_id"].tolist(), survey.table["image_id"])
-    # Written for 1024 pixels; the image at hand may have another size.
-    side = dict(zip(images.image_ids, images.original_hw.max(axis=1), strict=True))
-    boxes = boxes[boxes["image_id"].isin(side)].reset_index(drop=True)
-    oblong = {i for i, (h, w) in zip(images.image_ids, images.original_hw, strict=True) if h != w}
-    if of_oblong := sorted(oblong & set(boxes["image_id"])):
+    path = own if own.is_file() else packaged_table("nih_boxes")
+    boxes = nih.read_boxes(path, size=1.0)  # as shares of the image's side
+    if path == own and not every.isin(boxes["image_id"]).any():
+        raise PrepareError(
+            f"{path}: names images such as {boxes['image_id'][0]!r}, the table such as "
+            f"{every.iloc[0]!r}, and none is in both; take the files of one download"
+        )
+    hw = pd.DataFrame(images.original_hw, index=images.image_ids)
+    boxes = boxes[boxes["image_id"].isin(hw.index)].reset_index(drop=True)
+    if of_oblong := sorted(set(boxes["image_id"]) & set(hw.index[hw[0] != hw[1]])):
         raise PrepareError(
             f"{len(of_oblong)} images with a box are not square, such as {of_oblong[0]}, and the "
             "boxes are written for 1024 x 1024 pixels; take the images as the NIH gives them"
         )
-    factor = boxes["image_id"].map(side).to_numpy(np.float64) / 1024
     for column in ("x_min", "y_min", "x_max", "y_max"):
-        boxes[column] *= factor
+        boxes[column] *= boxes["image_id"].map(hw[0]).to_numpy(np.float64)
     labels = nih.label_matrix(entries).reset_index()
     return {"entries.csv": entries, "labels.csv": labels, "boxes.csv": boxes}
-
-
-def _check_meets(path: Path, image_ids: list[str], of_table: pd.Series) -> None:
-    """The images at hand may all be missing from a file of the download, those of the table not."""
-    if not of_table.isin(image_ids).any():
-        raise PrepareError(
-            f"{path}: names images such as {image_ids[0]!r}, the table such as "
-            f"{of_table.iloc[0]!r}, and none is in both; take the files of one download"
-        )
 
 
 SOURCE = Source(

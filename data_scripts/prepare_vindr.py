@@ -19,9 +19,18 @@ from pathlib import Path
 
 import pandas as pd
 from fetching import PrepareError
-from preparing import DONE, STATUSES, Source, Survey, add_arguments, exit_status, prepare
+from preparing import (
+    DONE,
+    STATUSES,
+    Source,
+    Survey,
+    add_arguments,
+    exit_status,
+    prepare,
+    surveyed,
+)
 
-from cxr_helpers.course.core.data import listed, read_dicom_pixels, vindr_table
+from cxr_helpers.course.core.data import read_dicom_pixels, vindr_table
 from cxr_helpers.course.core.settings import PRESETS
 from cxr_helpers.data import consensus, vindr
 from cxr_helpers.data.packed import PackedImages
@@ -49,19 +58,13 @@ HOW_TO_GET = {
 
 
 def survey(root: Path) -> Survey:
-    """What of the table is there, by name."""
-    found = vindr.find_images(root)
-    readings = _readings(root)
+    """What of the table is there, by name; with PhysioNet's image labels if they lie beside it."""
+    path = vindr_table(root)
+    labels = path.with_name(path.name.replace("annotations", "image_labels"))
+    beside = labels if labels != path and labels.is_file() else None
+    readings = vindr.read_readings(path, image_labels=beside)
     named = sorted(set(readings.readings["image_id"]))
-    files = listed(found, named)
-    if not files:
-        raise PrepareError(
-            f"none of the {len(found)} images in {root} is in the table; a file is named "
-            f"{next(iter(found.values())).name}, an image of the table {next(iter(named), '')!r}"
-        )
-    unlisted = {image_id: path for image_id, path in found.items() if image_id not in files}
-    no_file = [image_id for image_id in named if image_id not in found]
-    return Survey(files, unlisted, no_file, readings)
+    return surveyed(root, vindr.find_images(root), named, readings)
 
 
 def tables(root: Path, survey: Survey, images: PackedImages) -> dict[str, pd.DataFrame]:
@@ -84,14 +87,6 @@ def tables(root: Path, survey: Survey, images: PackedImages) -> dict[str, pd.Dat
         "fused.csv": consensus.fuse_readings(boxes),
         "dropped_rows.csv": found.dropped,
     }
-
-
-def _readings(root: Path) -> vindr.Readings:
-    """Read the table of boxes, and PhysioNet's image labels if they lie beside its boxes."""
-    path = vindr_table(root)
-    labels = path.with_name(path.name.replace("annotations", "image_labels"))
-    found = labels if labels != path and labels.is_file() else None
-    return vindr.read_readings(path, image_labels=found)
 
 
 SOURCE = Source(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from fetching import (
     write_whole,
 )
 
-from cxr_helpers.course.core.data import PREPARED
+from cxr_helpers.course.core.data import PREPARED, check_meet, listed
 from cxr_helpers.data.packed import CacheError, PackedImages, drop_stale_lock, pack_images
 
 DONE, FAILED, SOME_SET_ASIDE, INTERRUPTED = 0, 1, 3, 130  # 2 is argparse's, for wrong usage
@@ -53,6 +53,20 @@ class Survey:
     unlisted: dict[str, Path]
     no_file: list[str]
     table: Any
+
+
+def surveyed(root: Path, found: dict[str, Path], image_ids: Iterable[str], table: object) -> Survey:
+    """Compare the files with the images of the table, in the table's order.
+
+    Raises:
+        SettingsError: they have no image in common.
+    """
+    image_ids = list(image_ids)
+    check_meet(found, image_ids, root)
+    files = listed(found, image_ids)
+    unlisted = {image_id: path for image_id, path in found.items() if image_id not in files}
+    no_file = [image_id for image_id in image_ids if image_id not in found]
+    return Survey(files, unlisted, no_file, table)
 
 
 @dataclass(frozen=True)

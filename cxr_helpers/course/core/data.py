@@ -266,10 +266,7 @@ def _official_test(root: Path, ids: set[str]) -> tuple[set[str], str]:
     Raises:
         SettingsError: a list names none of the images or leaves none, or two lists contradict.
     """
-    paths = [root / name for name in (TEST_LIST, TRAIN_LIST) if (root / name).is_file()]
-    lists = {path.name: _read_list(path, ids) for path in paths}
-    if len(lists) == 2:
-        _check_lists(*lists.values(), ids, root)
+    lists = official_lists(root, ids)
     if TEST_LIST in lists:
         named, source = lists[TEST_LIST], f"the images of {TEST_LIST}"
         if absent := len(named - ids):
@@ -281,10 +278,33 @@ def _official_test(root: Path, ids: set[str]) -> tuple[set[str], str]:
     if not named & ids or ids <= named:
         part = "to test on" if ids - named else "to learn from"
         raise SettingsError(
-            f"{paths[0]} leaves none of the {len(ids)} images here {part}; unpack more archives, "
-            "or move the list elsewhere to draw the test patients at random"
+            f"{root / next(iter(lists))} leaves none of the {len(ids)} images here {part}; unpack "
+            "more archives, or move the list elsewhere to draw the test patients at random"
         )
     return named, source
+
+
+def official_lists(root: Path, ids: set[str]) -> dict[str, set[str]]:
+    """The images that the official lists name, by the list's name, as far as these are there.
+
+    Raises:
+        SettingsError: a list names none of these images, or an image is in both lists or in neither
+            of the two.
+    """
+    lists = {
+        name: _read_list(root / name, ids)
+        for name in (TEST_LIST, TRAIN_LIST)
+        if (root / name).is_file()
+    }
+    if len(lists) == 2:
+        both, neither = lists[TEST_LIST] & lists[TRAIN_LIST], ids.difference(*lists.values())
+        if found := both or neither:
+            raise SettingsError(
+                f"{len(found)} images are in {'both' if both else 'neither'} of {TEST_LIST} and "
+                f"{TRAIN_LIST} in {root}, such as {min(found)!r}; a list is cut or changed: get "
+                "both again, or keep the one you mean"
+            )
+    return lists
 
 
 def _read_list(path: Path, ids: set[str]) -> set[str]:
@@ -297,16 +317,6 @@ def _read_list(path: Path, ids: set[str]) -> set[str]:
             f"called such as {min(ids)!r}; give the list of this download, with plain names"
         )
     return named
-
-
-def _check_lists(test: set[str], rest: set[str], ids: set[str], root: Path) -> None:
-    both, neither = test & rest, ids - test - rest
-    if both or neither:
-        where, found = ("both", both) if both else ("neither", neither)
-        raise SettingsError(
-            f"{len(found)} images are in {where} of {TEST_LIST} and {TRAIN_LIST} in {root}, such "
-            f"as {min(found)!r}; a list is cut or changed: get both again, or keep the one you mean"
-        )
 
 
 def load_vindr(settings: Settings) -> BoxData:
