@@ -162,16 +162,16 @@ for name, folder in folders.items():
 import matplotlib.pyplot as plt
 
 from cxr_helpers.course.core.data import nih_table
-from cxr_helpers.course.plots import style as plots
+from cxr_helpers.course.plots import style
 from cxr_helpers.data import nih
 
-plots.set_style()
+style.set_style()
 images = sorted(nih.find_images(settings.nih).items())
 four = dict(images[i] for i in (0, 2, 3, 4))
 labels = nih.read_entries(nih_table(settings.nih)).set_index("image_id")["findings"]
 note = ", synthetic" if settings.data == "demo" else ""
 titles = [f"{name}{note}\n{labels[name]}" for name in four]
-plots.show_images([nih.read_image(path) for path in four.values()], titles)
+style.show_images([nih.read_image(path) for path in four.values()], titles)
 plt.show()
 
 # %% [markdown]

@@ -38,12 +38,11 @@ from cxr_helpers.course.core.data import load_nih, load_vindr
 from cxr_helpers.course.core.results import Results, claim
 from cxr_helpers.course.core.settings import load_settings
 from cxr_helpers.course.core.tables import packaged_table
-from cxr_helpers.course.plots import ch01 as data_plots
-from cxr_helpers.course.plots import style as plots
-from cxr_helpers.course.plots.ch01 import show
+from cxr_helpers.course.plots import ch01, style
+from cxr_helpers.course.plots.style import show
 from cxr_helpers.data import consensus, dicom, nih, vindr
 
-plots.set_style()
+style.set_style()
 settings = load_settings()
 results = Results("01_data_exploration", settings)
 
@@ -134,7 +133,7 @@ print(f"{len(real_nih):,} images of {real_nih['patient_id'].nunique():,} patient
 # %%
 labels = nih.label_matrix(real_nih)
 prevalence = pd.DataFrame({"all images": 100 * labels.mean()})
-show(data_plots.plot_dots(prevalence, xlabel="images with the label (%, log scale)", log=True))
+show(style.plot_dots(prevalence, xlabel="images with the label (%, log scale)", log=True))
 
 # %% [markdown]
 # From Infiltration down to Hernia, the findings span nearly two powers of ten. The rarest is so rare
@@ -160,7 +159,7 @@ print(f"'Never a hernia' is right for {100 * (1 - labels['Hernia'].mean()):.1f}%
 # %%
 pairs = exploration.cooccurrence(labels)
 share = "share of the row's images (%)"
-show(data_plots.plot_heatmap(pairs, label=share, xlabel="also has", ylabel="images with"))
+show(ch01.plot_heatmap(pairs, label=share, xlabel="also has", ylabel="images with"))
 
 # %% [markdown]
 # The columns of Infiltration and Effusion are bright in nearly every row: they come with almost
@@ -184,7 +183,7 @@ strongest.rename_axis(["images with", "also have"]).reset_index(name="share (%)"
 
 # %%
 per_patient = real_nih["patient_id"].value_counts()
-show(plots.plot_frequencies(per_patient, xlabel="images of one patient", ylabel="patients"))
+show(ch01.plot_frequencies(per_patient, xlabel="images of one patient", ylabel="patients"))
 
 # %%
 print(f"mean {per_patient.mean():.2f}, median {per_patient.median():.0f}, most {per_patient.max()}")
@@ -210,7 +209,7 @@ ap_share = labels.apply(lambda column: 100 * is_ap[column.to_numpy() == 1].mean(
 ap_share = pd.DataFrame({"AP": ap_share})
 average = (100 * is_ap.mean(), "all images")
 xlabel = "AP views among the images with the label (%)"
-show(data_plots.plot_dots(ap_share, xlabel=xlabel, reference=average))
+show(style.plot_dots(ap_share, xlabel=xlabel, reference=average))
 
 # %% [markdown]
 # Most images labeled Edema are AP views: whoever has it is often too ill to stand. Fibrosis and
@@ -236,7 +235,7 @@ print(f"Edema is {times:.0f} times as frequent on AP views as on PA views.")
 
 # %%
 ages = {view: real_nih.loc[real_nih["view"] == view, "age"] for view in ("PA", "AP")}
-show(data_plots.plot_histograms(ages, xlabel="age (years)", bin_width=5))
+show(ch01.plot_histograms(ages, xlabel="age (years)", bin_width=5))
 
 # %%
 print(real_nih.attrs["accounting"])
@@ -279,7 +278,7 @@ noise.round(3)
 
 # %%
 seen = exploration.reread_shares(labels, rereads)
-show(data_plots.plot_heatmap(seen, label=share, xlabel="radiologists saw", ylabel="NIH label"))
+show(ch01.plot_heatmap(seen, label=share, xlabel="radiologists saw", ylabel="NIH label"))
 
 # %%
 unlabeled = labels.loc[rereads.index].sum(axis=1) == 0
@@ -368,7 +367,7 @@ print(
 # %%
 by_label = real_vindr.boxes.groupby("label")["image_id"]
 how_many = pd.DataFrame({"boxes": by_label.size(), "images": by_label.nunique()})
-show(data_plots.plot_dots(how_many, xlabel="number (log scale)", log=True))
+show(style.plot_dots(how_many, xlabel="number (log scale)", log=True))
 
 # %% [markdown]
 # The most frequent boxes are those of an enlarged aorta and an enlarged heart, the rarest those of a
@@ -408,7 +407,7 @@ print(f"99.5% of the boxes end before x = {frame_xy[0]:.0f} and before y = {fram
 short = exploration.short_sides_at(real_vindr.boxes, long_side=long_side, size=long_side)
 percent = 100 * short / long_side
 side = "shorter side of the box (% of the image, log scale)"
-show(data_plots.plot_spread(percent, real_vindr.boxes["label"], xlabel=side))
+show(ch01.plot_spread(percent, real_vindr.boxes["label"], xlabel=side))
 
 # %% [markdown]
 # By their shorter side, the largest boxes are those of pneumothorax and of
@@ -439,7 +438,7 @@ at = {
     for n in (224, 640)
 }
 lost = 100 * pd.DataFrame(at).groupby(real_vindr.boxes["label"]).mean()
-show(data_plots.plot_dots(lost, xlabel="boxes with a short side under 8 px (%)"))
+show(style.plot_dots(lost, xlabel="boxes with a short side under 8 px (%)"))
 
 # %% [markdown]
 # At 224 pixels more than half of the nodules' boxes are that small, and many of those of calcification
@@ -475,7 +474,7 @@ claim(
 # map is the patient's right. Compare the sharp spots with the wide ones.
 
 # %%
-show(data_plots.plot_places(real_vindr.boxes, frame_xy=frame_xy), colors=96)
+show(ch01.plot_places(real_vindr.boxes, frame_xy=frame_xy), colors=96)
 
 # %% [markdown]
 # The heart and the aorta have one place each: no other finding has so small a spot that so many of
@@ -499,7 +498,7 @@ show(data_plots.plot_places(real_vindr.boxes, frame_xy=frame_xy), colors=96)
 
 # %%
 readers = exploration.reader_table(real_vindr)
-show(plots.plot_readers(readers))
+show(ch01.plot_readers(readers))
 
 # %% [markdown]
 # Three readers saw nearly all the abnormal images and drew nearly all the boxes.
@@ -619,7 +618,7 @@ for threshold in (0.5, 0.25, 0.1):
 agreement = 100 * consensus.reader_agreement(real_vindr.boxes)["f1"]
 single = 100 * (real_fused["readers"] == 1).groupby(real_fused["label"]).mean()
 opinions = pd.DataFrame({"agreement of two readers (F1)": agreement, "on one reader": single})
-show(data_plots.plot_dots(opinions, xlabel="percent"))
+show(style.plot_dots(opinions, xlabel="percent"))
 
 # %% [markdown]
 # On an enlarged heart or aorta the readers agree well, on a pneumothorax about half of the time. On
@@ -659,7 +658,7 @@ print(nih_data.split_source)
 nih_files = nih.find_images(settings.nih)
 sick = nih_data.entries[nih_data.labels.sum(axis=1) == 1].drop_duplicates("findings").head(4)
 pictures = [nih.read_image(nih_files[image_id]) for image_id in sick["image_id"]]
-show(plots.show_images(pictures, sick["findings"].tolist(), width=1.55))
+show(style.show_images(pictures, sick["findings"].tolist(), width=1.55))
 
 # %% [markdown]
 # In the demo, the consolidation and the pneumonia are plain to see, as white areas where the lung
@@ -680,7 +679,7 @@ show(plots.show_images(pictures, sick["findings"].tolist(), width=1.55))
 busiest = nih_data.entries["patient_id"].value_counts().index[0]
 same = nih_data.entries[nih_data.entries["patient_id"] == busiest].head(4)
 pictures = [nih.read_image(nih_files[image_id]) for image_id in same["image_id"]]
-show(plots.show_images(pictures, same["view"].tolist(), width=1.55))
+show(style.show_images(pictures, same["view"].tolist(), width=1.55))
 
 # %% [markdown]
 # The anatomy stays: the shape of lungs and heart, the spine. View, exposure and position change,
@@ -701,7 +700,7 @@ test = nih_data.split == "test"
 parts = {"training list": ~test, "test list": test}
 by_list = pd.DataFrame({k: 100 * nih_data.labels[rows].mean(axis=0) for k, rows in parts.items()})
 by_list.index = nih.LABELS
-show(data_plots.plot_dots(by_list, xlabel="images with the label, data at hand (%)"))
+show(style.plot_dots(by_list, xlabel="images with the label, data at hand (%)"))
 
 # %%
 for name, rows in parts.items():
@@ -782,7 +781,7 @@ if inverted:
     steps = {"stored": stored, "modality": values, "window": shown, "inverted": by_steps}
     units = {"stored": "stored number", "modality": "modality value"}
     units |= {"window": "gray, 0 to 1", "inverted": "gray, 0 to 1"}
-    figure = data_plots.plot_steps(steps, units=units)
+    figure = ch01.plot_steps(steps, units=units)
 show(figure, colors=96) if inverted else None
 
 # %% [markdown]
@@ -808,7 +807,7 @@ if inverted:
 # %%
 pair = [shown, by_steps] if inverted else []
 titles = ["MONOCHROME1 overlooked", "as meant"]
-show(plots.show_images(pair, titles, columns=2, width=1.9)) if inverted else None
+show(style.show_images(pair, titles, columns=2, width=1.9)) if inverted else None
 
 # %% [markdown]
 # On the left, air is bright and bone is dark. If that happens to some of the files, a network sees
@@ -842,7 +841,7 @@ if inverted:
 if inverted:
     ways = {"range of the bits": full, "smallest to largest": spread}
     ways |= {"percentiles": bare.pixels, "with its window": example.pixels}
-    figure = plots.show_images(list(ways.values()), list(ways), width=1.55)
+    figure = style.show_images(list(ways.values()), list(ways), width=1.55)
 show(figure) if inverted else None
 
 # %% [markdown]
@@ -898,7 +897,7 @@ if vindr_data is not None:
 # %%
 if vindr_data is not None:
     titles = ["boxes of three readers", "fused boxes"]
-    figure = plots.show_images([pixels, pixels], titles, columns=2, width=2.8, boxes=of_both)
+    figure = style.show_images([pixels, pixels], titles, columns=2, width=2.8, boxes=of_both)
 show(figure, colors=96) if vindr_data is not None else None
 
 # %% [markdown]
@@ -925,7 +924,7 @@ if vindr_data is not None:
 if vindr_data is not None:
     crops = exploration.close_ups(pixels, nodule, sizes=sizes)
     side = [f"{n} px: nodule {short * n / max(pixels.shape):.0f} px" for n in sizes]
-    figure = plots.show_images(crops, side, columns=2, width=2.2)
+    figure = style.show_images(crops, side, columns=2, width=2.2)
 show(figure) if vindr_data is not None else None
 
 # %% [markdown]
@@ -944,7 +943,7 @@ sites = {"NIH": nih_data.images.pixels}
 if vindr_data is not None:
     sites["VinDr"] = vindr_data.images.pixels
 means = [np.mean(pixels, axis=0) / 255 for pixels in sites.values()]
-show(plots.show_images(means, list(sites), columns=2, width=2))
+show(style.show_images(means, list(sites), columns=2, width=2))
 
 # %% [markdown]
 # In the demo, VinDr's mean picture ends in a dark band on the right and a fainter one at the
@@ -954,7 +953,7 @@ show(plots.show_images(means, list(sites), columns=2, width=2))
 
 # %%
 looks = {site: exploration.center(pixels) for site, pixels in sites.items()}
-show(plots.plot_gray_values(looks))
+show(ch01.plot_gray_values(looks))
 
 # %% [markdown]
 # The curves differ: VinDr's pictures have more of the darkest and of the brightest gray. Each site's
@@ -1006,7 +1005,7 @@ image = phantom.render(patient, taken, (effusion,), keep_maps=True)
 stages = {name: image.maps[name] for name in ("soft tissue", "lung", "bone")}
 stages |= {"signal": np.log10(image.maps["signal"]), "picture": image.pixels}
 units = {"soft tissue": "cm", "lung": "cm", "bone": "cm", "signal": "log10; 0: no patient"}
-show(data_plots.plot_maps(stages, units=units))
+show(ch01.plot_maps(stages, units=units))
 
 # %% [markdown]
 # From left to right: the body without its lungs, the air-filled lungs, ribs and spine, what reaches
@@ -1019,7 +1018,7 @@ views = {"NIH, no finding": (taken, ()), "NIH, effusion": (taken, (effusion,))}
 views |= {"VinDr, no finding": (other, ()), "VinDr, effusion": (other, (effusion,))}
 made = [phantom.render(patient, how, what) for how, what in views.values()]
 boxes = [exploration.phantom_boxes(radiograph) for radiograph in made]
-figure = plots.show_images([m.pixels for m in made], list(views), width=1.7, boxes=boxes)
+figure = style.show_images([m.pixels for m in made], list(views), width=1.7, boxes=boxes)
 show(figure, colors=96)
 
 # %% [markdown]

@@ -49,13 +49,12 @@ from cxr_helpers.course.core.data import load_nih
 from cxr_helpers.course.core.results import Results, claim
 from cxr_helpers.course.core.settings import PRESETS, load_settings
 from cxr_helpers.course.core.tables import packaged_table
-from cxr_helpers.course.plots import ch02 as pretraining_plots
-from cxr_helpers.course.plots import style as plots
+from cxr_helpers.course.plots import ch02, style
 from cxr_helpers.data import nih
 from cxr_helpers.evaluation import probe
 from cxr_helpers.pretraining import barlow, views
 
-plots.set_style()
+style.set_style()
 settings = load_settings()
 results = Results("02_barlow_twins_pretraining", settings)
 
@@ -80,7 +79,7 @@ z_b = torch.tensor([[1.0, 1.0, 3.0], [1.0, 1.0, 0.0], [-1.0, -1.0, 2.0], [-1.0, 
 
 # %%
 c = barlow.cross_correlation(z_a, z_b)
-pretraining_plots.plot_correlations({"by hand": c.numpy()})
+ch02.plot_correlations({"by hand": c.numpy()})
 plt.show()
 
 # %%
@@ -180,7 +179,7 @@ panels = {
     "redundancy: away from the line": (copies.detach().numpy(), push.numpy()),
 }
 axes = [("feature 1, view A", "feature 1, view B"), ("feature 1, view A", "feature 2, view A")]
-pretraining_plots.plot_pull(panels, axes)
+ch02.plot_pull(panels, axes)
 plt.show()
 
 # %% [markdown]
@@ -303,7 +302,7 @@ images = data.images.pixels[data.rows("train")[:4]]
 pairs = [make_views(image) for image in images]
 view_a, view_b = ([views.view_to_image(pair[side]) for pair in pairs] for side in (0, 1))
 names = ["image"] * 4 + ["view A"] * 4 + ["view B"] * 4
-plots.show_images([*images, *view_a, *view_b], names, columns=4, width=1.5)
+style.show_images([*images, *view_a, *view_b], names, columns=4, width=1.5)
 plt.show()
 
 # %% [markdown]
@@ -385,7 +384,7 @@ panels = {
     "spread of the features": {"spread": "spread"},
     "effective rank of the features": {"effective_rank": "rank"},
 }
-pretraining_plots.plot_log(log, panels)
+ch02.plot_log(log, panels)
 plt.show()
 
 # %% [markdown]
@@ -413,7 +412,7 @@ for name, count in counts.items():
 # %%
 matrices = pretraining.correlations(path)
 titles = dict(zip(("before", "halfway", "after"), matrices.values(), strict=True))
-pretraining_plots.plot_correlations(titles)
+ch02.plot_correlations(titles)
 plt.show()
 
 # %% [markdown]
@@ -518,7 +517,7 @@ for arm, f in features.items():
     lines = [f"{data.entries['view'][r]}, {data.entries['sex'][r]}" for r in near]
     neighbors[arm] = ([np.array(data.images.pixels[r]) for r in near], lines)
 about = f"query: {data.entries['view'][query]}, {data.entries['sex'][query]}"
-pretraining_plots.plot_neighbors(np.array(data.images.pixels[query]), neighbors, title=about)
+ch02.plot_neighbors(np.array(data.images.pixels[query]), neighbors, title=about)
 plt.show()
 
 # %% [markdown]
@@ -539,7 +538,7 @@ gains = {
     for name, y in known.items()
 }
 rows = [{"name": name, **gain.as_dict()} for name, gain in gains.items()]
-plots.plot_estimates(pd.DataFrame(rows), xlabel="pretrained - random, k-NN AUROC (test)")
+style.plot_estimates(pd.DataFrame(rows), xlabel="pretrained - random, k-NN AUROC (test)")
 plt.show()
 
 # %% [markdown]
@@ -588,7 +587,7 @@ published = {0: 7471, 9: 1721, 49: 861, 99: 687, 199: 573, 399: 487, 799: 449}
 theirs = ([(e + 1) / 800 for e in published], [v / 8192 for v in published.values()])
 own = log.dropna(subset="loss")
 ours = (own["epoch"] / epochs, own["loss"] / preset.projector[-1])
-pretraining_plots.plot_losses_by_width({"published, D = 8192": theirs, "this run": ours})
+ch02.plot_losses_by_width({"published, D = 8192": theirs, "this run": ours})
 plt.show()
 
 # %% [markdown]
@@ -623,7 +622,7 @@ metrics = {
     "diagonal_mean": "mean of the diagonal",
     "offdiagonal_abs_mean": "mean |off the diagonal|",
 }
-pretraining_plots.plot_runs(logs, metrics)
+ch02.plot_runs(logs, metrics)
 plt.show()
 
 # %% [markdown]
@@ -636,7 +635,7 @@ plt.show()
 
 # %%
 ends = {name.replace(" term", ""): run.correlation.numpy() for name, run in runs.items()}
-pretraining_plots.plot_correlations(ends, shown=32)
+ch02.plot_correlations(ends, shown=32)
 plt.show()
 
 # %% [markdown]
@@ -731,7 +730,7 @@ quiz("2.B")
 
 # %%
 crops = labs.photograph_crops(10, preset.image_size, seed=0)
-plots.show_images(crops, columns=5, width=1.3)
+style.show_images(crops, columns=5, width=1.3)
 plt.show()
 
 # %% [markdown]
@@ -767,7 +766,7 @@ rows = [
     {"name": k, **labs.paired_gain(settings, data, y, near[k], far[k]).as_dict()}
     for k, y in known.items()
 ]
-plots.plot_estimates(pd.DataFrame(rows), xlabel="radiographs - photographs, k-NN AUROC (test)")
+style.plot_estimates(pd.DataFrame(rows), xlabel="radiographs - photographs, k-NN AUROC (test)")
 plt.show()
 
 # %% [markdown]

@@ -51,13 +51,12 @@ from cxr_helpers.course.core.data import load_nih, load_vindr
 from cxr_helpers.course.core.results import Results, claim
 from cxr_helpers.course.core.settings import load_settings
 from cxr_helpers.course.core.tables import packaged_table
-from cxr_helpers.course.plots import ch01 as data_plots
-from cxr_helpers.course.plots import style as plots
+from cxr_helpers.course.plots import ch03, style
 from cxr_helpers.data import nih, splits
 from cxr_helpers.evaluation import calibration, probe
 from cxr_helpers.evaluation.feature_cache import backbone_key
 
-plots.set_style()
+style.set_style()
 settings = load_settings()
 results = Results("03_linear_evaluation", settings)
 
@@ -270,7 +269,7 @@ one = probe.macro_auroc(labels[test], fitted.scores(f[test]), names)
 per_class = pd.Series(one.per_class, index=names)
 xlabel = "AUROC (test), pretrained features, all labels"
 table = pd.DataFrame({"AUROC": per_class})
-data_plots.plot_dots(table, xlabel=xlabel, reference=(0.5, "chance"))
+style.plot_dots(table, xlabel=xlabel, reference=(0.5, "chance"))
 plt.show()
 
 # %%
@@ -322,7 +321,7 @@ curve = evaluation.curves(settings, *truth, scores, names)
 # and at the width of the bars.
 
 # %%
-plots.plot_label_curve(evaluation.macro_of(curve))
+ch03.plot_label_curve(evaluation.macro_of(curve))
 plt.show()
 
 # %% [markdown]
@@ -339,7 +338,7 @@ noise = evaluation.noise_scores(scores["random"], seed=settings.seed)
 curve_ap = evaluation.curves(
     settings, *truth, scores | {"noise": noise}, names, metric=probe.weighted_average_precision
 )
-plots.plot_label_curve(evaluation.macro_of(curve_ap), ylabel="macro AP (test)", chance=None)
+ch03.plot_label_curve(evaluation.macro_of(curve_ap), ylabel="macro AP (test)", chance=None)
 plt.show()
 
 # %%
@@ -368,7 +367,7 @@ gains = evaluation.curves(
 )
 gain = evaluation.macro_of(gains).set_index("fraction")
 named = gain.assign(name=[f"{share:.0%} of the labels" for share in gain.index])
-plots.plot_estimates(named, xlabel="pretrained - random: macro AUROC (test)")
+style.plot_estimates(named, xlabel="pretrained - random: macro AUROC (test)")
 plt.show()
 
 # %% [markdown]
@@ -395,7 +394,7 @@ claim(gain["value"].mean() > 0, "over all shares the mean gain is above zero", s
 # will look good by chance.
 
 # %%
-plots.plot_class_curves(curve[curve["label"] != evaluation.MACRO])
+ch03.plot_class_curves(curve[curve["label"] != evaluation.MACRO])
 plt.show()
 
 # %% [markdown]
@@ -441,7 +440,7 @@ methods = {
 compared = evaluation.macro_of(evaluation.curves(settings, *truth, methods, names))
 
 # %%
-plots.plot_label_curve(compared, legend="method")
+ch03.plot_label_curve(compared, legend="method")
 plt.show()
 
 # %% [markdown]
@@ -455,7 +454,7 @@ tuned = evaluation.curves(
 )
 tuned = evaluation.macro_of(tuned).set_index("fraction")
 named = tuned.assign(name=[f"{share:.0%} of the labels" for share in tuned.index])
-plots.plot_estimates(named, xlabel="fine-tuned - from scratch: macro AUROC (test)")
+style.plot_estimates(named, xlabel="fine-tuned - from scratch: macro AUROC (test)")
 plt.show()
 
 # %% [markdown]
@@ -494,7 +493,7 @@ tables[f"{share:.0%}, after Platt scaling"] = calibration.reliability(
     y, calibration.apply_platt(platt, z)
 )
 errors = {name: calibration.expected_calibration_error(table) for name, table in tables.items()}
-plots.plot_reliability({f"{name} (off by {errors[name]:.2f})": t for name, t in tables.items()})
+ch03.plot_reliability({f"{name} (off by {errors[name]:.2f})": t for name, t in tables.items()})
 plt.show()
 
 # %% [markdown]
@@ -551,7 +550,8 @@ else:
 # %%
 if site is not None:
     shown = site.scores[site.scores["arm"] == "pretrained"]
-    plots.plot_sites(shown, xlabel="AUROC, pretrained features, all labels")
+    xlabel = "AUROC, pretrained features, all labels"
+    style.plot_estimates(shown, rows="label", groups="site", xlabel=xlabel, zero=0.5)
     plt.show()
 
 # %% [markdown]
@@ -583,7 +583,7 @@ if site is not None:
 # %%
 if site is not None:
     named = site.gains.rename(columns={"site": "name"})
-    plots.plot_estimates(named, xlabel="pretrained - random: macro AUROC")
+    style.plot_estimates(named, xlabel="pretrained - random: macro AUROC")
     plt.show()
 
 # %% [markdown]
@@ -614,7 +614,7 @@ print({kind: f"{share:.0%} with a sibling in training" for kind, share in overla
 
 # %%
 row = pd.DataFrame([{"name": "by image - by patient", **leak.flatters.as_dict()}])
-plots.plot_estimates(row, xlabel="what the leak adds to the macro AUROC")
+style.plot_estimates(row, xlabel="what the leak adds to the macro AUROC")
 plt.show()
 
 # %%

@@ -48,9 +48,7 @@ from cxr_helpers.course.ch04.training import epoch_count
 from cxr_helpers.course.core.results import Results, claim
 from cxr_helpers.course.core.settings import load_settings
 from cxr_helpers.course.core.tables import packaged_table
-from cxr_helpers.course.plots import ch01 as data_plots
-from cxr_helpers.course.plots import ch04 as detection_plots
-from cxr_helpers.course.plots import style as plots
+from cxr_helpers.course.plots import ch03, ch04, style
 from cxr_helpers.data import vindr
 from cxr_helpers.detection import coco, coco_files, froc
 from cxr_helpers.detection import detector as det
@@ -59,7 +57,7 @@ from cxr_helpers.detection import metrics as dm
 from cxr_helpers.detection.boxes import box_iou
 
 # %%
-plots.set_style()
+style.set_style()
 settings = load_settings()
 results = Results("04_faster_rcnn_finetuning", settings)
 
@@ -237,10 +235,8 @@ shown = [int(np.argmax([len(one["boxes"]) == n for one in train_truths])) for n 
 figure, axes = plt.subplots(1, 3, figsize=(10, 3.6))
 for axis, i in zip(axes, shown, strict=True):
     names = [data.class_names[label - 1] for label in train_truths[i]["labels"]]
-    detection_plots.show_image(axis, data.images.pixels[parts["train"][i]])
-    detection_plots.draw_boxes(
-        axis, train_truths[i]["boxes"], names, color="#E69F00", linestyle="--"
-    )
+    style.show_image(axis, data.images.pixels[parts["train"][i]])
+    style.draw_boxes(axis, train_truths[i]["boxes"], names, **style.TRUTH)
 plt.show()
 
 # %% [markdown]
@@ -304,7 +300,7 @@ check("4.5", level_of_box)
 # %%
 all_boxes = np.concatenate([one["boxes"] for one in train_truths])
 anchors = det.derive_anchors(all_boxes)
-detection_plots.plot_box_shapes(all_boxes, anchors.sizes, anchors.ratios)
+ch04.plot_box_shapes(all_boxes, anchors.sizes, anchors.ratios)
 plt.show()
 
 # %% [markdown]
@@ -386,7 +382,7 @@ falls = [log["loss"].iloc[-1] < 0.8 * log["loss"].iloc[0] for log in logs.values
 claim(all(falls), "the training loss of every arm falls by more than a fifth", settings)
 
 # %%
-detection_plots.plot_losses(logs)
+ch04.plot_losses(logs)
 plt.show()
 
 # %% [markdown]
@@ -423,8 +419,8 @@ panels = {f"best 30 of {len(step.proposals)} proposals": step.proposals[:30]}
 panels[f"all {len(step.found['boxes'])} detections"] = step.found["boxes"]
 panels[f"{len(strong)} with a score above 0.3"] = strong
 for axis, (name, boxes) in zip(axes, panels.items(), strict=True):
-    detection_plots.show_image(axis, image, name)
-    detection_plots.draw_boxes(axis, boxes)
+    style.show_image(axis, image, name)
+    style.draw_boxes(axis, boxes)
 plt.show()
 
 # %%
@@ -474,7 +470,7 @@ claim(all(beaten), "every detector beats the one that does not look", settings)
 
 # %%
 rows = [{"name": arm, **interval.as_dict()} for arm, interval in map50.items()]
-plots.plot_estimates(pd.DataFrame(rows), xlabel="mAP50 (test), 95% interval", zero=None)
+style.plot_estimates(pd.DataFrame(rows), xlabel="mAP50 (test), 95% interval", zero=None)
 plt.show()
 
 # %% [markdown]
@@ -527,7 +523,7 @@ difference = tables.bootstrap_map_difference(
     matches["random"], matches["pretrained"], resamples=preset.resamples, seed=settings.seed
 )
 row = pd.DataFrame([{"name": "pretrained - random", **difference.as_dict()}])
-plots.plot_estimates(row, xlabel="difference of mAP50 (test), 95% interval")
+style.plot_estimates(row, xlabel="difference of mAP50 (test), 95% interval")
 plt.show()
 
 # %% tags=["nbval-ignore-output"]
@@ -568,7 +564,7 @@ per_class = {
     if arm in arms
 }
 counts = pd.Series(matches["random"].truths.sum(axis=0), index=data.class_names)
-detection_plots.plot_per_class(per_class, counts[counts > 0].sort_values(ascending=False))
+ch04.plot_per_class(per_class, counts[counts > 0].sort_values(ascending=False))
 plt.show()
 
 # %% [markdown]
@@ -638,7 +634,7 @@ falls = [value[arm, settings.detect.fractions[0]] < value[arm, 1.0] for arm in a
 claim(all(falls), "a tenth of the images gives a worse detector, in every arm", settings)
 
 # %%
-plots.plot_label_curve(curve, ylabel="mAP50 (test)", chance=None)
+ch03.plot_label_curve(curve, ylabel="mAP50 (test)", chance=None)
 plt.show()
 
 # %% [markdown]
@@ -646,7 +642,7 @@ plt.show()
 
 # %%
 rows = [{"name": f"{100 * f:g}%", **d.as_dict()} for f, d in differences.items()]
-plots.plot_estimates(pd.DataFrame(rows), xlabel="pretrained - random, mAP50 (test), 95% interval")
+style.plot_estimates(pd.DataFrame(rows), xlabel="pretrained - random, mAP50 (test), 95% interval")
 plt.show()
 
 # %% [markdown]
@@ -684,7 +680,7 @@ all_matches = {
 }
 
 # %%
-detection_plots.plot_froc({arm: froc.froc_curve(m) for arm, m in all_matches.items()})
+ch04.plot_froc({arm: froc.froc_curve(m) for arm, m in all_matches.items()})
 plt.show()
 
 # %% [markdown]
@@ -749,9 +745,7 @@ errors = {
     for arm in arms
 }
 assert all((t["hit"] + t["missed"] == t["truth"]).all() for t in errors.values())
-detection_plots.plot_table(
-    errors["pretrained"], xlabel="boxes of the truth, then detections", ylabel=""
-)
+ch04.plot_table(errors["pretrained"], xlabel="boxes of the truth, then detections", ylabel="")
 plt.show()
 
 # %%
@@ -769,7 +763,7 @@ claim(all(missed), "more boxes are missed than wrong ones are drawn, in every ar
 confusion = error_breakdown.confusion_matrix(
     found["pretrained"], truths, class_names=data.class_names, min_score=0.1
 )
-detection_plots.plot_table(confusion, xlabel="the detector says", ylabel="the truth says")
+ch04.plot_table(confusion, xlabel="the detector says", ylabel="the truth says")
 plt.show()
 
 # %% [markdown]
@@ -786,14 +780,10 @@ plt.show()
 
 # %%
 chosen = tables.gallery_rows(matches["pretrained"])
-detection_plots.gallery(
-    [data.images.pixels[test[i]] for i in chosen.values()],
-    [truths[i] for i in chosen.values()],
-    [found["pretrained"][i] for i in chosen.values()],
-    data.class_names,
-    list(chosen),
-    columns=2,
-)
+figure, axes = style.grid(len(chosen), 2, width=5)
+for axis, (title, i) in zip(axes, chosen.items(), strict=True):
+    picture, drawn = data.images.pixels[test[i]], found["pretrained"][i]
+    ch04.show_detections(axis, picture, truths[i], drawn, data.class_names, title=title)
 plt.show()
 
 # %% [markdown]
@@ -816,7 +806,7 @@ if exact is None:
     print("These are no phantoms: nobody knows their exact boxes.")
 known = {} if exact is None else {"exact boxes": exact}
 by_truth = tables.truth_table({arm: found[arm] for arm in arms} | known, data, test)
-data_plots.plot_dots(by_truth.drop(columns="boxes"), xlabel="mAP50 against each truth")
+style.plot_dots(by_truth.drop(columns="boxes"), xlabel="mAP50 against each truth")
 plt.show()
 
 # %%
@@ -858,7 +848,7 @@ compared = tables.against_other_readers({arm: found[arm] for arm in arms} | know
 if len(compared):
     with_mean = pd.concat([compared, compared.mean().to_frame("mean of the classes").T])
     xlabel = "average precision against the other readers' fused boxes"
-    data_plots.plot_dots(with_mean, xlabel=xlabel)
+    style.plot_dots(with_mean, xlabel=xlabel)
     plt.show()
 
 # %%

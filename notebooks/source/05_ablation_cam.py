@@ -49,13 +49,12 @@ from cxr_helpers.course.ch04.data import load_detection
 from cxr_helpers.course.ch05 import explaining, map_checks, random_labels, shortcut, viewer
 from cxr_helpers.course.core.results import Results, claim
 from cxr_helpers.course.core.settings import load_settings
-from cxr_helpers.course.plots import style as plots
-from cxr_helpers.course.plots import ch05 as cam_plots
+from cxr_helpers.course.plots import ch05, style
 from cxr_helpers.detection import detector as det
 from cxr_helpers.explanation import ablation_fast, cam, heatmaps, sanity
 
 # %%
-plots.set_style()
+style.set_style()
 settings = load_settings()
 results = Results("05_ablation_cam", settings)
 
@@ -341,9 +340,9 @@ claim(ranks["fast"] < 0.99, "the two ways do not give the same map", settings)
 # marks the highest. Ask before you look: where would a radiologist look for this finding?
 
 # %%
-figure, axes = cam_plots.panels(1, 3, width=2.0)
+figure, axes = style.panels(1, 3, width=2.0)
 for axis, (name, heatmap) in zip(axes[0], shown.items(), strict=True):
-    cam_plots.show_heatmap(
+    ch05.show_heatmap(
         axis, picture, heatmap, title=f"{name} ({ranks[name]:.2f})",
         truth_boxes=item.readers, found_boxes=[item.box],
     )  # fmt: skip
@@ -379,9 +378,9 @@ pairs = {
     "gradient": heatmaps.normalize_map(gradient_map[:height, :width]),
     "library, ablation": shown["library"], "library, gradient": of_library,
 }  # fmt: skip
-figure, axes = cam_plots.panels(1, 4)
+figure, axes = style.panels(1, 4)
 for axis, (name, heatmap) in zip(axes[0], pairs.items(), strict=True):
-    cam_plots.show_heatmap(
+    ch05.show_heatmap(
         axis, picture, heatmap, title=name, truth_boxes=item.readers, found_boxes=[item.box]
     )
 plt.show()
@@ -394,7 +393,7 @@ plt.show()
 
 # %%
 costs = fast.score - fast.ablated
-figure = cam_plots.plot_predicted(costs, slope.score - slope.predicted)
+figure = ch05.plot_predicted(costs, slope.score - slope.predicted)
 figure.axes[0].set_title(f"at most {costs.max():.4f} of a score of {fast.score:.4f}", fontsize=10)
 plt.show()
 
@@ -450,11 +449,11 @@ best = {}
 for a, b in shared:  # the surest pair first
     best.setdefault(a.label, (a, b))
 chosen = list(best.values())[:4]
-figure, axes = cam_plots.panels(2, len(chosen), width=2.0)
+figure, axes = style.panels(2, len(chosen), width=2.0)
 for column, pair in zip(axes.T, chosen, strict=True):
     for axis, arm, one in zip(column, detectors, pair, strict=True):
         heatmap = explaining.heatmap_of(detectors[arm], data, one, layer=layer)
-        cam_plots.show_heatmap(
+        ch05.show_heatmap(
             axis, data.images.picture(one.row), heatmap, title=f"{arm}: {one.name}",
             truth_boxes=one.readers, found_boxes=[one.box],
         )  # fmt: skip
@@ -494,7 +493,7 @@ table = explaining.score_table(scores, reference="pretrained", **drawn)
 # images. Look first at the three baselines, then at the arms.
 
 # %%
-cam_plots.plot_scores(table)
+style.plot_estimates(table, rows="map", groups="map", panels="measure", limits=(0, 1))
 plt.show()
 
 # %% tags=["nbval-ignore-output"]
@@ -584,7 +583,7 @@ quiz("5.A")
 # %%
 measures = (explaining.POINTING, explaining.ENERGY)
 by_class = explaining.class_table(scores, measures, at_least=10, **drawn)
-cam_plots.plot_class_scores(by_class)
+ch05.plot_class_scores(by_class)
 plt.show()
 
 # %% [markdown]
@@ -599,7 +598,7 @@ plt.show()
 # %%
 difference = explaining.paired_difference(scores["random"], scores["pretrained"], **drawn)
 named = difference.assign(name=difference["measure"])
-figure = plots.plot_estimates(named, xlabel="pretrained - random, same findings")
+figure = style.plot_estimates(named, xlabel="pretrained - random, same findings")
 sides = f"{(named['high'] < 0).sum()} intervals left of zero, {(named['low'] > 0).sum()} right"
 figure.axes[0].set_title(sides, fontsize=10)
 plt.show()
@@ -622,7 +621,7 @@ plt.show()
 # %%
 by_layer = explaining.pointing_by_layer(detectors["pretrained"], data, found["pretrained"]["val"])
 named = by_layer.rename(viewer.LAYER_NAMES).round(2)
-figure = plots.plot_counts(named, xlabel="pointing game, validation (0 to 1)")
+figure = style.plot_dots(named, xlabel="pointing game, validation (0 to 1)")
 figure.axes[0].set_title(f"{named.idxmax()} points best", fontsize=10)
 plt.show()
 
@@ -645,10 +644,10 @@ for name, changed in sanity.cascade(
     steps[f"+ {name}"] = changed
 
 # %%
-figure, axes = cam_plots.panels(2, 4, width=1.6)
+figure, axes = style.panels(2, 4, width=1.6)
 for axis, (name, changed) in zip(axes.flat, steps.items(), strict=True):
     heatmap = explaining.heatmap_of(changed, data, item, layer=layer)
-    cam_plots.show_heatmap(axis, picture, heatmap, title=name, truth_boxes=item.readers)
+    ch05.show_heatmap(axis, picture, heatmap, title=name, truth_boxes=item.readers)
 plt.show()
 
 # %% [markdown]
@@ -662,7 +661,7 @@ plt.show()
 checks = map_checks.randomization_check(
     detectors["pretrained"], data, thirty, layer=layer, seed=settings.seed
 )
-cam_plots.plot_steps(checks, ylabel="rank correlation")
+ch05.plot_randomization(checks, ylabel="rank correlation")
 plt.show()
 
 # %%
@@ -734,7 +733,7 @@ claim(
 curves, areas = map_checks.pixel_curves(
     detectors["pretrained"], data, thirty[:15], layer=layer, seed=settings.seed
 )
-cam_plots.plot_curves(curves)
+ch05.plot_curves(curves)
 plt.show()
 
 # %% tags=["nbval-ignore-output"]
@@ -790,13 +789,13 @@ missed = sorted(
 )[:4]
 
 # %%
-cam_plots.mosaic(
-    [data.images.picture(f.row) for f in missed],
-    [explaining.heatmap_of(detectors["pretrained"], data, f, layer=layer) for f in missed],
-    [f"{f.name} {f.score:.2f}" for f in missed],
-    truth_boxes=[f.readers for f in missed],
-    found_boxes=[[f.box] for f in missed],
-)
+figure, axes = style.grid(len(missed), 4)
+for axis, f in zip(axes, missed, strict=True):
+    heatmap = explaining.heatmap_of(detectors["pretrained"], data, f, layer=layer)
+    ch05.show_heatmap(
+        axis, data.images.picture(f.row), heatmap, title=f"{f.name} {f.score:.2f}",
+        truth_boxes=f.readers, found_boxes=[f.box],
+    )  # fmt: skip
 plt.show()
 
 # %% [markdown]
@@ -847,11 +846,11 @@ claim(min(falls) > 0.15, "each shortcut network fails once the shortcut is moved
 
 # %%
 sick = np.flatnonzero(test_images.labels == 1)[:4]
-figure, axes = cam_plots.panels(3, 4, width=1.4)
+figure, axes = style.panels(3, 4, width=1.4)
 for line, trial in zip(axes, trials, strict=True):
     for axis, i, network in zip(line, np.repeat(sick[:2], 2), list(trial.nets) * 2, strict=True):
         image = trial.test.pixels[i]
-        cam_plots.show_heatmap(
+        ch05.show_heatmap(
             axis, image, shortcut.ablation_heatmap(trial.nets[network], image),
             title=f"{trial.kind}: {network}", truth_boxes=test_images.boxes[i],
         )  # fmt: skip

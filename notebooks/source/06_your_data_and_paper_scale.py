@@ -62,13 +62,12 @@ from cxr_helpers.course.core.data import load_nih
 from cxr_helpers.course.core.results import Results, claim, read_results
 from cxr_helpers.course.core.settings import PRESETS, load_settings
 from cxr_helpers.course.core.tables import packaged_table
-from cxr_helpers.course.plots import ch02 as pretraining_plots
-from cxr_helpers.course.plots import style as plots
+from cxr_helpers.course.plots import ch02, style
 from cxr_helpers.data import nih
 from cxr_helpers.pretraining import barlow, hub, pairs, views, weights
 
 # %%
-plots.set_style()
+style.set_style()
 settings = load_settings()
 results = Results("06_your_data_and_paper_scale", settings)
 work = tempfile.TemporaryDirectory()
@@ -799,7 +798,7 @@ for name, network in networks.items():
     features = pretraining.features(own, network, pixels, "pretrained")
     near = pretraining_labs.nearest(features, query, images.rows("train"), count=4)
     neighbors[name] = ([pixels[row] for row in near], [views[row] for row in near])
-pretraining_plots.plot_neighbors(pixels[query], neighbors, title=f"query: {views[query]}")
+ch02.plot_neighbors(pixels[query], neighbors, title=f"query: {views[query]}")
 plt.show()
 
 # %% [markdown]

@@ -15,7 +15,7 @@ from torch import nn
 
 from cxr_helpers.course.ch05 import explaining
 from cxr_helpers.course.core.data import BoxData
-from cxr_helpers.course.plots import ch05 as cam_plots
+from cxr_helpers.course.plots import ch05, style
 from cxr_helpers.explanation import ablation_fast, heatmaps
 
 Arms = Mapping[str, tuple[nn.Module, Sequence[explaining.Finding]]]
@@ -52,7 +52,7 @@ def draw(
     """
     heatmap = explaining.heatmap_of(detector, data, item, layer=layer)
     value = heatmaps.iou_at(heatmap, item.readers, level=level)
-    cam_plots.show_heatmap(
+    ch05.show_heatmap(
         axis, data.images.picture(item.row), heatmap, title=f"{title}IoU {value:.2f}",
         truth_boxes=item.readers, found_boxes=item.box[None], level=level,
     )  # fmt: skip
@@ -70,7 +70,7 @@ def static_view(arms: Arms, data: BoxData, key: tuple[int, int], *, level: float
     Raises:
         KeyError: an arm has no such finding.
     """
-    figure, axes = cam_plots.panels(len(arms), len(LAYER_NAMES), width=1.5)
+    figure, axes = style.panels(len(arms), len(LAYER_NAMES), width=1.5)
     for line, (arm, (detector, items)) in zip(axes, arms.items(), strict=True):
         item = by_key(items).get(key)
         if item is None:

@@ -1,17 +1,9 @@
 """Figures that describe a data set of radiographs: shares, sizes, places, gray values.
 
-Each takes a tidy table or plain arrays and returns the figure. Colors are Okabe and Ito's and come
-with a marker or a line style of their own, maps are drawn in cividis: both can be told apart by
-color-blind readers and in print.
-
-Needs: matplotlib, numpy, pandas, Pillow, seaborn.
+Needs: matplotlib, numpy, pandas, seaborn.
 """
 
-from __future__ import annotations
-
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import cycle
 
 import matplotlib.pyplot as plt
@@ -19,152 +11,9 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from PIL import Image
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("o", "s", "^", "D", "v", "P")
-LINES = ("-", "--", ":", "-.")
-MAP = "cividis"
-
-
-@dataclass(frozen=True, repr=False)
-class Picture:
-    """A finished picture that a notebook shows where it is the last value of a cell.
-
-    Attributes:
-        png: the bytes of a PNG file.
-        size: width and height in pixels.
-    """
-
-    png: bytes
-    size: tuple[int, int]
-
-    def _repr_png_(self) -> bytes:
-        return self.png
-
-    def __repr__(self) -> str:
-        """Without the size, which changes by a pixel where a font does."""
-        return "<Picture>"
-
-
-def show(figure: Figure, *, colors: int = 256) -> Picture:
-    """Draw a figure as a PNG of few colors and close it: a third to a quarter of the usual bytes.
-
-    A figure without color is stored as 256 grays, unchanged.
-
-    Args:
-        figure: is closed.
-        colors: of the picture, 2 to 256.
-
-    Raises:
-        ValueError: another number of colors.
-    """
-    if not 2 <= colors <= 256:
-        raise ValueError(f"{colors} colors; a picture can have 2 to 256")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", bbox_inches="tight", facecolor="white")
-    plt.close(figure)
-    image = Image.open(buffer).convert("RGB")
-    channels = np.asarray(image)
-    if (channels == channels[..., :1]).all():
-        image = image.convert("L")
-    else:
-        image = image.quantize(colors, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    small = io.BytesIO()
-    image.save(small, "PNG", optimize=True)
-    return Picture(small.getvalue(), image.size)
-
-
-def plot_dots(
-    table: pd.DataFrame,
-    *,
-    xlabel: str,
-    log: bool = False,
-    width: float = 6,
-    reference: tuple[float, str] | None = None,
-) -> Figure:
-    """One line for each row of the table, one dot for each column; a thin bar joins the dots.
-
-    Args:
-        table: numbers; the index names the lines, sorted here by the first column, largest on
-            top; the columns become the legend, which a single column does not need. A dot that is
-            NaN is left out.
-        xlabel: with the unit.
-        log: whether the axis is logarithmic.
-        width: of the figure in inches.
-        reference: where to draw a dashed line to compare with, and what it is.
-
-    Raises:
-        ValueError: the table is empty, has more columns than there are markers, or holds what is
-            no number or has no place on the axis: infinity, and on a logarithmic one 0 and below.
-    """
-    table = table.to_frame() if isinstance(table, pd.Series) else table
-    if table.empty or table.shape[1] > len(MARKERS):
-        raise ValueError(f"need 1 to {len(MARKERS)} columns and some rows, not {table.shape}")
-    values = _numbers(table)
-    if not np.isfinite(values).any() or np.isinf(values).any() or (log and (values <= 0).any()):
-        raise ValueError(
-            f"values from {np.nanmin(values, initial=np.inf):g} to "
-            f"{np.nanmax(values, initial=-np.inf):g} have no place on "
-            f"{'a logarithmic' if log else 'an'} axis; leave such rows out"
-        )
-    table = table.sort_values(table.columns[0])
-    y, several = np.arange(len(table)), table.shape[1] > 1
-    figure, axis = plt.subplots(figsize=(width, 0.23 * len(table) + 0.8))
-    low, high = _limits(table, log)
-    axis.hlines(y, table.min(axis=1) if several else low, table.max(axis=1), color="0.8", zorder=1)
-    for column, color, marker in zip(table, COLORS, MARKERS, strict=False):
-        look = {"color": color, "marker": marker, "s": 45, "zorder": 2}
-        label = str(column) if several else None
-        sns.scatterplot(x=table[column].to_numpy(), y=y, label=label, ax=axis, **look)
-    axis.set_yticks(y, table.index.astype(str), fontsize=9)
-    axis.tick_params(axis="x", labelsize=9)
-    axis.set(ylabel="", ylim=(-0.7, len(table) - 0.3), xscale="log" if log else "linear")
-    axis.set_xlabel(xlabel, fontsize=10)
-    axis.set_xlim(low, high)
-    if log:
-        axis.xaxis.set_major_formatter("{x:g}")
-    if reference is not None:
-        axis.axvline(reference[0], color="0.4", ls="--", lw=1, zorder=0, label=reference[1])
-    if several or reference is not None:
-        _legend_above(axis, table.shape[1] + 1)
-    sns.despine(figure)
-    return figure
-
-
-def _numbers(table: pd.DataFrame) -> np.ndarray:
-    """The table's values; text that looks like a number is none."""
-    for name, column in table.items():
-        text = next((value for value in column if isinstance(value, str)), None)
-        if text is not None:
-            raise ValueError(f"column {name!r} holds the text {text!r}; make it numbers")
-    return _floats(table, "table")
-
-
-def _array(values) -> np.ndarray:
-    """An array of a list, or of a tensor of any device and type."""
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-        values = values.float() if "bfloat16" in str(values.dtype) else values
-    return np.asarray(values)
-
-
-def _floats(values, name: str) -> np.ndarray:
-    try:
-        array = _array(values)
-        if array.dtype.kind not in "buifO":
-            raise TypeError(f"they are {array.dtype}")
-        return array.astype(float)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"the {name} holds no plain numbers: {error}") from None
-
-
-def _limits(table: pd.DataFrame, log: bool) -> tuple[float, float]:
-    """Ends of an axis that leave room beside the outermost dots."""
-    low, high = float(table.min(axis=None)), float(table.max(axis=None))
-    if log:
-        return 0.65 * low, 1.25 * high
-    return min(-0.02 * high, low), 1.05 * high or 1.0
+from cxr_helpers.course.plots._checks import CORNERS, array, box_array, check_table, floats, some
+from cxr_helpers.course.plots.style import BLUE, COLORS, LINES, MAP, ORANGE, SKY, grid, panels, tidy
 
 
 def plot_heatmap(
@@ -181,31 +30,24 @@ def plot_heatmap(
 
     Raises:
         ValueError: the table is empty, or holds text or what is below 0, the darkest color.
+
+    Example:
+        >>> pairs = pd.DataFrame([[100, 20], [40, 100]], index=["A", "B"], columns=["A", "B"])
+        >>> plt.close(plot_heatmap(pairs, label="%", xlabel="also has", ylabel="images with"))
     """
-    if table.empty or (_numbers(table) < 0).any():
+    check_table(table, numbers=list(table), empty=True)
+    if table.empty or (floats(table, "table") < 0).any():
         raise ValueError(f"table {table.shape}: expected some numbers, none of them below 0")
     rows, columns = table.shape
     figure, axis = plt.subplots(figsize=(0.24 * columns + 3.0, 0.24 * rows + 1.5))
     sns.heatmap(
-        table,
-        ax=axis,
-        cmap=MAP,
-        vmin=0,
-        vmax=limit,
-        linewidths=0.5,
-        xticklabels=True,
-        yticklabels=True,
-        cbar_kws={"shrink": 0.9},
-    )
-    axis.set_facecolor("0.85")
-    bar = axis.collections[0].colorbar
-    bar.set_label(label, fontsize=10)
-    bar.ax.tick_params(labelsize=9)
-    axis.set_xlabel(xlabel, fontsize=10)
-    axis.set_ylabel(ylabel, fontsize=10)
-    axis.tick_params(labelsize=9, length=0)
+        table, ax=axis, cmap=MAP, vmin=0, vmax=limit, linewidths=0.5, xticklabels=True,
+        yticklabels=True, cbar_kws={"shrink": 0.9, "label": label},
+    )  # fmt: skip
+    axis.set(xlabel=xlabel, ylabel=ylabel, facecolor="0.85")
+    axis.tick_params(length=0)
     axis.set_xticklabels(axis.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")
-    return figure
+    return tidy(figure)
 
 
 def plot_histograms(
@@ -222,11 +64,13 @@ def plot_histograms(
 
     Raises:
         ValueError: there is no value, one is infinite, or the bins have no width.
+
+    Example:
+        >>> ages = {"AP": [61, 72], "PA": [33, 38, 45]}
+        >>> plt.close(plot_histograms(ages, xlabel="age (years)", bin_width=5))
     """
-    clean = {
-        name: pd.Series(_floats(values, f"group {name!r}").ravel()).dropna()
-        for name, values in groups.items()
-    }
+    clean = {name: floats(values, f"group {name!r}").ravel() for name, values in groups.items()}
+    clean = {name: values[~np.isnan(values)] for name, values in clean.items()}
     clean = {name: values for name, values in clean.items() if len(values)}
     together = np.concatenate([[], *clean.values()])
     if not len(together) or np.isinf(together).any() or not 0 < bin_width < np.inf:
@@ -235,26 +79,17 @@ def plot_histograms(
         )
     start = bin_width * min(0, together.min() // bin_width)
     end = bin_width * (1 + together.max() // bin_width)
+    bins = np.arange(start, end + bin_width / 2, bin_width)
     figure, axis = plt.subplots(figsize=(6, 2.8))
     looks = zip(clean.items(), cycle(COLORS), cycle(LINES), strict=False)
     for (name, values), color, line in looks:
         sns.histplot(
-            x=values,
-            bins=np.arange(start, end + bin_width / 2, bin_width),
-            stat="percent",
-            element="step",
-            fill=False,
-            color=color,
-            linestyle=line,
-            label=name,
-            ax=axis,
-        )
-    axis.set_xlabel(xlabel, fontsize=10)
-    axis.set_ylabel("share of the group (%)", fontsize=10)
-    axis.tick_params(labelsize=9)
+            x=values, bins=bins, stat="percent", element="step", fill=False, color=color,
+            linestyle=line, label=name, ax=axis,
+        )  # fmt: skip
+    axis.set(xlabel=xlabel, ylabel="share of the group (%)")
     axis.legend(frameon=False, fontsize=9)
-    sns.despine(figure)
-    return figure
+    return tidy(figure)
 
 
 def plot_spread(values: pd.Series, groups: pd.Series, *, xlabel: str) -> Figure:
@@ -267,6 +102,10 @@ def plot_spread(values: pd.Series, groups: pd.Series, *, xlabel: str) -> Figure:
 
     Raises:
         ValueError: the two have another index, nothing is given, or a value is not above 0.
+
+    Example:
+        >>> sides, labels = pd.Series([3.0, 4.0, 30.0]), pd.Series(["nodule", "nodule", "heart"])
+        >>> plt.close(plot_spread(sides, labels, xlabel="side of the box (%)"))
     """
     values, groups = pd.Series(values), pd.Series(groups)
     if not values.index.equals(groups.index):
@@ -274,28 +113,17 @@ def plot_spread(values: pd.Series, groups: pd.Series, *, xlabel: str) -> Figure:
             f"values of {list(values.index[:1])} and groups of {list(groups.index[:1])}: give both "
             "one index"
         )
-    if values.empty or not (values.dropna() > 0).all() or not values.notna().any():
+    if not (values.dropna() > 0).all() or not values.notna().any():
         raise ValueError(f"{len(values)} values: a logarithmic axis takes some, all above 0")
     medians = values.groupby(groups).median().sort_values(ascending=False)
     figure, axis = plt.subplots(figsize=(6, 0.25 * len(medians) + 0.8))
     sns.boxplot(
-        x=values,
-        y=groups,
-        order=list(medians.index),
-        whis=(5, 95),
-        showfliers=False,
-        color=COLORS[5],
-        width=0.6,
-        linewidth=1,
-        log_scale=(True, False),
-        ax=axis,
-    )
-    axis.set(ylabel="")
-    axis.set_xlabel(xlabel, fontsize=10)
-    axis.tick_params(labelsize=9)
+        x=values, y=groups, order=list(medians.index), whis=(5, 95), showfliers=False, color=SKY,
+        width=0.6, linewidth=1, log_scale=(True, False), ax=axis,
+    )  # fmt: skip
+    axis.set(xlabel=xlabel, ylabel="")
     axis.xaxis.set_major_formatter("{x:g}")
-    sns.despine(figure)
-    return figure
+    return tidy(figure)
 
 
 def coverage_map(boxes_xyxy: np.ndarray, *, bins: int = 40) -> np.ndarray:
@@ -317,26 +145,17 @@ def coverage_map(boxes_xyxy: np.ndarray, *, bins: int = 40) -> np.ndarray:
         array([[1. , 0. ],
                [0.5, 0. ]])
     """
-    boxes = _floats(boxes_xyxy, "table of boxes")
-    boxes = boxes.reshape(-1, 4) if not boxes.size else boxes
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"boxes_xyxy must be (N, 4), not {boxes.shape}")
-    if not np.isfinite(boxes).all() or (boxes[:, 2:] < boxes[:, :2]).any():
-        raise ValueError("a box is not finite, or not x_min <= x_max and y_min <= y_max")
+    boxes = box_array(boxes_xyxy)
     if np.abs(boxes).max(initial=0) > 10:
         raise ValueError(
             f"boxes reach to {np.abs(boxes).max():g} times the image's side; give shares of the "
             "image, so divide pixels by its width and height"
         )
-    n = len(boxes)
-    boxes = boxes[(boxes[:, :2] < 1).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)]
-    boxes = np.clip(boxes, 0, 1) * bins
-    x0, y0 = np.floor(boxes[:, :2]).astype(int).clip(0, bins - 1).T
-    x1, y1 = np.ceil(boxes[:, 2:]).astype(int).clip(1, bins).T
-    corners = np.zeros((bins + 1, bins + 1))  # summed over rows and columns, each box is a block
-    for y, x, sign in ((y0, x0, 1), (y0, x1, -1), (y1, x0, -1), (y1, x1, 1)):
-        np.add.at(corners, (y, x), sign)
-    return corners.cumsum(axis=0).cumsum(axis=1)[:-1, :-1] / max(1, n)
+    x_min, y_min, x_max, y_max = boxes.T[..., None] * bins  # (N, 1) each
+    cells = np.arange(bins)
+    across = (x_min < cells + 1) & (x_max > cells)  # (N, bins)
+    down = (y_min < cells + 1) & (y_max > cells)
+    return down.T.astype(float) @ across / max(1, len(boxes))
 
 
 def plot_places(
@@ -355,31 +174,24 @@ def plot_places(
 
     Raises:
         ValueError: there is no box, a column is missing or no number, or a box is in other pixels.
+
+    Example:
+        >>> boxes = pd.DataFrame([["mass", 10, 10, 30, 40]], columns=["label", *CORNERS])
+        >>> plt.close(plot_places(boxes, frame_xy=(50, 60)))
     """
-    corners = ["x_min", "y_min", "x_max", "y_max"]
-    missing = [column for column in ("label", *corners) if column not in boxes]
-    if missing:
-        raise ValueError(f"the table has no column {missing[0]!r}; it has {list(boxes)}")
-    _numbers(boxes[corners])
+    check_table(boxes, "label", numbers=CORNERS, empty=True)
     names = sorted(boxes["label"].unique())
-    if not names:
-        raise ValueError("there is no box to show")
-    rows = -(-(len(names) + 1) // columns)
-    height = width * frame_xy[1] / frame_xy[0] + 0.35
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(columns * width, rows * height), squeeze=False
-    )
-    scale = np.array([*frame_xy, *frame_xy], dtype=float)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for axis, name in zip(axes.flat, names, strict=False):
-        part = boxes.loc[boxes["label"] == name, corners]
-        share = 100 * coverage_map(part.to_numpy() / scale)
-        image = axis.imshow(
-            share / (share.max() or 1), MAP, vmin=0, aspect=frame_xy[1] / frame_xy[0]
-        )
+    some(names, "box")
+    aspect = frame_xy[1] / frame_xy[0]
+    figure, axes = grid(len(names) + 1, columns, width=width, height=width * aspect + 0.35)
+    for axis, name in zip(axes, names, strict=False):
+        part = boxes.loc[boxes["label"] == name, CORNERS]
+        share = 100 * coverage_map(part.to_numpy() / np.array([*frame_xy, *frame_xy], float))
+        image = axis.imshow(share / (share.max() or 1), MAP, vmin=0, aspect=aspect)
         axis.set_title(f"{name}\nup to {share.max():.0f}%", fontsize=8, pad=3)
-    place = axes.flat[len(names)].inset_axes([0.55, 0.05, 0.12, 0.9])
+    for axis in axes:
+        axis.set_axis_off()
+    place = axes[-1].inset_axes([0.55, 0.05, 0.12, 0.9])
     bar = figure.colorbar(image, cax=place)
     place.yaxis.set_ticks_position("left")
     place.yaxis.set_label_position("left")
@@ -400,34 +212,30 @@ def plot_steps(
 
     Raises:
         ValueError: there is no step, one is not (H, W), or one has no unit.
+
+    Example:
+        >>> steps = {"stored": 4095 * np.eye(3), "shown": np.eye(3)}
+        >>> plt.close(plot_steps(steps, units={"stored": "number", "shown": "gray, 0 to 1"}))
     """
     steps = _pictures(steps, "step")
     missing = [title for title in steps if title not in units]
     if missing:
         raise ValueError(f"step {missing[0]!r} has no unit; units has {list(units)}")
-    figure, axes = plt.subplots(
-        2,
-        len(steps),
-        figsize=(len(steps) * width, width + 1.45),
-        height_ratios=[width, 0.9],
-        squeeze=False,
-    )
-    for i, (title, values) in enumerate(steps.items()):
-        top, bottom = axes[:, i]
+    heights = {"height": (width + 1.45) / 2, "height_ratios": [width, 0.9]}
+    figure, axes = panels(2, len(steps), width=width, **heights)
+    for (top, bottom), (title, values) in zip(axes.T, steps.items(), strict=True):
         top.imshow(values, cmap="gray")
         top.set_axis_off()
         top.set_title(title, fontsize=9)
         pixels = np.ravel(values)[:: max(1, values.size // 200_000)]  # of a large image enough
-        look = {"element": "step", "color": COLORS[0], "alpha": 1, "linewidth": 0}
-        sns.histplot(x=pixels, stat="percent", bins=60, ax=bottom, **look)
-        bottom.set(ylabel="")
-        bottom.tick_params(labelsize=8)
-        bottom.locator_params(axis="x", nbins=3)
-        bottom.locator_params(axis="y", nbins=3)
-        bottom.set_xlabel(units[title], fontsize=9)
-    axes[1, 0].set_ylabel("pixels (%)", fontsize=9)
-    sns.despine(figure)
-    return figure
+        sns.histplot(
+            x=pixels, stat="percent", bins=60, element="step", color=BLUE, alpha=1, linewidth=0,
+            ax=bottom,
+        )  # fmt: skip
+        bottom.set(xlabel=units[title], ylabel="")
+        bottom.locator_params(nbins=3)
+    axes[1, 0].set_ylabel("pixels (%)")
+    return tidy(figure, text=9)
 
 
 def plot_maps(
@@ -447,24 +255,25 @@ def plot_maps(
 
     Raises:
         ValueError: there is no map, one is not (H, W), or one without a unit is not in [0, 1].
+
+    Example:
+        >>> maps = {"bone": 3 * np.eye(3), "picture": np.eye(3)}
+        >>> plt.close(plot_maps(maps, units={"bone": "cm"}))
     """
     maps = _pictures(maps, "map")
-    for title, values in maps.items():
-        if title not in units and not (values.min() >= -1e-3 and values.max() <= 1 + 1e-3):
-            raise ValueError(
-                f"map {title!r} has no unit, so it must be a picture in [0, 1]; its values go from "
-                f"{values.min():g} to {values.max():g}"
-            )
-    rows = -(-len(maps) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(columns * width, rows * (width + 0.75)), squeeze=False
-    )
-    for axis in axes.flat:
+    figure, axes = grid(len(maps), columns, width=width, height=width + 0.75)
+    for axis, (title, values) in zip(axes, maps.items(), strict=True):
+        look, unit = {"cmap": MAP}, units.get(title)
+        if unit is None:
+            look = {"cmap": "gray", "vmin": 0, "vmax": 1}
+            if not (values.min() >= -1e-3 and values.max() <= 1 + 1e-3):
+                plt.close(figure)
+                raise ValueError(
+                    f"map {title!r} has no unit, so it must be a picture in [0, 1]; its values go "
+                    f"from {values.min():g} to {values.max():g}"
+                )
+        image = axis.imshow(values, **look)
         axis.set_axis_off()
-    for axis, (title, values) in zip(axes.flat, maps.items(), strict=False):
-        unit = units.get(title)
-        limits = {"vmin": 0, "vmax": 1} if unit is None else {}
-        image = axis.imshow(values, cmap="gray" if unit is None else MAP, **limits)
         axis.set_title(title, fontsize=9)
         bar = figure.colorbar(image, ax=axis, location="bottom", shrink=0.8, aspect=14)
         bar.ax.tick_params(labelsize=8)
@@ -474,9 +283,8 @@ def plot_maps(
 
 
 def _pictures(values: Mapping[str, np.ndarray], what: str) -> dict[str, np.ndarray]:
-    if not values:
-        raise ValueError(f"there is no {what} to show")
-    found = {title: _array(value) for title, value in values.items()}
+    some(values, what)
+    found = {title: array(value) for title, value in values.items()}
     for title, value in found.items():
         if value.ndim != 2 or not value.size or value.dtype.kind not in "buif":
             raise ValueError(
@@ -485,13 +293,85 @@ def _pictures(values: Mapping[str, np.ndarray], what: str) -> dict[str, np.ndarr
     return found
 
 
-def _legend_above(axis: plt.Axes, columns: int) -> None:
-    axis.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=columns,
-        frameon=False,
-        fontsize=9,
-        handletextpad=0.4,
-        borderaxespad=0.1,
-    )
+def plot_frequencies(values: Sequence[int], *, xlabel: str, ylabel: str) -> Figure:
+    """How often each number above 0 occurs, a point each, both axes logarithmic.
+
+    Raises:
+        ValueError: there is no value, or one that has no place on a logarithmic axis.
+
+    Example:
+        >>> plt.close(plot_frequencies([1, 1, 1, 7], xlabel="images", ylabel="patients"))
+    """
+    values = pd.Series(array(values).ravel())
+    if values.empty or values.dtype.kind not in "uif" or not (values > 0).all():
+        raise ValueError(f"{len(values)} values; a logarithmic axis takes one or more above 0")
+    counts = values.value_counts()
+    figure, axis = plt.subplots(figsize=(6, 3))
+    sns.scatterplot(x=counts.index.to_numpy(), y=counts.to_numpy(), s=22, color=BLUE, ax=axis)
+    axis.set(xlabel=xlabel, ylabel=ylabel, xscale="log", yscale="log")
+    return tidy(figure)
+
+
+def plot_readers(readers: pd.DataFrame) -> Figure:
+    """Share of normal and of abnormal images that each reader read; area shows boxes drawn.
+
+    Args:
+        readers: index the reader's name, columns normal_percent, abnormal_percent, boxes.
+
+    Raises:
+        ValueError: the table has no rows, or lacks a column.
+
+    Example:
+        >>> table = {"normal_percent": [40, 1], "abnormal_percent": [2, 90], "boxes": [0, 700]}
+        >>> plt.close(plot_readers(pd.DataFrame(table, index=["R1", "R9"])))
+    """
+    check_table(readers, numbers=("normal_percent", "abnormal_percent", "boxes"))
+    figure, axis = plt.subplots(figsize=(6, 4))
+    area = 20 + 400 * readers["boxes"] / max(readers["boxes"].max(), 1)
+    drew = readers["boxes"] > 0
+    for part, size, color, marker, label in (
+        (readers[drew], area[drew], BLUE, "o", "drew boxes"),
+        (readers[~drew], 40, ORANGE, "x", "drew none"),
+    ):
+        x, y = part["normal_percent"], part["abnormal_percent"]
+        axis.scatter(x, y, s=size, marker=marker, color=color, alpha=0.7, label=label)
+    named = readers[readers["abnormal_percent"] > 50].sort_values("normal_percent")
+    for i, (name, row) in enumerate(named.iterrows()):
+        point = (row["normal_percent"], row["abnormal_percent"])
+        offset = (0, -22 if i % 2 else 14)  # above and below in turn, so that names stay apart
+        axis.annotate(name, point, offset, textcoords="offset points", ha="center", fontsize=9)
+    axis.set(xlabel="share of the normal images read (%)", ylim=(-8, 115))
+    axis.set(ylabel="share of the abnormal images read (%)")
+    style = {"frameon": False, "fontsize": 9, "title_fontsize": 9}
+    axis.legend(title="area: boxes drawn", loc="center left", **style)
+    return tidy(figure)
+
+
+def plot_gray_values(images: Mapping[str, np.ndarray]) -> Figure:
+    """How often each gray value occurs at each site.
+
+    Args:
+        images: site name to pixels (N, H, W) uint8, each site with an image.
+
+    Raises:
+        ValueError: there is no site, or one without uint8 pixels.
+
+    Example:
+        >>> plt.close(plot_gray_values({"here": np.zeros((2, 4, 4), np.uint8)}))
+    """
+    some(images, "site")
+    images = {site: array(pixels) for site, pixels in images.items()}
+    for site, pixels in images.items():
+        if pixels.dtype != np.uint8 or not pixels.size:
+            raise ValueError(f"{site}: pixels {pixels.shape} {pixels.dtype}; expected some, uint8")
+    figure, axis = plt.subplots(figsize=(6, 3))
+    for (site, pixels), color, line in zip(
+        images.items(), cycle(COLORS), cycle(LINES), strict=False
+    ):
+        counts = np.bincount(pixels.ravel(), minlength=256).reshape(-1, 4).sum(axis=1)
+        shares = 100 * counts / pixels.size
+        axis.plot(np.arange(0, 256, 4), shares, color=color, linestyle=line, label=site)
+    axis.set(xlabel="gray value (0 black, 255 white)", ylabel="share of pixels (%)")
+    axis.set_ylim(bottom=0)
+    axis.legend(frameon=False, fontsize=9)
+    return tidy(figure)

@@ -1,37 +1,193 @@
-"""Figures of the course: one style, color-blind safe.
+"""What all figures of the course share: one palette, grids of images, boxes, dots and intervals.
 
-Needs: matplotlib, numpy, pandas, seaborn.
+Colors are Okabe and Ito's and come with a marker and a line of their own, so that no figure speaks
+by color alone. Boxes are x_min, y_min, x_max, y_max in pixels of the image shown.
+
+Needs: IPython, matplotlib, numpy, pandas, Pillow, seaborn.
 """
 
-from collections.abc import Mapping, Sequence
-from itertools import cycle
+import io
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from IPython.display import Image
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from PIL import Image as Pillow
 
-# Okabe and Ito's palette, and a marker and a line for each arm, so that color is never alone.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-ARM_STYLE = {
-    "random": {"color": COLORS[1], "marker": "s", "linestyle": "--"},
-    "pretrained": {"color": COLORS[0], "marker": "o", "linestyle": "-"},
-    "imagenet": {"color": COLORS[2], "marker": "^", "linestyle": ":"},
-    "from scratch": {"color": COLORS[3], "marker": "D", "linestyle": "--"},
-    "fine-tuned": {"color": COLORS[4], "marker": "P", "linestyle": "-"},
-    "k-NN": {"color": COLORS[5], "marker": "v", "linestyle": ":"},
+from cxr_helpers.course.plots._checks import box_array, check_table, floats, gray, some
+
+BLUE, ORANGE, GREEN, PURPLE, YELLOW, SKY, BLACK = COLORS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000",
+)  # fmt: skip
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
+MAP = "cividis"
+TRUTH = {"color": YELLOW, "linestyle": "--"}  # boxes of readers
+FOUND = {"color": SKY, "linestyle": "-"}  # boxes of a detector
+
+_KNOWN = {
+    "pretrained": (BLUE, "o", "-"),
+    "random": (ORANGE, "s", "--"),
+    "imagenet": (GREEN, "^", ":"),
+    "from scratch": (PURPLE, "D", "--"),
+    "fine-tuned": (YELLOW, "P", "-"),
+    "k-NN": (SKY, "v", ":"),
+    "ablation": (BLUE, "o", "-"),
+    "class prior": (PURPLE, "v", "--"),
+    "centered bell": (YELLOW, "D", "-."),
+    "bell on the box": (GREEN, "^", "-."),
+    "random map": (BLACK, "x", ":"),
+    "detected box": ("0.4", "D", "-."),
 }
 
 
+def look(name: str, place: int = 0) -> dict[str, object]:
+    """Color, marker and line: of an arm or map the same in every figure, of all else by its place.
+
+    Example:
+        >>> look("random")
+        {'color': '#D55E00', 'marker': 's', 'linestyle': '--'}
+        >>> look("site B", 2)["marker"]
+        '^'
+    """
+    by_place = tuple(kinds[place % len(kinds)] for kinds in (COLORS, MARKERS, LINES))
+    return dict(zip(("color", "marker", "linestyle"), _KNOWN.get(name, by_place), strict=True))
+
+
 def set_style() -> None:
-    """Set seaborn's theme, the palette and the resolution for a notebook."""
+    """Set seaborn's theme, the palette and the resolution for a notebook.
+
+    Example:
+        >>> with plt.rc_context():
+        ...     set_style()
+        ...     plt.rcParams["figure.dpi"]
+        100.0
+    """
     sns.set_theme(style="ticks", context="notebook", palette=list(COLORS))
     plt.rcParams.update(
         {"figure.dpi": 100, "savefig.dpi": 100, "figure.constrained_layout.use": True}
     )
+
+
+def show(figure: Figure, *, colors: int = 256) -> Image:
+    """Close a figure and give it as a PNG of few colors, a third to a quarter of the usual bytes.
+
+    A notebook shows it where it is the last value of a cell. A figure without color is stored as
+    256 grays, unchanged.
+
+    Args:
+        figure: is closed.
+        colors: of the picture, 2 to 256.
+
+    Raises:
+        ValueError: another number of colors.
+
+    Example:
+        >>> show(show_images([np.eye(3)])).format
+        'png'
+    """
+    if not 2 <= colors <= 256:
+        raise ValueError(f"{colors} colors; a picture can have 2 to 256")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", bbox_inches="tight", facecolor="white")
+    plt.close(figure)
+    image = Pillow.open(buffer).convert("RGB")
+    channels = np.asarray(image)
+    if (channels == channels[..., :1]).all():
+        image = image.convert("L")
+    else:
+        image = image.quantize(colors, method=Pillow.Quantize.MEDIANCUT, dither=Pillow.Dither.NONE)
+    small = io.BytesIO()
+    image.save(small, "PNG", optimize=True)
+    return Image(small.getvalue())
+
+
+def panels(
+    rows: int, columns: int, *, width: float = 1.8, height: float | None = None, **options
+) -> tuple[Figure, np.ndarray]:
+    """A figure of panels, and its axes as (rows, columns).
+
+    Args:
+        rows: of panels.
+        columns: of panels.
+        width: of a panel in inches.
+        height: of a panel in inches; if None, that of a square image under a title.
+        **options: of `plt.subplots`.
+
+    Raises:
+        ValueError: there is no row or no column.
+
+    Example:
+        >>> figure, axes = panels(2, 3)
+        >>> axes.shape
+        (2, 3)
+        >>> plt.close(figure)
+    """
+    if rows < 1 or columns < 1:
+        raise ValueError(f"{rows} rows and {columns} columns of panels show nothing")
+    size = (width * columns, (width + 0.3 if height is None else height) * rows)
+    return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **options)
+
+
+def grid(count: int, columns: int, **options) -> tuple[Figure, list[Axes]]:
+    """As `panels`, for so many in rows of so many columns; places left over stay empty.
+
+    Example:
+        >>> figure, axes = grid(4, 3)
+        >>> len(axes), len(figure.axes)
+        (4, 6)
+        >>> plt.close(figure)
+    """
+    figure, axes = panels(-(-count // columns), columns, **options)
+    for axis in axes.flat[count:]:
+        axis.set_axis_off()
+    return figure, list(axes.flat[:count])
+
+
+def tidy(figure: Figure, *, text: float | None = 10) -> Figure:
+    """No frame at the top and right, names of axes in this size, their numbers a point smaller.
+
+    With `text=None` the sizes stay those of the style.
+
+    Example:
+        >>> figure = tidy(plt.figure())
+        >>> plt.close(figure)
+    """
+    for axis in figure.axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        if text is not None:
+            axis.tick_params(labelsize=text - 1)
+            axis.xaxis.label.set_size(text)
+            axis.yaxis.label.set_size(text)
+    return figure
+
+
+def show_image(axis: Axes, image: np.ndarray, title: str = "", *, text: float = 9) -> None:
+    """Draw a gray image from black to white, without axes.
+
+    Args:
+        axis: to draw on.
+        image: (H, W): uint8, uint16 of the full range, or float in [0, 1]; array or tensor.
+        title: of the panel.
+        text: size of the title in points.
+
+    Raises:
+        ValueError: an image of another shape, type or range.
+
+    Example:
+        >>> figure, axes = panels(1, 1)
+        >>> show_image(axes[0, 0], np.eye(3), "three pixels a side")
+        >>> plt.close(figure)
+    """
+    pixels, white = gray(image, f"image {title!r}" if title else "image")
+    axis.imshow(pixels, cmap="gray", vmin=0, vmax=white)
+    axis.set_axis_off()
+    axis.set_title(title, fontsize=text)
 
 
 def show_images(
@@ -45,446 +201,243 @@ def show_images(
     """A grid of gray images, with boxes where given.
 
     Args:
-        images: each (H, W): uint8, uint16 of the full range, or float in [0, 1].
+        images: each as in `show_image`.
         titles: one for each image, or none.
         columns: images a row.
         width: of one image in inches.
-        boxes: for each image a frame with x_min, y_min, x_max, y_max in its pixels, and `label`.
+        boxes: for each image as in `draw_boxes`.
 
     Raises:
         ValueError: there is no image, one is of another kind, or titles or boxes are not as many.
+
+    Example:
+        >>> plt.close(show_images([np.eye(3), np.zeros((3, 3))], ["a line", "black"]))
     """
-    for name, part in (("titles", titles if len(titles) else None), ("boxes", boxes)):
+    titled = len(titles) > 0
+    some(images, "image")
+    for name, part in (("titles", titles if titled else None), ("boxes", boxes)):
         if part is not None and len(part) != len(images):
             raise ValueError(f"{len(images)} images and {len(part)} {name}; give one for each")
-    images = [_gray(image, f"image {i}") for i, image in enumerate(images)]
-    if not len(images):
-        raise ValueError("there is no image to show")
-    rows = -(-len(images) // columns)
-    height = width * max(i.shape[0] / i.shape[1] for i, _ in images) + (0.3 if len(titles) else 0)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(columns * width, rows * height), squeeze=False
-    )
-    for i, axis in enumerate(axes.flat):
-        axis.set_axis_off()
-        if i >= len(images):
-            continue
-        axis.imshow(images[i][0], cmap="gray", vmin=0, vmax=images[i][1])
-        if len(titles):
-            axis.set_title(titles[i], fontsize=9)
+    images = [gray(image, f"image {i}")[0] for i, image in enumerate(images)]
+    height = width * max(i.shape[0] / i.shape[1] for i in images) + 0.3 * titled
+    figure, axes = grid(len(images), columns, width=width, height=height)
+    for i, axis in enumerate(axes):
+        show_image(axis, images[i], titles[i] if titled else "")
         if boxes is not None:
             draw_boxes(axis, boxes[i])
     return figure
 
 
-def draw_boxes(axis: Axes, boxes: pd.DataFrame, *, names: bool = True) -> None:
-    """Draw boxes with their label on an image; one color for each label, in order of the alphabet.
+def draw_boxes(
+    axis: Axes,
+    boxes: pd.DataFrame | np.ndarray,
+    names: Sequence[str] = (),
+    *,
+    color: str | None = None,
+    linestyle: str = "-",
+    below: bool = False,
+) -> None:
+    """Draw boxes on an image, each with its name; boxes of one name side by side share it.
 
     Args:
         axis: shows the image.
-        boxes: x_min, y_min, x_max, y_max in pixels of the image, and `label`.
-        names: write the label above each box, once where boxes of one label lie together.
+        boxes: (n, 4) pixels of the image, array or tensor; or a table with x_min, y_min, x_max,
+            y_max, and `label`, which names the boxes. n may be 0.
+        names: one for each box, or none.
+        color: of lines and names; if None, one for each name in the order of the alphabet, and
+            sky blue without names.
+        linestyle: of the lines.
+        below: whether the names stand below the boxes.
 
     Raises:
-        ValueError: the frame lacks a column, or a box is turned or not finite.
+        ValueError: the table lacks a column, boxes have another shape, are turned or not finite,
+            or there is not one name for each.
+
+    Example:
+        >>> figure, axes = panels(1, 1)
+        >>> show_image(axes[0, 0], np.zeros((9, 9)))
+        >>> draw_boxes(axes[0, 0], np.array([[1, 2, 6, 8]]), ["mass"])
+        >>> [text.get_text() for text in axes[0, 0].texts]
+        ['mass']
+        >>> plt.close(figure)
     """
-    if not len(boxes):
-        return
-    _check_table(boxes, "label", numbers=("x_min", "y_min", "x_max", "y_max"))
-    corners = boxes[["x_min", "y_min", "x_max", "y_max"]].to_numpy(dtype=float)
-    if not np.isfinite(corners).all() or (corners[:, 2:] < corners[:, :2]).any():
-        raise ValueError(
-            f"boxes {corners.tolist()}; expected x_min <= x_max, y_min <= y_max, finite"
+    corners = box_array(boxes)
+    if isinstance(boxes, pd.DataFrame) and len(boxes):
+        check_table(boxes, "label")
+        names = boxes["label"].tolist()
+    if len(names) not in (0, len(corners)):
+        raise ValueError(f"{len(names)} names for {len(corners)} boxes; give one for each, or none")
+    order, width = sorted(set(names)), max(axis.get_xlim())
+    written: list[tuple[str, float, float]] = []
+    for i in np.argsort(corners[:, 1], kind="stable"):
+        x_min, y_min, x_max, y_max = corners[i]
+        place = order.index(names[i]) if len(names) else 0
+        own = color or (COLORS[place % 6] if len(names) else SKY)
+        size = (x_max - x_min, y_max - y_min)
+        axis.add_patch(
+            Rectangle((x_min, y_min), *size, fill=False, color=own, lw=1.4, ls=linestyle)
         )
-    labels = sorted(boxes["label"].unique())
-    width = max(axis.get_xlim())
-    named: list[tuple[str, float, float]] = []
-    for row in boxes.sort_values("y_min").itertuples():
-        color = COLORS[labels.index(row.label) % (len(COLORS) - 1)]
-        right = row.x_min > 0.65 * width  # there the text ends where the box does, in the image
-        corner = (row.label, row.x_max if right else row.x_min, row.y_min)
-        size = (row.x_max - row.x_min, row.y_max - row.y_min)
-        axis.add_patch(Rectangle((row.x_min, row.y_min), *size, fill=False, color=color, lw=1.5))
-        near = [np.hypot(corner[1] - x, corner[2] - y) for n, x, y in named if n == row.label]
-        if names and min(near, default=width) > 0.2 * width:  # one name for boxes side by side
-            named.append(corner)
+        if not len(names):
+            continue
+        right = x_min > 0.65 * width  # there the text ends where the box does, in the image
+        x, y = x_max if right else x_min, y_max if below else y_min
+        near = [np.hypot(x - a, y - b) for name, a, b in written if name == names[i]]
+        if min(near, default=width) > 0.2 * width:
+            written.append((names[i], x, y))
             axis.text(
-                corner[1],
-                row.y_min,
-                row.label,
-                color="white",
-                fontsize=7,
-                ha="right" if right else "left",
-                va="bottom",
-                bbox={"facecolor": color, "edgecolor": "none", "pad": 0.5},
-            )
+                x, y, names[i], fontsize=7, clip_on=True,
+                color="white" if own in (BLUE, ORANGE, BLACK) else "black",
+                ha="right" if right else "left", va="top" if below else "bottom",
+                bbox={"facecolor": own, "edgecolor": "none", "pad": 0.5},
+            )  # fmt: skip
 
 
-def _array(values) -> np.ndarray:
-    """An array of a list, or of a tensor of any device and type."""
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-        values = values.float() if "bfloat16" in str(values.dtype) else values
-    return np.asarray(values)
-
-
-def _gray(image, name: str = "image") -> tuple[np.ndarray, int]:
-    """A gray image (H, W) and its value of white: 255, 65535, or 1 for floats."""
-    image = _array(image)
-    if image.ndim != 2 or not image.size:
-        raise ValueError(f"{name} of shape {image.shape}; expected gray (H, W)")
-    if image.dtype.kind not in "uf" or image.dtype.itemsize > 2 and image.dtype.kind == "u":
-        raise ValueError(
-            f"{name} is {image.dtype}; give uint8, uint16 of the full range, or float in [0, 1]"
-        )
-    low, top = image.min(), image.max()
-    if image.dtype == np.uint16 and 0 < top < 32768:
-        raise ValueError(
-            f"{name} is uint16 up to {top}, so it holds {int(top).bit_length()} bits only; scale "
-            "it to 65535, or give floats in [0, 1]"
-        )
-    if image.dtype.kind == "u":
-        return image, np.iinfo(image.dtype).max
-    if not (low >= -1e-3 and top <= 1 + 1e-3):
-        raise ValueError(f"{name} has values from {low} to {top}; floats must lie in [0, 1]")
-    return image, 1
-
-
-def _check_table(table: pd.DataFrame, *texts: str, numbers: Sequence[str] = ()) -> None:
-    """Refuse a table without rows or one of these columns, or with text where numbers belong."""
-    missing = [name for name in (*texts, *numbers) if name not in table]
-    if missing:
-        raise ValueError(f"the table has no column {missing[0]!r}; it has {list(table)}")
-    if not len(table):
-        raise ValueError("the table has no rows, so there is nothing to show")
-    for name in numbers:
-        text = next((value for value in table[name] if isinstance(value, str)), None)
-        if text is not None:
-            raise ValueError(f"column {name!r} holds the text {text!r}; make it numbers")
-
-
-def plot_counts(counts: pd.Series, *, xlabel: str, log: bool = False) -> Figure:
-    """Horizontal bars of counts, largest first, each with its number.
-
-    Raises:
-        ValueError: there is nothing counted.
-    """
-    counts = pd.Series(counts)
-    if counts.empty:
-        raise ValueError("there is no count to show")
-    counts = counts.sort_values()
-    figure, axis = plt.subplots(figsize=(7, 0.3 * len(counts) + 0.8))
-    bars = axis.barh(counts.index.astype(str), counts.to_numpy(), color=COLORS[0])
-    axis.bar_label(bars, labels=[f"{v:,}" for v in counts], padding=3, fontsize=9)
-    axis.set(xlabel=xlabel, xscale="log" if log else "linear")
-    axis.margins(x=0.15)
-    sns.despine(figure)
-    return figure
-
-
-def plot_matrix(
-    matrix: np.ndarray, axis: Axes, *, title: str, limit: float = 1.0, label: str = "correlation"
-) -> None:
-    """A square matrix as colors from -limit (blue) to limit (red)."""
-    image = axis.imshow(
-        _array(matrix), cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest"
-    )
-    axis.set(title=title, xlabel="feature of view B", ylabel="feature of view A")
-    axis.figure.colorbar(image, ax=axis, shrink=0.8, label=label)
-
-
-def plot_training_log(log: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
-    """One small panel for each metric over the epochs.
-
-    Args:
-        log: columns `epoch` and the metrics.
-        metrics: column name to axis label.
-
-    Raises:
-        ValueError: the log has no rows, or lacks a column; or there is no metric.
-    """
-    _check_table(log, numbers=("epoch", *metrics))
-    if not metrics:
-        raise ValueError("there is no metric to show")
-    figure, axes = plt.subplots(1, len(metrics), figsize=(3.2 * len(metrics), 2.8), squeeze=False)
-    for axis, (column, label) in zip(axes.flat, metrics.items(), strict=True):
-        axis.plot(log["epoch"], log[column], color=COLORS[0])
-        axis.set(xlabel="epoch", ylabel=label)
-    sns.despine(figure)
-    return figure
-
-
-def plot_label_curve(
-    curve: pd.DataFrame,
+def plot_dots(
+    table: pd.DataFrame,
     *,
-    ylabel: str = "macro AUROC (test)",
-    chance: float | None = 0.5,
-    legend: str = "initialization",
+    xlabel: str,
+    log: bool = False,
+    width: float = 6,
+    reference: tuple[float, str] | None = None,
 ) -> Figure:
-    """Score against label fraction, a line and an interval for each arm.
+    """One line for each row of the table, one dot for each column; a thin bar joins the dots.
 
     Args:
-        curve: columns arm, fraction (a share, above 0 and at most 1), value, low, high.
-        ylabel: of the vertical axis.
-        chance: where to draw the line of chance, or None.
-        legend: its title.
+        table: numbers; the index names the lines, sorted here by the first column, largest on
+            top; the columns become the legend, which a single column does not need. A dot that is
+            NaN is left out.
+        xlabel: with the unit.
+        log: whether the axis is logarithmic.
+        width: of the figure in inches.
+        reference: where to draw a dashed line to compare with, and what it is.
 
     Raises:
-        ValueError: the table has no rows or lacks a column, or a fraction is no share.
+        ValueError: the table is empty, has more columns than there are markers, or holds what is
+            no number or has no place on the axis: infinity, and on a logarithmic one 0 and below.
+
+    Example:
+        >>> table = pd.DataFrame({"NIH": [12.0, 3.0]}, index=["effusion", "hernia"])
+        >>> plt.close(plot_dots(table, xlabel="images with the label (%)"))
     """
-    _check_table(curve, "arm", numbers=("fraction", "value", "low", "high"))
-    _check_shares(curve["fraction"])
-    figure, axis = plt.subplots(figsize=(7.2, 3.8))
-    _draw_curves(axis, curve)
-    axis.set(xlabel="labels used (% of the training images)", ylabel=ylabel)
-    if chance is not None:
-        axis.axhline(chance, color="0.6", lw=1)
-        beside = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9}
-        axis.annotate(" chance", (1.0, chance), color="0.4", **beside)
-    # Outside the axes, where it covers no interval.
-    style = {"frameon": False, "fontsize": 9, "title_fontsize": 9}
-    figure.legend(loc="outside right upper", title=legend, **style)
-    sns.despine(figure)
-    return figure
-
-
-def _errors(table: pd.DataFrame) -> np.ndarray:
-    """(2, n) lengths below and above; 0 where a value lies beyond an end of its interval."""
-    below, above = table["value"] - table["low"], table["high"] - table["value"]
-    return np.maximum([below, above], 0).astype(float)
-
-
-def _check_shares(fractions: pd.Series) -> None:
-    wrong = fractions[~((fractions > 0) & (fractions <= 1))]
-    if len(wrong):
+    table = table.to_frame() if isinstance(table, pd.Series) else table
+    if table.empty or table.shape[1] > len(MARKERS):
+        raise ValueError(f"need 1 to {len(MARKERS)} columns and some rows, not {table.shape}")
+    check_table(table, numbers=list(table))
+    values = floats(table, "table")
+    if not np.isfinite(values).any() or np.isinf(values).any() or (log and (values <= 0).any()):
         raise ValueError(
-            f"fraction {wrong.iloc[0]} is no share of the labels, above 0 and at most 1; divide "
-            "percent by 100"
+            f"values from {np.nanmin(values, initial=np.inf):g} to "
+            f"{np.nanmax(values, initial=-np.inf):g} have no place on "
+            f"{'a logarithmic' if log else 'an'} axis; leave such rows out"
         )
+    table = table.sort_values(table.columns[0])
+    y, several = np.arange(len(table)), table.shape[1] > 1
+    low, high = np.nanmin(values), np.nanmax(values)
+    # Ends of the axis leave room beside the outermost dots.
+    ends = (0.65 * low, 1.25 * high) if log else (min(-0.02 * high, low), 1.05 * high or 1.0)
+    figure, axis = plt.subplots(figsize=(width, 0.23 * len(table) + 0.8))
+    start = table.min(axis=1) if several else ends[0]
+    axis.hlines(y, start, table.max(axis=1), color="0.8", zorder=1)
+    for column, color, marker in zip(table, COLORS, MARKERS, strict=False):
+        label = str(column) if several else None
+        sns.scatterplot(
+            x=table[column].to_numpy(), y=y, label=label, color=color, marker=marker, s=45,
+            zorder=2, ax=axis,
+        )  # fmt: skip
+    axis.set_yticks(y, table.index.astype(str))
+    axis.set(xlabel=xlabel, ylabel="", xscale="log" if log else "linear")
+    axis.set(xlim=ends, ylim=(-0.7, len(table) - 0.3))
+    if log:
+        axis.xaxis.set_major_formatter("{x:g}")
+    if reference is not None:
+        axis.axvline(reference[0], color="0.4", ls="--", lw=1, zorder=0, label=reference[1])
+    if several or reference is not None:
+        axis.legend(
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=table.shape[1] + 1, frameon=False,
+            fontsize=9, handletextpad=0.4, borderaxespad=0.1,
+        )  # fmt: skip
+    return tidy(figure)
 
 
-def _draw_curves(axis: Axes, curve: pd.DataFrame) -> None:
-    """A line with intervals for each arm, on a logarithmic axis of label shares in percent."""
-    for i, (arm, part) in enumerate(curve.groupby("arm", sort=False)):
-        part = part.sort_values("fraction")
-        x = part["fraction"] * 100 * (1 + 0.04 * i)  # beside each other, not over each other
-        errors = _errors(part)
-        style = {"color": COLORS[i % len(COLORS)], "marker": "v"} | ARM_STYLE.get(arm, {})
-        axis.errorbar(x, part["value"], yerr=errors, capsize=2.5, label=arm, **style)
-    fractions = sorted(curve["fraction"].unique())
-    axis.set_xscale("log")
-    axis.set_xticks([100 * f for f in fractions], [f"{100 * f:g}" for f in fractions])
-    axis.minorticks_off()
-
-
-def plot_class_curves(curves: pd.DataFrame, *, columns: int = 4, ylabel: str = "AUROC") -> Figure:
-    """A small panel with each label's curves, on common axes.
+def draw_intervals(
+    axis: Axes, table: pd.DataFrame, at: Sequence[float], *, vertical: bool = False, **options
+) -> None:
+    """Draw values with their intervals; an end that lies beyond its value is not drawn.
 
     Args:
-        curves: columns label, arm, fraction (a share, above 0 and at most 1), value, low, high.
-        columns: panels a row.
-        ylabel: of the vertical axes.
+        axis: to draw on.
+        table: columns value, low, high.
+        at: where each stands on the other axis.
+        vertical: whether the intervals stand upright.
+        **options: of `Axes.errorbar`.
 
-    Raises:
-        ValueError: there is no curve, the table lacks a column, or a fraction is no share.
+    Example:
+        >>> figure, axis = plt.subplots()
+        >>> table = pd.DataFrame({"value": [0.6], "low": [0.5], "high": [0.8]})
+        >>> draw_intervals(axis, table, [0], color=BLUE)
+        >>> plt.close(figure)
     """
-    if len(curves):
-        _check_table(curves, "label", "arm", numbers=("fraction", "value", "low", "high"))
-        _check_shares(curves["fraction"])
-    groups = list(curves.groupby("label", sort=False))
-    if not groups:
-        raise ValueError("there is no label with a curve to show")
-    rows = -(-len(groups) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(2.6 * columns, 1.9 * rows), sharex=True, sharey=True, squeeze=False
-    )
-    for axis, (label, part) in zip(axes.flat, groups, strict=False):
-        axis.axhline(0.5, color="0.6", lw=1)
-        _draw_curves(axis, part)
-        axis.set_title(label, fontsize=9)
-        axis.tick_params(labelsize=8)
-    for axis in axes.flat[len(groups) :]:
-        axis.set_axis_off()
-    figure.supxlabel("labels used (%)", fontsize=9)
-    figure.supylabel(ylabel, fontsize=9)
-    handles, names = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper right", ncols=len(names), fontsize=9)
-    sns.despine(figure)
-    return figure
+    ends = [table["value"] - table["low"], table["high"] - table["value"]]
+    ends = np.maximum(ends, 0).astype(float)
+    if vertical:
+        axis.errorbar(at, table["value"], yerr=ends, capsize=2.5, **options)
+    else:
+        axis.errorbar(table["value"], at, xerr=ends, capsize=2.5, **options)
 
 
-def plot_reliability(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Observed share against predicted probability; on the diagonal the two agree.
+def plot_estimates(
+    table: pd.DataFrame,
+    *,
+    rows: str = "name",
+    groups: str | None = None,
+    panels: str | None = None,
+    xlabel: str = "",
+    zero: float | None = 0.0,
+    limits: tuple[float, float] | None = None,
+    size: tuple[float, float] | None = None,
+) -> Figure:
+    """Values with their intervals, a line for each row, in the order of the table.
 
     Args:
-        tables: name to a table with columns predicted and observed, both in [0, 1].
-
-    Raises:
-        ValueError: there is no table, or one has no rows, lacks a column or leaves [0, 1].
-    """
-    if not tables:
-        raise ValueError("there is no table of reliability to show")
-    for table in tables.values():
-        _check_table(table, numbers=("predicted", "observed"))
-    figure, axis = plt.subplots(figsize=(4.6, 4.2))
-    axis.plot([0, 1], [0, 1], color="0.6", lw=1)
-    for i, (name, table) in enumerate(tables.items()):
-        style = {"color": COLORS[i % len(COLORS)], "marker": "os^v"[i % 4]}
-        axis.plot(table["predicted"], table["observed"], label=name, **style)
-    both = pd.concat(list(tables.values()))[["predicted", "observed"]]
-    if ((both < 0) | (both > 1)).any(axis=None):
-        raise ValueError("a predicted or observed share is below 0 or above 1; percent are divided")
-    limits = (0, min(1.0, 1.1 * both.max(axis=None)))
-    axis.set(xlabel="predicted probability", ylabel="observed share", xlim=limits, ylim=limits)
-    axis.legend(frameon=False, fontsize=9)
-    sns.despine(figure)
-    return figure
-
-
-def plot_sites(table: pd.DataFrame, *, xlabel: str) -> Figure:
-    """Each label's score at each site, side by side with intervals.
-
-    Args:
-        table: columns label, site, value, low, high.
-        xlabel: of the scores.
-
-    Raises:
-        ValueError: the table has no rows, or lacks a column.
-    """
-    _check_table(table, "label", "site", numbers=("value", "low", "high"))
-    labels = list(dict.fromkeys(table["label"]))
-    figure, axis = plt.subplots(figsize=(6.4, 0.42 * len(labels) + 1.2))
-    for i, (site, part) in enumerate(table.groupby("site", sort=False)):
-        y = [len(labels) - 1 - labels.index(label) + 0.12 - 0.24 * i for label in part["label"]]
-        errors = _errors(part)
-        style = {"color": COLORS[i % len(COLORS)], "marker": "os^v"[i % 4]}
-        axis.errorbar(part["value"], y, xerr=errors, ls="none", capsize=2.5, label=site, **style)
-    axis.axvline(0.5, color="0.6", lw=1)
-    axis.set_yticks(range(len(labels)), labels[::-1])
-    axis.set(xlabel=xlabel)
-    axis.legend(frameon=False, fontsize=9)
-    sns.despine(figure)
-    return figure
-
-
-def plot_estimates(estimates: pd.DataFrame, *, xlabel: str, zero: float | None = 0.0) -> Figure:
-    """Values with their intervals, one line each.
-
-    Args:
-        estimates: columns name, value, low, high.
+        table: columns value, low, high, and those that are named here. What was not measured in a
+            panel or group leaves its place empty.
+        rows: column that names the lines.
+        groups: column whose values stand side by side on a line, each with its look; may be that
+            of the rows.
+        panels: column that makes a panel of each of its values, which then names the axis.
         xlabel: with the unit.
         zero: where to draw the line of no effect, or None.
+        limits: of the horizontal axes.
+        size: width and height of the figure in inches; if None it grows with the table.
 
     Raises:
-        ValueError: the table has no rows, or lacks a column.
+        ValueError: the table has no rows, lacks a column, or holds a line twice.
+
+    Example:
+        >>> table = pd.DataFrame({"name": ["AUROC"], "value": 0.1, "low": -0.1, "high": 0.3})
+        >>> plt.close(plot_estimates(table, xlabel="pretrained - random"))
     """
-    _check_table(estimates, "name", numbers=("value", "low", "high"))
-    figure, axis = plt.subplots(figsize=(6, 0.4 * len(estimates) + 1))
-    y = np.arange(len(estimates))[::-1]
-    axis.errorbar(
-        estimates["value"], y, xerr=_errors(estimates), fmt="o", color=COLORS[0], capsize=3
-    )
-    if zero is not None:
-        axis.axvline(zero, color="0.6", lw=1)
-    axis.set_yticks(y, estimates["name"])
-    axis.set(xlabel=xlabel)
-    axis.locator_params(axis="x", nbins=6)  # labels of small differences are long
-    axis.margins(y=0.2)
-    sns.despine(figure)
-    return figure
-
-
-def plot_frequencies(values: Sequence[int], *, xlabel: str, ylabel: str) -> Figure:
-    """How often each number above 0 occurs, a point each, both axes logarithmic.
-
-    Raises:
-        ValueError: there is no value, or one that has no place on a logarithmic axis.
-    """
-    values = pd.Series(_array(values).ravel())
-    if values.empty or values.dtype.kind not in "uif" or not (values > 0).all():
-        raise ValueError(f"{len(values)} values; a logarithmic axis takes one or more above 0")
-    frequencies = values.value_counts()
-    figure, axis = plt.subplots(figsize=(6, 3))
-    x, y = frequencies.index.to_numpy(), frequencies.to_numpy()
-    sns.scatterplot(x=x, y=y, s=22, color=COLORS[0], ax=axis)
-    axis.set(xlabel=xlabel, ylabel=ylabel, xscale="log", yscale="log")
-    _small_text(axis)
-    sns.despine(figure)
-    return figure
-
-
-def plot_readers(readers: pd.DataFrame) -> Figure:
-    """Share of normal and of abnormal images that each reader read; area shows boxes drawn.
-
-    Args:
-        readers: index the reader's name, columns normal_percent, abnormal_percent, boxes.
-
-    Raises:
-        ValueError: the table has no rows, or lacks a column.
-    """
-    _check_table(readers, numbers=("normal_percent", "abnormal_percent", "boxes"))
-    figure, axis = plt.subplots(figsize=(6, 4))
-    area = 20 + 400 * readers["boxes"] / max(readers["boxes"].max(), 1)
-    drew = readers["boxes"] > 0
-    for mask, marker, label in ((drew, "o", "drew boxes"), (~drew, "x", "drew none")):
-        part = readers[mask]
-        axis.scatter(
-            part["normal_percent"],
-            part["abnormal_percent"],
-            s=area[mask] if marker == "o" else 40,
-            marker=marker,
-            color=COLORS[0 if marker == "o" else 1],
-            alpha=0.7,
-            label=label,
-        )
-    named = readers[readers["abnormal_percent"] > 50].sort_values("normal_percent")
-    for i, (name, row) in enumerate(named.iterrows()):
-        point = (row["normal_percent"], row["abnormal_percent"])
-        offset = (0, -22 if i % 2 else 14)  # above and below in turn, so that names stay apart
-        axis.annotate(name, point, offset, textcoords="offset points", ha="center", fontsize=9)
-    axis.set(
-        xlabel="share of the normal images read (%)",
-        ylabel="share of the abnormal images read (%)",
-        ylim=(-8, 115),
-    )
-    axis.legend(frameon=False, title="area: boxes drawn", loc="center left", fontsize=9)
-    axis.get_legend().get_title().set_fontsize(9)
-    _small_text(axis)
-    sns.despine(figure)
-    return figure
-
-
-def plot_gray_values(images: Mapping[str, np.ndarray]) -> Figure:
-    """How often each gray value occurs at each site.
-
-    Args:
-        images: site name to pixels (N, H, W) uint8, each site with an image.
-
-    Raises:
-        ValueError: there is no site, or one without uint8 pixels.
-    """
-    if not images:
-        raise ValueError("there is no site to show")
-    figure, axis = plt.subplots(figsize=(6, 3))
-    styles = zip(images.items(), cycle(COLORS), cycle(("-", "--", ":")), strict=False)
-    for (site, pixels), color, style in styles:
-        pixels = _array(pixels)
-        if pixels.dtype != np.uint8 or not pixels.size:
-            raise ValueError(f"{site}: pixels {pixels.shape} {pixels.dtype}; expected some, uint8")
-        share = np.bincount(pixels.ravel(), minlength=256) / pixels.size
-        smooth = 100 * share.reshape(-1, 4).sum(axis=1)
-        look = {"color": color, "linestyle": style, "label": site, "ax": axis}
-        sns.lineplot(x=np.arange(0, 256, 4), y=smooth, **look)
-    axis.set(xlabel="gray value (0 black, 255 white)", ylabel="share of pixels (%)")
-    axis.set_ylim(bottom=0)
-    axis.legend(frameon=False, fontsize=9)
-    _small_text(axis)
-    sns.despine(figure)
-    return figure
-
-
-def _small_text(axis: Axes) -> None:
-    """The sizes of text that the figures of the data exploration share."""
-    axis.tick_params(labelsize=9)
-    axis.xaxis.label.set_size(10)
-    axis.yaxis.label.set_size(10)
+    by = list(dict.fromkeys(column for column in (rows, groups, panels) if column))
+    check_table(table, *by, numbers=("value", "low", "high"), once=by)
+    lines, shown = list(dict.fromkeys(table[rows])), table[panels].unique() if panels else [xlabel]
+    sets = list(dict.fromkeys(table[groups])) if groups else [None]
+    beside = groups and groups != rows
+    width = 1 + 2.3 * len(shown) if panels else 7 if beside else 6
+    size = size or (width, 0.4 * len(lines) + (1.2 if panels or beside else 1))
+    figure, axes = plt.subplots(1, len(shown), figsize=size, squeeze=False, sharey=True)
+    for axis, panel in zip(axes.flat, shown, strict=True):
+        part = table[table[panels] == panel] if panels else table
+        if zero is not None:
+            axis.axvline(zero, color="0.6", lw=1)
+        for i, name in enumerate(sets):
+            own = part[part[groups] == name] if groups else part
+            y = [len(lines) - 1 - lines.index(line) for line in own[rows]]
+            shift = 0.24 * ((len(sets) - 1) / 2 - i) if beside else 0
+            style = look(name, i) | {"linestyle": "none", "label": name}
+            draw_intervals(axis, own, np.add(y, shift), **style)
+        axis.set(xlabel=panel, ylim=(-0.6, len(lines) - 0.4), xlim=limits)
+        axis.locator_params(axis="x", nbins=6)  # labels of small differences are long
+    axes.flat[0].set_yticks(range(len(lines)), lines[::-1])
+    if beside:
+        axes.flat[-1].legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
+    return tidy(figure, text=10 if panels else None)

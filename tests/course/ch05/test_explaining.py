@@ -12,7 +12,7 @@ from tiny_detector import tiny_detector
 
 from cxr_helpers.course.ch05 import explaining, map_checks, random_labels, viewer
 from cxr_helpers.course.core.data import BoxData
-from cxr_helpers.course.plots import ch05 as cam_plots
+from cxr_helpers.course.plots import ch05, style
 from cxr_helpers.data import vindr
 from cxr_helpers.data.packed import PackedImages
 from cxr_helpers.explanation import ablation_fast, heatmaps, sanity
@@ -138,7 +138,7 @@ def test_deletion_begins_with_the_radiograph(data, detector, monkeypatch):
 def test_a_box_beyond_the_picture_does_not_widen_the_panel():
     figure, axis = plt.subplots()
     box = np.array([[20, 20, 70, 64]])
-    cam_plots.show_heatmap(axis, np.zeros((64, 48)), np.ones((64, 48)), found_boxes=box)
+    ch05.show_heatmap(axis, np.zeros((64, 48)), np.ones((64, 48)), found_boxes=box)
     figure.canvas.draw()
     assert axis.get_xlim() == (-0.5, 47.5) and axis.get_ylim() == (63.5, -0.5)
     plt.close(figure)
@@ -148,8 +148,8 @@ def test_a_cross_marks_the_highest_place():
     heatmap = np.zeros((8, 6))
     heatmap[5, 2] = 1
     figure, (marked, empty) = plt.subplots(1, 2)
-    cam_plots.show_heatmap(marked, np.zeros((8, 6)), heatmap)
-    cam_plots.show_heatmap(empty, np.zeros((8, 6)), np.zeros((8, 6)))
+    ch05.show_heatmap(marked, np.zeros((8, 6)), heatmap)
+    ch05.show_heatmap(empty, np.zeros((8, 6)), np.zeros((8, 6)))
     assert {tuple(line.get_xydata()[0]) for line in marked.lines} == {(2, 5)}
     assert not empty.lines
     plt.close(figure)
@@ -343,16 +343,12 @@ def test_figures_are_drawn_from_tables(data, detector):
     classes = explaining.class_table(scores, measures, at_least=1, resamples=20, seed=0)
     share = np.linspace(0, 1, 3)
     figures = [
-        cam_plots.plot_scores(table),
-        cam_plots.plot_class_scores(classes),
-        cam_plots.plot_predicted(share, share),
-        cam_plots.plot_steps(pd.DataFrame({"a": share, "b": share}), ylabel="alike"),
-        cam_plots.plot_curves({"deletion": {"ablation": (share, share)}}),
-        cam_plots.mosaic(
-            data.images.pixels[:3], [np.zeros((SIZE, SIZE))] * 3, "abc", truth_boxes=[[]] * 3,
-            columns=2,
-        ),
-    ]  # fmt: skip
+        style.plot_estimates(table, rows="map", groups="map", panels="measure"),
+        ch05.plot_class_scores(classes),
+        ch05.plot_predicted(share, share),
+        ch05.plot_randomization(pd.DataFrame({"a": share, "b": share}), ylabel="alike"),
+        ch05.plot_curves({"deletion": {"ablation": (share, share)}}),
+    ]
     for figure in figures:
         figure.canvas.draw()
     plt.close("all")

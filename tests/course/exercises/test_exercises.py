@@ -22,7 +22,7 @@ from cxr_helpers.course.exercises import ch05 as nb05
 from cxr_helpers.course.exercises import ch05_figure as nb05_figure
 from cxr_helpers.course.exercises import ch06 as nb06
 from cxr_helpers.course.exercises import engine, progress_file, quizzes
-from cxr_helpers.course.plots import ch05 as cam_plots
+from cxr_helpers.course.plots import ch05
 from cxr_helpers.detection import froc
 from cxr_helpers.detection import metrics as dm
 from cxr_helpers.explanation import ablation_fast, heatmaps, sanity
@@ -403,7 +403,7 @@ def picture_under_a_rectangle(axis, score, ablated, maps, box):
 def the_courses_own_picture(axis, score, ablated, maps, box):
     heatmap = nb05.map_from_channels(score, ablated, maps)
     large = heatmaps.normalize_map(np.kron(heatmap, np.ones((8, 8))))
-    cam_plots.show_heatmap(axis, np.zeros((64, 64)), large, found_boxes=[box])
+    ch05.show_heatmap(axis, np.zeros((64, 64)), large, found_boxes=[box])
     axis.set(xlabel="x (pixels)", ylabel="y (pixels)")
 
 

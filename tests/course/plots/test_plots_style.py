@@ -1,126 +1,62 @@
-"""Figures of the linear evaluation: what is drawn, on which axes, with which names."""
+"""What all figures share: images from black to white, boxes, dots, and intervals of every kind."""
 
-import matplotlib
+import io
 
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
-from cxr_helpers.course.plots import style as plots
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
-
-
-def curve(**columns):
-    rows = [
-        {"arm": arm, "fraction": f, "value": 0.6 + f / 10, "low": 0.5, "high": 0.8, **columns}
-        for arm in ("random", "pretrained", "another")
-        for f in (0.01, 1.0)
-    ]
-    return pd.DataFrame(rows)
-
-
-def test_a_label_curve_has_a_line_an_arm_and_names_its_axes():
-    figure = plots.plot_label_curve(curve(), chance=None, legend="method")
-    axis = figure.axes[0]
-    names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names == ["random", "pretrained", "another"]
-    assert axis.get_xscale() == "log" and "%" in axis.get_xlabel() and axis.get_ylabel()
-    assert [t.get_text() for t in axis.get_xticklabels()] == ["1", "100"]
-    styles = {(c[0].get_color(), c[0].get_marker()) for c in axis.containers}
-    assert len(styles) == 3  # color and marker tell the arms apart
-
-
-def test_chance_is_drawn_where_it_is_known():
-    with_line = plots.plot_label_curve(curve(), chance=0.5).axes[0]
-    without = plots.plot_label_curve(curve(), chance=None).axes[0]
-    assert len(with_line.lines) == len(without.lines) + 1
-
-
-def test_each_label_gets_a_panel_on_common_axes():
-    table = pd.concat([curve(label=name) for name in ("Mass", "Edema", "Hernia")])
-    figure = plots.plot_class_curves(table, columns=2)
-    shown = [axis for axis in figure.axes if axis.axison]
-    assert [axis.get_title() for axis in shown] == ["Mass", "Edema", "Hernia"]
-    assert len({axis.get_ylim() for axis in shown}) == 1
-    assert [text.get_text() for text in figure.legends[0].get_texts()][0] == "random"
-    with pytest.raises(ValueError, match="no label"):
-        plots.plot_class_curves(table.iloc[:0])
-
-
-def test_reliability_lies_on_square_axes_with_the_diagonal():
-    table = pd.DataFrame({"predicted": [0.1, 0.4], "observed": [0.2, 0.3]})
-    axis = plots.plot_reliability({"random": table, "pretrained": table}).axes[0]
-    assert axis.get_xlim() == axis.get_ylim() == (0, pytest.approx(0.44))
-    assert len(axis.lines) == 3
-    assert np.array_equal(axis.lines[1].get_xydata(), table.to_numpy())
-
-
-def test_sites_stand_side_by_side_in_the_order_given():
-    rows = [
-        {"label": label, "site": site, "value": 0.7, "low": 0.6, "high": 0.9}
-        for site in ("here", "there")
-        for label in ("Mass", "Edema")
-    ]
-    axis = plots.plot_sites(pd.DataFrame(rows), xlabel="AUROC").axes[0]
-    assert [t.get_text() for t in axis.get_yticklabels()] == ["Edema", "Mass"]
-    here, there = (c[0].get_ydata() for c in axis.containers)
-    assert (here > there).all() and (np.abs(here - there) < 0.5).all()
-
-
-TABLE = pd.DataFrame({"name": ["a"], "value": [0.6], "low": [0.5], "high": [0.8]})
-COUNTS = pd.Series({"a": 3, "b": 1})
-READERS = pd.DataFrame(
-    {"normal_percent": [10.0], "abnormal_percent": [90.0], "boxes": [5]}, index=["R1"]
-)
-LOG = pd.DataFrame({"epoch": [0, 1], "loss": [2.0, np.nan]})
-BOX = pd.DataFrame([["Mass", 1, 1, 3, 3]], columns=["label", "x_min", "y_min", "x_max", "y_max"])
-SITES = TABLE.rename(columns={"name": "label"}).assign(site="here")
-PLOTS = {
-    "plot_label_curve": (lambda t: plots.plot_label_curve(t), curve()),
-    "plot_class_curves": (lambda t: plots.plot_class_curves(t), curve(label="Mass")),
-    "plot_sites": (lambda t: plots.plot_sites(t, xlabel="AUROC"), SITES),
-    "plot_estimates": (lambda t: plots.plot_estimates(t, xlabel="AUROC"), TABLE),
-    "plot_training_log": (lambda t: plots.plot_training_log(t, {"loss": "loss"}), LOG),
-    "plot_readers": (lambda t: plots.plot_readers(t), READERS),
-    "plot_reliability": (
-        lambda t: plots.plot_reliability({"one": t}),
-        pd.DataFrame({"predicted": [0.1, 0.4], "observed": [0.2, np.nan]}),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", PLOTS)
-def test_a_plot_leaves_its_table_and_the_settings_alone_and_says_what_is_missing(name):
-    plot, table = PLOTS[name]
-    before, settings = table.copy(), dict(plt.rcParams)
-    assert plot(table).axes
-    pd.testing.assert_frame_equal(table, before)
-    assert dict(plt.rcParams) == settings
-    for column in table:
-        with pytest.raises(ValueError, match=f"no column '{column}'; it has"):
-            plot(table.drop(columns=column))
-    with pytest.raises(ValueError, match="no rows|no label"):
-        plot(table.iloc[:0])
-    numbers = table.select_dtypes("number").columns[-1]
-    with pytest.raises(ValueError, match=f"column '{numbers}' holds the text"):
-        plot(table.astype({numbers: str}))
-
-
-def test_an_interval_that_does_not_hold_its_value_is_drawn():
-    axis = plots.plot_estimates(TABLE.assign(low=0.7), xlabel="AUROC").axes[0]
-    ends = axis.collections[0].get_segments()[0][:, 0]
-    assert ends == pytest.approx([0.6, 0.8])
-
+from cxr_helpers.course.plots import style
 
 GRAY = np.arange(100, dtype=np.uint8).reshape(10, 10)
+BOX = pd.DataFrame([["Mass", 1, 1, 3, 3]], columns=["label", "x_min", "y_min", "x_max", "y_max"])
+TABLE = pd.DataFrame({"name": ["a"], "value": [0.6], "low": [0.5], "high": [0.8]})
+SCORES = pd.DataFrame(
+    [["pointing", "ablation", 0.5, 0.4, 0.6], ["energy", "bell", 0.2, 0.3, np.nan]],
+    columns=["measure", "map", "value", "low", "high"],
+)
+SITES = pd.DataFrame(
+    [(label, site, 0.7, 0.6, 0.9) for site in ("here", "there") for label in ("Mass", "Edema")],
+    columns=["label", "site", "value", "low", "high"],
+)
+
+
+def ticks(axis):
+    return [text.get_text() for text in axis.get_yticklabels()]
+
+
+def legend(axis):
+    return [text.get_text() for text in axis.get_legend().get_texts()]
+
+
+def test_an_arm_looks_the_same_everywhere_and_others_differ_by_place():
+    assert style.look("random") == style.look("random", 3)
+    looks = [style.look("unknown", place) for place in range(5)]
+    for part in ("color", "marker", "linestyle"):
+        assert len({one[part] for one in looks}) == 5
+
+
+def test_show_keeps_grays_and_closes():
+    figure = style.show_images([np.linspace(0, 1, 400).reshape(20, 20)], width=1.5)
+    assert Image.open(io.BytesIO(style.show(figure).data)).mode == "L"
+    assert not plt.fignum_exists(figure.number)
+    with pytest.raises(ValueError, match="1 colors"):
+        style.show(plt.figure(), colors=1)
+
+
+def test_show_saves_bytes_and_hardly_changes_colors():
+    figure = style.plot_dots(pd.DataFrame({"x": range(9), "y": 4}), xlabel="share (%)")
+    full = io.BytesIO()
+    figure.savefig(full, format="png", bbox_inches="tight", facecolor="white")
+    small = style.show(figure).data
+    assert len(small) < 0.6 * len(full.getvalue())
+    a, b = (
+        np.asarray(Image.open(file).convert("RGB"), dtype=int) for file in (full, io.BytesIO(small))
+    )
+    assert a.shape == b.shape and np.abs(a - b).mean() < 1
 
 
 @pytest.mark.parametrize(
@@ -129,14 +65,15 @@ GRAY = np.arange(100, dtype=np.uint8).reshape(10, 10)
         (GRAY, 255),
         (torch.from_numpy(GRAY), 255),
         (GRAY.astype(np.uint16) * 600, 65535),
+        (torch.full((4, 4), 65535, dtype=torch.uint16), 65535),
         (torch.from_numpy(GRAY / 255).requires_grad_(), 1),
         ((GRAY / 255).tolist(), 1),
         ((GRAY / 255).astype(np.float16), 1),
     ],
-    ids=["uint8", "tensor", "uint16", "with gradient", "list", "float16"],
+    ids=["uint8", "tensor", "uint16", "uint16 tensor", "with gradient", "list", "float16"],
 )
 def test_images_of_each_kind_are_drawn_from_black_to_white(image, white):
-    shown = plots.show_images([image]).axes[0].images[0]
+    shown = style.show_images([image]).axes[0].images[0]
     assert shown.get_clim() == (0, white) and np.max(shown.get_array()) > 0.3 * white
 
 
@@ -154,57 +91,139 @@ def test_images_of_each_kind_are_drawn_from_black_to_white(image, white):
 )
 def test_what_is_no_gray_image_is_not_drawn(image, words):
     with pytest.raises(ValueError, match=words):
-        plots.show_images([GRAY, image])
+        style.show_images([GRAY, image])
+    with pytest.raises(ValueError, match=words.replace("image 1", "image 'seen'")):
+        style.show_image(plt.figure().subplots(), image, "seen")
 
 
 def test_titles_and_boxes_are_as_many_as_images():
     for more in ({"titles": ["a", "b"]}, {"boxes": []}):
         with pytest.raises(ValueError, match="1 images and . (titles|boxes)"):
-            plots.show_images([GRAY], **more)
-    assert plots.show_images([GRAY], boxes=[BOX]).axes[0].patches
-    assert not plots.show_images([GRAY], boxes=[BOX[:0]]).axes[0].patches
-    for wrong, words in (
-        (BOX.drop(columns="y_max"), "no column 'y_max'"),
-        (BOX.assign(x_max=0), "x_min <= x_max"),
-        (BOX.assign(x_max=np.nan), "finite"),
-        (BOX.assign(x_max="9"), "text '9'"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            plots.show_images([GRAY], boxes=[wrong])
+            style.show_images([GRAY], **more)
+    with pytest.raises(ValueError, match="no image"):
+        style.show_images([])
+    with pytest.raises(ValueError, match="show nothing"):
+        style.panels(0, 2)
 
 
-def test_nothing_to_count_or_to_look_at_is_said():
-    for call in (
-        lambda: plots.plot_counts(COUNTS[:0], xlabel="n"),
-        lambda: plots.plot_reliability({}),
-        lambda: plots.plot_training_log(LOG, {}),
-        lambda: plots.plot_gray_values({}),
-    ):
-        with pytest.raises(ValueError, match="there is no"):
-            call()
-    for values in ([], [0, 1]):
-        with pytest.raises(ValueError, match="logarithmic axis"):
-            plots.plot_frequencies(values, xlabel="x", ylabel="y")
+@pytest.mark.parametrize(
+    ("boxes", "count"),
+    [
+        (BOX, 1),
+        (BOX[:0], 0),
+        ([], 0),
+        (np.array([1, 1, 4, 4]), 1),
+        ([torch.tensor([1.0, 1, 4, 4], requires_grad=True)] * 2, 2),
+    ],
+)
+def test_boxes_of_a_table_an_array_or_tensors(boxes, count):
+    axis = style.show_images([GRAY], boxes=[boxes]).axes[0]
+    assert len(axis.patches) == count
+    assert [text.get_text() for text in axis.texts] == ["Mass"] * (boxes is BOX)
 
 
-def test_each_site_has_its_line_however_many_there_are():
-    sites = {f"site {i}": torch.from_numpy(GRAY[None]) for i in range(8)}
-    axis = plots.plot_gray_values(sites).axes[0]
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == list(sites)
-    with pytest.raises(ValueError, match="here: pixels .* float64; expected some, uint8"):
-        plots.plot_gray_values({"here": GRAY / 255})
+def test_boxes_side_by_side_share_a_name_and_colors_follow_the_alphabet():
+    boxes = [[10, 9, 40, 40], [11, 9, 40, 40], [70, 1, 80, 20], [10, 60, 40, 80]]
+    axis = style.show_images([np.zeros((90, 90))]).axes[0]
+    style.draw_boxes(axis, boxes, ["b", "b", "a", "b"])
+    assert [(text.get_text(), text.get_ha()) for text in axis.texts] == [
+        ("a", "right"),
+        ("b", "left"),
+        ("b", "left"),
+    ]
+    assert [plt.matplotlib.colors.to_hex(p.get_edgecolor()).upper() for p in axis.patches] == [
+        style.COLORS[place] for place in (0, 1, 1, 1)
+    ]
 
 
-@pytest.mark.parametrize("fraction", [0, 10, np.nan])
-def test_a_fraction_is_a_share(fraction):
-    for plot in (plots.plot_label_curve, plots.plot_class_curves):
-        with pytest.raises(ValueError, match="no share of the labels"):
-            plot(curve(label="Mass").assign(fraction=fraction))
+@pytest.mark.parametrize(
+    ("boxes", "names", "words"),
+    [
+        (BOX.drop(columns="y_max"), [], "no column 'y_max'"),
+        (BOX.drop(columns="label"), [], "no column 'label'"),
+        (BOX.assign(x_max=0), [], "x_min <= x_max"),
+        (BOX.assign(x_max=np.nan), [], "finite"),
+        (BOX.assign(x_max="9"), [], "text '9'"),
+        ([[0, 0, np.nan, 4]], [], "finite"),
+        (np.zeros((2, 3)), [], r"expected \(n, 4\)"),
+        (np.zeros((2, 4)), ["mass"], "1 names for 2 boxes"),
+    ],
+)
+def test_what_is_no_box_or_has_no_name_is_not_drawn(boxes, names, words):
+    with pytest.raises(ValueError, match=words):
+        style.draw_boxes(plt.figure().subplots(), boxes, names)
 
 
-def test_one_arm_with_one_share_is_drawn():
-    one = curve(label="Mass").iloc[:1]
-    assert len(plots.plot_label_curve(one).axes[0].containers) == 1
-    assert plots.plot_class_curves(one).axes
-    with pytest.raises(ValueError, match="percent are divided"):
-        plots.plot_reliability({"a": pd.DataFrame({"predicted": [10], "observed": [20]})})
+def test_dots_are_sorted_and_leave_the_table_as_it_was():
+    table = pd.DataFrame({"x": [1.0, 3.0, 2.0], "y": [2.0, 1.0, 4.0]}, index=list("abc"))
+    before = table.copy()
+    axis = style.plot_dots(table, xlabel="share (%)").axes[0]
+    assert ticks(axis) == ["a", "c", "b"] and legend(axis) == ["x", "y"]
+    pd.testing.assert_frame_equal(table, before)
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_every_dot_lies_inside_the_axis(log):
+    table = pd.Series([0.2, 17.7], index=["rare", "frequent"])
+    axis = style.plot_dots(table, xlabel="share (%)", log=log).axes[0]
+    low, high = axis.get_xlim()
+    assert low < 0.2 and high > 17.7
+    assert axis.get_legend() is None
+
+
+def test_a_reference_line_is_named():
+    table = pd.DataFrame({"x": [10.0, np.nan]}, index=["a", "b"])
+    axis = style.plot_dots(table, xlabel="%", reference=(30, "all")).axes[0]
+    assert legend(axis) == ["all"] and axis.lines[-1].get_xdata() == [30, 30]
+
+
+@pytest.mark.parametrize(
+    ("table", "log", "words"),
+    [
+        (pd.DataFrame(), False, "columns"),
+        (pd.DataFrame(np.ones((2, 8))), False, "columns"),
+        (pd.DataFrame({"x": [np.nan]}), False, "no place on an axis"),
+        (pd.DataFrame({"x": [np.inf, 1]}), False, "no place on an axis"),
+        (pd.DataFrame({"x": [0.0, 1]}), True, "no place on a log"),
+        (pd.DataFrame({"x": ["10", "9"]}), False, "holds the text '10'"),
+    ],
+)
+def test_dots_refuse_what_they_cannot_draw(table, log, words):
+    with pytest.raises(ValueError, match=words):
+        style.plot_dots(table, xlabel="", log=log)
+
+
+@pytest.mark.parametrize(
+    ("table", "options"),
+    [
+        (TABLE, {}),
+        (SITES, {"rows": "label", "groups": "site"}),
+        (SCORES, {"rows": "map", "groups": "map", "panels": "measure"}),
+    ],
+)
+def test_estimates_name_what_their_table_lacks_or_holds_twice(table, options, check_of_table):
+    check_of_table(lambda t: style.plot_estimates(t, **options), table)
+    with pytest.raises(ValueError, match="more than one row"):
+        style.plot_estimates(pd.concat([table, table]), **options)
+
+
+def test_an_interval_that_does_not_hold_its_value_is_drawn():
+    axis = style.plot_estimates(TABLE.assign(low=0.7), xlabel="AUROC", zero=None).axes[0]
+    ends = axis.collections[0].get_segments()[0][:, 0]
+    assert ends == pytest.approx([0.6, 0.8])
+    assert not [line for line in axis.lines if line.get_linestyle() == "-"]  # no line of no effect
+
+
+def test_groups_stand_side_by_side_in_the_order_given():
+    axis = style.plot_estimates(SITES, rows="label", groups="site", xlabel="AUROC").axes[0]
+    assert ticks(axis) == ["Edema", "Mass"] and legend(axis) == ["here", "there"]
+    here, there = (c[0].get_ydata() for c in axis.containers)
+    assert (here > there).all() and (np.abs(here - there) < 0.5).all()
+
+
+def test_what_was_not_measured_leaves_its_place_empty():
+    figure = style.plot_estimates(SCORES, rows="map", groups="map", panels="measure")
+    drawn = [[c for c in axis.containers if len(c[0].get_xdata())] for axis in figure.axes]
+    assert [len(containers) for containers in drawn] == [1, 1]
+    assert [axis.get_xlabel() for axis in figure.axes] == ["pointing", "energy"]
+    assert ticks(figure.axes[0]) == ["bell", "ablation"]

@@ -1,0 +1,78 @@
+"""Figures of the linear evaluation: what is drawn, on which axes, with which names."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxr_helpers.course.plots import ch03
+
+RELIABILITY = pd.DataFrame({"predicted": [0.1, 0.4], "observed": [0.2, 0.3]})
+CURVE = pd.DataFrame(
+    [
+        ("Mass", arm, fraction, 0.6 + fraction / 10, 0.5, 0.8)
+        for arm in ("random", "pretrained", "another")
+        for fraction in (0.01, 1.0)
+    ],
+    columns=["label", "arm", "fraction", "value", "low", "high"],
+)
+BOTH = (ch03.plot_label_curve, ch03.plot_class_curves)
+
+
+def test_a_label_curve_has_a_line_an_arm_and_names_its_axes():
+    figure = ch03.plot_label_curve(CURVE, chance=None, legend="method")
+    axis = figure.axes[0]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["random", "pretrained", "another"]
+    assert axis.get_xscale() == "log" and "%" in axis.get_xlabel() and axis.get_ylabel()
+    assert [t.get_text() for t in axis.get_xticklabels()] == ["1", "100"]
+    styles = {(c[0].get_color(), c[0].get_marker()) for c in axis.containers}
+    assert len(styles) == 3  # color and marker tell the arms apart
+    with_chance = ch03.plot_label_curve(CURVE, chance=0.5).axes[0]
+    assert len(with_chance.lines) == len(axis.lines) + 1
+
+
+def test_each_label_gets_a_panel_on_common_axes():
+    table = pd.concat([CURVE.assign(label=name) for name in ("Mass", "Edema", "Hernia")])
+    figure = ch03.plot_class_curves(table, columns=2)
+    shown = [axis for axis in figure.axes if axis.axison]
+    assert [axis.get_title() for axis in shown] == ["Mass", "Edema", "Hernia"]
+    assert len({axis.get_ylim() for axis in shown}) == 1
+    assert [text.get_text() for text in figure.legends[0].get_texts()][0] == "random"
+
+
+def test_reliability_lies_on_square_axes_with_the_diagonal():
+    axis = ch03.plot_reliability({"random": RELIABILITY, "pretrained": RELIABILITY}).axes[0]
+    assert axis.get_xlim() == axis.get_ylim() == (0, pytest.approx(0.44))
+    assert len(axis.lines) == 3
+    assert np.array_equal(axis.lines[1].get_xydata(), RELIABILITY.to_numpy())
+
+
+@pytest.mark.parametrize(
+    ("plot", "table"),
+    [
+        (ch03.plot_label_curve, CURVE.drop(columns="label")),
+        (ch03.plot_class_curves, CURVE),
+        (lambda table: ch03.plot_reliability({"one": table}), RELIABILITY),
+    ],
+)
+def test_a_table_is_left_alone_and_what_it_lacks_is_named(plot, table, check_of_table):
+    check_of_table(plot, table)
+
+
+@pytest.mark.parametrize("fraction", [0, 10, np.nan])
+@pytest.mark.parametrize("plot", BOTH)
+def test_a_fraction_is_a_share(plot, fraction):
+    with pytest.raises(ValueError, match="no share of the labels"):
+        plot(CURVE.assign(fraction=fraction))
+
+
+@pytest.mark.parametrize("plot", BOTH)
+def test_one_arm_with_one_share_is_drawn(plot):
+    assert len(plot(CURVE[:1]).axes[0].containers) == 1
+
+
+def test_reliability_of_nothing_or_of_percent_is_refused():
+    with pytest.raises(ValueError, match="there is no"):
+        ch03.plot_reliability({})
+    with pytest.raises(ValueError, match="percent are divided"):
+        ch03.plot_reliability({"a": 100 * RELIABILITY})
