@@ -8,6 +8,8 @@ from collections.abc import Sequence, Sized
 import numpy as np
 import pandas as pd
 
+from cxr_helpers.detection.boxes import as_boxes
+
 CORNERS = ["x_min", "y_min", "x_max", "y_max"]
 
 
@@ -53,21 +55,14 @@ def gray(image, name: str = "image") -> tuple[np.ndarray, int]:
 
 
 def box_array(boxes) -> np.ndarray:
-    """float64 (n, 4) of a table with a box a row, or of any list, array or tensor of boxes."""
+    """float64 (n, 4) of a table with a box a row, of one box, or of any array or list of boxes."""
     if isinstance(boxes, pd.DataFrame):
         check_table(boxes, numbers=CORNERS, empty=True)
-        boxes = boxes[CORNERS].to_numpy()
+        boxes = boxes[CORNERS]
     elif isinstance(boxes, (list, tuple)):
         boxes = [array(box) for box in boxes]
-    found = floats(boxes, "table of boxes")
-    found = found.reshape(-1, 4) if not found.size or found.shape == (4,) else found
-    fits = found.ndim == 2 and found.shape[1] == 4 and np.isfinite(found).all()
-    if not fits or (found[:, 2:] < found[:, :2]).any():
-        raise ValueError(
-            f"boxes {found.tolist()}; expected (n, 4), each x_min, y_min, x_max, y_max, finite, "
-            "with x_min <= x_max and y_min <= y_max"
-        )
-    return found
+    found = array(boxes)
+    return as_boxes(found[None] if found.shape == (4,) else found)
 
 
 def check_table(

@@ -12,7 +12,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cxr_helpers.course.plots._checks import array, box_array, check_table, pair
+from cxr_helpers.course.plots._checks import box_array, check_table, pair
 from cxr_helpers.course.plots.style import (
     BLUE,
     FOUND,
@@ -23,6 +23,7 @@ from cxr_helpers.course.plots.style import (
     show_image,
     tidy,
 )
+from cxr_helpers.detection.boxes import checked_image
 
 
 def show_detections(
@@ -49,7 +50,7 @@ def show_detections(
         threshold: least score of a detection that is drawn.
 
     Raises:
-        ValueError: a label has no name, or as in `show_image` and `draw_boxes`.
+        ValueError: a label has no name, there is not one for each box, or as in `show_image`.
 
     Example:
         >>> figure, axis = plt.subplots()
@@ -60,24 +61,14 @@ def show_detections(
         ['mass', 'mass 0.90']
         >>> plt.close(figure)
     """
-    drawn, names = (_names(part["labels"], class_names) for part in (truth, found))
-    boxes, scores = box_array(found["boxes"]), array(found["scores"])
-    if not len(names) == len(scores) == len(boxes):
-        raise ValueError(f"{len(boxes)} boxes, {len(names)} labels and {len(scores)} scores found")
+    truth = checked_image(truth, "truth", n_classes=len(class_names))
+    found = checked_image(found, "detections", n_classes=len(class_names), scores=True)
+    names, drawn = ([class_names[k - 1] for k in part["labels"]] for part in (found, truth))
     show_image(axis, image, title)
     draw_boxes(axis, truth["boxes"], drawn, below=True, **TRUTH)
-    strong = np.flatnonzero(scores >= threshold)
-    draw_boxes(axis, boxes[strong], [f"{names[k]} {scores[k]:.2f}" for k in strong], **FOUND)
-
-
-def _names(labels: object, class_names: Sequence[str]) -> list[str]:
-    numbers = array(labels)
-    odd = [k for k in numbers.tolist() if k not in range(1, len(class_names) + 1)]
-    if odd or numbers.dtype == bool:
-        raise ValueError(
-            f"label {(odd or [True])[0]} has no name; expected 1 to {len(class_names)}"
-        )
-    return [class_names[int(k) - 1] for k in numbers]
+    strong = np.flatnonzero(found["scores"] >= threshold)
+    texts = [f"{names[k]} {found['scores'][k]:.2f}" for k in strong]
+    draw_boxes(axis, found["boxes"][strong], texts, **FOUND)
 
 
 def plot_box_shapes(

@@ -41,7 +41,7 @@ def test_a_box_beyond_the_image_covers_no_cell_but_counts():
     [
         (np.zeros((2, 3)), r"\(n, 4\)"),
         ([[10, 10, 200, 300]], "divide pixels by its width and height"),
-        ([[0.5, 0, 0.1, 1]], "x_min <= x_max"),
+        ([[0.5, 0, 0.1, 1]], "expected x_min, y_min"),
         ([[0, 0, np.nan, 1]], "finite"),
     ],
 )

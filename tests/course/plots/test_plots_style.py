@@ -141,7 +141,7 @@ def test_boxes_side_by_side_share_a_name_and_colors_follow_the_alphabet():
     [
         (BOX.drop(columns="y_max"), [], "no column 'y_max'"),
         (BOX.drop(columns="label"), [], "no column 'label'"),
-        (BOX.assign(x_max=0), [], "x_min <= x_max"),
+        (BOX.assign(x_max=0), [], "expected x_min, y_min"),
         (BOX.assign(x_max=np.nan), [], "finite"),
         (BOX.assign(x_max="9"), [], "text '9'"),
         ([[0, 0, np.nan, 4]], [], "finite"),
