@@ -26,7 +26,7 @@ from cxr_helpers.course.ch03 import evaluation
 from cxr_helpers.course.core.data import load_nih
 from cxr_helpers.course.core.results import Results, peak_memory_mb
 from cxr_helpers.course.core.settings import load_settings
-from cxr_helpers.evaluation import probe
+from cxr_helpers.evaluation import probe, scoring
 from cxr_helpers.evaluation.intervals import (
     Interval,
     bias_corrected,
@@ -71,10 +71,10 @@ def seeds_table(settings, data, columns, by_seed: list[dict]) -> tuple[pd.DataFr
             for arm in ("random", "pretrained")
         }
         means = {
-            arm: np.mean([probe.nan_mean(probe.auroc(labels, s), axis=0) for s in drawn])
+            arm: np.mean([scoring.nan_mean(scoring.auroc(labels, s), axis=0) for s in drawn])
             for arm, drawn in arms.items()
         }
-        values = probe.resampled_scores(
+        values = scoring.resampled_scores(
             labels,
             arms["pretrained"],
             patients,
@@ -82,7 +82,7 @@ def seeds_table(settings, data, columns, by_seed: list[dict]) -> tuple[pd.DataFr
             resamples=2000,
             seed=settings.seed,
         )
-        macro = probe.nan_mean(values, axis=2).reshape(len(by_seed), -1, values.shape[1])
+        macro = scoring.nan_mean(values, axis=2).reshape(len(by_seed), -1, values.shape[1])
         each = macro[:, :, 0].mean(axis=1)
         together = interval(macro, n_patients=len(set(patients)), seed=settings.seed)
         seeds = over_seeds(each) if len(each) > 1 else Interval(each[0], np.nan, np.nan)
@@ -102,7 +102,7 @@ def seeds_table(settings, data, columns, by_seed: list[dict]) -> tuple[pd.DataFr
 def interval(macro: np.ndarray, *, n_patients: int, seed: int) -> Interval:
     """(seeds, draws, 1 + R) to an interval over patients, draws and, if several, seeds."""
     if len(macro) == 1:
-        first, *drawn = probe.over_draws(macro[0], seed=seed)
+        first, *drawn = scoring.over_draws(macro[0], seed=seed)
         return bias_corrected(first, drawn)
     if macro.shape[1] == 1:
         macro = macro[:, 0]  # all labels are used, so there is one draw and no other to expect
@@ -153,7 +153,7 @@ def fit_real_size(n_images: int, n_features: int) -> dict[str, float]:
     with threadpool_limits(1):
         fitted = probe.fit_probe(features, train_labels, val, val_labels)
         seconds = time.perf_counter() - start
-        macro = np.nanmean(probe.auroc(val_labels, fitted.scores(val)))
+        macro = np.nanmean(scoring.auroc(val_labels, fitted.scores(val)))
     return {
         "minutes": seconds / 60,
         "peak_gb": peak_memory_mb() / 1024,

@@ -39,7 +39,8 @@ from cxr_helpers.course.core.quiet import quiet_lightning
 from cxr_helpers.course.core.results import Results
 from cxr_helpers.course.core.settings import load_settings
 from cxr_helpers.data import nih
-from cxr_helpers.evaluation import probe
+from cxr_helpers.evaluation import probe, scoring
+from cxr_helpers.evaluation.features import extract_features
 from cxr_helpers.pretraining import barlow, pairs, views
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -113,7 +114,7 @@ def probe_auc(
     backbone: torch.nn.Module, pixels: np.ndarray, labels: np.ndarray, patients: np.ndarray
 ) -> dict[str, np.ndarray]:
     """AUC per target with all and with a tenth of the training labels, over 5 folds by patient."""
-    features = probe.extract_features(backbone, pixels, image_size=IMAGE_SIZE)
+    features = extract_features(backbone, pixels, image_size=IMAGE_SIZE)
     scores, few = np.zeros(labels.shape), []
     for fold, (train, test) in enumerate(GroupKFold(5).split(features, groups=patients)):
         fitted = _fit(features[train], labels[train], patients[train])
@@ -122,8 +123,8 @@ def probe_auc(
             rng = np.random.default_rng(100 * fold + draw)
             tenth = train[_tenth(rng, labels[train])]
             fitted = _fit(features[tenth], labels[tenth], patients[tenth])
-            few.append(probe.auroc(labels[test], fitted.scores(features[test])))
-    return {"all": probe.auroc(labels, scores), "tenth": np.nanmean(few, 0)}
+            few.append(scoring.auroc(labels[test], fitted.scores(features[test])))
+    return {"all": scoring.auroc(labels, scores), "tenth": np.nanmean(few, 0)}
 
 
 def _fit(features: np.ndarray, labels: np.ndarray, patients: np.ndarray) -> probe.LinearProbe:
@@ -134,7 +135,7 @@ def _fit(features: np.ndarray, labels: np.ndarray, patients: np.ndarray) -> prob
         for i, one in enumerate(probe.fit_path(features[train], labels[train][:, both], STRENGTHS)):
             held_out[i][np.ix_(test, both)] = one.scores(features[test])
     known = np.isfinite(held_out).all((0, 1))
-    means = [np.nanmean(probe.auroc(labels[:, known], scores[:, known])) for scores in held_out]
+    means = [np.nanmean(scoring.auroc(labels[:, known], scores[:, known])) for scores in held_out]
     return probe.fit_path(features, labels, STRENGTHS[int(np.argmax(means)) :][:1])[0]
 
 

@@ -36,7 +36,7 @@ from cxr_helpers.course.core.data import NihData, ensure_demo, load_nih
 from cxr_helpers.course.core.quiet import quiet_lightning
 from cxr_helpers.course.core.results import Results
 from cxr_helpers.course.core.settings import Settings, load_settings
-from cxr_helpers.evaluation import probe
+from cxr_helpers.evaluation import probe, scoring
 from cxr_helpers.evaluation.intervals import over_seeds, over_seeds_and_images
 from cxr_helpers.pretraining import barlow, pairs, views
 
@@ -184,7 +184,7 @@ def one_seed(settings: Settings, data: NihData, seed: int, columns) -> tuple[dic
         backbone, _ = pretraining.arm_backbone(settings, arm, seed=seed, data=data)
         scores[arm] = probe_scores(settings, data, backbone, columns)
         for kind, found in scores[arm].items():
-            row[f"{kind} {arm}"] = float(np.nanmean(probe.auroc(labels, found)))
+            row[f"{kind} {arm}"] = float(np.nanmean(scoring.auroc(labels, found)))
     return row, scores
 
 
@@ -197,7 +197,7 @@ def measure_seeds(settings: Settings, data: NihData, seeds: list[int]) -> dict:
     labels, patients = data.labels[test][:, columns], data.patients[test]
     gains = {}
     for kind in ("k-NN", "linear"):
-        values = probe.resampled_scores(
+        values = scoring.resampled_scores(
             labels,
             [s["pretrained"][kind] for s in scores],
             patients,
@@ -205,7 +205,7 @@ def measure_seeds(settings: Settings, data: NihData, seeds: list[int]) -> dict:
             resamples=settings.probe.resamples,
             seed=0,
         )
-        gains[kind] = intervals_of(probe.nan_mean(values, axis=2), n_patients=len(set(patients)))
+        gains[kind] = intervals_of(scoring.nan_mean(values, axis=2), n_patients=len(set(patients)))
     return {"rows": rows, "labels": evaluation.label_names(columns), "gains": gains}
 
 

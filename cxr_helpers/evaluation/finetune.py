@@ -6,11 +6,11 @@ images, and so that choosing it on the test images can be shown for what it does
 
 From cxr-helpers 0.1.0 (MIT license).
 Needs: numpy, pytorch-lightning, torch, torchvision.
+Goes with: checks.py, features.py.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Number
 
 import numpy as np
 import pytorch_lightning as pl
@@ -20,9 +20,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.transforms import v2
 
-
-class FinetuneError(ValueError):
-    """Images, labels or settings that nothing can be trained with."""
+from .checks import EvaluationError, as_array, binary_labels
+from .features import GrayInput, check_gray, extract_features, to_unit
 
 
 @dataclass(frozen=True)
@@ -38,11 +37,11 @@ class Recipe:
         learning_rate: of AdamW at its peak; a one-cycle schedule leads there and to zero.
         weight_decay: of AdamW.
         crop_scale: least and greatest share of an image that a random crop shows.
-        mean: subtracted from gray values in [0, 1]; one value, or one for each channel.
-        std: divided by.
+        mean: as in `features.GrayInput`.
+        std: as in `features.GrayInput`.
 
     Raises:
-        FinetuneError: a number that nothing can be trained with.
+        EvaluationError: a number that nothing can be trained with.
     """
 
     image_size: int
@@ -59,68 +58,37 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("image_size", "checks", "batch_size"):
             if getattr(self, name) < 1:
-                raise FinetuneError(f"{name} is {getattr(self, name)}; give 1 or more")
+                raise EvaluationError(f"{name} is {getattr(self, name)}; give 1 or more")
         if max(self.epochs, self.min_steps) < 1:
-            raise FinetuneError(f"{self.epochs} epochs and {self.min_steps} steps train nothing")
-        if not (np.isfinite(self.mean).all() and np.isfinite(self.std).all()):
-            raise FinetuneError(f"mean {self.mean} or std {self.std} is not finite")
-        if not (np.asarray(self.std) > 0).all():
-            raise FinetuneError(f"std is {self.std}; it must be above 0")
+            raise EvaluationError(f"{self.epochs} epochs and {self.min_steps} steps train nothing")
 
 
 class Classifier(pl.LightningModule):
     """Backbone and a linear layer, trained with binary cross-entropy over all classes.
 
     Args:
-        backbone: (B, C, H, W) to (B, D). C is what its first convolution takes, 1 or 3, and 3
-            where it has none; with 3 the gray image is repeated.
-        n_features: D.
+        backbone: (B, C, H, W) to (B, D), with C as in `features.GrayInput`.
         n_classes: K.
         recipe: image size, optimizer and normalization.
         total_steps: of the run, for the schedule.
 
     Raises:
-        FinetuneError: the backbone takes another number of channels, or not as many as the recipe
-            normalizes.
+        EvaluationError: the backbone takes another number of channels, or not as many as the recipe
+            normalizes, or gives no (B, D).
     """
 
-    def __init__(
-        self,
-        backbone: nn.Module,
-        *,
-        n_features: int,
-        n_classes: int,
-        recipe: Recipe,
-        total_steps: int,
-    ):
+    def __init__(self, backbone: nn.Module, *, n_classes: int, recipe: Recipe, total_steps: int):
         super().__init__()
         self.backbone, self.recipe, self.total_steps = backbone, recipe, total_steps
-        self.channels = _input_channels(backbone)
-        for name in ("mean", "std"):
-            count = np.size(getattr(recipe, name))
-            if count not in (1, self.channels):
-                raise FinetuneError(
-                    f"{name} has {count} values, and the backbone takes {self.channels} channels; "
-                    "give one value, or one for each channel"
-                )
-        self.head = nn.Linear(n_features, n_classes)
+        self.prepare = GrayInput(backbone, mean=recipe.mean, std=recipe.std)
+        self.head = nn.Linear(_width(backbone, recipe), n_classes)
         size = (recipe.image_size, recipe.image_size)
         self.augment = v2.RandomResizedCrop(size, recipe.crop_scale, (0.9, 1.1), antialias=True)
         self.resize = v2.Resize(size, antialias=True)
 
     def forward(self, gray: Tensor) -> Tensor:
         """(B, 1, H, W) gray in [0, 1] at the image size to (B, K) log-odds."""
-        like = {"device": gray.device, "dtype": torch.float32}
-        mean = torch.as_tensor(self.recipe.mean, **like).reshape(1, -1, 1, 1)
-        std = torch.as_tensor(self.recipe.std, **like).reshape(1, -1, 1, 1)
-        images = ((gray - mean) / std).expand(-1, self.channels, -1, -1)
-        features = self.backbone(images.contiguous(memory_format=torch.channels_last))
-        if features.shape[1:] != (self.head.in_features,):
-            raise FinetuneError(
-                f"the backbone gives {tuple(features.shape)} for a batch; n_features "
-                f"{self.head.in_features} expects (B, {self.head.in_features})"
-            )
-        return self.head(features)
+        return self.head(self.backbone(self.prepare(gray)))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Loss of one batch of (B, H, W) images, as `_gray` gives them, and (B, K) labels."""
@@ -170,90 +138,52 @@ def score(classifier: Classifier, pixels: np.ndarray, *, batch_size: int = 256) 
         batch_size: images at once.
 
     Raises:
-        FinetuneError: the pixels have another shape, type or range.
+        EvaluationError: the pixels have another shape, type or range.
     """
     pixels = _gray(pixels, "image")
     was_training = classifier.training
     classifier.eval()
     parts = [torch.zeros(0, classifier.head.out_features)]
     try:
-        for part in torch.as_tensor(pixels).split(batch_size) if len(pixels) else ():
+        for part in pixels.split(batch_size) if len(pixels) else ():
             parts.append(classifier.predict_step((part.to(classifier.device),), 0).float().cpu())
     finally:
         classifier.train(was_training)
     return torch.cat(parts).numpy()
 
 
-def _gray(pixels: np.ndarray, name: str) -> np.ndarray:
+def _width(backbone: nn.Module, recipe: Recipe) -> int:
+    """How many features a backbone gives, seen on a black image."""
+    size, weight = recipe.image_size, next(backbone.parameters(), torch.zeros(0))
+    black = np.zeros((1, size, size), np.uint8)
+    norm = {"mean": recipe.mean, "std": recipe.std}
+    options = {"image_size": size, "device": weight.device, **norm}
+    return extract_features(backbone, black, **options).shape[1]
+
+
+def _gray(pixels: np.ndarray, name: str) -> Tensor:
     """(N, H, W) as uint8, or as float32 in [0, 1]; `name` is what the images are."""
-    try:
-        pixels = pixels.detach().cpu() if isinstance(pixels, Tensor) else np.asarray(pixels)
-    except ValueError as error:
-        raise FinetuneError(f"the {name}s are no one array (N, H, W): {error}") from None
-    kind = str(getattr(pixels.dtype, "name", pixels.dtype)).removeprefix("torch.")
-    if pixels.ndim != 3 or 0 in pixels.shape[1:]:
-        raise FinetuneError(f"{name}s of shape {tuple(pixels.shape)}; expected gray (N, H, W)")
-    if kind not in ("uint8", "uint16") and "float" not in kind:
-        raise FinetuneError(
-            f"{name}s are {kind}; give uint8, uint16 of the full range, or float in [0, 1]"
-        )
-    if kind == "uint8":
-        return np.asarray(pixels)
-    values = np.asarray(pixels.float() if isinstance(pixels, Tensor) else pixels, np.float32)
-    if kind == "uint16":
-        top = int(values.max(initial=0))
-        if 0 < top < 32768:
-            raise FinetuneError(
-                f"{name}s are uint16 up to {top}, so they hold {top.bit_length()} bits only; scale "
-                "them to 65535, or give floats in [0, 1]"
-            )
-        return values / 65535
-    low, high = values.min(axis=(1, 2)), values.max(axis=(1, 2))
-    for row in np.flatnonzero(~((low >= -1e-6) & (high <= 1 + 1e-6)))[:1]:
-        raise FinetuneError(
-            f"{name} {row} is {kind} with values from {low[row]:g} to {high[row]:g}; floats must "
-            "lie in [0, 1], 8 bits come as uint8"
-        )
-    return values
+    pixels = check_gray(pixels, name)
+    if "uint8" not in str(pixels.dtype):
+        return to_unit(pixels, name=name)
+    if isinstance(pixels, np.ndarray):
+        pixels = torch.from_numpy(np.require(pixels, requirements="CW"))  # copied if read-only
+    return pixels.cpu()
 
 
 def _in_unit(pixels: Tensor) -> Tensor:
     return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
 
 
-def _labels(labels: np.ndarray, n_images: int) -> np.ndarray:
+def _labels(labels: np.ndarray, n_images: int) -> Tensor:
     """(N, K) float32 of 0 and 1; one that is not known has no loss here, so it is refused."""
-    if isinstance(labels, Tensor):
-        labels = labels.detach().float().cpu()
-    labels = np.asarray(labels)
-    if n_images < 2 or labels.ndim != 2 or len(labels) != n_images or not labels.shape[1]:
-        raise FinetuneError(
-            f"{n_images} images and labels of shape {labels.shape}: training needs at least 2 "
-            "images and one row of labels for each; use a larger label fraction"
+    shape = np.shape(as_array(labels))
+    if n_images < 2 or len(shape) != 2 or shape[0] != n_images or not shape[1]:
+        raise EvaluationError(
+            f"{n_images} images and labels of shape {shape}: training needs at least 2 images and "
+            "one row of labels for each; use a larger label fraction"
         )
-    if labels.dtype.kind in "buif":
-        wrong = labels[~np.isin(labels, (0, 1))].tolist()
-    else:  # text and missing values are told by their own type
-        plain = (Number, np.bool_)
-        wrong = [v for v in labels.ravel().tolist() if not isinstance(v, plain) or v not in (0, 1)]
-    if wrong:
-        raise FinetuneError(
-            f"labels must be 0 or 1, not {wrong[0]!r}; leave out images of which a label is not "
-            "known, and write 'uncertain' as 0 or 1"
-        )
-    return labels.astype(np.float32)
-
-
-def _input_channels(backbone: nn.Module) -> int:
-    """Channels that the first convolution takes; 3 where there is none."""
-    first = next((m for m in backbone.modules() if isinstance(m, nn.Conv2d)), None)
-    channels = 3 if first is None else first.in_channels
-    if channels not in (1, 3):
-        raise FinetuneError(
-            f"the backbone's first convolution takes {channels} channels; a gray image can be "
-            "given as 1 or 3"
-        )
-    return channels
+    return torch.from_numpy(binary_labels(labels).astype(np.float32))
 
 
 def step_count(n_images: int, recipe: Recipe) -> tuple[int, int]:
@@ -272,7 +202,6 @@ def train(
     labels: np.ndarray,
     *,
     watched: Mapping[str, np.ndarray],
-    n_features: int,
     recipe: Recipe,
     precision: str = "32-true",
     accelerator: str = "auto",
@@ -282,14 +211,13 @@ def train(
     """Train backbone and head on images with labels.
 
     Args:
-        backbone: (B, C, H, W) to (B, D), where C is what its first convolution takes, 1 or 3; its
-            weights are changed, pass a copy to keep them.
+        backbone: (B, C, H, W) to (B, D), with C as in `features.GrayInput`; its weights are
+            changed, pass a copy to keep them.
         pixels: (N, H, W) training images, array or tensor: uint8, uint16 of the full range, or
             float in [0, 1].
         labels: (N, K) of 0 and 1, of any type of number or of bool. A label that is not known
             (NaN, -1) is refused: each class counts in each image's loss.
         watched: name to (M, H, W) images that are scored along the way, never trained on.
-        n_features: D.
         recipe: how to train.
         precision: Lightning's name of it.
         accelerator: Lightning's name of it, such as `cpu`.
@@ -301,7 +229,7 @@ def train(
         set, in order of time. The last check is the last step.
 
     Raises:
-        FinetuneError: fewer than 2 images (batch norm needs them), images of another kind, labels
+        EvaluationError: fewer than 2 images (batch norm needs them), images of another kind, labels
             that do not fit or are not 0 or 1, or a backbone that is none.
     """
     pixels = _gray(pixels, "image")
@@ -312,13 +240,12 @@ def train(
         torch.manual_seed(seed)
         module = Classifier(
             backbone.to(memory_format=torch.channels_last),
-            n_features=n_features,
             n_classes=labels.shape[1],
             recipe=recipe,
             total_steps=steps,
         )
         watch = _Watch(watched, max(1, steps // recipe.checks))
-        data = TensorDataset(torch.from_numpy(np.array(pixels)), torch.from_numpy(labels))
+        data = TensorDataset(pixels, labels)
         batch_size = min(recipe.batch_size, len(pixels))
         loader = DataLoader(data, batch_size, shuffle=True, drop_last=True)
         trainer = pl.Trainer(

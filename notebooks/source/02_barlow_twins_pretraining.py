@@ -51,7 +51,7 @@ from cxr_helpers.course.core.settings import PRESETS, load_settings
 from cxr_helpers.course.core.tables import packaged_table
 from cxr_helpers.course.plots import ch02, style
 from cxr_helpers.data import nih
-from cxr_helpers.evaluation import probe
+from cxr_helpers.evaluation import scoring
 from cxr_helpers.pretraining import barlow, views
 
 style.set_style()
@@ -475,7 +475,7 @@ votes = {
     for arm, f in features.items()
 }
 scores = {
-    arm: {name: float(np.nanmean(probe.auroc(known[name][test], v))) for name, v in by_name.items()}
+    arm: {name: float(np.nanmean(scoring.auroc(known[name][test], v))) for name, v in by_name.items()}
     for arm, by_name in votes.items()
 }
 
@@ -748,7 +748,7 @@ for name, backbone in backbones.items():
 # %% tags=["nbval-ignore-output"]
 domain_scores = pd.DataFrame(
     {
-        name: {k: np.nanmean(probe.auroc(known[k][test], v)) for k, v in by_target.items()}
+        name: {k: np.nanmean(scoring.auroc(known[k][test], v)) for k, v in by_target.items()}
         for name, by_target in domain.items()
     }
 )

@@ -53,7 +53,7 @@ from cxr_helpers.course.core.settings import load_settings
 from cxr_helpers.course.core.tables import packaged_table
 from cxr_helpers.course.plots import ch03, style
 from cxr_helpers.data import nih, splits
-from cxr_helpers.evaluation import calibration, probe
+from cxr_helpers.evaluation import calibration, probe, scoring
 from cxr_helpers.evaluation.feature_cache import backbone_key
 
 style.set_style()
@@ -107,8 +107,8 @@ print(f"chance: {np.mean(by_noise):.3f}, the mean of {len(places)} orders; ill: 
 # The course's functions and scikit-learn's must say the same as we by hand.
 
 # %%
-ours = probe.auroc(ill[:, None], score[:, None])[0]
-our_ap = probe.average_precision(ill[:, None], score[:, None])[0]
+ours = scoring.auroc(ill[:, None], score[:, None])[0]
+our_ap = scoring.average_precision(ill[:, None], score[:, None])[0]
 assert np.isclose(ours, np.mean(wins)) and np.isclose(ours, roc_auc_score(ill, score))
 assert np.isclose(our_ap, average_precision_score(ill, score))
 print("By hand, scikit-learn and the course agree.")
@@ -251,7 +251,7 @@ print("Five hundred steps of gradient descent and the course's probe agree.")
 # %%
 path = probe.fit_path(f[train], labels[train], probe.REGULARIZATION)
 by_part = {
-    part: [probe.macro_auroc(labels[rows], one.scores(f[rows]), names).value for one in path]
+    part: [scoring.macro_auroc(labels[rows], one.scores(f[rows]), names).value for one in path]
     for part, rows in {"training": train, "validation": val}.items()
 }
 axis = pd.DataFrame(by_part, index=probe.REGULARIZATION).plot(logx=True, style=["o--", "s-"])
@@ -264,8 +264,8 @@ plt.show()
 # patients.
 
 # %%
-fitted = probe.fit_probe(f[train], labels[train], f[val], labels[val], names=names)
-one = probe.macro_auroc(labels[test], fitted.scores(f[test]), names)
+fitted = probe.fit_probe(f[train], labels[train], f[val], labels[val], class_names=names)
+one = scoring.macro_auroc(labels[test], fitted.scores(f[test]), names)
 per_class = pd.Series(one.per_class, index=names)
 xlabel = "AUROC (test), pretrained features, all labels"
 table = pd.DataFrame({"AUROC": per_class})
@@ -336,7 +336,7 @@ plt.show()
 # %%
 noise = evaluation.noise_scores(scores["random"], seed=settings.seed)
 curve_ap = evaluation.curves(
-    settings, *truth, scores | {"noise": noise}, names, metric=probe.weighted_average_precision
+    settings, *truth, scores | {"noise": noise}, names, metric=scoring.average_precision
 )
 ch03.plot_label_curve(evaluation.macro_of(curve_ap), ylabel="macro AP (test)", chance=None)
 plt.show()
@@ -781,7 +781,7 @@ none = np.zeros((len(train), 1), int)
 far = f[train] * np.nan
 impossible = {
     "a class without positives": lambda: probe.fit_probe(
-        f[train], none, f[val], labels[val][:, :1], names=["Hernia"]
+        f[train], none, f[val], labels[val][:, :1], class_names=["Hernia"]
     ),
     "features with NaN": lambda: probe.fit_probe(far, labels[train], f[val], labels[val]),
     "features of other images": lambda: features["random"].of(["someone_else.png"]),

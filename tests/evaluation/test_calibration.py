@@ -7,6 +7,7 @@ import torch
 from scipy.special import expit
 
 from cxr_helpers.evaluation import calibration
+from cxr_helpers.evaluation.checks import EvaluationError
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(-1, 1.5, size=20_000)
@@ -43,25 +44,26 @@ def test_platt_finds_slope_and_offset_and_keeps_the_order():
     assert np.allclose(calibration.apply_platt(model, grid), repaired[:6].reshape(2, 3))
 
 
+SERIES = pd.Series([0, 1], index=["a.png", "b.png"])
+
+
 @pytest.mark.parametrize(
     ("labels", "probabilities", "message"),
     [
         ([], [], "N > 0"),
         ([1, 0], [0.5], "must be"),
         ([1, 0], [0.5, 1.5], r"in \[0, 1\]"),
-        ([1, 0], [0.5, np.nan], "1 of 2 probabilities are NaN; leave out"),
+        ([1, 0], [0.5, np.nan], r"probabilities of 1 images are not finite, in rows \[1\]; leave"),
         ([1, np.nan], [0.5, 0.1], "0 or 1, not nan"),
-        ([1, -1], [0.5, 0.1], "0 or 1, not -1"),
-        (["1", "0"], [0.5, 0.1], "0 or 1, not '1'"),
-        ([1, None], [0.5, 0.1], "0 or 1, not None"),
-        ([1, 0], ["high", "low"], "probabilities must be numbers: they are <U4"),
+        ([1, 0], ["high", "low"], "the probabilities are <U4, no numbers"),
         ([[1], [0]], [[0.5], [0.1]], r"must be \(N,\)"),
-        ([0.5, 0.1], [1, 0], "0 or 1, not 0.5; give labels first and probabilities second"),
+        ([0.5, 0.1], [1, 0], "0 or 1, not 0.5; give labels and scores in their order"),
+        (SERIES, SERIES.iloc[::-1] / 2, "'a.png' stands where.*'b.png'"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(labels, probabilities, message):
-    with pytest.raises(calibration.CalibrationError, match=message):
-        calibration.reliability(np.array(labels), np.array(probabilities))
+    with pytest.raises(EvaluationError, match=message):
+        calibration.reliability(labels, probabilities)
 
 
 @pytest.mark.parametrize(
@@ -70,37 +72,23 @@ def test_what_cannot_be_measured_is_refused(labels, probabilities, message):
         ([0, 0, 0], [0.1, 0.2, 0.3], r"values \[0\] cannot calibrate; give validation images"),
         ([0, 1, 0], [0.1, 0.2], r"labels \(3,\) and scores \(2,\)"),
         ([0, 1, 2], [0.1, 0.2, 0.3], "0 or 1, not 2"),
-        ([0, 1, 0], [0.1, np.inf, np.nan], r"2 of 3 scores are not finite, in rows \[1, 2\]"),
+        ([0, 1, 0], [0.1, np.inf, np.nan], r"scores of 2 images are not finite, in rows \[1, 2\]"),
     ],
 )
 def test_what_cannot_calibrate_is_refused(labels, scores, message):
-    with pytest.raises(calibration.CalibrationError, match=message):
-        calibration.fit_platt(np.array(labels), np.array(scores))
+    with pytest.raises(EvaluationError, match=message):
+        calibration.fit_platt(labels, scores)
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        np.ndarray.tolist,
-        pd.Series,
-        torch.from_numpy,
-        lambda a: torch.from_numpy(a).bfloat16().requires_grad_(),
-        lambda a: a.astype(np.float16),
-        lambda a: a.astype(object),
-    ],
-    ids=["list", "series", "tensor", "bfloat16 with gradient", "float16", "objects"],
-)
+@pytest.mark.parametrize("kind", [np.ndarray.tolist, pd.Series, torch.from_numpy])
 def test_every_kind_of_numbers_gives_the_same_table_and_repair(kind):
     labels, scores = np.array([0, 1, 0, 1]), np.array([-1.0, 0.5, 0.25, 2.0])
     chances = np.array([0.125, 0.5, 0.25, 0.75])
     expected = calibration.reliability(labels, chances, bins=2)
-    pd.testing.assert_frame_equal(
-        calibration.reliability(kind(labels.astype(float)), kind(chances), bins=np.int64(2)),
-        expected,
-    )
+    found = calibration.reliability(kind(labels.astype(float)), kind(chances), bins=np.int64(2))
+    pd.testing.assert_frame_equal(found, expected)
     model = calibration.fit_platt(labels, scores)
-    again = calibration.fit_platt(labels > 0, kind(scores))
-    assert again.coef_ == model.coef_
+    assert calibration.fit_platt(labels > 0, kind(scores)).coef_ == model.coef_
     repaired = calibration.apply_platt(model, kind(scores))
     assert np.array_equal(repaired, calibration.apply_platt(model, scores))
 
@@ -108,34 +96,20 @@ def test_every_kind_of_numbers_gives_the_same_table_and_repair(kind):
 def test_scores_that_cannot_be_repaired_are_refused_and_none_are_none():
     model = calibration.fit_platt([0, 1, 0, 1], [-1.0, 0.5, 0.25, 2.0])
     assert calibration.apply_platt(model, np.zeros((0, 3))).shape == (0, 3)
-    with pytest.raises(calibration.CalibrationError, match=r"1 of 2 scores.*rows \[1\]"):
+    with pytest.raises(EvaluationError, match=r"scores of 1 images.*rows \[1\].*off 0 and 1"):
         calibration.apply_platt(model, [0.5, np.nan])
-    with pytest.raises(calibration.CalibrationError, match="scores must be numbers"):
+    with pytest.raises(EvaluationError, match="the scores are <U1, no numbers"):
         calibration.apply_platt(model, ["a"])
-
-
-def test_what_is_masked_is_not_known():
-    hidden = np.ma.masked_array([0.1, 0.9], mask=[False, True])
-    with pytest.raises(calibration.CalibrationError, match="1 of 2 probabilities are NaN"):
-        calibration.reliability([0, 1], hidden)
-    with pytest.raises(calibration.CalibrationError, match="0 or 1, not nan"):
-        calibration.reliability(np.ma.masked_array([0, 1], mask=[False, True]), [0.1, 0.9])
-
-
-def test_series_of_other_images_are_not_joined():
-    labels = pd.Series([0, 1], index=["a.png", "b.png"])
-    with pytest.raises(calibration.CalibrationError, match="'a.png' stands where.*'b.png'"):
-        calibration.reliability(labels, labels.iloc[::-1] / 2)
 
 
 @pytest.mark.parametrize("bins", [0, -1, 2.5])
 def test_bins_are_counted_from_one(bins):
-    with pytest.raises(calibration.CalibrationError, match="whole number from 1"):
+    with pytest.raises(EvaluationError, match="whole number from 1"):
         calibration.reliability([0, 1], [0.1, 0.9], bins=bins)
 
 
 def test_a_table_of_another_kind_has_no_error():
     table = calibration.reliability([0, 1], [0.1, 0.9])
     for wrong in (table.iloc[:0], table.drop(columns="count")):
-        with pytest.raises(calibration.CalibrationError, match="what `reliability` gives"):
+        with pytest.raises(EvaluationError, match="what `reliability` gives"):
             calibration.expected_calibration_error(wrong)

@@ -15,7 +15,7 @@ from cxr_helpers.course.core.compute import training_precision
 from cxr_helpers.course.core.data import NihData
 from cxr_helpers.course.core.quiet import quiet_lightning
 from cxr_helpers.course.core.settings import Settings
-from cxr_helpers.evaluation import probe
+from cxr_helpers.evaluation import probe, scoring
 from cxr_helpers.evaluation.intervals import Interval
 from cxr_helpers.pretraining import barlow, pairs, views
 
@@ -247,7 +247,7 @@ def paired_gain(
         minus: (test images, K) of the other network.
     """
     test = data.rows("test")
-    return probe.macro_auroc_interval(
+    values = scoring.resampled_scores(
         labels[test],
         [votes],
         data.patients[test],
@@ -255,6 +255,7 @@ def paired_gain(
         resamples=settings.probe.resamples,
         seed=settings.seed,
     )
+    return scoring.macro_interval(values, seed=settings.seed)
 
 
 def same_patient_share(features: np.ndarray, patients: np.ndarray) -> tuple[float, float]:

@@ -25,7 +25,8 @@ from cxr_helpers.course.core.compute import (
 from cxr_helpers.course.core.data import NihData
 from cxr_helpers.course.core.quiet import quiet_lightning
 from cxr_helpers.course.core.settings import PretrainPreset, Settings, fingerprint
-from cxr_helpers.evaluation import probe
+from cxr_helpers.evaluation import probe, scoring
+from cxr_helpers.evaluation.features import extract_features
 from cxr_helpers.pretraining import barlow, pairs, views
 
 ARMS = ("random", "pretrained", "imagenet")
@@ -182,7 +183,7 @@ def watch(settings: Settings, data: NihData, *, most: int = 2000) -> Callable:
             votes = probe.knn_scores(
                 near[t], labels[train][t], here[v], neighbors=settings.probe.neighbors
             )
-            row[name] = float(np.nanmean(probe.auroc(labels[val][v], votes)))
+            row[name] = float(np.nanmean(scoring.auroc(labels[val][v], votes)))
         correlation = output_correlation(settings, module, pixels[len(train) :])
         row["heldout_diagonal"] = barlow.diagonal_mean(correlation)
         row["heldout_offdiagonal"] = barlow.offdiagonal_abs_mean(correlation)
@@ -412,6 +413,6 @@ def features(settings: Settings, backbone: nn.Module, pixels: np.ndarray, arm: s
     """Frozen features of packed images, normalized as the arm's weights were trained."""
     norm = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD} if arm == "imagenet" else {}
     device = next(backbone.parameters()).device
-    return probe.extract_features(
+    return extract_features(
         backbone, pixels, image_size=settings.pretrain.image_size, device=device, **norm
     )

@@ -13,8 +13,7 @@ from cxr_helpers.course.core.compute import training_precision
 from cxr_helpers.course.core.data import NihData
 from cxr_helpers.course.core.quiet import quiet_lightning
 from cxr_helpers.course.core.settings import Settings
-from cxr_helpers.evaluation import finetune, probe
-from cxr_helpers.pretraining import barlow
+from cxr_helpers.evaluation import finetune, scoring
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def train_end_to_end(
         rows: training images whose labels are used.
 
     Raises:
-        probe.ProbeError: no label can be scored on validation.
+        EvaluationError: no label can be scored on validation.
     """
     labels = data.labels[:, columns]
     recipe = finetune_recipe(settings, imagenet_input=arm.imagenet_input)
@@ -56,7 +55,6 @@ def train_end_to_end(
             data.images.pixels[rows],
             labels[rows],
             watched=watched,
-            n_features=barlow.feature_count(arm.backbone),
             recipe=recipe,
             precision=_precision(),
             seed=settings.seed,
@@ -67,7 +65,8 @@ def train_end_to_end(
     }
     val_labels = labels[data.rows("val")]
     values = [
-        probe.macro_auroc(val_labels, scores, label_names(columns)).value for scores in said["val"]
+        scoring.macro_auroc(val_labels, scores, label_names(columns)).value
+        for scores in said["val"]
     ]
     return EndToEnd(said["val"], said["test"], int(np.argmax(values)))
 

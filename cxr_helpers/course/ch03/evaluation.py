@@ -15,7 +15,8 @@ from cxr_helpers.course.core.data import NihData
 from cxr_helpers.course.core.settings import Settings
 from cxr_helpers.data import nih, splits
 from cxr_helpers.data.packed import PackedImages
-from cxr_helpers.evaluation import probe
+from cxr_helpers.evaluation import probe, scoring
+from cxr_helpers.evaluation.checks import EvaluationError
 from cxr_helpers.evaluation.feature_cache import FrozenFeatures, cached_features
 from cxr_helpers.pretraining import barlow
 
@@ -154,7 +155,7 @@ def draw_labels(settings: Settings, data: NihData, columns: Sequence[int]) -> La
 
     Raises:
         splits.SplitError: a fraction outside (0, 1].
-        probe.ProbeError: no draw of any fraction can be used.
+        EvaluationError: no draw of any fraction can be used.
     """
     train, val = data.rows("train"), data.rows("val")
     rows: dict[float, list[np.ndarray]] = {f: [] for f in settings.probe.fractions}
@@ -178,7 +179,7 @@ def draw_labels(settings: Settings, data: NihData, columns: Sequence[int]) -> La
                 )
     rows = {fraction: draws for fraction, draws in rows.items() if draws}
     if not rows:
-        raise probe.ProbeError("no draw can be used: " + left_out[0] + "; use larger fractions")
+        raise EvaluationError("no draw can be used: " + left_out[0] + "; use larger fractions")
     return LabelDraws(rows, left_out)
 
 
@@ -206,7 +207,7 @@ def fit_probes(
     values, val = features.of(data.entries["image_id"].tolist()), data.rows("val")
     return {
         fraction: [
-            probe.fit_probe(values[r], labels[r], values[val], labels[val], names=names)
+            probe.fit_probe(values[r], labels[r], values[val], labels[val], class_names=names)
             for r in rows
         ]
         for fraction, rows in draws.rows.items()
@@ -289,7 +290,7 @@ def curves(
     names: Sequence[str],
     *,
     minus: Scores | None = None,
-    metric: Callable = probe.weighted_auroc,
+    metric: Callable = scoring.auroc,
 ) -> pd.DataFrame:
     """Each arm's score at each share of the labels, for the mean over labels and for each label.
 
@@ -301,7 +302,7 @@ def curves(
         names: of the K labels.
         minus: scores of an arm on the same draws, to get paired differences from it: same draws,
             same resampled patients.
-        metric: `probe.weighted_auroc` or `probe.weighted_average_precision`.
+        metric: `scoring.auroc` or `scoring.average_precision`.
 
     Returns:
         Columns arm, fraction, label (`macro` for the mean), value, low, high: 95% intervals by
@@ -310,7 +311,7 @@ def curves(
     rows = []
     for arm, by_fraction in scores.items():
         for fraction, draws in by_fraction.items():
-            values = probe.resampled_scores(
+            values = scoring.resampled_scores(
                 labels,
                 draws,
                 patients,
@@ -319,9 +320,9 @@ def curves(
                 resamples=settings.probe.resamples,
                 seed=settings.seed,
             )
-            found = {MACRO: probe.macro_interval(values, seed=settings.seed)}
+            found = {MACRO: scoring.macro_interval(values, seed=settings.seed)}
             found |= dict(
-                zip(names, probe.class_intervals(values, seed=settings.seed), strict=True)
+                zip(names, scoring.class_intervals(values, seed=settings.seed), strict=True)
             )
             at = {"arm": arm, "fraction": fraction}
             rows += [at | {"label": k} | v.as_dict() for k, v in found.items() if v is not None]

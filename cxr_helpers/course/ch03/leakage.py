@@ -15,7 +15,8 @@ from cxr_helpers.course.ch03.evaluation import label_names
 from cxr_helpers.course.core.data import NihData
 from cxr_helpers.course.core.settings import Settings
 from cxr_helpers.data import nih, splits
-from cxr_helpers.evaluation import probe
+from cxr_helpers.evaluation import probe, scoring
+from cxr_helpers.evaluation.checks import EvaluationError
 from cxr_helpers.evaluation.intervals import Interval, bias_corrected
 
 PUBLISHED_DUPLICATES = 0.055  # 5 to 6% where the two parts of the paper's code are drawn again
@@ -244,15 +245,19 @@ def no_finding(
     labels = np.c_[data.labels[:, columns], ~data.labels.any(axis=1)].astype(np.uint8)
     train, val, test = (data.rows(part) for part in ("train", "val", "test"))
     names = [*label_names(columns), nih.NO_FINDING]
-    fitted = probe.fit_probe(values[train], labels[train], values[val], labels[val], names=names)
-    per_class = probe.resampled_scores(
+    fitted = probe.fit_probe(
+        values[train], labels[train], values[val], labels[val], class_names=names
+    )
+    per_class = scoring.resampled_scores(
         labels[test],
         [fitted.scores(values[test])],
         data.patients[test],
         resamples=settings.probe.resamples,
         seed=settings.seed,
     )
-    both = np.stack([probe.nan_mean(part[0], axis=1) for part in (per_class, per_class[..., :-1])])
+    both = np.stack(
+        [scoring.nan_mean(part[0], axis=1) for part in (per_class, per_class[..., :-1])]
+    )
     return _trap(NO_FINDING, both)
 
 
@@ -273,14 +278,14 @@ def best_epoch(
     test = data.rows("test")
     both = np.zeros((2, settings.probe.resamples + 1))
     for run in runs:
-        values = probe.resampled_scores(
+        values = scoring.resampled_scores(
             data.labels[test][:, columns],
             list(run.test),
             data.patients[test],
             resamples=settings.probe.resamples,
             seed=settings.seed,
         )
-        macro = probe.nan_mean(values, axis=2)  # (checks, 1 + R)
+        macro = scoring.nan_mean(values, axis=2)  # (checks, 1 + R)
         both += np.stack([macro.max(axis=0), macro[run.chosen]]) / len(runs)
     return _trap(BEST_EPOCH, both)
 
@@ -310,7 +315,7 @@ def few_patients(
         over the draws.
 
     Raises:
-        probe.ProbeError: fewer training patients than images asked for, or none with two images.
+        EvaluationError: fewer training patients than images asked for, or none with two images.
     """
     test = data.rows("test")
     scores: dict[str, list[np.ndarray]] = {"few patients": [], "many patients": []}
@@ -333,7 +338,7 @@ def few_patients(
     )
     names = label_names(columns)
     macro = {
-        kind: [probe.macro_auroc(data.labels[test][:, columns], s, names).value for s in drawn]
+        kind: [scoring.macro_auroc(data.labels[test][:, columns], s, names).value for s in drawn]
         for kind, drawn in scores.items()
     }
     table = pd.DataFrame(
@@ -354,12 +359,12 @@ def _images_of(data: NihData, n_images: int, *, few: bool, seed: int) -> np.ndar
         data.patients[train], return_index=True, return_inverse=True, return_counts=True
     )
     if len(patients) < n_images:
-        raise probe.ProbeError(
+        raise EvaluationError(
             f"{n_images} images of as many patients were asked for, and training has "
             f"{len(patients)} patients; ask for fewer images"
         )
     if (counts == 1).all():
-        raise probe.ProbeError(
+        raise EvaluationError(
             "each training patient has one image, so that few patients cannot hold many; this "
             "trap needs follow-up images"
         )
@@ -379,21 +384,21 @@ def _linear_probe(
     labels, val = data.labels[:, columns], data.rows("val")
     names = label_names(columns)
     return probe.fit_probe(
-        values[rows], labels[rows], values[val], labels[val], names=names, **options
+        values[rows], labels[rows], values[val], labels[val], class_names=names, **options
     )
 
 
 def _compare(settings, name, labels, patients, *, wrong, right) -> Trap:
     pairs = [
-        probe.resampled_scores(
+        scoring.resampled_scores(
             labels, scores, patients, resamples=settings.probe.resamples, seed=settings.seed
         )
         for scores in (wrong, right)
     ]
     both_trained = np.isfinite(pairs[0]) & np.isfinite(pairs[1])
-    macro = [probe.nan_mean(np.where(both_trained, p, np.nan), axis=2) for p in pairs]
+    macro = [scoring.nan_mean(np.where(both_trained, p, np.nan), axis=2) for p in pairs]
     # The same seed, so that both sides take the same draws.
-    return _trap(name, np.stack([probe.over_draws(m, seed=settings.seed) for m in macro]))
+    return _trap(name, np.stack([scoring.over_draws(m, seed=settings.seed) for m in macro]))
 
 
 def _trap(name: str, both: np.ndarray) -> Trap:

@@ -22,7 +22,7 @@ from cxr_helpers.course.core.compute import LAUNCHED, ONE_PROCESS, Compute, proc
 from cxr_helpers.course.core.data import BoxData, NihData, load_nih
 from cxr_helpers.course.core.settings import Settings, SettingsError
 from cxr_helpers.detection import froc
-from cxr_helpers.evaluation import probe
+from cxr_helpers.evaluation import scoring
 
 BASELINE, OURS = "random", "pretrained"
 
@@ -108,8 +108,8 @@ def probe_features(run: Run) -> Outcome:
     truth = labels[test], data.patients[test]
     metrics = {}
     for name, metric in (
-        ("macro_auroc", probe.weighted_auroc),
-        ("macro_ap", probe.weighted_average_precision),
+        ("macro_auroc", scoring.auroc),
+        ("macro_ap", scoring.average_precision),
     ):
         curve = evaluation.macro_of(
             evaluation.curves(settings, *truth, scores, names, metric=metric)

@@ -9,7 +9,8 @@ from course_data import made_up_nih
 
 from cxr_helpers.course.ch03 import end_to_end, evaluation
 from cxr_helpers.course.core.settings import ProbePreset, load_settings
-from cxr_helpers.evaluation import probe
+from cxr_helpers.evaluation import scoring
+from cxr_helpers.evaluation.features import extract_features
 from cxr_helpers.pretraining import barlow
 
 PRESET = ProbePreset(
@@ -47,7 +48,7 @@ def test_training_end_to_end_is_chosen_on_validation(settings, data):
     assert torch.equal(arm.backbone.conv1.weight, before)  # a copy was trained
     assert run.test.shape == (len(run.val), len(data.rows("test")), 2)
     val_labels = data.labels[data.rows("val")][:, :2]
-    values = [np.mean(probe.auroc(val_labels, scores)) for scores in run.val]
+    values = [np.mean(scoring.auroc(val_labels, scores)) for scores in run.val]
     assert run.chosen == np.argmax(values)
 
 
@@ -66,10 +67,11 @@ def test_shares_that_were_not_drawn_are_not_passed_over_in_silence(settings, dat
 
 
 def test_a_backbone_of_one_channel_is_trained_and_asked_for_features(settings, data):
-    gray = barlow.build_backbone("resnet18", seed=0, channels=1)
-    three = barlow.build_backbone("resnet18", seed=0)
+    gray, three = (barlow.build_backbone("resnet18", seed=0) for _ in range(2))
+    gray.conv1 = torch.nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
+    gray.conv1.weight.data = three.conv1.weight.detach().sum(dim=1, keepdim=True)
     pixels = data.images.pixels[:4]
-    features = [probe.extract_features(b, pixels, image_size=32) for b in (gray, three)]
+    features = [extract_features(b, pixels, image_size=32) for b in (gray, three)]
     assert np.allclose(*features, atol=1e-3)  # the same weights, summed over the channels
     rows = data.rows("train")[:40]
     run = end_to_end.train_end_to_end(settings, data, evaluation.Arm(gray, False, ""), [0, 1], rows)

@@ -12,7 +12,8 @@ from cxr_helpers.course.ch02 import pretraining
 from cxr_helpers.course.ch03 import evaluation
 from cxr_helpers.course.core.settings import ProbePreset, load_settings
 from cxr_helpers.data import nih, splits
-from cxr_helpers.evaluation import probe
+from cxr_helpers.evaluation import probe, scoring
+from cxr_helpers.evaluation.checks import EvaluationError
 from cxr_helpers.evaluation.feature_cache import FeatureError, FrozenFeatures
 from cxr_helpers.pretraining import barlow, weights
 
@@ -70,7 +71,7 @@ def test_two_seeds_share_no_draw(settings, data):
 
 def test_draws_without_any_positive_are_named_or_refused(settings, data):
     hernia = [nih.LABELS.index("Hernia")]
-    with pytest.raises(probe.ProbeError, match="no draw can be used: 20%, draw 0.*larger"):
+    with pytest.raises(EvaluationError, match="no draw can be used: 20%, draw 0.*larger"):
         evaluation.draw_labels(settings, data, hernia)
     tiny = replace(settings, probe=replace(PRESET, fractions=(0.001, 1.0)))
     draws = evaluation.draw_labels(tiny, data, [0, 1])
@@ -98,7 +99,7 @@ def scores_of(settings, data, *, informative):
     return evaluation.probe_scores(probes, features, data.entries["image_id"].iloc[test].tolist())
 
 
-@pytest.mark.parametrize("metric", [probe.weighted_auroc, probe.weighted_average_precision])
+@pytest.mark.parametrize("metric", [scoring.auroc, scoring.average_precision])
 def test_informative_features_win_and_the_difference_says_so(settings, data, metric):
     test = data.rows("test")
     scores = {
@@ -145,43 +146,7 @@ def test_neighbors_score_the_same_draws(settings, data):
     found = evaluation.knn_scores(settings, data, features, [0, 1], draws)
     labels = data.labels[data.rows("test")][:, :2]
     assert [len(s) for s in found.values()] == [2, 1]
-    assert probe.auroc(labels, found[1.0][0]).min() > 0.75
-
-
-TRUTH = (np.random.default_rng(5).random((300, 3)) < [0.5, 0.3, 0.1]).astype(int)
-PATIENTS = np.repeat(np.arange(100), 3)
-
-
-def guesses(spread, seed=6):
-    """Scores of made-up images: the labels in noise."""
-    return TRUTH + np.random.default_rng(seed).normal(scale=spread, size=TRUTH.shape)
-
-
-def test_intervals_name_none_where_a_label_cannot_be_scored():
-    labels = TRUTH.copy()
-    labels[:, 1] = 0
-    values = probe.resampled_scores(labels, [guesses(1)], PATIENTS, resamples=100, seed=0)
-    first, second, third = probe.class_intervals(values, seed=0)
-    assert second is None and first.low < first.value < first.high
-    assert third.value == pytest.approx(roc_auc_score(labels[:, 2], guesses(1)[:, 2]))
-    macro = probe.macro_interval(values, seed=0)
-    assert macro.value == pytest.approx((first.value + third.value) / 2)
-    assert macro == probe.macro_auroc_interval(
-        labels, [guesses(1)], PATIENTS, resamples=100, seed=0
-    )
-    with pytest.raises(probe.ProbeError, match="no class can be scored"):
-        probe.macro_auroc_interval(0 * labels, [guesses(1)], PATIENTS, resamples=10, seed=0)
-
-
-def test_the_interval_of_an_auroc_holds_the_truth_about_as_often_as_it_says():
-    rng, held = np.random.default_rng(0), 0
-    truth = 0.7602  # of two normal distributions whose means lie one standard deviation apart
-    for _ in range(100):
-        ill = rng.integers(0, 2, size=(150, 1))
-        score = ill + rng.normal(size=(150, 1))
-        found = probe.macro_auroc_interval(ill, [score], np.arange(150), resamples=200, seed=0)
-        held += found.low <= truth <= found.high
-    assert 86 <= held <= 100
+    assert scoring.auroc(labels, found[1.0][0]).min() > 0.75
 
 
 def test_chance_of_average_precision_is_simulated_on_the_same_labels():
@@ -190,7 +155,7 @@ def test_chance_of_average_precision_is_simulated_on_the_same_labels():
     own = {0.1: [np.zeros((60, 1))] * 3, 1.0: [np.full((60, 1), np.nan)]}
     noise = evaluation.noise_scores(own, draws=400, seed=0)
     assert len(noise[0.1]) >= 400 and np.isnan(noise[1.0]).all()
-    by_draw = [probe.average_precision(few, one)[0] for one in noise[0.1]]
+    by_draw = [scoring.average_precision(few, one)[0] for one in noise[0.1]]
     # Positives at ranks i < j of n in random order: the mean of (1 / i + 2 / j) / 2 over all pairs.
     pairs = [(i, j) for j in range(2, 61) for i in range(1, j)]
     expected = np.mean([(1 / i + 2 / j) / 2 for i, j in pairs])

@@ -10,7 +10,8 @@ from cxr_helpers.course.ch03 import leakage
 from cxr_helpers.course.ch03.end_to_end import EndToEnd
 from cxr_helpers.course.core.settings import ProbePreset, load_settings
 from cxr_helpers.data import splits
-from cxr_helpers.evaluation import probe
+from cxr_helpers.evaluation import probe, scoring
+from cxr_helpers.evaluation.checks import EvaluationError
 from cxr_helpers.evaluation.intervals import Interval
 
 PRESET = ProbePreset(fractions=(0.2, 1.0), draws=2, resamples=100, neighbors=3)
@@ -54,7 +55,7 @@ def test_every_image_is_scored_by_folds_that_do_not_hold_it(data):
         unique, labels, data.patients, neighbors=3, by_patient=True, seed=0
     )
     assert np.isfinite(scores).all() and shared == 0
-    found = probe.auroc(labels, scores)
+    found = scoring.auroc(labels, scores)
     assert (found > 0.3).all() and (found < 0.7).all()  # noise tells nothing, its own label would
 
 
@@ -120,7 +121,7 @@ def test_no_finding_moves_the_mean_by_its_distance_from_it(data):
     labels = np.c_[data.labels[:, :2], ~data.labels.any(axis=1)]
     train, val, test = (data.rows(part) for part in ("train", "val", "test"))
     fitted = probe.fit_probe(known[train], labels[train], known[val], labels[val])
-    per_class = probe.auroc(labels[test], fitted.scores(known[test]))
+    per_class = scoring.auroc(labels[test], fitted.scores(known[test]))
     assert trap.wrong == pytest.approx(per_class.mean())
     assert trap.flatters.value == pytest.approx(per_class.mean() - per_class[:2].mean())
 
@@ -130,7 +131,7 @@ def test_the_best_of_many_checks_flatters_even_where_nothing_is_learned(data):
     noise = rng.normal(size=(20, len(data.rows("test")), 2))
     trap = leakage.best_epoch(SETTINGS, data, [0, 1], [EndToEnd(None, noise, 4)])
     labels = data.labels[data.rows("test")][:, :2]
-    macro = [probe.auroc(labels, check).mean() for check in noise]
+    macro = [scoring.auroc(labels, check).mean() for check in noise]
     assert trap.wrong == pytest.approx(max(macro)) and trap.right == pytest.approx(macro[4])
     assert trap.flatters.low >= 0 and trap.flatters.value > 0
     once = leakage.best_epoch(SETTINGS, data, [0, 1], [EndToEnd(None, noise[:1], 0)])
@@ -144,7 +145,7 @@ def test_few_patients_are_few_and_many_are_many(data):
     assert table["patients"].tolist() == [10, 30]
     assert trap.flatters.low < trap.flatters.high
     assert trap.wrong == pytest.approx(table.loc["few patients", "mean macro AUROC"])
-    with pytest.raises(probe.ProbeError, match="84 patients; ask for fewer images"):
+    with pytest.raises(EvaluationError, match="84 patients; ask for fewer images"):
         leakage.few_patients(
             SETTINGS, data, values(data, informative=1), [0, 1], n_images=100, repeats=1
         )
@@ -170,7 +171,7 @@ def test_a_trap_with_several_draws_is_as_unsure_as_they_differ(data):
 
 def test_few_patients_need_follow_ups(data):
     one_each = replace(data, entries=data.entries.assign(patient_id=np.arange(360)))
-    with pytest.raises(probe.ProbeError, match="needs follow-up images"):
+    with pytest.raises(EvaluationError, match="needs follow-up images"):
         leakage.few_patients(
             SETTINGS, one_each, values(data, informative=1), [0, 1], n_images=9, repeats=1
         )

@@ -14,7 +14,7 @@ from cxr_helpers.course.ch03.evaluation import Arm, frozen_features
 from cxr_helpers.course.core import compute as c
 from cxr_helpers.course.core import machine
 from cxr_helpers.course.core.settings import load_settings
-from cxr_helpers.evaluation import probe
+from cxr_helpers.evaluation import scoring
 from cxr_helpers.pretraining import barlow
 
 LAUNCHED = {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "3"}
@@ -156,8 +156,8 @@ def test_each_item_is_worked_on_once_and_all_processes_get_all_results(tmp_path)
     alone = features_of(tmp_path / "alone")
     data = made_up_nih()
     labels = data.labels[:, :2]
-    score = probe.auroc(labels, alone[:, :2])
+    score = scoring.auroc(labels, alone[:, :2])
     for one in found:
         assert one["squares"].tolist() == [x * x for x in range(11)]
         np.testing.assert_allclose(one["features"], alone, rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(probe.auroc(labels, one["features"][:, :2]), score, atol=1e-3)
+        np.testing.assert_allclose(scoring.auroc(labels, one["features"][:, :2]), score, atol=1e-3)
