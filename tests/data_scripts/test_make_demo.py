@@ -13,6 +13,9 @@ import pytest
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "data_scripts"))
+import demo_nih  # noqa: E402
+import demo_tables  # noqa: E402
+import demo_vindr  # noqa: E402
 import make_demo as script  # noqa: E402
 
 from cxr_helpers.data import consensus, vindr  # noqa: E402
@@ -42,13 +45,13 @@ def demo(tmp_path_factory):
 @pytest.fixture(scope="module")
 def nih_rows():
     """The rows of a demo of the usual size, without its pictures."""
-    return script._nih_rows(0, 1500)
+    return demo_nih.nih_rows(0, 1500)
 
 
 @pytest.fixture(scope="module")
 def vindr_rows():
     """The marks of a demo of the usual size, without its pictures."""
-    return script._vindr_rows(0, 1600)
+    return demo_vindr.vindr_rows(0, 1600)
 
 
 def digests(folder):
@@ -150,7 +153,7 @@ def test_nih_like_labels_follow_the_real_table(nih_rows):
     assert ap["test"] > ap["train_val"] + 0.10
     share = nih_rows["list"].eq("test").mean()
     assert 0.2 < share < 0.26
-    real = script._read_table("Data_Entry_2017_v2020.csv.gz")
+    real = demo_tables.read_table("Data_Entry_2017_v2020.csv.gz")
     for label in ("Infiltration", "Effusion", "Atelectasis", "Nodule"):
         ours = nih_rows["Finding Labels"].str.contains(label).mean()
         assert 0.6 < ours / real["Finding Labels"].str.contains(label).mean() < 1.7, label
@@ -158,7 +161,7 @@ def test_nih_like_labels_follow_the_real_table(nih_rows):
 
 def test_vindr_like_marks_follow_the_real_table(vindr_rows):
     """Share of abnormal images, classes, and who reads what."""
-    real = script._read_table("vinbigdata-train.csv.gz")
+    real = demo_tables.read_table("vinbigdata-train.csv.gz")
     marked = real[real["class_id"] < 14].drop_duplicates(["image_id", "class_id"])
     expected = marked["class_id"].value_counts() * 1600 / 15000
     abnormal = [image for image in vindr_rows if image["marks"]]
@@ -166,7 +169,7 @@ def test_vindr_like_marks_follow_the_real_table(vindr_rows):
     assert all(len(image["readers"]) == 3 for image in vindr_rows)
     for class_id in range(14):
         n = sum(class_id in image["marks"] for image in abnormal)
-        assert n >= script.MIN_PER_CLASS
+        assert n >= demo_vindr.MIN_PER_CLASS
         assert abs(n - expected[class_id]) < 4 * np.sqrt(expected[class_id]) + 2
     busy = {"R8", "R9", "R10"}
     share = [
@@ -191,7 +194,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(script, "_write_vindr", interrupt)
+    monkeypatch.setattr(script, "write_vindr", interrupt)
     arguments = ["--out", str(tmp_path / "demo"), "--nih", "2", "--vindr", "2", "--workers", "1"]
     assert script.main(arguments) == 130
     assert list(tmp_path.iterdir()) == []

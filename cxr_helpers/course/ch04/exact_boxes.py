@@ -4,8 +4,9 @@ Nobody knows this of a real radiograph. Readers' boxes scatter around them and l
 they tell what a perfect detector could reach against the readers.
 """
 
-import importlib.util
+import importlib
 import json
+import sys
 from types import ModuleType
 
 import numpy as np
@@ -41,7 +42,7 @@ def exact_boxes(
         return None
     made = json.loads((folder / "demo.json").read_text(encoding="utf-8"))
     maker = _maker(settings)
-    plans = {one["id"]: one for one in maker._vindr_rows(made["seed"], made["n_vindr"])}
+    plans = {one["id"]: one for one in maker.vindr_rows(made["seed"], made["n_vindr"])}
     names = [data.images.image_ids[row] for row in rows]
     exact, readers = [], []
     for plan in (plans[name] for name in names if name in plans):
@@ -60,31 +61,32 @@ def exact_boxes(
 
 
 def _maker(settings: Settings) -> ModuleType:
-    path = settings.project / "data_scripts" / "make_demo.py"
-    spec = importlib.util.spec_from_file_location("make_demo", path)
-    maker = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(maker)
-    return maker
+    folder = str(settings.project / "data_scripts")
+    sys.path.insert(0, folder)
+    try:
+        return importlib.import_module("demo_vindr")
+    finally:
+        sys.path.remove(folder)
 
 
 def _draw_again(maker: ModuleType, seed: int, plan: dict) -> tuple[list[list], list[list]]:
-    """Exact boxes and readers' boxes of an image; the draws are those of make_demo.py, in order.
+    """Exact boxes and readers' boxes of an image; the draws are those of demo_vindr.py, in order.
 
     Returns:
         Rows of image, class and corners; and of image, class, reader and corners; in file pixels.
     """
     if not plan["marks"]:
         return [], []
-    rng = maker._rng(seed, 31, plan["number"])
+    rng = maker.seeded(seed, 31, plan["number"])
     age = float(np.clip(rng.normal(58, 16), 16, 92))
     sex = "M" if rng.uniform() < 0.52 else "F"
     patient = phantom.draw_patient(seed, 1_000_000 + plan["number"], sex=sex, age=age)
-    image_hw, field_cm = maker._vindr_shape(rng)
+    image_hw, field_cm = maker.draw_shape(rng)
     view = "AP" if rng.uniform() < 0.12 else "PA"
     acquisition = phantom.draw_acquisition(
         seed, patient.number, 0, site="vindr", view=view, image_hw=image_hw, field_cm=field_cm
     )
-    lesions = maker._vindr_lesions(rng, patient, plan["marks"])
+    lesions = maker.draw_lesions(rng, patient, plan["marks"])
     made = phantom.render(patient, acquisition, tuple(lesion for _, lesion in lesions))
     found: dict[int, list[phantom.Box]] = {}
     for (class_id, _), box in zip(lesions, made.boxes, strict=True):
@@ -96,7 +98,7 @@ def _draw_again(maker: ModuleType, seed: int, plan: dict) -> tuple[list[list], l
             if by_reader.get(reader) and class_id in found:
                 name = maker.VINDR_CLASSES[class_id]
                 jitter, count = maker.READER_JITTER[name], by_reader[reader]
-                drawn = maker._reader_boxes(rng, found[class_id], count, jitter, image_hw)
+                drawn = maker.reader_boxes(rng, found[class_id], count, jitter, image_hw)
                 readers += [[plan["id"], name, reader, *map(float, box)] for box in drawn]
     names = {class_id: maker.VINDR_CLASSES[class_id] for class_id in found}
     exact = [[plan["id"], names[k], *map(float, box.xyxy)] for k in found for box in found[k]]
