@@ -119,10 +119,11 @@ def short_sides_at(boxes: pd.DataFrame, *, long_side: float, size: int) -> pd.Se
     """
     if not long_side > 0:
         raise ValueError(f"long_side must be above 0 pixels, not {long_side}")
-    sides = pd.DataFrame(
-        {"w": boxes["x_max"] - boxes["x_min"], "h": boxes["y_max"] - boxes["y_min"]}
-    )
-    return sides.min(axis=1) * size / long_side
+    return _short_sides(boxes) * size / long_side
+
+
+def _short_sides(boxes: pd.DataFrame) -> pd.Series:
+    return np.minimum(boxes["x_max"] - boxes["x_min"], boxes["y_max"] - boxes["y_min"])
 
 
 def reader_table(readings: Readings) -> pd.DataFrame:
@@ -211,8 +212,7 @@ def most_fused(boxes: pd.DataFrame, fused: pd.DataFrame, *, joined: int = 3) -> 
             "no fused box is of an image with a reader's box: the readers' are of images such as "
             f"{either[0]!r}, the fused such as {either[1]!r}"
         )
-    sides = pd.concat([fused["x_max"] - fused["x_min"], fused["y_max"] - fused["y_min"]], axis=1)
-    smallest = sides.min(axis=1).groupby(fused["image_id"]).min().sort_index()
+    smallest = _short_sides(fused).groupby(fused["image_id"]).min().sort_index()
     after = fused["image_id"].value_counts().reindex(smallest.index)
     before = boxes["image_id"].value_counts().reindex(smallest.index, fill_value=0)
     for wanted in ((after >= 2) & (before - after >= joined), before - after >= joined):
@@ -295,8 +295,7 @@ def typical_box(fused: pd.DataFrame, *, label: str, readers: int = 2) -> pd.Seri
         raise ValueError(f"there is no box of {label!r}")
     agreed = boxes[boxes["readers"] >= readers]
     boxes = boxes if agreed.empty else agreed
-    width, height = boxes["x_max"] - boxes["x_min"], boxes["y_max"] - boxes["y_min"]
-    order = np.minimum(width, height).sort_values(kind="stable").index
+    order = _short_sides(boxes).sort_values(kind="stable").index
     return boxes.loc[order[len(order) // 2]]
 
 

@@ -215,39 +215,42 @@ def test_tables_that_do_not_meet_show_one_id_of_each_side(labels):
         exploration.most_fused(boxes, boxes[:0])
 
 
-@pytest.mark.parametrize("names", [["R1", "R9"], "R1"])
-def test_a_reader_that_there_is_not_is_no_zero(names):
-    with pytest.raises(ValueError, match="is no list of readers; there are R1"):
-        exploration.read_by_all(readings([("a", "R1")], [("a", "R1")]), names)
+BOX = fused(("a", "ILD", 0, 0, 9, 9, 1))
+SITE, IMAGES, READ = np.zeros((6, 2)), np.zeros((1, 4, 4), np.uint8), [("a", "R1")]
 
 
-@pytest.mark.parametrize("value", [-1, 2, 0.5, np.nan])
-def test_labels_that_are_not_yes_or_no_are_no_share(value):
-    with pytest.raises(ValueError, match="labels must be 0 or 1"):
-        exploration.cooccurrence(pd.DataFrame({"a": [1, value], "b": [1, 0]}))
-
-
-@pytest.mark.parametrize("value", [0, -1, np.nan])
-def test_a_side_or_share_of_nothing_is_refused(value):
-    with pytest.raises(ValueError, match="share must be above 0"):
-        exploration.center(np.zeros((1, 4, 4), np.uint8), share=value)
-    with pytest.raises(ValueError, match="long_side must be above 0"):
-        exploration.short_sides_at(fused(("a", "ILD", 0, 0, 9, 9, 1)), long_side=value, size=9)
-
-
-def test_gray_shares_takes_bytes_alone():
-    for pixels in (np.zeros((1, 4, 4)), np.zeros((4, 4), np.uint8)):
-        with pytest.raises(ValueError, match="expected .N, H, W. uint8, got"):
-            exploration.gray_shares(pixels)
-    with pytest.raises(ValueError, match="bins must divide 256, 10"):
-        exploration.gray_shares(np.zeros((1, 4, 4), np.uint8), bins=10)
-
-
-def test_a_site_alone_or_without_its_groups_is_refused():
-    one = {"A": np.zeros((6, 2))}
-    for shares, groups in ((one, {"A": range(6)}), (one | {"B": one["A"]}, {"A": range(6)})):
-        with pytest.raises(ValueError, match="two sites or more with a group for each row"):
-            exploration.site_accuracy(shares, groups)
+@pytest.mark.parametrize(
+    ("message", "function", "first", "more"),
+    [
+        (
+            "is no list of readers; there are R1",
+            "read_by_all",
+            readings(READ, READ),
+            {"names": "R1"},
+        ),
+        ("is no list of readers", "read_by_all", readings(READ, READ), {"names": ["R1", "R9"]}),
+        ("labels must be 0 or 1", "cooccurrence", pd.DataFrame({"a": [1, -1]}), {}),
+        ("labels must be 0 or 1", "cooccurrence", pd.DataFrame({"a": [1, 0.5]}), {}),
+        ("labels must be 0 or 1", "cooccurrence", pd.DataFrame({"a": [1, np.nan]}), {}),
+        ("long_side must be above 0", "short_sides_at", BOX, {"long_side": 0, "size": 9}),
+        ("long_side must be above 0", "short_sides_at", BOX, {"long_side": np.nan, "size": 9}),
+        ("share must be above 0", "center", IMAGES, {"share": -1}),
+        ("share must be above 0", "center", IMAGES, {"share": np.nan}),
+        ("expected .N, H, W. uint8, got", "gray_shares", np.zeros((1, 4, 4)), {}),
+        ("expected .N, H, W. uint8, got", "gray_shares", IMAGES[0], {}),
+        ("bins must divide 256, 10", "gray_shares", IMAGES, {"bins": 10}),
+        ("two sites or more", "site_accuracy", {"A": SITE}, {"groups": {"A": range(6)}}),
+        (
+            "a group for each row",
+            "site_accuracy",
+            dict.fromkeys("AB", SITE),
+            {"groups": {"A": range(6)}},
+        ),
+    ],
+)
+def test_what_means_nothing_is_refused(message, function, first, more):
+    with pytest.raises(ValueError, match=message):
+        getattr(exploration, function)(first, **more)
 
 
 def test_a_broken_header_costs_one_row(tmp_path):
