@@ -13,16 +13,14 @@ solarized (bright values inverted).
 Source: Zbontar et al. 2021, appendix A (arXiv 2103.03230), for the recipe called `paper`.
 
 From cxr-helpers 0.1.0 (MIT license).
-Needs: lightly, matplotlib, numpy, pillow, torch.
+Needs: lightly, numpy, pillow, torch.
 Goes with: pairs.py.
 """
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from lightly.transforms import BYOLTransform
 from lightly.transforms.byol_transform import BYOLView1Transform, BYOLView2Transform
-from matplotlib.figure import Figure
 from PIL import Image
 
 from .pairs import drawn_from
@@ -289,30 +287,3 @@ def no_effect_on_gray(image: np.ndarray, preset: str, image_size: int) -> list[s
     pictures = each_augmentation(image, preset, image_size)
     whole = pictures.pop("none")
     return [name for name, picture in pictures.items() if np.array_equal(picture, whole)]
-
-
-def show_each_augmentation(
-    image: np.ndarray, preset: str, image_size: int, *, seed: int = 0, columns: int = 5
-) -> Figure:
-    """A figure of one image under each augmentation alone; what changes nothing says so.
-
-    Args:
-        image: (H, W), uint8, or uint16 of the full range, or float in [0, 1].
-        preset: `demo` or `paper`.
-        image_size: side of a view in pixels.
-        seed: of the draws.
-        columns: pictures a row.
-    """
-    pictures = each_augmentation(image, preset, image_size, seed=seed)
-    whole = pictures["none"]
-    rows = -(-len(pictures) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(1.9 * columns, 2.2 * rows), layout="constrained", squeeze=False
-    )
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for axis, (name, picture) in zip(axes.flat, pictures.items(), strict=False):
-        axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
-        idle = name != "none" and np.array_equal(picture, whole)
-        axis.set_title(f"{name}\n(changes nothing)" if idle else name, fontsize=9)
-    return figure
