@@ -230,7 +230,7 @@ data = load_nih(settings)
 preset = settings.pretrain
 picture = np.array(data.images.pixels[data.rows("train")[0]])
 pictures = views.each_augmentation(picture, "paper", preset.image_size, seed=3)
-plots.show_images(list(pictures.values()), list(pictures), columns=5, width=1.7)
+style.show_images(list(pictures.values()), list(pictures), columns=5, width=1.7)
 plt.show()
 
 # %%
