@@ -68,11 +68,10 @@ def measure_bootstrap(recomputed: int) -> dict[str, float]:
     matches = dm.match_detections(found, truths, class_names=names)
     matching = time.perf_counter() - start
     start = time.perf_counter()
-    drawn = resampled(
-        lambda w: dm.mean_average_precision(matches, w), N_IMAGES, resamples=RESAMPLES
-    )
+    options = {"resamples": RESAMPLES, "seed": 0}
+    drawn = resampled(lambda w: dm.mean_average_precision(matches, w), N_IMAGES, **options)
     seconds = time.perf_counter() - start
-    counts = resampled(lambda w: w, N_IMAGES, resamples=RESAMPLES)[:recomputed].astype(int)
+    counts = resampled(lambda w: w, N_IMAGES, **options)[:recomputed].astype(int)
     values, start = [], time.perf_counter()
     for one in counts:
         rows = np.repeat(np.arange(N_IMAGES), one)

@@ -18,6 +18,8 @@ import numpy as np
 from scipy.stats import norm
 from scipy.stats import t as student
 
+CHUNK = 100  # resamples computed at once, to bound memory
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -41,8 +43,7 @@ def bootstrap(
     *,
     resamples: int = 1000,
     confidence: float = 0.95,
-    seed: int = 0,
-    chunk: int = 100,
+    seed: int,
 ) -> Interval:
     """A statistic with its interval under resampling of whole images.
 
@@ -53,16 +54,15 @@ def bootstrap(
         resamples: number of resamples, each of N images drawn with replacement.
         confidence: of the interval, 0 to 1.
         seed: of the draws.
-        chunk: resamples computed at once; it bounds memory and changes nothing else.
 
     Raises:
         ValueError: there is nothing to resample, or the statistic is undefined on the images.
 
     >>> ages = np.array([20, 30, 40, 50, 60])
-    >>> bootstrap(lambda counts: counts @ ages / counts.sum(axis=1), len(ages)).value
+    >>> bootstrap(lambda counts: counts @ ages / counts.sum(axis=1), len(ages), seed=0).value
     40.0
     """
-    drawn = resampled(statistic, n_images, resamples=resamples, seed=seed, chunk=chunk)
+    drawn = resampled(statistic, n_images, resamples=resamples, seed=seed)
     return bias_corrected(statistic(np.ones((1, n_images)))[0], drawn, confidence=confidence)
 
 
@@ -71,8 +71,7 @@ def resampled(
     n_images: int,
     *,
     resamples: int = 1000,
-    seed: int = 0,
-    chunk: int = 100,
+    seed: int,
 ) -> np.ndarray:
     """The statistic on each resample of the images, (resamples, ...); arguments as in `bootstrap`.
 
@@ -81,25 +80,21 @@ def resampled(
     Raises:
         ValueError: there is nothing to resample, or the statistic gives another number of values.
     """
-    if n_images < 1 or resamples < 1 or chunk < 1:
+    if n_images < 1 or resamples < 1:
         raise ValueError(
-            f"cannot resample {n_images} images {resamples} times, {chunk} at once; each of the "
-            "three must be at least 1"
+            f"cannot resample {n_images} images {resamples} times; both must be at least 1"
         )
     rng = np.random.default_rng(seed)
     share = np.full(n_images, 1 / n_images)
-    sizes = [min(chunk, resamples - start) for start in range(0, resamples, chunk)]
-    drawn = [np.asarray(statistic(_counts(rng, share, n))) for n in sizes]
+    sizes = [min(CHUNK, resamples - start) for start in range(0, resamples, CHUNK)]
+    counts = (rng.multinomial(n_images, share, n).astype(float) for n in sizes)
+    drawn = [np.asarray(statistic(rows)) for rows in counts]
     if any(part.shape[:1] != (n,) for part, n in zip(drawn, sizes, strict=True)):
         raise ValueError(
             f"for {sizes[0]} rows of counts the statistic gave {drawn[0].shape}; expected one "
             "value a row"
         )
     return np.concatenate(drawn)
-
-
-def _counts(rng: np.random.Generator, share: np.ndarray, resamples: int) -> np.ndarray:
-    return rng.multinomial(len(share), share, resamples).astype(float)
 
 
 def bias_corrected(value: float, drawn: np.ndarray, *, confidence: float = 0.95) -> Interval:
@@ -163,7 +158,7 @@ def over_seeds(values: np.ndarray, *, confidence: float = 0.95) -> Interval:
     values = _finite(values)
     if values.ndim != 1:
         raise ValueError(f"expected values of shape (S,), got {values.shape}")
-    return _student(values.mean(), *_of_means(values, 0), confidence)
+    return _student(values.mean(), *_of_mean(values, 0), confidence)
 
 
 def over_seeds_and_images(
@@ -204,10 +199,11 @@ def over_seeds_and_images(
             "fewer than two resamples without NaN, or some are infinite; draw more, or use more "
             "images"
         )
-    parts = [_of_means(values, axis) for axis in range(values.ndim)]
+    parts = []
     of_images = _resampling_variance(drawn.reshape(-1, drawn.shape[-1]).mean(axis=0), n_images)
     for axis in range(values.ndim):
-        means = _means_along(drawn, axis)  # (S or D, R)
+        own, means = ((v if values.ndim == 1 else v.mean(axis=1 - axis)) for v in (values, drawn))
+        parts.append(_of_mean(own, axis))  # of (S,) or (D,); `means` is (S or D, R)
         apart = _resampling_variance(means - means.mean(axis=0), n_images)
         of_images -= apart.sum() / (len(means) - 1) / len(means)
     parts.append((max(float(of_images), 0.0), n_images - 1))
@@ -217,21 +213,15 @@ def over_seeds_and_images(
     return _student(values.mean(), variance, df, confidence)
 
 
-def _means_along(values: np.ndarray, axis: int) -> np.ndarray:
-    """(S, R) as it is; (S, D, R) to (S, R) or (D, R), the mean over the other axis."""
-    return values if values.ndim == 2 else values.mean(axis=1 - axis)
-
-
-def _of_means(values: np.ndarray, axis: int) -> tuple[float, int]:
-    """Variance of the mean as the values along one axis show it, and its degrees of freedom."""
-    n = values.shape[axis]
+def _of_mean(values: np.ndarray, axis: int) -> tuple[float, int]:
+    """Variance of the mean of (n,) values, and its degrees of freedom; `axis` is for the text."""
+    n = len(values)
     if n < 2:
         raise ValueError(
-            f"{n} value along axis {axis} of {values.shape} shows no spread; give at least 2, or "
-            "leave the axis out and say that the interval holds for this one alone"
+            f"{n} value along axis {axis} shows no spread; give at least 2, or leave the axis out "
+            "and say that the interval holds for this one alone"
         )
-    means = values if values.ndim == 1 else values.mean(axis=1 - axis)
-    return float(means.var(ddof=1)) / n, n - 1
+    return float(values.var(ddof=1)) / n, n - 1
 
 
 def _resampling_variance(drawn: np.ndarray, n_images: int) -> np.ndarray:
