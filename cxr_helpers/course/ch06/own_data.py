@@ -5,19 +5,18 @@ Which files there are, how one is read, and whose it is.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from cxr_helpers.course.core.data import NIH_PARTS, data_digest, pack_once
+from cxr_helpers.course.core.data import NIH_PARTS, SplitImages, pack_once
 from cxr_helpers.course.core.settings import Settings, SettingsError
 from cxr_helpers.data import splits
 from cxr_helpers.data.packed import PackedImages
 
 
 @dataclass(frozen=True)
-class OwnImages:
+class OwnImages(SplitImages):
     """Images without labels, split by patient.
 
     Attributes:
@@ -31,15 +30,6 @@ class OwnImages:
     patients: np.ndarray
     split: np.ndarray
     labels: None = None
-
-    @cached_property
-    def digest(self) -> str:
-        """Changes with the images and the split."""
-        return data_digest(self.images, self.split)
-
-    def rows(self, part: str) -> np.ndarray:
-        """Row numbers of the images in one part of the split."""
-        return np.flatnonzero(self.split == part)
 
 
 def own_images(
@@ -56,7 +46,7 @@ def own_images(
         settings: the preset's `cache_size` is the side of the packed images in pixels.
         name: of the data; results go to runs/NAME.
         files: path of each image id; ids are text or whole numbers.
-        read: path to an (H, W) array, as `datasets.pack_images` takes it; a function of a module,
+        read: path to an (H, W) array, as `packed.pack_images` takes it; a function of a module,
             since several processes read. A file that it raises for is set aside.
         patient: image id (as text) to the patient; images of one patient stay together.
 

@@ -35,8 +35,35 @@ VINDR_PARTS = {"train": 0.6, "val": 0.1, "test": 0.3}
 CHUNK = 512  # images hashed at once
 
 
+class SplitImages:
+    """What images with a split have in common, whatever is known of them.
+
+    Attributes:
+        images: the pixels.
+        split: (N,) `train`, `val` or `test`.
+    """
+
+    images: PackedImages
+    split: np.ndarray
+
+    @cached_property
+    def digest(self) -> str:
+        """Changes with the images and the split, see `data_digest`."""
+        return data_digest(self.images, self.split)
+
+    def rows(self, part: str) -> np.ndarray:
+        """Row numbers of the images in one part of the split.
+
+        Raises:
+            ValueError: there is no such part.
+        """
+        if part not in PARTS:
+            raise ValueError(f"part {part!r} is none of {', '.join(PARTS)}")
+        return np.flatnonzero(self.split == part)
+
+
 @dataclass(frozen=True)
-class NihData:
+class NihData(SplitImages):
     """NIH ChestX-ray14, one row an image, in the same order everywhere.
 
     Attributes:
@@ -63,22 +90,9 @@ class NihData:
         """(N,) patient of each image."""
         return self.entries["patient_id"].to_numpy()
 
-    @cached_property
-    def digest(self) -> str:
-        """Changes with the images and the split, see `data_digest`."""
-        return data_digest(self.images, self.split)
-
-    def rows(self, part: str) -> np.ndarray:
-        """Row numbers of the images in one part of the split.
-
-        Raises:
-            ValueError: there is no such part.
-        """
-        return np.flatnonzero(_in_part(self.split, part))
-
 
 @dataclass(frozen=True)
-class BoxData:
+class BoxData(SplitImages):
     """Images with boxes, VinDr-CXR's or others in the same form, in the same order everywhere.
 
     Attributes:
@@ -109,19 +123,14 @@ class BoxData:
         """(N,) whether at least one reader drew a box."""
         return np.isin(self.images.image_ids, self.fused["image_id"].unique())
 
-    @cached_property
-    def digest(self) -> str:
-        """Changes with the images and the split, see `data_digest`."""
-        return data_digest(self.images, self.split)
-
     def rows(self, part: str, *, abnormal_only: bool = False) -> np.ndarray:
         """Row numbers of the images in one part of the split.
 
         Raises:
             ValueError: there is no such part.
         """
-        keep = _in_part(self.split, part)
-        return np.flatnonzero(keep & self.abnormal if abnormal_only else keep)
+        rows = super().rows(part)
+        return rows[self.abnormal[rows]] if abnormal_only else rows
 
     def truths(self, rows: Sequence[int], boxes: pd.DataFrame | None = None) -> list[Truth]:
         """What is on the images of these rows: `boxes`, xyxy in packed pixels, `labels` from 1.
@@ -209,12 +218,6 @@ def load_nih(settings: Settings) -> NihData:
     entries = entries.set_index("image_id").loc[images.image_ids].reset_index()
     split, source = _nih_split(settings, entries)
     return NihData(entries, images, split, source, left_out=passed_over(files, ordered, images))
-
-
-def _in_part(split: np.ndarray, part: str) -> np.ndarray:
-    if part not in PARTS:
-        raise ValueError(f"part {part!r} is none of {', '.join(PARTS)}")
-    return split == part
 
 
 def check_meet(files: Mapping[str, Path], image_ids: Iterable[str], root: Path) -> None:
