@@ -18,7 +18,7 @@ from dataclasses import replace
 from cxr_helpers.course.ch02.pretraining import ARMS
 from cxr_helpers.course.cli.overrides import with_overrides
 from cxr_helpers.course.cli.planning import PLANS
-from cxr_helpers.course.cli.stages import STAGES, Run, is_first, joined, load
+from cxr_helpers.course.cli.stages import COURSE_STAGES, Run, is_first, joined, load
 from cxr_helpers.course.core.checkpoints import RESUME
 from cxr_helpers.course.core.compute import Compute
 from cxr_helpers.course.core.records import run_record, write_record
@@ -28,6 +28,7 @@ from cxr_helpers.course.core.settings import (
     SCALE_SWITCH,
     SCALES,
     Settings,
+    SettingsError,
     load_settings,
 )
 
@@ -54,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             arms=tuple(options.arms),
         )
         if options.dry_run:
+            if options.stage not in PLANS:
+                raise SettingsError(f"--dry-run plans {' and '.join(PLANS)}, the stages that train")
             plan = PLANS[options.stage](run, load(settings, options.stage))
             print("\n".join(plan.lines()))
             return 0
@@ -71,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__.split("\n\n")[0],
         epilog="Presets are in cxr_helpers/course/core/settings.py; --set changes their fields.",
     )
-    made.add_argument("stage", choices=tuple(STAGES), help="what to do")
+    made.add_argument("stage", choices=tuple(COURSE_STAGES), help="what to do")
     made.add_argument("--data", help=f"`demo`, or the root of a download; {DATA_SWITCH} otherwise")
     made.add_argument("--scale", choices=SCALES, help=f"which presets; {SCALE_SWITCH} otherwise")
     made.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation")
@@ -91,7 +94,9 @@ def parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of a preset"
     )
     made.add_argument(
-        "--dry-run", action="store_true", help="print steps, memory, disk and hours, and stop"
+        "--dry-run",
+        action="store_true",
+        help="of pretrain or detect: print steps, memory, disk and hours, and stop",
     )
     return made
 
@@ -111,7 +116,7 @@ def perform(stage: str, run: Run) -> None:
     """Run a stage; the first process writes its results and its record."""
     results = Results(f"{stage}_seed{run.seed}", replace(run.settings, seed=run.seed))
     with joined() if stage in ("probe", "explain") else nullcontext():
-        outcome = STAGES[stage](run)
+        outcome = COURSE_STAGES[stage](run)
     if not is_first():
         return
     results.add(**outcome.metrics)

@@ -8,7 +8,6 @@ from dataclasses import fields, replace
 
 from cxr_helpers.course.core.settings import PRESETS, Settings, SettingsError
 
-STAGES = tuple(PRESETS["demo"])
 # Fields that take one of a few words; any other word would be met late, or pass for one of them.
 WORDS = {
     ("pretrain", "optimizer"): ("adamw", "lars"),
@@ -35,8 +34,8 @@ def with_overrides(settings: Settings, pairs: Sequence[str], *, stage: str) -> S
             raise SettingsError(f"--set {pair}: write it as field=value")
         part, dot, field = name.strip().rpartition(".")
         part = part if dot else stage
-        if part not in STAGES:
-            raise SettingsError(f"--set {pair}: {part!r} is none of {', '.join(STAGES)}")
+        if part not in PRESETS["demo"]:
+            raise SettingsError(f"--set {pair}: {part!r} is none of {', '.join(PRESETS['demo'])}")
         preset = getattr(settings, part)
         _check_name(pair, field, [f.name for f in fields(preset)])
         value = parsed(text, like=getattr(preset, field), told=f"--set {pair}")

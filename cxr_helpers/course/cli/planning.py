@@ -1,4 +1,4 @@
-"""What a run will take, from a trial of some seconds: `--dry-run`.
+"""What a run that trains will take, from a trial of some seconds: `--dry-run`.
 
 Two trials, one with twice as many images as the other, give the cost of an image and the cost of a
 step whatever its images. With D = 8192 outputs the second is large: a step multiplies and updates
@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from cxr_helpers.course.ch02 import pretraining
-from cxr_helpers.course.ch03 import evaluation
 from cxr_helpers.course.ch04 import experiment
 from cxr_helpers.course.ch04.training import epoch_count
 from cxr_helpers.course.cli.stages import Run
@@ -24,8 +23,6 @@ from cxr_helpers.course.core import checkpoints
 from cxr_helpers.course.core.compute import Compute, resolved
 from cxr_helpers.course.core.data import BoxData, NihData
 from cxr_helpers.detection import detector as det
-from cxr_helpers.evaluation import probe
-from cxr_helpers.explanation import ablation_fast
 
 GIB = 2**30
 SMALL_TRIAL = 4  # images; a plan for the paper's batch must fit a laptop's memory
@@ -57,8 +54,7 @@ class Plan:
     Attributes:
         stage: its name.
         facts: sentences without figures that were measured.
-        steps: how many pieces of work, such as optimizer steps.
-        unit: what a piece is.
+        steps: of the optimizer.
         memory_gb: of one device, in GB of 2**30 bytes.
         disk_gb: that the run adds; the packed images are there by then.
         hours: on the machines that were asked for, if data is never waited for.
@@ -68,7 +64,6 @@ class Plan:
     stage: str
     facts: tuple[str, ...]
     steps: int
-    unit: str
     memory_gb: float
     disk_gb: float
     hours: float
@@ -77,7 +72,7 @@ class Plan:
     def lines(self) -> list[str]:
         """The plan as text."""
         figures = [
-            f"{self.unit}: {self.steps:,}",
+            f"steps: {self.steps:,}",
             f"memory of one device: about {self.memory_gb:.1f} GB",
             f"disk: about {self.disk_gb:.2f} GB",
             f"time: about {_duration(self.hours)}",
@@ -208,40 +203,21 @@ def plan_pretrain(
         cost: of a step, where `pretrain_cost` has measured it already with `SMALL_TRIAL` images.
         training_images: plan for so many instead of those of `data`.
     """
-    preset = run.settings.pretrain
-    compute = resolved(run.compute, batch_size=preset.batch_size)
+    run, preset = _resolved(run, "pretrain"), run.settings.pretrain
     n = len(data.rows("train")) if training_images is None else training_images
-    epochs = pretraining.epoch_count(preset, n)
-    steps = epochs * (n // preset.batch_size)
     images = min(SMALL_TRIAL, preset.batch_size // 2)
     if cost is None:
         cost = pretrain_cost(run, data, images=images, seconds=seconds)
-    share, module = preset.batch_size // compute.processes, _pretrain_module(run)
-    checkpoint = pretraining.checkpoint_bytes(module)
-    return Plan(
-        stage="pretrain",
-        facts=(
-            f"{n:,} images, {epochs} epochs of {n // preset.batch_size} steps",
-            f"batch {preset.batch_size}: {share} images on each of {compute.processes} processes",
-        ),
-        steps=steps,
-        unit="steps",
-        memory_gb=(checkpoint + _parameter_bytes(module) + cost.step_bytes(share)) / GIB,
-        disk_gb=2 * checkpoint / GIB,
-        hours=steps * cost.step_seconds(share) / 3600,
-        trial=_told(compute, images),
-    )
+    epochs = pretraining.epoch_count(preset, n)
+    return _plan(run, "pretrain", _pretrain_module(run), cost, n=n, epochs=epochs, images=images)
 
 
 def plan_detect(run: Run, data: BoxData, *, seconds: float = 3.0) -> Plan:
-    """The plan of fine-tuning all arms at all boxes, from steps with one and two images."""
-    preset = run.settings.detect
-    compute = resolved(run.compute, batch_size=preset.batch_size)
+    """The plan of fine-tuning all arms at all boxes, from steps with two and four images."""
+    run, settings = _resolved(run, "detect"), run.settings
     rows = data.rows("train", abnormal_only=True)
-    epochs = epoch_count(run.settings, data, len(rows))
-    steps = epochs * (len(rows) // preset.batch_size)
-    built = det.build_detector(experiment.detector_settings(run.settings, data, "random"), seed=0)
-    built = built.to(_device(compute), memory_format=torch.channels_last).train()
+    built = det.build_detector(experiment.detector_settings(settings, data, "random"), seed=0)
+    built = built.to(_device(run.compute), memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(built.parameters(), 1e-6, momentum=0.9)
     truths = data.truths(rows[:SMALL_TRIAL])
 
@@ -255,7 +231,7 @@ def plan_detect(run: Run, data: BoxData, *, seconds: float = 3.0) -> Plan:
             }
             for one in truths[:images]
         ]
-        with _autocast(compute):
+        with _autocast(run.compute):
             return sum(built(batch, targets).values())
 
     def step(images: int) -> None:
@@ -264,92 +240,50 @@ def plan_detect(run: Run, data: BoxData, *, seconds: float = 3.0) -> Plan:
         optimizer.zero_grad()
 
     cost = trial_cost(step, forward, images=2, seconds=seconds)
-    share = preset.batch_size // compute.processes
-    checkpoint = checkpoints.training_bytes(built, states=2 if preset.optimizer == "adamw" else 1)
-    arms, kept = len(run.arms), _parameter_bytes(built)
+    n, arms = len(rows), len(run.arms)
+    epochs = epoch_count(settings, data, n)
+    return _plan(run, "detect", built, cost, n=n, epochs=epochs, images=2, arms=arms)
+
+
+PLANS = {"pretrain": plan_pretrain, "detect": plan_detect}
+
+
+def _resolved(run: Run, stage: str) -> Run:
+    """The run on machines that are there and share its batch evenly."""
+    batch_size = getattr(run.settings, stage).batch_size
+    return replace(run, compute=resolved(run.compute, batch_size=batch_size))
+
+
+def _plan(
+    run: Run,
+    stage: str,
+    module: nn.Module,
+    cost: Cost,
+    *,
+    n: int,
+    epochs: int,
+    images: int,
+    arms: int = 1,
+) -> Plan:
+    """The plan of so many epochs over `n` images, from the cost of a step of the trial."""
+    preset, compute = getattr(run.settings, stage), run.compute
+    share, steps = preset.batch_size // compute.processes, n // preset.batch_size
+    checkpoint = checkpoints.training_bytes(module, states=2 if preset.optimizer == "adamw" else 1)
+    kept = sum(p.numel() * p.element_size() for p in module.parameters())
+    each = f" for each of {arms} arms" if arms > 1 else ""
+    on = torch.cuda.get_device_name() if compute.uses_gpu else "the processor of this machine"
     return Plan(
-        stage="detect",
+        stage=stage,
         facts=(
-            f"{len(rows):,} images with boxes, {epochs} epochs, {arms} arms",
+            f"{n:,} images, {epochs} epochs of {steps} steps{each}",
             f"batch {preset.batch_size}: {share} images on each of {compute.processes} processes",
         ),
-        steps=arms * steps,
-        unit="steps",
+        steps=arms * epochs * steps,
         memory_gb=(checkpoint + kept + cost.step_bytes(share)) / GIB,
         disk_gb=(arms * kept + 2 * checkpoint * bool(preset.checkpoint_every)) / GIB,
-        hours=arms * steps * cost.step_seconds(share) / 3600,
-        trial=_told(compute, 2),
+        hours=arms * epochs * steps * cost.step_seconds(share) / 3600,
+        trial=f"steps with {images} and {2 * images} images on {on}; data was at hand",
     )
-
-
-def plan_probe(run: Run, data: NihData, *, seconds: float = 3.0) -> Plan:
-    """The plan of linear evaluation: features of all images, then the probes of all draws."""
-    preset, n = run.settings.probe, len(data.entries)
-    arch = run.settings.pretrain.arch
-    backbone = pretraining.barlow.build_backbone(arch, seed=0).to(_device(run.compute))
-    sample = np.array(data.images.pixels[: 8 * SMALL_TRIAL])
-    reading = seconds_of(
-        lambda: pretraining.features(run.settings, backbone, sample, "pretrained"), least=seconds
-    )
-    width = pretraining.barlow.feature_count(backbone)
-    columns, rng = evaluation.scorable_labels(data), np.random.default_rng(0)
-    train = data.rows("train")
-    few = train[: min(len(train), 2000)]
-    values = rng.normal(size=(len(few), width)).astype(np.float32)
-    start = time.perf_counter()
-    probe.fit_path(values, data.labels[few][:, columns], probe.REGULARIZATION)
-    fitting = (time.perf_counter() - start) / len(few)
-    shares = sum(f * (1 if f == 1 else preset.draws) for f in preset.fractions)
-    arms = len(run.arms)
-    total = arms * (n * reading / len(sample) + shares * len(train) * fitting)
-    return Plan(
-        stage="probe",
-        facts=(f"{n:,} images, {arms} arms, {width} features, {len(columns)} labels",),
-        steps=arms * n,
-        unit="images through a backbone",
-        memory_gb=(4 * arms * n * width + 8 * len(train) * width + _parameter_bytes(backbone))
-        / GIB,
-        disk_gb=4 * arms * n * width / GIB,
-        hours=total / 3600,
-        trial=_told(run.compute, len(sample)),
-    )
-
-
-def plan_explain(run: Run, data: BoxData, *, seconds: float = 3.0) -> Plan:
-    """The plan of explaining: an ablation of each finding, on a detector of random weights."""
-    preset = run.settings.explain
-    built = det.build_detector(experiment.detector_settings(run.settings, data, "random"), seed=0)
-    built = built.to(_device(run.compute)).eval()
-    rows = np.concatenate([data.rows(p, abnormal_only=True) for p in ("val", "test")])
-    image = det.gray_to_tensor(data.images.pixels[rows[0]]).to(next(built.parameters()).device)
-    side = image.shape[-1]
-    box = [0.3 * side, 0.3 * side, 0.6 * side, 0.6 * side]
-    each = seconds_of(
-        lambda: ablation_fast.ablate_box(built, image, box, 1, layer=preset.layer), least=seconds
-    )
-    images = sum(
-        min(preset.max_images, len(data.rows(p, abnormal_only=True))) for p in ("val", "test")
-    )
-    classes = float(np.mean([len(set(one["labels"].tolist())) for one in data.truths(rows)]))
-    arms = min(2, len(run.arms))
-    return Plan(
-        stage="explain",
-        facts=(f"at most {classes:.1f} findings in each of {images} images, {arms} arms",),
-        steps=arms * images,
-        unit="images explained",
-        memory_gb=(_parameter_bytes(built) + 64 * 4 * 3 * side**2) / GIB,
-        disk_gb=0.0,
-        hours=arms * images * classes * each / 3600,
-        trial=_told(run.compute, 1),
-    )
-
-
-PLANS = {
-    "pretrain": plan_pretrain,
-    "probe": plan_probe,
-    "detect": plan_detect,
-    "explain": plan_explain,
-}
 
 
 def _device(compute: Compute) -> str:
@@ -361,12 +295,3 @@ def _autocast(compute: Compute) -> torch.autocast:
     kinds = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
     half = kinds.get(precision)
     return torch.autocast(_device(compute), half or torch.bfloat16, enabled=half is not None)
-
-
-def _parameter_bytes(module: nn.Module) -> int:
-    return sum(p.numel() * p.element_size() for p in module.parameters())
-
-
-def _told(compute: Compute, images: int) -> str:
-    where = torch.cuda.get_device_name() if compute.uses_gpu else "the processor of this machine"
-    return f"steps with {images} and {2 * images} images on {where}; data was at hand"

@@ -198,7 +198,12 @@ def explain(run: Run) -> Outcome:
     return Outcome(metrics, [*made, *data.left_out], data.digest)
 
 
-STAGES = {"pretrain": pretrain, "probe": probe_features, "detect": detect, "explain": explain}
+COURSE_STAGES = {
+    "pretrain": pretrain,
+    "probe": probe_features,
+    "detect": detect,
+    "explain": explain,
+}
 
 
 @contextmanager

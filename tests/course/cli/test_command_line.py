@@ -7,7 +7,7 @@ from tiny_root import command, make_nih_root, make_root
 
 from cxr_helpers.course import __main__ as cli
 from cxr_helpers.course.cli import planning
-from cxr_helpers.course.cli.stages import STAGES
+from cxr_helpers.course.cli.stages import COURSE_STAGES
 from cxr_helpers.course.core import settings as settings_module
 
 
@@ -29,7 +29,7 @@ def in_project(monkeypatch, project):
 
 def test_the_stages_in_order_write_results_and_records(root, project, capsys):
     figures = {}
-    for stage in STAGES:
+    for stage in COURSE_STAGES:
         assert cli.main(command(stage, root)) == 0, capsys.readouterr().err
         content = json.loads((project / "runs/tiny/results" / f"{stage}_seed0.json").read_text())
         record = json.loads((project / "runs/tiny/records" / f"{stage}_seed0.json").read_text())
@@ -49,10 +49,10 @@ def test_the_stages_in_order_write_results_and_records(root, project, capsys):
 
 def figures_at_seed_1(root, project, capsys):
     """Metrics of the four stages in a row, each asked for seed 1."""
-    for stage in STAGES:
+    for stage in COURSE_STAGES:
         assert cli.main(command(stage, root, "--seed", "1")) == 0, capsys.readouterr().err
     results = project / "runs" / root.name / "results"
-    texts = {stage: (results / f"{stage}_seed1.json").read_text() for stage in STAGES}
+    texts = {stage: (results / f"{stage}_seed1.json").read_text() for stage in COURSE_STAGES}
     return {stage: json.loads(text) for stage, text in texts.items()}
 
 
@@ -68,7 +68,7 @@ def test_another_seed_leaves_the_split_as_it_is_through_all_stages(root, project
     assert found["explain"]["metrics"].keys() >= {"pointing game", "difference"}
     assert (found["probe"]["settings"]["seed"], found["probe"]["settings"]["split_seed"]) == (1, 0)
     at_0, at_1 = (digests(root, project, seed) for seed in (0, 1))
-    assert at_1.keys() == set(STAGES) and at_0 == at_1
+    assert at_1.keys() == set(COURSE_STAGES) and at_0 == at_1
     assert at_1["pretrain"] == at_1["probe"] and at_1["detect"] == at_1["explain"]
     made = sorted((project / "runs/tiny/pretrain").glob("*.safetensors"))
     assert made[0].read_bytes() != made[1].read_bytes()
@@ -79,8 +79,8 @@ def test_nih_alone_goes_through_all_stages_on_its_own_boxes(tmp_path, project, c
     found = figures_at_seed_1(root, project, capsys)
     assert found["detect"]["metrics"]["map50"].keys() == {"random", "pretrained"}
     assert 0 <= found["explain"]["metrics"]["pointing game"]["random"]["value"] <= 1
-    plan = command("explain", root, "--seed", "1", "--dry-run")
-    assert cli.main(plan) == 0 and "plan of explain" in capsys.readouterr().out
+    plan = command("detect", root, "--seed", "1", "--dry-run")
+    assert cli.main(plan) == 0 and "plan of detect" in capsys.readouterr().out
 
 
 def test_a_backbone_of_other_images_under_the_same_name_is_not_taken(root, project, capsys):
@@ -105,7 +105,7 @@ def test_what_is_made_is_found_and_not_made_again(root, project, capsys):
     assert "Found runs/tiny/pretrain/" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", planning.PLANS)
 def test_a_dry_run_prints_the_plan_and_makes_no_result(root, project, capsys, stage):
     assert cli.main(command(stage, root, "--dry-run", "--seed", "7")) == 0
     out = capsys.readouterr().out
@@ -117,10 +117,11 @@ def test_a_dry_run_prints_the_plan_and_makes_no_result(root, project, capsys, st
 
 def test_the_plan_counts_the_steps_of_the_run(root, capsys, monkeypatch):
     monkeypatch.setattr(planning, "seconds_of", lambda work, least: 1.0)
-    cli.main(command("pretrain", root, "--dry-run"))
-    assert "56 images, 2 epochs of 7 steps" in capsys.readouterr().out
     cli.main(command("pretrain", root, "--dry-run", "--set", "epochs=600"))
-    assert "steps: 4,200\n" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "56 images, 600 epochs of 7 steps\n" in out and "steps: 4,200\n" in out
+    assert cli.main(command("probe", root, "--dry-run")) == 1
+    assert "--dry-run plans pretrain and detect" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -149,12 +150,13 @@ def test_a_gpu_that_is_not_there_is_named(root, capsys, monkeypatch):
     assert "no GPU can be used: torch sees none" in capsys.readouterr().err
 
 
-def test_an_arm_that_cannot_be_explained_is_named(root, capsys):
-    arguments = [*command("explain", root), "--arms", "imagenet"]
-    assert cli.main(arguments) == 1
-    assert "explain takes random and pretrained" in capsys.readouterr().err
-
-
-def test_a_root_with_one_data_set_says_which_is_missing(root, capsys):
-    assert cli.main(command("probe", root / "vindr")) == 1
-    assert "vindr has no NIH ChestX-ray14 folder" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("stage", "data", "more", "message"),
+    [
+        ("explain", ".", ["--arms", "imagenet"], "explain takes random and pretrained"),
+        ("probe", "vindr", [], "vindr has no NIH ChestX-ray14 folder"),
+    ],
+)
+def test_an_arm_or_a_data_set_that_is_missing_is_named(root, capsys, stage, data, more, message):
+    assert cli.main([*command(stage, root / data), *more]) == 1
+    assert message in capsys.readouterr().err

@@ -39,7 +39,7 @@ def test_activations_are_counted_once_and_parameters_not_at_all():
 
 
 def test_a_plan_is_shown_with_its_units():
-    plan = planning.Plan("pretrain", ("9 images",), 1200, "steps", 1.5, 0.25, 42.1, "a trial")
+    plan = planning.Plan("pretrain", ("9 images",), 1200, 1.5, 0.25, 42.1, "a trial")
     assert plan.lines() == [
         "plan of pretrain",
         "9 images",
