@@ -147,30 +147,15 @@ def test_an_unfinished_cache_of_another_size_or_list_is_not_gone_on_with(
 def crash_or_read(path):
     if path.stem == "c":
         os._exit(1)
-    return read_png(path)
-
-
-def test_a_file_that_crashes_its_process_is_set_aside(files, tmp_path):
-    packed = pack(files, tmp_path / "cache", crash_or_read, workers=2)
-    assert packed.image_ids == ["a", "b", "d"]
-    assert "process that read it died" in packed.unreadable["c"]
-
-
-def raise_key_error(path):
     if path.stem == "a":
         raise KeyError("surprise")
     return read_png(path)
 
 
-def test_an_unexpected_error_costs_one_file(files, tmp_path):
-    packed = pack(files, tmp_path / "cache", raise_key_error)
-    assert packed.unreadable["a"] == "KeyError: 'surprise'"
-
-
-def test_a_disk_that_cannot_be_written_is_named(files, tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(packing.CacheError, match="cannot write .*file"):
-        pack(files, tmp_path / "file" / "cache")
+def test_a_file_that_crashes_its_process_or_its_reader_is_set_aside(files, tmp_path):
+    packed = pack(files, tmp_path / "cache", crash_or_read, workers=2)
+    assert packed.image_ids == ["b", "d"] and packed.unreadable["a"] == "KeyError: 'surprise'"
+    assert "process that read it died" in packed.unreadable["c"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="holds the lock in the way of POSIX")
@@ -225,9 +210,13 @@ def test_files_that_are_none_are_refused_before_anything_is_written(
 
 
 @pytest.mark.parametrize("size", [0, -1, 8.0, "8", None])
-def test_a_size_that_is_none_is_refused(files, tmp_path, size):
+def test_a_size_that_is_none_or_no_file_is_refused(files, tmp_path, size):
     with pytest.raises(packing.CacheError, match=f"nothing to pack.* at .*{size}"):
         pack(files, tmp_path / "cache", size=size)
+    for named, words in (({}, "nothing to pack"), ({"broken": files["broken"]}, "none of 1 files")):
+        with pytest.raises(packing.CacheError, match=words):
+            pack(named, tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
 
 
 # --- what is not ours -----------------------------------------------------------------------------
@@ -349,27 +338,47 @@ def test_a_link_to_a_cache_stays_a_link(files, tmp_path):
     assert link.is_symlink() and packing.PackedImages.load(real).image_ids == ["b"]
 
 
-def test_only_a_damaged_cache_may_be_deleted(tmp_path):
-    download = tmp_path / "vindr"
-    (download / "train").mkdir(parents=True)
-    for folder, found in ((download, "found train"), (tmp_path / "none", "nothing there")):
-        with pytest.raises(packing.CacheError, match=found) as caught:
-            packing.PackedImages.load(str(folder))
-        assert "is no packed cache" in str(caught.value) and "delete" not in str(caught.value)
-    for make in (an_index_of_another_kind, cache_and_notes, pixels_alone):
-        make(tmp_path / make.__name__)
-        with pytest.raises(packing.CacheError, match="is no packed cache") as caught:
-            packing.PackedImages.load(tmp_path / make.__name__)
-        assert "delete" not in str(caught.value)
+def a_download(out):
+    (out / "train").mkdir(parents=True)
+
+
+FOREIGN = {
+    a_download: "found train",
+    an_index_of_another_kind: "found index.json, pixels.npy",
+    cache_and_notes: "found index.json, notes.txt, pixels.npy",
+    pixels_alone: "found pixels.npy",
+    lambda out: None: "nothing there",
+}
+
+
+@pytest.mark.parametrize(("make", "found"), FOREIGN.items())
+def test_what_is_no_cache_is_not_to_be_deleted(tmp_path, make, found):
+    make(tmp_path / "c")
+    with pytest.raises(packing.CacheError, match=f"c is no packed cache .*{found}") as caught:
+        packing.PackedImages.load(str(tmp_path / "c"))
+    assert "delete" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    "index", ["[1, 2]", '{"image_ids": 3, "original_hw": [], "unreadable": {}}']
+    ("index", "words"),
+    [
+        ({"image_ids": ["a"]}, "damaged.*differ in length.*delete it"),
+        ({"image_ids": list("aacd")}, "damaged.*without a size, or one twice"),
+        ({"original_hw": [[0, 9]] * 4}, "damaged.*without a size, or one twice"),
+        ({"image_ids": 3, "original_hw": []}, "packed cache"),
+        ([1, 2], "packed cache"),
+        (None, "delete it"),
+    ],
 )
-def test_an_index_of_another_form_is_no_cache(tmp_path, index):
-    pixels_alone(tmp_path / "c")
-    (tmp_path / "c" / "index.json").write_text(index)
-    with pytest.raises(packing.CacheError, match="packed cache"):
+def test_a_damaged_cache_is_told_and_may_be_deleted(files, tmp_path, index, words):
+    pack(files, tmp_path / "c")
+    path = tmp_path / "c" / "index.json"
+    if index is None:
+        (tmp_path / "c" / "pixels.npy").write_bytes(b"")
+    else:
+        whole = json.loads(path.read_text())
+        path.write_text(json.dumps(whole | index if isinstance(index, dict) else index))
+    with pytest.raises(packing.CacheError, match=words):
         packing.PackedImages.load(tmp_path / "c")
 
 
@@ -388,6 +397,9 @@ def test_a_failing_disk_is_reported_with_its_own_reason(
         pack(files, tmp_path / "cache")
     assert os.strerror(number) in str(caught.value)
     assert ("free space" in str(caught.value)) == (number == errno.ENOSPC)
+    (tmp_path / "file").touch()
+    with pytest.raises(packing.CacheError, match="cannot write .*file"):
+        pack(files, tmp_path / "file" / "cache")
 
 
 # --- workers --------------------------------------------------------------------------------------
@@ -437,42 +449,9 @@ def test_processes_that_cannot_be_started_are_no_fault_of_the_disk(files, tmp_pa
         pack(files, tmp_path / "cache", workers=2)
 
 
-def test_nothing_to_pack_is_refused(files, tmp_path):
-    with pytest.raises(packing.CacheError, match="nothing to pack"):
-        pack({}, tmp_path / "cache")
-    with pytest.raises(packing.CacheError, match="none of 1 files could be read.*broken"):
-        pack({"broken": files["broken"]}, tmp_path / "cache")
-    assert not (tmp_path / "cache").exists()
-
-
-def test_damaged_caches_are_refused_by_name(files, tmp_path):
-    out = tmp_path / "cache"
-    with pytest.raises(packing.CacheError, match="cache is no packed cache"):
-        packing.PackedImages.load(out)
-    pack(files, out)
-    index = json.loads((out / "index.json").read_text())
-    (out / "index.json").write_text(json.dumps({**index, "image_ids": ["a"]}))
-    with pytest.raises(packing.CacheError, match="differ in length"):
-        packing.PackedImages.load(out)
-    (out / "pixels.npy").write_bytes(b"")
-    with pytest.raises(packing.CacheError, match="delete it"):
-        packing.PackedImages.load(out)
-
-
 @pytest.mark.parametrize("hw", [(7, 7), (2000, 1999), (1, 4000), (813, 1001), (1001, 813)])
 def test_the_picture_is_what_fitting_into_a_square_has_filled(hw):
     square = gray.fit_square(np.full(hw, 255, np.uint8), 160)
     packed = packing.PackedImages(square[None], ["a"], np.array([hw]), {})
     assert packed.picture(0).shape == tuple(packed.filled_hw[0])
     assert packed.picture(0).min() > 0 and packed.picture(0).sum() == square.sum()
-
-
-@pytest.mark.parametrize("change", [{"original_hw": [[0, 9], [9, 9]]}, {"image_ids": ["a", "a"]}])
-def test_an_index_that_means_nothing_is_damaged(tmp_path, change):
-    files = {"a": tmp_path / "a", "b": tmp_path / "b"}
-    folder = tmp_path / "cache"
-    packing.pack_images(files, lambda path: np.eye(9), size=4, out=folder)
-    index = json.loads((folder / "index.json").read_text())
-    (folder / "index.json").write_text(json.dumps(index | change))
-    with pytest.raises(packing.CacheError, match="damaged.*without a size, or one twice"):
-        packing.PackedImages.load(folder)
