@@ -41,7 +41,7 @@ from cxr_helpers.course.core.settings import load_settings
 from cxr_helpers.data import nih
 from cxr_helpers.evaluation import probe, scoring
 from cxr_helpers.evaluation.features import extract_features
-from cxr_helpers.pretraining import barlow, pairs, views
+from cxr_helpers.pretraining import barlow, pairs, views, weights
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "data_scripts"))
@@ -252,8 +252,8 @@ def transfer(
             start = time.perf_counter()
             if arm == "weights":
                 backbone = barlow.build_backbone("resnet18", seed=seed)
-                weights, _ = barlow.read_weights(args.weights[args.seeds.index(seed)])
-                barlow.load_weights(backbone, weights)
+                state, _ = weights.read_weights(args.weights[args.seeds.index(seed)])
+                weights.load_weights(backbone, state)
             else:
                 steps = args.epochs * (len(phantoms) // BATCH)
                 backbone = pretrain(pixels, seed=seed, epochs=steps // (len(pixels) // BATCH))

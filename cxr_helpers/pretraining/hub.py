@@ -3,40 +3,35 @@
 A folder holds `model.safetensors`, `config.json` in timm's form and `README.md`, the model card.
 timm and torchvision load it without this file; the card says how, and the lines in it run.
 
-The names inside are torchvision's. timm's ResNets use the same ones, so nothing is renamed. Reading
-a checkpoint is another matter: whatever it calls its weights, bring them to these names first.
+The names inside are torchvision's. timm's ResNets use the same ones, so nothing is renamed.
 
 From cxr-helpers 0.1.0 (MIT license).
-Needs: safetensors, torch, torchvision.
+Needs: torch, torchvision.
+Goes with: weights.py.
 """
 
-import http.client
 import json
 import os
 import re
 import shutil
-import urllib.error
-import urllib.request
-import zipfile
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as WaitTimeoutError
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from string import Template
+from urllib.error import HTTPError
 from urllib.parse import quote
 
 import torch
 import torchvision
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+
+from .weights import WeightsError, load_weights, open_url, read_weights, save_weights, write_whole
 
 ENDPOINT = "https://huggingface.co"
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 ARCHITECTURES = {"resnet18": 512, "resnet34": 512, "resnet50": 2048, "resnet101": 2048}
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
-BLOCK = 1 << 20  # bytes read at once
 
 
 class HubError(ValueError):
@@ -90,7 +85,7 @@ $tags
 $summary
 
 `$arch`, $features features for each image, no classifier. Input: gray radiographs repeated to
-three channels, $size x $size pixels, scaled to [0, 1], then minus $mean and divided by $std.
+three channels, $image_size x $image_size pixels, scaled to [0, 1], minus $mean, divided by $std.
 
 ## Use
 
@@ -146,7 +141,7 @@ def write_folder(
     """Write weights, timm's configuration and the model card.
 
     Args:
-        state: a backbone's weights under torchvision's names, without classifier, three channels.
+        state: a backbone's weights, as `weights.load_weights` takes them.
         folder: made where it is missing; each file is written under a temporary name and renamed.
         card: what the model card says.
         arch: one of `ARCHITECTURES`.
@@ -155,68 +150,37 @@ def write_folder(
         The three files.
 
     Raises:
-        HubError: the weights are not those of that architecture, or the card is not complete.
+        HubError: no such architecture, or the card is not complete.
+        WeightsError: the weights are not those of that architecture, or not finite.
+        ValueError: a setting is no JSON value.
         OSError: the folder cannot be written.
+
+    >>> card = ModelCard(
+    ...     name="Tiny", summary="An example.", data="Noise.", settings={"seed": 0},
+    ...     metrics={"macro AUROC": {"value": 0.61, "low": 0.5, "high": 0.7}},
+    ...     measured_on="noise", limits=["All"], license="mit", image_size=64,
+    ... )
+    >>> state = torchvision.models.resnet18().state_dict()
+    >>> files = write_folder(state, getfixture("tmp_path"), card, arch="resnet18")
+    >>> [file.name for file in files]
+    ['model.safetensors', 'config.json', 'README.md']
     """
-    state = {name: torch.as_tensor(value) for name, value in state.items()}
-    _check_state(state, arch)
-    text = model_card(card, arch=arch)
-    settings = json.dumps(dict(card.settings), sort_keys=True, default=_plain)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    notes = {"format": "pt", "settings": settings}
-    config = json.dumps(timm_config(card, arch=arch), indent=2) + "\n"
-    writers = {
-        WEIGHTS: lambda path: save_file(tensors, path, metadata=notes),
-        CONFIG: lambda path: path.write_text(config, encoding="utf-8"),
-        CARD: lambda path: path.write_text(text, encoding="utf-8"),
-    }
-    for name, write in writers.items():
-        temporary = folder / f".{name}.{os.getpid()}"
-        try:
-            write(temporary)
-            os.replace(temporary, folder / name)
-        finally:
-            temporary.unlink(missing_ok=True)
-    return [folder / name for name in writers]
-
-
-def _plain(value: object) -> object:
-    """A number of numpy or torch as Python's own, a path or anything else as text."""
-    return value.item() if getattr(value, "ndim", None) == 0 else str(value)
-
-
-def _check_arch(arch: str) -> None:
     if arch not in ARCHITECTURES:
         raise HubError(f"no architecture {arch!r}; there are {', '.join(ARCHITECTURES)}")
+    config, text = _timm_config(card, arch), _model_card(card, arch)
+    with torch.random.fork_rng(devices=[]):
+        backbone = torchvision.models.get_model(arch, weights=None)
+    backbone.fc = nn.Identity()
+    load_weights(backbone, state)
+    folder = Path(folder)
+    save_weights(backbone.state_dict(), folder / WEIGHTS, settings=card.settings)
+    write_whole(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+    write_whole(folder / CARD, text.encode())
+    return [folder / name for name in (WEIGHTS, CONFIG, CARD)]
 
 
-def _check_state(state: Mapping[str, Tensor], arch: str) -> None:
-    _check_arch(arch)
-    with torch.device("meta"):
-        expected = torchvision.models.get_model(arch, weights=None).state_dict()
-    expected = {k: tuple(v.shape) for k, v in expected.items() if not k.startswith("fc.")}
-    found = {k: tuple(v.shape) for k, v in state.items()}
-    wrong = sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k))
-    if wrong:
-        raise HubError(
-            f"{len(wrong)} weights are not those of torchvision's {arch} without classifier, such "
-            f"as {', '.join(wrong[:3])}; bring the checkpoint to torchvision's names first"
-        )
-    if bad := sorted(k for k, v in state.items() if not torch.isfinite(v).all()):
-        raise HubError(f"{', '.join(bad[:3])}: not finite; did training diverge?")
-
-
-def timm_config(card: ModelCard, *, arch: str) -> dict:
-    """Content of `config.json` as timm writes and reads it.
-
-    Raises:
-        HubError: no such architecture.
-
-    Source: timm, `save_config_for_hf` in timm/models/_hub.py.
-    """
-    _check_arch(arch)
+def _timm_config(card: ModelCard, arch: str) -> dict:
+    """Content of `config.json`, as `save_config_for_hf` in timm/models/_hub.py writes it."""
     size = card.image_size
     return {
         "architecture": arch,
@@ -241,37 +205,26 @@ def timm_config(card: ModelCard, *, arch: str) -> dict:
     }
 
 
-def model_card(card: ModelCard, *, arch: str) -> str:
-    """The model card as Markdown with the hub's header.
-
-    Raises:
-        HubError: a part of the card is empty, a text stands where a list of texts belongs, or there
-            is no such architecture.
-    """
-    _check_arch(arch)
+def _model_card(card: ModelCard, arch: str) -> str:
+    """The model card as Markdown with the hub's header."""
     parts = ("name", "summary", "data", "settings", "metrics", "measured_on", "limits", "license")
     if empty := [name for name in parts if not getattr(card, name)]:
         raise HubError(f"the model card lacks {', '.join(empty)}; a reader needs each of them")
     for name in ("limits", "tags"):
         if isinstance(text := getattr(card, name), str):
             raise HubError(f"{name} of the model card is one text, not a list: give [{text!r}]")
-    return TEXT.substitute(
-        license=card.license,
-        tags="\n".join(f"- {tag}" for tag in card.tags),
-        name=card.name,
-        summary=card.summary,
-        arch=arch,
-        features=ARCHITECTURES[arch],
-        size=card.image_size,
-        mean=list(card.mean),
-        std=list(card.std),
-        weights=WEIGHTS,
-        data=card.data,
-        settings=_table(("setting", "value"), _flat(card.settings)),
-        measured_on=card.measured_on,
-        metrics=_table(("metric", "value", "95% interval"), map(_figure, _flat(card.metrics))),
-        limits="\n".join(f"- {limit}" for limit in card.limits),
-    )
+    told = {
+        "arch": arch,
+        "features": ARCHITECTURES[arch],
+        "weights": WEIGHTS,
+        "mean": list(card.mean),
+        "std": list(card.std),
+        "tags": "\n".join(f"- {tag}" for tag in card.tags),
+        "settings": _table(("setting", "value"), _flat(card.settings)),
+        "metrics": _table(("metric", "value", "95% interval"), map(_figure, _flat(card.metrics))),
+        "limits": "\n".join(f"- {limit}" for limit in card.limits),
+    }
+    return TEXT.substitute(vars(card) | told)
 
 
 def _flat(values: Mapping, prefix: str = ""):
@@ -301,9 +254,9 @@ def _table(header: Sequence[str], rows) -> str:
 
 def fetch(
     repository: str,
+    file: str,
     folder: str | os.PathLike[str],
     *,
-    file: str | None = None,
     revision: str = "main",
     endpoint: str = ENDPOINT,
     timeout: float = 10.0,
@@ -312,123 +265,71 @@ def fetch(
 
     Args:
         repository: `owner/name`, for instance `haooyuee/Barlowtwins-CXR`.
+        file: its name there, which ends as one of `SUFFIXES`.
         folder: where it goes; a whole file of weights that is there already is taken without asking
             the network.
-        file: its name; may be left out where the repository has one file of weights.
         revision: branch, tag or commit.
         endpoint: of the hub or a mirror.
         timeout: seconds that a name look-up, a connection or a silence may last.
 
     Returns:
-        The file, to be read by a function that takes tensors only.
+        The file, which `weights.read_weights` takes.
 
     Raises:
-        HubError: no network, no such repository or file, several files to choose from, a name that
-            would leave the folder, or what arrived is no file of weights.
+        HubError: no network, no such repository or file, a name that would leave the folder, or
+            what arrived is no file of weights.
         OSError: the folder cannot be written.
     """
+    parts = PurePosixPath(file).parts
     if not re.fullmatch(r"([\w-][\w.-]*/)?[\w-][\w.-]*", repository):
         raise HubError(f"repository {repository!r}: write it as owner/name")
+    if not file.endswith(SUFFIXES) or {"..", "/"} & {*parts} or {*file} & {*"\\:\0"}:
+        raise HubError(
+            f"{file!r} is no name of a file of weights ({', '.join(SUFFIXES)}) within a "
+            "repository; nothing was fetched"
+        )
     version = quote(revision, safe="")  # refs/pr/1 is one name to the hub
     if version in ("", ".", ".."):
         raise HubError(f"revision {revision!r} is no branch, tag or commit")
-    folder = Path(folder) / repository.replace("/", "--") / version
-    if file is None:
-        found = (p for p in folder.rglob("[!.]*") if p.suffix in SUFFIXES and p.is_file())
-        kept = sorted(p for p in found if not _wrong(p))
-        if len(kept) == 1:
-            return kept[0]
-        file = _only_weights(repository, version, endpoint, timeout)
-    path = folder / _inside(file)
+    path = Path(folder) / repository.replace("/", "--") / version / file
     if not path.is_file() or _wrong(path):
-        url = f"{endpoint}/{quote(repository)}/resolve/{version}/{quote(file)}"
-        _download(url, path, timeout)
+        _download(f"{endpoint}/{quote(repository)}/resolve/{version}/{quote(file)}", path, timeout)
     return path
 
 
-def _inside(file: str) -> str:
-    """A file's name in a repository, which must not lead out of the folder.
-
-    >>> _inside("weights/model.safetensors")
-    'weights/model.safetensors'
-    """
-    parts = PurePosixPath(file).parts
-    if not parts or {"..", "/"} & {*parts} or set(file) & {*"\\:\0"} or not file.strip(" ./"):
-        raise HubError(f"{file!r} is no name of a file within a repository; nothing was fetched")
-    return file
-
-
 def _wrong(path: Path) -> str:
-    """Why a file is no whole file of weights, as far as its bytes show it; '' where none does."""
-    with path.open("rb") as stream:
-        head = stream.read(512)
-    if head.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer, which stands for the file"
-    if path.suffix not in SUFFIXES:
-        return ""
-    if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, framework="pt"):
-                return ""
-        except (SafetensorError, OSError) as error:
-            return f"no whole safetensors file ({error})"
-    if head.startswith(b"PK\x03\x04"):
-        return "" if zipfile.is_zipfile(path) else "cut: its end is missing"
-    return "" if head[:1] == b"\x80" else "no file that torch.save wrote"
-
-
-def _only_weights(repository: str, version: str, endpoint: str, timeout: float) -> str:
-    url = f"{endpoint}/api/models/{quote(repository)}/revision/{version}"
+    """Why a file holds no weights that `read_weights` takes; '' where it does."""
     try:
-        with _open(url, timeout) as answer:
-            listed = [entry["rfilename"] for entry in json.load(answer)["siblings"]]
-    except (ValueError, KeyError, TypeError, http.client.HTTPException, OSError) as error:
-        if isinstance(error, HubError):
-            raise
-        raise HubError(f"{url} gives no list of files; name the file, or try again") from error
-    names = sorted(name for name in listed if name.endswith(SUFFIXES))
-    safe = [name for name in names if name.endswith(".safetensors")]
-    chosen = safe if len(safe) == 1 else names
-    if len(chosen) != 1:
-        raise HubError(f"{repository} holds {len(names)} files of weights: {names}; name one")
-    return chosen[0]
+        read_weights(path)
+    except WeightsError as error:
+        return str(error).removeprefix(f"{path} ")
+    return ""
 
 
 def _download(url: str, path: Path, timeout: float) -> None:
-    """Fetch a file; it gets its name only once it is whole and, as far as seen, weights."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        with _open(url, timeout) as answer, temporary.open("wb") as target:
-            if answer.headers.get_content_type() == "text/html":
-                raise HubError(f"{url} answers with a web page, not a file; does it want a login?")
-            expected = answer.headers.get("Content-Length")
-            shutil.copyfileobj(answer, target, BLOCK)
-        if expected is not None and temporary.stat().st_size != int(expected):
-            raise HubError(f"{url} broke off; try again")
-        if wrong := _wrong(temporary):
-            raise HubError(f"{url} gave no weights, but what is {wrong}; it was not kept")
-        os.replace(temporary, path)
-    except (TimeoutError, ConnectionError, http.client.HTTPException) as error:
-        raise HubError(f"{url} broke off ({error}); try again") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _open(url: str, timeout: float):
-    """The answer of a server, its name's look-up included in the time that this may take."""
+    """Fetch a file; it gets its name only once it is whole and holds weights."""
     if not url.startswith(("https://", "http://")):
         raise HubError(f"{url} is no address; an endpoint begins with https://")
-    pool = ThreadPoolExecutor(1)
-    attempt = pool.submit(urllib.request.urlopen, url, timeout=timeout)
     try:
-        return attempt.result(2 * timeout)
-    except urllib.error.HTTPError as error:
+        answer = open_url(url, timeout)
+    except HTTPError as error:
         raise HubError(f"{url}: the hub answers {error.code} {error.reason}") from error
-    except (OSError, http.client.HTTPException, WaitTimeoutError) as error:
+    except OSError as error:
         raise HubError(
             f"{url} cannot be reached ({error or 'no answer'}); fetch the file on another machine, "
             "put it on this one, and give its path"
         ) from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        with answer, temporary.open("wb") as target:
+            shutil.copyfileobj(answer, target, 1 << 20)
+        if answer.length:  # bytes that were announced and did not come
+            raise ConnectionError(f"{answer.length} bytes are missing")
+        if wrong := _wrong(temporary):
+            raise HubError(f"what {url} gave {wrong}; it was not kept")
+        os.replace(temporary, path)
+    except (TimeoutError, ConnectionError, HTTPException) as error:
+        raise HubError(f"{url} broke off ({error}); try again") from error
     finally:
-        pool.shutdown(wait=False)
+        temporary.unlink(missing_ok=True)

@@ -1,7 +1,6 @@
 """Folders in the hub's format: what timm and torchvision load without this package."""
 
 import contextlib
-import functools
 import http.server
 import io
 import json
@@ -11,13 +10,12 @@ import threading
 import time
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-import torchvision
-from safetensors.torch import load_file, save, save_file
+from safetensors.torch import load_file, save
 
 from cxr_helpers.pretraining import barlow, hub
+from cxr_helpers.pretraining.weights import WeightsError, load_weights, read_weights
 
 CARD = hub.ModelCard(
     name="Tiny",
@@ -43,20 +41,16 @@ def backbone():
 
 @pytest.fixture
 def folder(backbone, tmp_path):
-    hub.write_folder(backbone.state_dict(), tmp_path / "model", CARD, arch="resnet18")
+    hub.write_folder(backbone.state_dict(), str(tmp_path / "model"), CARD, arch="resnet18")
     return tmp_path / "model"
 
 
-def examples(folder):
-    """The Python of the model card, which must run as it stands."""
+def run_example(folder, number):
+    """Run the Python of the model card, which must work as it stands."""
     text = (folder / hub.CARD).read_text(encoding="utf-8")
-    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-
-
-def run(code, folder):
     names = {}
     with contextlib.chdir(folder):
-        exec(code, names)  # our own text, just written
+        exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[number], names)
     return names["backbone"].eval()
 
 
@@ -67,12 +61,12 @@ def same(first, second):
 
 
 def test_torchvision_loads_the_folder_by_the_lines_of_the_card(backbone, folder):
-    assert same(run(examples(folder)[0], folder), backbone)
+    assert same(run_example(folder, 0), backbone)
 
 
 def test_timm_loads_the_folder_by_the_lines_of_the_card(backbone, folder):
     pytest.importorskip("timm", reason="timm is not installed")
-    loaded = run(examples(folder)[1], folder)
+    loaded = run_example(folder, 1)
     assert same(loaded, backbone)
     assert tuple(loaded.pretrained_cfg["mean"]) == (0.5, 0.5, 0.5)
     assert tuple(loaded.pretrained_cfg["input_size"]) == (3, 64, 64)
@@ -94,140 +88,54 @@ def test_the_card_says_data_settings_metrics_with_intervals_limits_and_license(f
     assert text.startswith("---\nlibrary_name: timm\nlicense: mit\n")
     assert "| macro_auroc / 10% | 0.612 | 0.500 to 0.700 |" in text
     assert "| images | 24 | not estimated |" in text and "| pointing | not known |  |" in text
-    assert "| projector | [8, 8, 8] |" in text
+    assert "| projector | [8, 8, 8] |" in text and "64 x 64 pixels" in text
     assert "- Says nothing about patients\n- Not a medical device" in text
 
 
 def test_nothing_else_is_left_and_the_course_reads_it_back(backbone, folder):
     assert sorted(p.name for p in folder.iterdir()) == [hub.CARD, hub.CONFIG, hub.WEIGHTS]
-    state, settings = barlow.read_weights(folder / hub.WEIGHTS)
+    state, settings = read_weights(folder / hub.WEIGHTS)
     assert settings == {"epochs": 3, "projector": [8, 8, 8]}
     other = barlow.build_backbone("resnet18", seed=1).eval()
-    barlow.load_weights(other, state)
+    load_weights(other, state)
     assert same(other, backbone)
 
 
-def original_barlow_twins(state):
-    """A checkpoint of the original code: a wrapped model with projector, beside its optimizer."""
-    model = {f"module.backbone.{k}": v for k, v in state.items()}
-    model |= {"module.projector.0.weight": torch.zeros(2, 2), "module.bn.running_mean": state["x"]}
-    del model["module.backbone.x"]
-    return {"epoch": 3, "model": model, "optimizer": {"state": {}, "param_groups": []}}
+def test_weights_as_a_checkpoint_has_them_reach_the_folder_and_the_global_state_stays(
+    backbone, tmp_path
+):
+    state = {f"backbone.{k}": v.numpy() for k, v in backbone.state_dict().items()}
+    before = torch.random.get_rng_state()
+    state |= {"projector.0.weight": torch.zeros(2, 2), "fc.bias": torch.zeros(5)}
+    hub.write_folder(state, tmp_path, CARD, arch="resnet18")
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert same(run_example(tmp_path, 0), backbone)
 
 
 @pytest.mark.parametrize(
-    "wrap",
+    ("changes", "card", "arch", "error", "message"),
     [
-        lambda s: s,
-        lambda s: s | {"fc.weight": torch.zeros(5, 512), "fc.bias": torch.zeros(5)},
-        lambda s: original_barlow_twins(s | {"x": torch.zeros(2)}),
-        lambda s: {"state_dict": {f"backbone.{k}": v for k, v in s.items()}},
+        ({}, {}, "vit", hub.HubError, "no architecture 'vit'"),
+        ({}, {}, "resnet50", WeightsError, "do not fit this backbone"),
+        ({"bn1.bias": torch.full((64,), torch.nan)}, {}, "resnet18", WeightsError, "not finite"),
+        ({}, {"limits": [], "license": ""}, "resnet18", hub.HubError, "lacks limits, license"),
+        ({}, {"limits": "one"}, "resnet18", hub.HubError, r"limits .* give \['one'\]"),
+        ({}, {"tags": "one"}, "resnet18", hub.HubError, r"tags .* give \['one'\]"),
+        ({}, {"settings": {"a": object()}}, "resnet18", ValueError, "is no number, text"),
     ],
-    ids=["torchvision backbone, timm's names", "with classifier", "original code", "Lightning"],
 )
-def test_whatever_a_checkpoint_calls_its_weights_they_reach_the_folder(backbone, tmp_path, wrap):
-    content, path = wrap(dict(backbone.state_dict())), tmp_path / "given.pth"
-    torch.save(content, path)
-    state, _ = barlow.read_weights(path)
-    if all(isinstance(v, torch.Tensor) for v in content.values()):
-        save_file(content, path.with_suffix(".safetensors"))
-        assert barlow.read_weights(path.with_suffix(".safetensors"))[0].keys() == state.keys()
-    hub.write_folder(state, tmp_path / "out", CARD, arch="resnet18")
-    assert same(run(examples(tmp_path / "out")[0], tmp_path / "out"), backbone)
-
-
-def test_resnet50_names_and_shapes_are_torchvisions(tmp_path):
-    state = torchvision.models.resnet50(weights=None).state_dict()
-    with pytest.raises(hub.HubError, match=r"2 weights are not those .* such as fc\.bias"):
-        hub.write_folder(state, tmp_path, CARD, arch="resnet50")
-    state = {k: v for k, v in state.items() if not k.startswith("fc.")}
-    assert len(hub.write_folder(state, tmp_path, CARD, arch="resnet50")) == 3
-
-
-def test_what_must_not_be_shared_is_refused(backbone, tmp_path):
-    state = dict(backbone.state_dict())
-    with pytest.raises(hub.HubError, match="no architecture 'vit'"):
-        hub.write_folder(state, tmp_path, CARD, arch="vit")
-    with pytest.raises(hub.HubError, match="not those of torchvision's resnet50"):
-        hub.write_folder(state, tmp_path, CARD, arch="resnet50")
-    with pytest.raises(hub.HubError, match=r"conv1\.weight: not finite"):
-        broken = state | {"conv1.weight": state["conv1.weight"] * torch.nan}
-        hub.write_folder(broken, tmp_path, CARD, arch="resnet18")
-    empty = hub.ModelCard(**{**CARD.__dict__, "limits": [], "license": ""})
-    with pytest.raises(hub.HubError, match="lacks limits, license"):
-        hub.write_folder(state, tmp_path, empty, arch="resnet18")
-    for name in ("limits", "tags"):
-        text = hub.ModelCard(**{**CARD.__dict__, name: "one dataset"})
-        with pytest.raises(hub.HubError, match=rf"{name} .* give \['one dataset'\]"):
-            hub.write_folder(state, tmp_path, text, arch="resnet18")
+def test_what_must_not_be_shared_is_refused(
+    backbone, tmp_path, changes, card, arch, error, message
+):
+    with pytest.raises(error, match=message):
+        hub.write_folder(
+            backbone.state_dict() | changes, tmp_path, replace(CARD, **card), arch=arch
+        )
     assert not list(tmp_path.iterdir())
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def server(tmp_path):
-    """A hub of our own: its list of files and one file, over real HTTP."""
-    root = tmp_path / "served"
-    listing = root / "api" / "models" / "a" / "b" / "revision" / "main"
-    listing.parent.mkdir(parents=True)
-    names = [{"rfilename": n} for n in ("README.md", "net.pth")]
-    listing.write_text(json.dumps({"siblings": names}))
-    weights = root / "a" / "b" / "resolve" / "main" / "net.pth"
-    weights.parent.mkdir(parents=True)
-    torch.save({"conv1.weight": torch.ones(2)}, weights)
-    handler = functools.partial(Quiet, directory=root)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_port}", listing
-        running.shutdown()
-
-
-def test_the_only_file_of_weights_is_fetched_and_kept(server, tmp_path):
-    endpoint, listing = server
-    path = hub.fetch("a/b", tmp_path / "kept", endpoint=endpoint, timeout=5)
-    assert path.name == "net.pth" and barlow.read_weights(path)[0]["conv1.weight"].sum() == 2
-    again = hub.fetch("a/b", tmp_path / "kept", endpoint="http://127.0.0.1:9", timeout=0.2)
-    assert again == path and [p.name for p in path.parent.iterdir()] == ["net.pth"]
-
-
-def test_a_missing_file_and_a_choice_are_named(server, tmp_path):
-    endpoint, listing = server
-    with pytest.raises(hub.HubError, match="answers 404"):
-        hub.fetch("a/c", tmp_path / "kept", endpoint=endpoint, timeout=5)
-    listing.write_text(json.dumps({"siblings": [{"rfilename": "x.pt"}, {"rfilename": "y.pt"}]}))
-    with pytest.raises(hub.HubError, match="holds 2 files of weights.*name one"):
-        hub.fetch("a/b", tmp_path / "kept", endpoint=endpoint, timeout=5)
-
-
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
-
-
-@pytest.fixture
-def answers():
-    """A hub that lists and gives what a test puts into it, and remembers what it was asked."""
-
-    class Answer(Quiet):
-        names, body, kind, asked = ["net.pth"], b"", "application/octet-stream", []
-
-        def do_GET(self):
-            self.asked.append(self.path)
-            listed = json.dumps({"siblings": [{"rfilename": name} for name in self.names]})
-            body = listed.encode() if self.path.startswith("/api") else self.body
-            self.send_response(200)
-            self.send_header("Content-Type", self.kind)
-            self.end_headers()
-            self.wfile.write(body)
-
-    Answer.asked = []
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        Answer.endpoint = f"http://127.0.0.1:{running.server_port}"
-        yield Answer
-        running.shutdown()
+NOWHERE = {"endpoint": "http://127.0.0.1:9", "timeout": 0.2}
 
 
 def torch_bytes():
@@ -236,103 +144,101 @@ def torch_bytes():
     return stream.getvalue()
 
 
+@pytest.fixture
+def server():
+    """A hub that gives what a test puts into it, and remembers what it was asked."""
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        body, status, missing, asked = torch_bytes(), 200, 0, []
+
+        def do_GET(self):
+            self.asked.append(self.path)
+            self.send_response(self.status)
+            self.send_header("Content-Length", str(len(self.body) + self.missing))
+            self.end_headers()
+            self.wfile.write(self.body)
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        Answer.there = {"endpoint": f"http://127.0.0.1:{running.server_port}", "timeout": 5}
+        yield Answer
+        running.shutdown()
+
+
+def files_in(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_a_file_is_fetched_once_and_a_revision_with_slashes_is_one_name(server, tmp_path):
+    asked = ("a/b", "weights/net.pth", str(tmp_path))
+    path = hub.fetch(*asked, revision="refs/pr/1", **server.there)
+    assert server.asked == ["/a/b/resolve/refs%2Fpr%2F1/weights/net.pth"]
+    assert path == tmp_path / "a--b" / "refs%2Fpr%2F1" / "weights" / "net.pth"
+    assert read_weights(path)[0]["conv1.weight"].sum() == 2000
+    assert hub.fetch(*asked, revision="refs/pr/1", **NOWHERE) == path
+    assert files_in(tmp_path) == [path]
+
+
 @pytest.mark.parametrize(
-    ("name", "body", "kind", "told"),
+    ("name", "changes", "told"),
     [
-        ("net.pth", torch_bytes(), "text/html; charset=utf-8", "answers with a web page"),
-        ("net.pth", b"<!DOCTYPE html>log in", "application/octet-stream", "no file that torch"),
-        ("net.safetensors", b"<!DOCTYPE html>log in", "text/plain", "no whole safetensors file"),
-        ("net.pth", LFS_POINTER, "application/octet-stream", "Git LFS pointer"),
-        ("notes.txt", LFS_POINTER, "text/plain", "Git LFS pointer"),
-        ("net.pth", torch_bytes()[:-200], "application/octet-stream", "cut: its end is missing"),
-        ("net.safetensors", save({"a": torch.ones(9)})[:-9], "text/plain", "no whole safetensors"),
-        ("net.pth", b"", "application/octet-stream", "no file that torch.save wrote"),
+        ("net.pth", {"body": b"<!DOCTYPE html>log in"}, "gave is a web page"),
+        ("net.safetensors", {"body": b"<!DOCTYPE html>log in"}, "gave is a web page"),
+        ("net.pth", {"body": LFS_POINTER}, "Git LFS pointer"),
+        ("net.pth", {"body": torch_bytes()[:-200]}, "is cut: its end is missing"),
+        ("net.safetensors", {"body": save({"a": torch.ones(9)})[:-9]}, "cannot be read as safet"),
+        ("net.pth", {"body": b""}, "is empty"),
+        ("net.pth", {"missing": 9}, r"broke off .*9 bytes are missing.*try again"),
+        ("net.pth", {"status": 404}, "the hub answers 404"),
     ],
 )
-def test_what_is_no_weights_is_not_kept(answers, tmp_path, name, body, kind, told):
-    answers.body, answers.kind = body, kind
-    with pytest.raises(hub.HubError, match=told):
-        hub.fetch("a/b", tmp_path, file=name, endpoint=answers.endpoint, timeout=5)
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+def test_what_is_no_weights_is_not_kept(server, tmp_path, name, changes, told):
+    for key, value in changes.items():
+        setattr(server, key, value)
+    with pytest.raises(hub.HubError, match=told) as caught:
+        hub.fetch("a/b", name, tmp_path, **server.there)
+    assert not files_in(tmp_path) and str(tmp_path) not in str(caught.value)
 
 
-def test_a_page_that_was_kept_before_is_replaced_by_the_weights(answers, tmp_path):
-    answers.body = torch_bytes()
+def test_a_page_that_was_kept_before_is_replaced_by_the_weights(server, tmp_path):
     old = tmp_path / "a--b" / "main" / "net.pth"
     old.parent.mkdir(parents=True)
     old.write_text("<html>log in")
-    assert hub.fetch("a/b", str(tmp_path), endpoint=answers.endpoint, timeout=5) == old
-    assert barlow.read_weights(old)[0]["conv1.weight"].sum() == 2000
+    assert hub.fetch("a/b", "net.pth", tmp_path, **server.there) == old
+    assert read_weights(old)[0]["conv1.weight"].sum() == 2000
+
+
+OUTSIDE = ("../../out.pth", "/etc/a.pth", "a/../../../a.pth", "a\\a.pth", "C:a.pth", "..", "")
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "../../outside.pth",
-        "/etc/net.pth",
-        "a/../../../net.pth",
-        "a\\net.pth",
-        "C:net.pth",
-        "..",
-        "",
-    ],
-)
-def test_a_name_that_leaves_the_folder_is_refused(answers, tmp_path, name):
-    folder = tmp_path / "kept" / "here"
-    answers.names, answers.body = [name], torch_bytes()
-    with pytest.raises(hub.HubError, match="no name of a file within a repository"):
-        hub.fetch("a/b", folder, file=name, endpoint=answers.endpoint, timeout=5)
-    if name.endswith(".pth"):
-        with pytest.raises(hub.HubError, match="no name of a file within a repository"):
-            hub.fetch("a/b", folder, endpoint=answers.endpoint, timeout=5)
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-
-
-@pytest.mark.parametrize("repository", ["../b", "a/..", "a/b/c", "a\\b", "", "a b", "/a"])
-def test_what_names_no_repository_is_refused(tmp_path, repository):
-    with pytest.raises(hub.HubError, match="write it as owner/name"):
-        hub.fetch(repository, tmp_path, endpoint="http://127.0.0.1:9", timeout=0.2)
-
-
-def test_a_revision_with_slashes_is_one_name_and_stays_in_the_folder(answers, tmp_path):
-    answers.names, answers.body = ["weights/net.pth"], torch_bytes()
-    path = hub.fetch("a/b", tmp_path, revision="refs/pr/1", endpoint=answers.endpoint, timeout=5)
-    assert answers.asked == [
-        "/api/models/a/b/revision/refs%2Fpr%2F1",
-        "/a/b/resolve/refs%2Fpr%2F1/weights/net.pth",
+    ("changes", "message"),
+    [({"file": name}, "no name of a file of weights") for name in (*OUTSIDE, "notes.txt")]
+    + [
+        ({"repository": name}, "write it as owner/name")
+        for name in ("../b", "a/..", "a/b/c", "a\\b", "", "a b", "/a")
     ]
-    assert path == tmp_path / "a--b" / "refs%2Fpr%2F1" / "weights" / "net.pth"
-    again = hub.fetch("a/b", tmp_path, revision="refs/pr/1", endpoint="http://127.0.0.1:9")
-    assert again == path
-    for revision in ("..", ""):
-        with pytest.raises(hub.HubError, match="is no branch, tag or commit"):
-            hub.fetch("a/b", tmp_path, revision=revision, endpoint=answers.endpoint)
+    + [({"revision": name}, "is no branch, tag or commit") for name in ("..", "")]
+    + [({"endpoint": "huggingface.co"}, "an endpoint begins with https")],
+)
+def test_names_that_would_leave_the_folder_and_what_is_no_address_are_refused(
+    server, tmp_path, changes, message
+):
+    asked = {"repository": "a/b", "file": "a.pth", "folder": tmp_path / "here", **server.there}
+    with pytest.raises(hub.HubError, match=message):
+        hub.fetch(**asked | changes)
+    assert not files_in(tmp_path) and not server.asked
 
 
-def test_a_page_instead_of_the_list_and_an_endpoint_without_scheme_are_told(server, tmp_path):
-    endpoint, listing = server
-    for text in ("<html>log in", "[]", '{"siblings": [{}]}'):
-        listing.write_text(text)
-        with pytest.raises(hub.HubError, match="gives no list of files; name the file"):
-            hub.fetch("a/b", tmp_path, endpoint=endpoint, timeout=5)
-    with pytest.raises(hub.HubError, match="an endpoint begins with https"):
-        hub.fetch("a/b", tmp_path, endpoint="huggingface.co")
-
-
-def test_arrays_and_numbers_of_numpy_and_text_for_a_path_are_taken(backbone, tmp_path):
-    card = replace(CARD, settings={"seed": np.int64(3), "rate": np.float32(0.5)})
-    state = {name: value.numpy() for name, value in backbone.state_dict().items()}
-    hub.write_folder(state, str(tmp_path / "out"), card, arch="resnet18")
-    assert barlow.read_weights(tmp_path / "out" / hub.WEIGHTS)[1] == {"seed": 3, "rate": 0.5}
-    with pytest.raises(hub.HubError, match="no architecture 'vit'"):
-        hub.model_card(CARD, arch="vit")
-
-
-def test_a_hub_that_says_nothing_is_given_up_in_time(tmp_path):
+def test_without_a_network_and_where_a_hub_says_nothing_it_is_given_up_in_time(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        start = time.monotonic()
-        with pytest.raises(hub.HubError, match="cannot be reached.*give its path"):
-            hub.fetch("a/b", tmp_path, file="x.pth", endpoint=endpoint, timeout=0.3)
-        assert time.monotonic() - start < 5
-    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+        for there in (endpoint, "http://127.0.0.1:9", "https://host.invalid"):
+            start = time.monotonic()
+            with pytest.raises(hub.HubError, match="cannot be reached.*give its path"):
+                hub.fetch("a/b", "x.pth", tmp_path, endpoint=there, timeout=0.3)
+            assert time.monotonic() - start < 5
+    assert not files_in(tmp_path)

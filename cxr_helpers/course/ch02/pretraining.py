@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
+from lightly.utils.debug import std_of_l2_normalized
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -27,7 +28,7 @@ from cxr_helpers.course.core.quiet import quiet_lightning
 from cxr_helpers.course.core.settings import PretrainPreset, Settings, fingerprint
 from cxr_helpers.evaluation import probe, scoring
 from cxr_helpers.evaluation.features import extract_features
-from cxr_helpers.pretraining import barlow, pairs, views
+from cxr_helpers.pretraining import barlow, pairs, processes, views, weights
 
 ARMS = ("random", "pretrained", "imagenet")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -61,12 +62,12 @@ def build_module(
     """
     backbone = barlow.build_backbone(preset.arch, seed=seed)
     if preset.initial_weights == "imagenet":
-        state, sentence = barlow.imagenet_state(preset.arch)
+        state, sentence = weights.imagenet_state(preset.arch)
         if state is None:
-            raise barlow.WeightsError(f"{sentence} The preset starts from them.")
-        barlow.load_weights(backbone, state)
+            raise weights.WeightsError(f"{sentence} The preset starts from them.")
+        weights.load_weights(backbone, state)
     elif preset.initial_weights != "random":
-        barlow.load_weights(backbone, barlow.read_weights(Path(preset.initial_weights))[0])
+        weights.load_weights(backbone, weights.read_weights(Path(preset.initial_weights))[0])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return barlow.BarlowTwins(
@@ -174,9 +175,10 @@ def watch(settings: Settings, data: NihData, *, most: int = 2000) -> Callable:
         with _autocast():
             found = features(settings, module.backbone, pixels, "pretrained")
         near, here = found[: len(train)], found[len(train) :]
+        tensor = torch.from_numpy(here)
         row = {
-            "spread": barlow.feature_spread(torch.from_numpy(here)),
-            "effective_rank": barlow.effective_rank(torch.from_numpy(here)),
+            "spread": std_of_l2_normalized(tensor).item() * math.sqrt(tensor.shape[1]),
+            "effective_rank": barlow.effective_rank(tensor),
         }
         for name, (labels, known) in targets.items():
             t, v = known[train], known[val]  # an image whose table does not say has no vote
@@ -185,7 +187,7 @@ def watch(settings: Settings, data: NihData, *, most: int = 2000) -> Callable:
             )
             row[name] = float(np.nanmean(scoring.auroc(labels[val][v], votes)))
         correlation = output_correlation(settings, module, pixels[len(train) :])
-        row["heldout_diagonal"] = barlow.diagonal_mean(correlation)
+        row["heldout_diagonal"] = correlation.diagonal().mean().item()
         row["heldout_offdiagonal"] = barlow.offdiagonal_abs_mean(correlation)
         return row, correlation
 
@@ -263,12 +265,12 @@ def pretrain(
         OSError: the folder of the results cannot be written, or its disk is too small or full.
         FloatingPointError: the loss is not finite; the text says at which step and what to try.
         MemoryError: memory ran out; the text says what to halve.
-        WeightsError: the checkpoint to go on from, or the preset's weights, cannot be used.
+        CheckpointError: the checkpoint to go on from cannot be used.
+        WeightsError: the preset's weights cannot be used.
     """
     preset, path = settings.pretrain, backbone_path(settings, seed=seed)
     compute = resolved(compute, batch_size=preset.batch_size)
     folder, rows = path.with_suffix(""), data.rows("train")
-    barlow.check_writable(path.parent)
     fed = pairs.ViewPairs(
         data.images.pixels,
         rows,
@@ -282,7 +284,7 @@ def pretrain(
     module = build_module(preset, seed=seed, total_steps=steps)
     checkpoints.check_room(path.parent, checkpoint_bytes(module))
     if compute.processes > 1 and not compute.uses_gpu:
-        barlow.synchronize_batch_norm(module)
+        processes.synchronize_batch_norm(module)
     told = {"data": settings.data, "images": len(rows), "digest": data.digest}
     checkpoint = checkpoints.checkpoint_to_resume(folder, told, resume=resume)
     log = EpochLog(folder, watch(settings, data), every=preset.measure_every)
@@ -297,8 +299,10 @@ def pretrain(
         )
         records.write_record(record, folder / "record.json")
         # Last: the file says that the run ended. Only then may its checkpoint go.
-        barlow.save_backbone(
-            module.backbone, path, settings={"preset": asdict(preset), "seed": seed, **told}
+        weights.save_weights(
+            module.backbone.state_dict(),
+            path,
+            settings={"preset": asdict(preset), "seed": seed, **told},
         )
         (folder / checkpoints.NAME).unlink(missing_ok=True)
     return path
@@ -355,7 +359,7 @@ def correlations(path: Path) -> dict[int, np.ndarray]:
 def backbone_digest(settings: Settings, *, seed: int) -> str | None:
     """Digest of the data that the pretrained backbone here was made of; None where none is here."""
     path = backbone_path(settings, seed=seed)
-    return barlow.read_weights(path)[1].get("digest") if path.is_file() else None
+    return weights.read_weights(path)[1].get("digest") if path.is_file() else None
 
 
 def arm_state(settings: Settings, arm: str, *, seed: int, data: NihData | None = None):
@@ -379,7 +383,7 @@ def arm_state(settings: Settings, arm: str, *, seed: int, data: NihData | None =
         backbone = barlow.build_backbone(settings.pretrain.arch, seed=seed)
         return backbone.state_dict(), f"Random weights, seed {seed}."
     if arm == "imagenet":
-        return barlow.imagenet_state(settings.pretrain.arch)
+        return weights.imagenet_state(settings.pretrain.arch)
     if arm != "pretrained":
         raise ValueError(f"no arm {arm!r}; there are {ARMS}")
     path = backbone_path(settings, seed=seed)
@@ -389,9 +393,9 @@ def arm_state(settings: Settings, arm: str, *, seed: int, data: NihData | None =
 
             data = load_nih(settings)
         pretrain(settings, data, seed=seed)
-    state, told = barlow.read_weights(path)
+    state, told = weights.read_weights(path)
     if data is not None and told.get("digest", data.digest) != data.digest:
-        raise barlow.WeightsError(
+        raise weights.WeightsError(
             f"{path} was pretrained on other images or another split than this {settings.data} "
             "(their digests differ). Give each root a folder name of its own, or move the file "
             "elsewhere to pretrain anew"
@@ -405,7 +409,7 @@ def arm_backbone(settings: Settings, arm: str, *, seed: int, data: NihData | Non
     if state is None:
         return None, sentence
     backbone = barlow.build_backbone(settings.pretrain.arch, seed=seed)
-    barlow.load_weights(backbone, state)
+    weights.load_weights(backbone, state)
     return backbone.to(memory_format=torch.channels_last), sentence
 
 

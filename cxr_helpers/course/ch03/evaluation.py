@@ -18,7 +18,7 @@ from cxr_helpers.data.packed import PackedImages
 from cxr_helpers.evaluation import probe, scoring
 from cxr_helpers.evaluation.checks import EvaluationError
 from cxr_helpers.evaluation.feature_cache import FrozenFeatures, cached_features
-from cxr_helpers.pretraining import barlow
+from cxr_helpers.pretraining import barlow, weights
 
 MIN_POSITIVES = 5
 MACRO = "macro"
@@ -66,7 +66,7 @@ def load_arms(
         Arm by name, and a sentence for each arm that is left out.
 
     Raises:
-        barlow.WeightsError: a checkpoint cannot be read or does not fit the architecture.
+        weights.WeightsError: a checkpoint cannot be read or does not fit the architecture.
         ValueError: a checkpoint has the name of one of the course's arms.
     """
     seed = settings.seed if seed is None else seed
@@ -85,9 +85,9 @@ def load_arms(
 
 
 def _checkpoint_arm(settings: Settings, path: Path) -> Arm:
-    state, made_with = barlow.read_weights(path)
+    state, made_with = weights.read_weights(path)
     backbone = barlow.build_backbone(settings.pretrain.arch, seed=settings.seed)
-    barlow.load_weights(backbone, state)
+    weights.load_weights(backbone, state)
     norm = "this course's" if made_with else "ImageNet's"
     return Arm(backbone, not made_with, f"Checkpoint {path.name}, {norm} normalization.")
 

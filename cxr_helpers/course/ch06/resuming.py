@@ -16,7 +16,7 @@ from cxr_helpers.course.ch02 import pretraining
 from cxr_helpers.course.core import checkpoints
 from cxr_helpers.course.core.data import load_nih
 from cxr_helpers.course.core.settings import Settings, load_settings
-from cxr_helpers.pretraining import barlow
+from cxr_helpers.pretraining import weights
 
 SMALL = {
     "image_size": 32,
@@ -51,7 +51,7 @@ def finish(folder: Path) -> dict[str, torch.Tensor]:
     """
     if start(folder).wait() != 0:
         raise RuntimeError(f"the small run in {folder} failed: start it in a terminal to see why")
-    return barlow.read_weights(pretraining.backbone_path(small_settings(folder), seed=0))[0]
+    return weights.read_weights(pretraining.backbone_path(small_settings(folder), seed=0))[0]
 
 
 def kill_after_a_checkpoint(folder: Path, *, patience: float = 300.0) -> int:

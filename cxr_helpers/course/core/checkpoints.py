@@ -17,15 +17,19 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities import rank_zero_only
 
 from cxr_helpers import __version__
-from cxr_helpers.pretraining import barlow
+from cxr_helpers.course.core.files import whole
 
-FORMAT = 1  # raised when an older checkpoint can no longer be gone on from
+FORMAT = 2  # raised when an older checkpoint can no longer be gone on from
 NAME = "last.ckpt"
 RESUME = ("auto", "yes", "no")
 # What runs write into their folder; nothing else in it is removed when a run starts anew.
-WRITTEN = ("log.csv", "metrics.csv", "boxes.csv", "record.json", "correlation_*.npy")
-WRITTEN += (".log.[0-9]*", ".metrics.[0-9]*", f".{NAME}.[0-9]*")  # left by a kill, not whole
+WRITTEN = ("log.csv", "boxes.csv", "record.json", "correlation_*.npy")
+WRITTEN += (".log.csv.[0-9]*", f".{NAME}.[0-9]*")  # left by a kill, not whole
 ANEW = "start with resume `no` (--resume no): that keeps it under another name and begins anew"
+
+
+class CheckpointError(ValueError):
+    """A run cannot go on from the checkpoint that lies in its folder."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -40,13 +44,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            with temporary.open("wb") as file:
+            with whole(path) as unfinished, unfinished.open("wb") as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
         except (OSError, RuntimeError) as error:
             cause = error if isinstance(error, OSError) else error.__context__
             if not isinstance(cause, OSError):  # torch wraps the stream's error in its own
@@ -58,8 +58,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 f"{'Make room' if full else 'Mend that'} and start the same command: it goes on "
                 "from the last good checkpoint"
             ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 class Identity(pl.Callback):
@@ -98,7 +96,7 @@ def checkpoint_to_resume(
             under another name and starts anew.
 
     Raises:
-        WeightsError: the checkpoint is damaged, of another version, or of other data.
+        CheckpointError: the checkpoint is damaged, of another version, or of other data.
         FileNotFoundError: `resume` is `yes` and there is none.
         ValueError: `resume` is none of the three.
     """
@@ -135,10 +133,10 @@ def _check(checkpoint: Path, own: Mapping[str, object]) -> None:
         raise
     except Exception as error:  # a damaged file can break the reader anywhere
         told = str(error).strip().split("\n")[0] or type(error).__name__
-        raise barlow.WeightsError(f"{checkpoint} cannot be read ({told}); {ANEW}") from error
+        raise CheckpointError(f"{checkpoint} cannot be read ({told}); {ANEW}") from error
     theirs = _identity_in(content)
     if theirs.get("format") != FORMAT:
-        raise barlow.WeightsError(
+        raise CheckpointError(
             f"{checkpoint} was written by another version of the course "
             f"({theirs.get('version', 'not known')}; this is {__version__}). Finish the run with "
             f"that version, or {ANEW}"
@@ -146,7 +144,7 @@ def _check(checkpoint: Path, own: Mapping[str, object]) -> None:
     differ = {k for k in own.keys() | theirs.keys() if own.get(k) != theirs.get(k)} - {"version"}
     if differ:
         told = "; ".join(f"{k} {theirs.get(k)}, now {own.get(k)}" for k in sorted(differ))
-        raise barlow.WeightsError(
+        raise CheckpointError(
             f"{checkpoint} belongs to another run ({told}). Point the switch at the data of that "
             f"run, or {ANEW}"
         )
@@ -160,16 +158,26 @@ def _identity_in(content: object) -> Mapping[str, object]:
 
 
 def check_room(folder: str | os.PathLike[str], needed: int) -> None:
-    """Refuse to begin a run whose checkpoints do not fit the disk.
+    """Refuse, before hours of training, a folder that cannot take a run's checkpoints.
 
     Args:
-        folder: where they go; it exists.
+        folder: where they go; made where it is missing.
         needed: bytes of one checkpoint. Two must fit, for the new one is written before the old
             one goes.
 
     Raises:
-        OSError: they do not fit; the text gives both sizes.
+        OSError: it cannot be written, or they do not fit; the text gives both sizes.
     """
+    proof = Path(folder) / f".writable.{os.getpid()}"
+    try:
+        proof.parent.mkdir(parents=True, exist_ok=True)
+        proof.write_bytes(b"")
+        proof.unlink()
+    except OSError as error:
+        raise OSError(
+            f"{folder} cannot be written ({error.strerror}); choose a folder of yours, or mend "
+            "its permissions or the disk"
+        ) from error
     free = shutil.disk_usage(folder).free
     if free < 2 * needed:
         raise OSError(

@@ -9,7 +9,7 @@ import torch.multiprocessing as mp
 from lightly.loss import BarlowTwinsLoss
 from torch.nn.parallel import DistributedDataParallel
 
-from cxr_helpers.pretraining import barlow
+from cxr_helpers.pretraining import barlow, processes
 
 BATCH = 12
 
@@ -20,7 +20,7 @@ def make_module(*, synchronized=True, dtype=torch.float32):
     made = barlow.BarlowTwins(backbone, projector=(32, 32, 16), batch_size=BATCH)
     made.log_dict = lambda *args, **kwargs: None  # there is no trainer to log to
     made = made.to(dtype)
-    return barlow.synchronize_batch_norm(made).to(dtype) if synchronized else made
+    return processes.synchronize_batch_norm(made).to(dtype) if synchronized else made
 
 
 def views(dtype=torch.float32):
@@ -129,4 +129,4 @@ def test_in_one_process_the_synchronized_batch_norm_is_torchs():
     assert torch.allclose(plain(a), synced(a), atol=1e-5)
     assert torch.allclose(plain.eval()(a), synced.eval()(a), atol=1e-5)
     with pytest.raises(ValueError, match="expected"):
-        barlow.ProcessBatchNorm(3)(torch.zeros(2, 3, 4))
+        processes.ProcessBatchNorm(3)(torch.zeros(2, 3, 4))

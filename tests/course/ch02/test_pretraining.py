@@ -14,7 +14,8 @@ from own_process import finish, start
 from tiny_pretraining import PRESET, run, tiny_data, tiny_settings
 
 from cxr_helpers.course.ch02 import pretraining
-from cxr_helpers.pretraining import barlow
+from cxr_helpers.course.core import checkpoints
+from cxr_helpers.pretraining import barlow, weights
 from tools.notebooks import WIDGET_VIEW, _OwnKernelManager
 
 SCRIPT = Path(__file__).parents[2] / "tiny_pretraining.py"
@@ -65,7 +66,7 @@ def test_a_killed_run_goes_on_and_ends_as_an_unbroken_one(unbroken, tmp_path):
     killed_at = torch.load(checkpoint, weights_only=True, mmap=True)["epoch"] + 1
     assert killed_at < PRESET.epochs
     finish(start(SCRIPT, tmp_path))
-    expected, got = barlow.read_weights(unbroken)[0], barlow.read_weights(path)[0]
+    expected, got = weights.read_weights(unbroken)[0], weights.read_weights(path)[0]
     assert all(torch.equal(expected[k], got[k]) for k in expected)
     assert pretraining.training_log(path).equals(pretraining.training_log(unbroken))
     for epoch, matrix in pretraining.correlations(unbroken).items():
@@ -78,7 +79,7 @@ def test_a_backbone_that_could_not_be_saved_is_not_trained_again(tmp_path, monke
 
     path = pretraining.backbone_path(tiny_settings(tmp_path), seed=0)
     with monkeypatch.context() as patch:
-        patch.setattr(barlow, "save_backbone", full_disk)
+        patch.setattr(weights, "save_weights", full_disk)
         with pytest.raises(OSError, match="No space left"):
             run(tmp_path)
     assert (path.with_suffix("") / "last.ckpt").is_file() and not path.exists()
@@ -103,11 +104,11 @@ def test_several_processes_begin_as_one_does_and_train_as_well(tmp_path, process
     assert log["epoch"].tolist() == list(range(PRESET.epochs + 1))
     assert log["loss"].iloc[-1] < log["loss"].iloc[1]
     assert log["loss"].iloc[1] == pytest.approx(alone["loss"].iloc[1], rel=1e-5)
-    barlow.load_weights(barlow.build_backbone("resnet18", seed=1), barlow.read_weights(path)[0])
+    weights.load_weights(barlow.build_backbone("resnet18", seed=1), weights.read_weights(path)[0])
 
 
 def test_the_saved_settings_say_how_the_weights_were_made(unbroken):
-    settings = barlow.read_weights(unbroken)[1]
+    settings = weights.read_weights(unbroken)[1]
     assert settings["seed"] == 0 and settings["images"] == 24
     assert settings["preset"]["batch_size"] == PRESET.batch_size
 
@@ -134,7 +135,7 @@ def test_in_jupyter_the_progress_bar_is_a_widget(tmp_path):
         ({"batch_size": 25}, ValueError, "batch_size 25 does not fit 24 images"),
         ({"projector": (0, 0, 0)}, ValueError, "projector is"),
         ({"views": "none"}, ValueError, "no views preset 'none'"),
-        ({"initial_weights": "absent.pth"}, barlow.WeightsError, "absent.pth does not exist"),
+        ({"initial_weights": "absent.pth"}, weights.WeightsError, "absent.pth does not exist"),
     ],
 )
 def test_wrong_settings_are_named_before_training(tmp_path, changes, error, message):
@@ -146,9 +147,9 @@ def test_wrong_settings_are_named_before_training(tmp_path, changes, error, mess
 
 def test_weights_of_another_architecture_are_refused(tmp_path):
     other = tmp_path / "other.safetensors"
-    barlow.save_backbone(barlow.build_backbone("resnet50", seed=0), other, settings={})
+    weights.save_weights(barlow.build_backbone("resnet50", seed=0).state_dict(), other, settings={})
     settings = tiny_settings(tmp_path, initial_weights=str(other))
-    with pytest.raises(barlow.WeightsError, match="another architecture"):
+    with pytest.raises(weights.WeightsError, match="another architecture"):
         pretraining.pretrain(settings, tiny_data(), seed=0, progress=False)
 
 
@@ -186,7 +187,9 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     path = pretraining.backbone_path(tiny_settings(tmp_path), seed=0)
     path.with_suffix("").mkdir(parents=True)
     (path.with_suffix("") / "last.ckpt").write_bytes(b"cut off")
-    with pytest.raises(barlow.WeightsError, match=r"last\.ckpt cannot be read.*resume `no`"):
+    with pytest.raises(
+        checkpoints.CheckpointError, match=r"last\.ckpt cannot be read.*resume `no`"
+    ):
         run(tmp_path)
 
 

@@ -11,7 +11,7 @@ import torch
 from tiny_pretraining import PRESET, tiny_settings
 
 from cxr_helpers.course.ch02 import pretraining
-from cxr_helpers.pretraining import barlow
+from cxr_helpers.pretraining import weights
 
 SCRIPT = Path(__file__).parents[2] / "tiny_pretraining.py"
 ROOT = Path(__file__).resolve().parents[3]
@@ -55,7 +55,7 @@ def test_a_worker_killed_on_one_of_two_machines_leaves_no_trace_in_the_result(tm
     unbroken = two_agents(tmp_path / "unbroken")
     broken = two_agents(tmp_path / "broken", KILL_IN_EPOCH="3")
     assert (tmp_path / "broken" / "killed").exists()
-    expected, got = (barlow.read_weights(path)[0] for path in (unbroken, broken))
+    expected, got = (weights.read_weights(path)[0] for path in (unbroken, broken))
     assert all(torch.equal(expected[k], got[k]) for k in expected)
     log = pretraining.training_log(broken)
     assert log["epoch"].tolist() == list(range(PRESET.epochs + 1))

@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 from tiny_detection import long_settings, train, vindr_data
 
 from cxr_helpers.course.ch04 import experiment, training
+from cxr_helpers.course.core import checkpoints
 from cxr_helpers.course.core.compute import Compute, ComputeError
 from cxr_helpers.detection import detector as det
 from cxr_helpers.detection.augmentation import CountedPipeline, detection_pipeline
-from cxr_helpers.pretraining import barlow
 
 SCRIPT = Path(__file__).parents[2] / "tiny_detection.py"
 ROOT = Path(__file__).resolve().parents[3]
@@ -166,7 +166,7 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path, monkeypatch):
         train(tmp_path)
     assert (path_in(tmp_path).with_suffix("") / "last.ckpt").is_file()
     monkeypatch.setattr(type(vindr_data()), "digest", "of another root")
-    with pytest.raises(barlow.WeightsError, match="belongs to another run .*digest"):
+    with pytest.raises(checkpoints.CheckpointError, match="belongs to another run .*digest"):
         train(tmp_path)
 
 

@@ -139,7 +139,7 @@ def test_the_thirteen_points_are_there_and_their_links_lead_somewhere():
 def test_a_point_is_shown_in_words_where_no_link_can_lead():
     shown = led.points_table(LEDGER, base=None)["shown in"].tolist()
     assert shown[0] == "03_linear_evaluation: Trap 1: split by image"
-    assert shown[4].startswith("the code, barlow.py: search for 'ResNet50_Weights")
+    assert shown[4].startswith("the code, weights.py: search for 'ResNet50_Weights")
     assert not [text for text in shown if ".ipynb" in text]
 
 

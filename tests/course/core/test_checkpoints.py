@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from cxr_helpers.course.core import checkpoints as c
-from cxr_helpers.pretraining import barlow
 
 TOLD = {"data": "demo", "images": 24, "digest": "abc"}
 
@@ -16,14 +15,6 @@ def write(folder, **changes):
     content = {"epoch": 3, "callbacks": {c.Identity.state_key: c.identity(TOLD) | changes}}
     c.AtomicCheckpointIO().save_checkpoint(content, folder / c.NAME)
     return folder / c.NAME
-
-
-def test_without_a_checkpoint_the_folder_is_made_anew(tmp_path):
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / "log.csv").write_text("of a run that never came to a checkpoint")
-    assert c.checkpoint_to_resume(folder, TOLD) is None
-    assert list(folder.iterdir()) == []
 
 
 def test_a_run_goes_on_from_its_own_checkpoint_and_one_of_a_newer_version(tmp_path):
@@ -44,35 +35,25 @@ def test_a_run_goes_on_from_its_own_checkpoint_and_one_of_a_newer_version(tmp_pa
 )
 def test_a_checkpoint_of_other_data_or_an_older_format_is_refused(tmp_path, changes, message):
     write(tmp_path, **changes)
-    with pytest.raises(barlow.WeightsError, match=message):
+    with pytest.raises(c.CheckpointError, match=message):
         c.checkpoint_to_resume(tmp_path, TOLD)
 
 
-def test_a_checkpoint_that_says_nothing_of_itself_is_refused(tmp_path):
-    torch.save({"epoch": 1}, tmp_path / c.NAME)
-    with pytest.raises(barlow.WeightsError, match="another version .*not known"):
+@pytest.mark.parametrize(
+    "content", [{"epoch": 1}, [1, 2], {"callbacks": [1]}, {"callbacks": {"identity": 3}}]
+)
+def test_a_checkpoint_of_another_program_is_refused_and_not_to_be_deleted(tmp_path, content):
+    torch.save(content, tmp_path / c.NAME)
+    with pytest.raises(c.CheckpointError, match="another version .*not known.*resume `no`") as e:
         c.checkpoint_to_resume(tmp_path, TOLD)
-
-
-def test_to_start_anew_keeps_the_checkpoint_under_another_name(tmp_path):
-    folder = tmp_path / "run"
-    old = write(folder).read_bytes()
-    assert c.checkpoint_to_resume(folder, TOLD, resume="no") is None
-    assert list(folder.iterdir()) == []
-    assert (tmp_path / "run.before.ckpt").read_bytes() == old
+    assert "delete" not in str(e.value)
 
 
 def test_what_no_run_wrote_stays(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
-    ours = (
-        "log.csv",
-        "metrics.csv",
-        "boxes.csv",
-        "record.json",
-        "correlation_0.npy",
-        ".last.ckpt.7",
-    )
+    ours = ("log.csv", "boxes.csv", "record.json", "correlation_0.npy")
+    ours += (".last.ckpt.7", ".log.csv.7")
     theirs = ("notes.txt", "correlation.npy", "log.csv.bak")
     for name in (*ours, *theirs):
         (folder / name).write_text("x")
@@ -81,21 +62,14 @@ def test_what_no_run_wrote_stays(tmp_path):
     assert {path.name for path in folder.iterdir()} == {*theirs, "figures"}
 
 
-def test_a_checkpoint_that_was_kept_is_not_written_over(tmp_path):
-    kept = []
+def test_to_start_anew_keeps_each_checkpoint_under_a_name_of_its_own(tmp_path):
+    kept, folder = [], tmp_path / "run"
     for k in range(3):
-        kept.append(write(tmp_path / "run", images=k).read_bytes())
-        c.checkpoint_to_resume(tmp_path / "run", TOLD, resume="no")
+        kept.append(write(folder, images=k).read_bytes())
+        assert c.checkpoint_to_resume(folder, TOLD, resume="no") is None
+        assert list(folder.iterdir()) == []
     names = [f"run.before{number}.ckpt" for number in ("", 2, 3)]
     assert [(tmp_path / name).read_bytes() for name in names] == kept and len({*kept}) == 3
-
-
-@pytest.mark.parametrize("content", [[1, 2], {"callbacks": [1]}, {"callbacks": {"identity": 3}}])
-def test_a_checkpoint_of_another_program_is_refused_and_not_to_be_deleted(tmp_path, content):
-    torch.save(content, tmp_path / c.NAME)
-    with pytest.raises(barlow.WeightsError, match="another version .*not known.*resume `no`") as e:
-        c.checkpoint_to_resume(tmp_path, TOLD)
-    assert "delete" not in str(e.value)
 
 
 def test_a_damaged_checkpoint_is_named_and_one_that_may_not_be_read_is_not_called_damaged(
@@ -103,7 +77,7 @@ def test_a_damaged_checkpoint_is_named_and_one_that_may_not_be_read_is_not_calle
 ):
     path = write(tmp_path)
     path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(barlow.WeightsError, match=r"last\.ckpt cannot be read .*resume `no`"):
+    with pytest.raises(c.CheckpointError, match=r"last\.ckpt cannot be read .*resume `no`"):
         c.checkpoint_to_resume(tmp_path, TOLD)
 
     def locked(*args, **kwargs):
@@ -143,10 +117,14 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == [c.NAME]
 
 
-def test_a_disk_too_small_for_two_checkpoints_is_named_before_training(tmp_path):
-    c.check_room(tmp_path, 10)
+def test_a_disk_too_small_and_a_folder_that_cannot_be_written_are_named_before_training(tmp_path):
+    c.check_room(str(tmp_path / "fresh"), 10)
+    assert list((tmp_path / "fresh").iterdir()) == []
     with pytest.raises(OSError, match="GB free, and two checkpoints take"):
         c.check_room(tmp_path, 2**60)
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(OSError, match=r"file/new cannot be written .*; choose a folder"):
+        c.check_room(tmp_path / "file" / "new", 10)
 
 
 def test_the_size_of_a_checkpoint_is_foretold(tmp_path):
