@@ -1,120 +1,38 @@
 """The scripts that prepare the real downloads, on tiny downloads written by hand."""
 
 import hashlib
-import http.server
-import io
-import json
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import tarfile
-import threading
 import time
-import zipfile
-from collections import namedtuple
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
-from dicom_files import gradient, make_dataset, to_bytes
 from PIL import Image
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "data_scripts"
-sys.path.insert(0, str(SCRIPTS))
-import fetching  # noqa: E402
-import prepare_nih  # noqa: E402
-import prepare_vindr  # noqa: E402
-
-from cxr_helpers.course.core import data  # noqa: E402
-from cxr_helpers.course.core.settings import load_settings  # noqa: E402
-from cxr_helpers.data import packed as packing  # noqa: E402
-
-ENTRIES = (
-    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,"
-    "View Position,OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]\n"
+from tiny_downloads import (
+    BOX_HEADER,
+    FULL,
+    SCRIPTS,
+    N,
+    Usage,
+    contents,
+    fetching,
+    links,
+    nih_name,
+    png,
+    prepare_nih,
+    prepare_vindr,
+    run_nih,
+    run_vindr,
+    table,
 )
-BOX_HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,\n"
-READINGS = "image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max\n"
-N = 10
 
-
-def png(seed):
-    stream = io.BytesIO()
-    pixels = np.random.default_rng(seed).integers(0, 256, (32, 32), dtype=np.uint8)
-    Image.fromarray(pixels).save(stream, "PNG")
-    return stream.getvalue()
-
-
-def nih_name(k):
-    return f"{k:08d}_000.png"
-
-
-def nih_tables(root):
-    rows = [
-        f"{nih_name(k)},{'Mass' if k % 2 else 'No Finding'},0,{k},50,M,PA,32,32,0.1,0.1\n"
-        for k in range(N)
-    ]
-    root.mkdir(parents=True, exist_ok=True)
-    (root / "Data_Entry_2017_v2020.csv").write_text(ENTRIES + "".join(rows))
-    boxes = f"{BOX_HEADER}{nih_name(1)},Mass,512,0,256,512,,,\n"
-    (root / "BBox_List_2017.csv").write_text(boxes)
-    (root / "test_list.txt").write_text(nih_name(1) + "\n")
-
-
-@pytest.fixture
-def nih_root(tmp_path):
-    """Ten images; the third is cut, the fourth is not there, one is not in the table."""
-    root = tmp_path / "nih"
-    nih_tables(root)
-    (root / "images").mkdir()
-    for k in range(N):
-        (root / "images" / nih_name(k)).write_bytes(png(k)[: 80 if k == 2 else None])
-    (root / "images" / nih_name(3)).rename(root / "images" / nih_name(77))
-    return root
-
-
-@pytest.fixture
-def vindr_root(tmp_path):
-    """Ten images; the third file is text."""
-    root = tmp_path / "vindr"
-    (root / "train").mkdir(parents=True)
-    rows = []
-    for k in range(N):
-        dicom = to_bytes(make_dataset(np.roll(gradient(), k, axis=1)))
-        (root / "train" / f"image{k}.dicom").write_bytes(b"no picture" if k == 2 else dicom)
-        rows += [f"image{k},Cardiomegaly,3,R{r},{10 + r},10,30,30\n" for r in (8, 9)]
-        rows += [f"image{k},No finding,14,R10,,,,\n"]
-    rows += ["image1,Cardiomegaly,3,R8,30,10,20,30\n"]  # inverted
-    rows += ["image1,ILD,5,R8,41,10,60,30\n", "image1,ILD,5,R8,30,10,60,30\n"]  # 40 pixels wide
-    (root / "train.csv").write_text(READINGS + "".join(rows))
-    return root
-
-
-def run_nih(root, *more):
-    return prepare_nih.main([str(root), "--size", "16", "--workers", "1", "--quiet", *more])
-
-
-def run_vindr(root, *more):
-    return prepare_vindr.main([str(root), "--size", "16", "--workers", "1", "--quiet", *more])
-
-
-def contents(folder):
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-def table(root, name, column=None):
-    kind = "nih" if (root / "images").is_dir() else "vindr"
-    found = pd.read_csv(root / "packed" / f"{kind}_tables" / name, keep_default_na=False)
-    return found if column is None else found[column].tolist()
-
+from cxr_helpers.course.core import data
+from cxr_helpers.course.core.settings import load_settings
+from cxr_helpers.data import packed as packing
 
 # --- the result -----------------------------------------------------------------------------------
 
@@ -411,18 +329,12 @@ def test_a_trial_leaves_a_whole_cache_alone(nih_root):
     assert trial.image_ids == [nih_name(0), nih_name(1)]
 
 
-Usage = namedtuple("Usage", "total used free")
-
-
 def test_a_full_disk_is_refused_before_anything_is_written(vindr_root, monkeypatch, capsys):
     monkeypatch.setattr(fetching.shutil, "disk_usage", lambda _: Usage(10**9, 10**9 - 1000, 1000))
     before = contents(vindr_root)
     assert run_vindr(vindr_root) == 1
     assert "packing 10 images needs" in capsys.readouterr().err
     assert contents(vindr_root) == before
-
-
-FULL = Path("/dev/full")  # a file on a full disk, for every write to it fails as on one
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
@@ -480,293 +392,6 @@ def test_help_shows_an_example_and_the_statuses(script, capsys):
         script.main(["--help"])
     text = capsys.readouterr().out
     assert "example: python data_scripts/prepare_" in text and "3  done, but files" in text
-
-
-# --- archives -------------------------------------------------------------------------------------
-
-
-def add(tar, name, content=b"", **attributes):
-    info = tarfile.TarInfo(name)
-    info.size = len(content)
-    for key, value in attributes.items():
-        setattr(info, key, value)
-    tar.addfile(info, io.BytesIO(content))
-
-
-@pytest.fixture
-def archived(tmp_path, request):
-    """A root with the images in an archive that also wants to write outside."""
-    root = tmp_path / "nih"
-    nih_tables(root)
-    with tarfile.open(root / "images_001.tar.gz", "w:gz") as tar:
-        for k in range(4 if "any_moment" in request.node.name else N):
-            add(tar, f"images/{nih_name(k)}", png(k))
-        add(tar, "../outside.png", png(0))
-        add(tar, "images/link.png", type=tarfile.SYMTYPE, linkname="/etc/passwd")
-        add(tar, "images/pipe.png", type=tarfile.FIFOTYPE)
-    return root
-
-
-def test_members_that_would_leave_the_folder_are_refused_and_reported(archived, tmp_path):
-    with zipfile.ZipFile(archived / "archive.zip", "w") as archive:
-        archive.writestr(f"images_001/images/{nih_name(77)}", png(77))
-        archive.writestr("../outside.png", png(0))
-        link = zipfile.ZipInfo("link.png")
-        link.external_attr = 0o120777 << 16
-        archive.writestr(link, "/etc/passwd")
-    assert run_nih(archived, "--remove-archives") == 3
-    assert not (tmp_path / "outside.png").exists() and not (archived / "archive.zip").exists()
-    assert len(list((archived / "images").iterdir())) == N
-    aside = table(archived, "set_aside.csv")
-    assert aside["file"].tolist() == [
-        "archive.zip: ../outside.png",
-        "archive.zip: link.png",
-        "images_001.tar.gz: ../outside.png",
-        "images_001.tar.gz: images/link.png",
-        "images_001.tar.gz: images/pipe.png",
-        f"images_001/images/{nih_name(77)}",
-    ]
-    assert (
-        "would not stay in the folder" in aside["reason"][0]
-        and "would not stay" in aside["reason"][2]
-    )
-    before = contents(archived)
-    assert run_nih(archived) == 3  # reported again, unpacked only once
-    assert contents(archived) == before
-
-
-def test_an_archive_without_an_image_is_not_removed(archived):
-    with zipfile.ZipFile(archived / "thesis.zip", "w") as archive:
-        archive.writestr("chapter1.txt", "years of work")
-    assert run_nih(archived, "--remove-archives") == 3
-    assert [path.name for path in archived.glob("*.*z*")] == ["thesis.zip"]
-
-
-def test_no_way_leads_out_of_the_folder(tmp_path):
-    """Absolute names, hard links, and a folder that is a link to elsewhere."""
-    root, outside = tmp_path / "nih", tmp_path / "outside"
-    nih_tables(root)
-    outside.mkdir()
-    (outside / "secret").write_text("s")
-    (root / "images_002").symlink_to(outside, target_is_directory=True)
-    with tarfile.open(root / "images_001.tar.gz", "w:gz") as tar:
-        add(tar, f"images/{nih_name(0)}", png(0))
-        add(tar, str(outside / "absolute.png"), png(0))
-        add(tar, "images_002/through.png", png(0))
-        add(tar, "images/a/../../../outside/up.png", png(0))
-        add(tar, "images/hard.png", type=tarfile.LNKTYPE, linkname="../outside/secret")
-    with zipfile.ZipFile(root / "more.zip", "w") as archive:
-        archive.writestr("images_002/through.png", png(0))
-        archive.writestr(str(outside / "absolute.png"), png(0))
-    for name in ("images_001.tar.gz", "more.zip"):
-        assert fetching.unpack(root / name, root, progress=False) is None
-    assert [path.name for path in outside.iterdir()] == ["secret"]
-    refused = [file for _, file, _ in fetching.refused_members(root)]
-    assert "images_001.tar.gz: images_002/through.png" in refused
-    assert len(refused) >= 5
-    assert not (root / "images" / "hard.png").exists()
-
-
-def test_a_disk_that_fills_up_while_unpacking_stops_there(archived, monkeypatch, capsys):
-    seen = []
-
-    def usage(_):
-        seen.append(1)
-        return Usage(10**9, 0, 10**9 if len(seen) < 4 else 1000)
-
-    monkeypatch.setattr(fetching.shutil, "disk_usage", usage)
-    assert run_nih(archived) == 1
-    assert "unpacking 00000002_000.png needs" in capsys.readouterr().err
-    assert len(list((archived / "images").iterdir())) == 2
-
-
-def test_a_file_of_another_size_under_a_name_of_the_archive_stays(archived):
-    own = archived / "images" / nih_name(0)
-    own.parent.mkdir()
-    own.write_bytes(b"years of work")
-    assert run_nih(archived, "--remove-archives") == 3
-    assert own.read_bytes() == b"years of work" and (archived / "images_001.tar.gz").is_file()
-    reasons = dict(
-        zip(
-            table(archived, "set_aside.csv", "file"),
-            table(archived, "set_aside.csv", "reason"),
-            strict=True,
-        )
-    )
-    assert f"such as images/{nih_name(0)}; move those" in reasons["images_001.tar.gz"]
-    own.rename(archived / "mine.txt")
-    assert run_nih(archived, "--again", "--remove-archives") == 3
-    assert own.read_bytes() == png(0) and not (archived / "images_001.tar.gz").exists()
-    assert "images_001.tar.gz" not in table(archived, "set_aside.csv", "file")
-
-
-def test_an_archive_with_a_password_is_not_called_damaged(tmp_path, monkeypatch):
-    root = tmp_path / "nih"
-    root.mkdir()
-    with zipfile.ZipFile(root / "a.zip", "w") as archive:
-        archive.writestr("images/a.png", png(0))
-
-    def locked(*_):
-        raise RuntimeError("File 'images/a.png' is encrypted, password required")
-
-    monkeypatch.setattr(zipfile.ZipFile, "open", locked)
-    error = fetching.unpack(root / "a.zip", root, progress=False)
-    assert "password required" in error and "download" not in error
-
-
-def test_a_damaged_note_counts_as_none(archived):
-    assert run_nih(archived) == 3
-    before = table(archived, "set_aside.csv", "file")
-    note = archived / ".unpacked" / "images_001.tar.gz.json"
-    for text in ("[]", "{}", "", '{"bytes": 3}'):
-        note.write_text(text)
-        assert fetching.refused_members(archived) == []
-        assert run_nih(archived) == 3
-        assert table(archived, "set_aside.csv", "file") == before
-
-
-def test_a_cut_archive_is_reported_and_what_is_in_it_used(archived):
-    archive = archived / "images_001.tar.gz"
-    archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
-    assert run_nih(archived) == 3
-    aside = table(archived, "set_aside.csv")
-    assert aside["file"].tolist() == ["images_001.tar.gz"]
-    assert "download it again" in aside["reason"][0]
-    assert 0 < len(table(archived, "entries.csv")) < N
-    assert not [p for p in (archived / "images").iterdir() if p.name.startswith(".")]
-
-
-# --- download -------------------------------------------------------------------------------------
-
-
-class Server(http.server.BaseHTTPRequestHandler):
-    """Sends `content`, or from where it is asked to; ends the first connection early."""
-
-    content, ranges, cut, kind = b"", [], 0, "application/gzip"
-
-    def do_GET(self):  # noqa: N802
-        wanted = self.headers.get("Range")
-        type(self).ranges.append(wanted)
-        if self.path == "/gone":
-            self.send_error(404)
-            return
-        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
-        body = self.content[start:]
-        self.send_response(206 if wanted else 200)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Content-Type", self.kind)
-        self.end_headers()
-        self.wfile.write(body[: self.cut] if self.cut and not wanted else body)
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def server(archived, monkeypatch):
-    """A server of the archive on this machine, and the root without it."""
-    path = archived / "images_001.tar.gz"
-    handler = type("Handler", (Server,), {"content": path.read_bytes(), "ranges": []})
-    path.unlink()
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(fetching.time, "sleep", lambda _: None)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
-        threading.Thread(target=httpd.serve_forever, args=(0.02,), daemon=True).start()
-        handler.url = f"http://127.0.0.1:{httpd.server_port}"
-        yield handler
-        httpd.shutdown()
-
-
-def links(root, server, md5="", path="/file"):
-    (root / "links.txt").write_text(f"# comment\n{server.url}{path} images_001.tar.gz {md5}\n")
-    return ["--download", "nih", "--links", str(root / "links.txt")]
-
-
-def test_a_download_goes_on_where_the_connection_ended(archived, server):
-    server.cut = 1000
-    md5 = hashlib.md5(server.content).hexdigest()
-    assert run_nih(archived, *links(archived, server, md5)) == 3
-    assert server.ranges == [None, "bytes=1000-"]
-    assert (archived / "images_001.tar.gz").read_bytes() == server.content
-    assert run_nih(archived, *links(archived, server, md5)) == 3
-    assert len(server.ranges) == 2  # nothing is downloaded twice
-    assert json.loads((archived / ".unpacked" / "images_001.tar.gz.json").read_text())["refused"]
-
-
-@pytest.mark.parametrize(
-    "change, path, words",
-    [
-        ({}, "/file", "arrived damaged (MD5"),
-        ({"kind": "text/html"}, "/file", "is a web page"),
-        ({}, "/gone", "did not arrive (HTTP Error 404"),
-    ],
-)
-def test_what_arrives_is_checked(archived, server, capsys, change, path, words):
-    for name, value in change.items():
-        setattr(server, name, value)
-    assert run_nih(archived, *links(archived, server, "0" * 32, path)) == 1
-    assert words in capsys.readouterr().err
-    assert not list(archived.glob("images_001*"))
-
-
-@pytest.mark.parametrize("name", ["images_001.tar.gz", "images_001.tar.gz.part"])
-def test_what_a_browser_is_downloading_is_left_alone(archived, server, capsys, name):
-    (archived / name).write_bytes(b"half of it")
-    md5 = hashlib.md5(server.content).hexdigest()
-    status = run_nih(archived, *links(archived, server, md5))
-    assert (archived / name).read_bytes() == b"half of it"
-    assert status == (1 if name.endswith(".gz") else 3)
-    error = capsys.readouterr().err
-    assert ("images_001.tar.gz is not what" in error) == name.endswith(".gz")
-    assert "delete" not in error and (status == 3 or "move it elsewhere" in error)
-
-
-def test_a_disk_that_cannot_be_written_is_no_fault_of_the_connection(archived, server, capsys):
-    fetching.part_of(archived / "images_001.tar.gz").mkdir()
-    assert run_nih(archived, *links(archived, server)) == 1
-    error = capsys.readouterr().err
-    assert "cannot write" in error and "did not arrive" not in error
-
-
-def test_bad_lists_of_links_are_refused(tmp_path):
-    for text in (
-        "",
-        "https://a.b/c",
-        "ftp://a.b/c name",
-        "https://a.b/c ../name",
-        "https://a b c d",
-    ):
-        (tmp_path / "links.txt").write_text(text)
-        with pytest.raises(fetching.PrepareError, match="links.txt"):
-            fetching.read_links(tmp_path / "links.txt")
-
-
-def test_the_list_of_archives_is_whole():
-    assert len({a.url for a in prepare_nih.ARCHIVES}) == 12
-    assert len({a.md5 for a in prepare_nih.ARCHIVES}) == 12
-    assert sum(images for *_, images in prepare_nih._BOX) == 112_120
-    assert [len(prepare_nih._enough(n)) for n in (1, 4999, 5000, 112_120)] == [1, 1, 2, 12]
-
-
-@pytest.mark.parametrize(
-    ("run", "source", "words"),
-    [
-        (run_nih, "kaggle", "kaggle datasets download nih-chest-xrays/data -p {root}"),
-        (run_vindr, "kaggle", "kaggle competitions download vinbigdata-chest-xray-"),
-        (run_vindr, "physionet", "https://physionet.org/content/vindr-cxr/1.0.0/"),
-    ],
-)
-def test_what_needs_a_persons_account_is_told(tmp_path, capsys, run, source, words):
-    assert run(tmp_path / "new", "--download", source) == 0
-    assert words.format(root=tmp_path / "new") in capsys.readouterr().out
-    assert not (tmp_path / "new").exists()
-
-
-def test_no_download_begins_without_room_for_it(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(fetching.shutil, "disk_usage", lambda _: Usage(10**10, 0, 10**10))
-    assert run_nih(tmp_path / "new", "--download", "nih") == 1
-    assert "downloading and unpacking" in capsys.readouterr().err
-    assert not (tmp_path / "new").exists()
 
 
 def test_boxes_on_an_image_that_is_not_square_are_refused(nih_root, capsys):
