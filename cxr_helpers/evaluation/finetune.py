@@ -62,6 +62,14 @@ class Recipe:
         if max(self.epochs, self.min_steps) < 1:
             raise EvaluationError(f"{self.epochs} epochs and {self.min_steps} steps train nothing")
 
+    def steps(self, n_images: int) -> int:
+        """Steps in all for so many images.
+
+        >>> Recipe(image_size=64).steps(11), Recipe(image_size=64).steps(1000)
+        (60, 248)
+        """
+        return max(self.min_steps, self.epochs * max(1, n_images // self.batch_size))
+
 
 class Classifier(pl.LightningModule):
     """Backbone and a linear layer, trained with binary cross-entropy over all classes.
@@ -186,16 +194,6 @@ def _labels(labels: np.ndarray, n_images: int) -> Tensor:
     return torch.from_numpy(binary_labels(labels).astype(np.float32))
 
 
-def step_count(n_images: int, recipe: Recipe) -> tuple[int, int]:
-    """Steps an epoch and in all for so many images.
-
-    >>> step_count(11, Recipe(image_size=64)), step_count(1000, Recipe(image_size=64))
-    ((1, 60), (31, 248))
-    """
-    per_epoch = max(1, n_images // recipe.batch_size)
-    return per_epoch, max(recipe.min_steps, recipe.epochs * per_epoch)
-
-
 def train(
     backbone: nn.Module,
     pixels: np.ndarray,
@@ -235,7 +233,7 @@ def train(
     pixels = _gray(pixels, "image")
     labels = _labels(labels, len(pixels))
     watched = {name: _gray(images, f"watched {name} image") for name, images in watched.items()}
-    _, steps = step_count(len(pixels), recipe)
+    steps = recipe.steps(len(pixels))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = Classifier(

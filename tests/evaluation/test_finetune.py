@@ -40,53 +40,40 @@ def train(pixels, labels, *, backbone=None, seed=0, **watched):
 
 def test_what_can_be_learned_is_and_what_cannot_is_not():
     pixels, truth = bright_or_dark(200, seed=1)
-    module, checks = train(*bright_or_dark(160, seed=0), test=pixels)
+    module, checks = train(*bright_or_dark(160, seed=0), test=pixels, few=pixels[:5])
     assert roc_auc_score(truth[:, 0], checks[-1]["test"][:, 0]) > 0.95
     assert 0.35 < roc_auc_score(truth[:, 1], checks[-1]["test"][:, 1]) < 0.65
+    assert [check["few"].shape for check in checks] == [(5, 2)] * RECIPE.checks
+    assert not np.allclose(checks[0]["test"], checks[-1]["test"])
     assert np.allclose(finetune.score(module, pixels, batch_size=7), checks[-1]["test"], atol=1e-4)
 
 
-def test_checks_come_evenly_and_the_last_is_the_end():
-    pixels, labels = bright_or_dark(40, seed=0)
-    _, steps = finetune.step_count(40, RECIPE)
-    _, checks = train(pixels, labels, val=pixels[:5], test=pixels[:7])
-    assert steps == 12 and len(checks) == 3
-    assert [c["val"].shape for c in checks] == [(5, 2)] * 3
-    assert not np.allclose(checks[0]["test"], checks[-1]["test"])
-
-
-def test_the_seed_decides_and_the_global_state_is_left_alone():
+def test_the_seed_decides_and_neither_watched_images_nor_the_global_state_change():
     pixels, labels = bright_or_dark(20, seed=0)
     torch.manual_seed(5)
-    state = torch.random.get_rng_state()
-    runs = [train(pixels, labels, seed=s, t=pixels)[1][-1]["t"] for s in (0, 0, 1)]
+    state, keys = torch.random.get_rng_state(), []
+    for seed, watched in ((0, pixels), (0, pixels[:3]), (1, pixels)):
+        backbone = tiny_backbone()
+        train(pixels, labels, backbone=backbone, seed=seed, t=watched)
+        keys.append(backbone_key(backbone.eval()))
     assert torch.equal(state, torch.random.get_rng_state())
-    assert np.allclose(runs[0], runs[1]) and not np.allclose(runs[0], runs[2])
+    assert keys[0] == keys[1] and len({*keys, backbone_key(tiny_backbone().eval())}) == 3
 
 
-def test_the_backbone_that_is_passed_is_trained_and_watched_images_train_nothing():
-    pixels, labels = bright_or_dark(20, seed=0)
-    other, _ = bright_or_dark(30, seed=9)
-    alone, watched = tiny_backbone(), tiny_backbone()
-    train(pixels, labels, backbone=alone, t=pixels)
-    train(pixels, labels, backbone=watched, t=other)
-    keys = [backbone_key(one.eval()) for one in (alone, watched, tiny_backbone())]
-    assert keys[0] == keys[1] != keys[2]
-
-
-@pytest.mark.parametrize(("n", "rows"), [(1, 1), (0, 0), (4, 3)])
-def test_what_cannot_be_trained_on_is_refused(n, rows):
-    with pytest.raises(EvaluationError, match="at least 2 images and one row of labels"):
-        train(np.zeros((n, 10, 10), np.uint8), np.zeros((rows, 2)))
-
-
-@pytest.mark.parametrize("value", [np.nan, -1, "1"])
-def test_labels_other_than_0_and_1_are_refused(value):
-    pixels, labels = bright_or_dark(4, seed=0)
-    labels = labels.astype(object if value == "1" else float)
-    labels[2, 1] = value
-    with pytest.raises(EvaluationError, match="labels must be 0 or 1, not .*leave out"):
-        train(pixels, labels)
+@pytest.mark.parametrize(
+    ("n", "labels", "words"),
+    [
+        (1, np.zeros((1, 2)), "at least 2 images and one row of labels"),
+        (0, np.zeros((0, 2)), "at least 2 images"),
+        (4, np.zeros((3, 2)), "one row of labels for each"),
+        (2, [[0, 1], [0, -1]], "labels must be 0 or 1, not -1.*leave out"),
+        (2, [[0, 1], [0, np.nan]], "labels must be 0 or 1, not nan"),
+        (2, [["0", "1"], ["0", "1"]], "labels must be 0 or 1, not '0'"),
+    ],
+)
+def test_labels_that_cannot_be_trained_on_are_refused(n, labels, words):
+    with pytest.raises(EvaluationError, match=words):
+        train(np.zeros((n, 10, 10), np.uint8), labels)
 
 
 def as_16_bits(pixels):

@@ -31,21 +31,17 @@ def test_a_value_at_the_edge_of_its_resamples_stays_inside(value):
     assert found.low <= value <= found.high
 
 
-def test_undefined_resamples_are_left_out():
-    drawn = np.r_[np.arange(101.0), [np.nan] * 40]
-    assert intervals.bias_corrected(50.0, drawn) == intervals.bias_corrected(50.0, drawn[:101])
-
-
-def test_lists_tensors_and_arrays_are_taken_alike():
+def test_lists_tensors_and_arrays_are_taken_alike_and_what_is_undefined_is_left_out():
     drawn = np.arange(20.0)
     expected = intervals.bias_corrected(9.5, drawn)
-    for same in (drawn.tolist(), torch.tensor(drawn), drawn.astype(np.float32)):
+    for same in (drawn.tolist(), torch.tensor(drawn), np.r_[drawn, [np.nan] * 40]):
         assert intervals.bias_corrected(torch.tensor(9.5), same) == expected
     values, resamples = np.array([1.0, 2, 4]), np.random.default_rng(0).normal(size=(3, 30))
     expected = intervals.over_seeds_and_images(values, resamples, n_images=9)
-    assert expected == intervals.over_seeds_and_images(
-        values.tolist(), torch.tensor(resamples), n_images=np.int64(9)
-    )
+    undefined = np.concatenate([[[0], [np.nan], [0]], resamples], axis=1)  # for one seed
+    for same in (torch.tensor(resamples), undefined):
+        found = intervals.over_seeds_and_images(values.tolist(), same, n_images=np.int64(9))
+        assert found == expected
 
 
 def test_an_interval_is_three_numbers_and_a_text():
@@ -98,21 +94,18 @@ def test_the_bootstrap_of_a_mean_is_as_wide_as_theory_says():
     assert found.high - found.low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.06)
 
 
-@pytest.mark.parametrize(("n_images", "options"), [(0, {}), (5, {"resamples": 0})])
-def test_nothing_to_resample_is_refused(n_images, options):
-    with pytest.raises(ValueError, match="cannot resample"):
-        intervals.bootstrap(lambda w: w.sum(axis=1), n_images, seed=0, **options)
-
-
-@pytest.mark.parametrize("statistic", [lambda w: 0.5, lambda w: w.sum(axis=0)])
-def test_a_statistic_that_does_not_answer_each_row_is_refused(statistic):
-    with pytest.raises(ValueError, match="for 20 rows of counts.*expected one value a row"):
-        intervals.bootstrap(statistic, 7, resamples=20, seed=0)
-
-
-def test_infinite_resamples_are_refused():
-    with pytest.raises(ValueError, match="infinite"):
-        intervals.over_seeds_and_images([0.1, 0.2], [[0.1, np.inf], [0.2, 0.3]], n_images=9)
+@pytest.mark.parametrize(
+    ("statistic", "n_images", "resamples", "message"),
+    [
+        (lambda w: w.sum(axis=1), 0, 20, "cannot resample"),
+        (lambda w: w.sum(axis=1), 5, 0, "cannot resample"),
+        (lambda w: 0.5, 7, 20, "for 20 rows of counts.*expected one value a row"),
+        (lambda w: w.sum(axis=0), 7, 20, "for 20 rows of counts.*expected one value a row"),
+    ],
+)
+def test_what_cannot_be_resampled_is_refused(statistic, n_images, resamples, message):
+    with pytest.raises(ValueError, match=message):
+        intervals.bootstrap(statistic, n_images, resamples=resamples, seed=0)
 
 
 # Over seeds.
@@ -159,29 +152,22 @@ def test_draws_that_all_seeds_share_are_covered_too():
     assert found.as_dict() == pytest.approx(alone.as_dict())
 
 
-def test_a_resample_that_is_undefined_for_one_seed_is_left_out_for_all():
-    rng = np.random.default_rng(0)
-    values, drawn = rng.normal(size=3), rng.normal(size=(3, 60))
-    expected = intervals.over_seeds_and_images(values, drawn[:, 10:], n_images=30)
-    drawn[1, :10] = np.nan
-    assert intervals.over_seeds_and_images(values, drawn, n_images=30) == expected
-
-
 @pytest.mark.parametrize(
-    ("values", "shape", "n_images", "message"),
+    ("values", "drawn", "n_images", "message"),
     [
-        ([0.5], (1, 9), 9, "1 value along axis 0 .*shows no spread"),
-        ([[0.5], [0.4]], (2, 1, 9), 9, "1 value along axis 1 .*shows no spread"),
-        ([0.5, 0.4], (3, 9), 9, r"values \(2,\) and resamples \(3, 9\)"),
-        ([0.5, 0.4], (2, 9), 1, "of 1 images"),
-        ([0.5, np.nan], (2, 9), 9, "finite"),
-        ([], (0, 9), 9, "finite"),
-        ([0.5, 0.4], (2, 1), 9, "fewer than two resamples"),
+        ([0.5], np.zeros((1, 9)), 9, "1 value along axis 0 shows no spread"),
+        ([[0.5], [0.4]], np.zeros((2, 1, 9)), 9, "1 value along axis 1 shows no spread"),
+        ([0.5, 0.4], np.zeros((3, 9)), 9, r"values \(2,\) and resamples \(3, 9\)"),
+        ([0.5, 0.4], np.zeros((2, 9)), 1, "of 1 images"),
+        ([0.5, np.nan], np.zeros((2, 9)), 9, "finite"),
+        ([], np.zeros((0, 9)), 9, "finite"),
+        ([0.5, 0.4], np.zeros((2, 1)), 9, "fewer than two resamples"),
+        ([0.5, 0.4], [[0.1, np.inf], [0.2, 0.3]], 9, "infinite"),
     ],
 )
-def test_what_shows_no_spread_or_does_not_fit_is_refused(values, shape, n_images, message):
+def test_what_shows_no_spread_or_does_not_fit_is_refused(values, drawn, n_images, message):
     with pytest.raises(ValueError, match=message):
-        intervals.over_seeds_and_images(values, np.zeros(shape), n_images=n_images)
+        intervals.over_seeds_and_images(values, drawn, n_images=n_images)
 
 
 # How often an interval holds the truth, which is zero here.

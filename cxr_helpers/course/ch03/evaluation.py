@@ -170,7 +170,8 @@ def draw_labels(settings: Settings, data: NihData, columns: Sequence[int]) -> La
         for fraction, index in chosen.items():
             if fraction == 1 and draw:
                 continue
-            if _usable(data.labels[train[index]][:, columns], data.labels[val][:, columns]):
+            parts = (data.labels[rows][:, columns] for rows in (train[index], val))
+            if np.logical_and.reduce([_both_kinds(part) for part in parts]).any():
                 rows[fraction].append(train[index])
             else:
                 left_out.append(
@@ -183,9 +184,9 @@ def draw_labels(settings: Settings, data: NihData, columns: Sequence[int]) -> La
     return LabelDraws(rows, left_out)
 
 
-def _usable(train: np.ndarray, val: np.ndarray) -> bool:
-    both = [(part.min(axis=0) == 0) & (part.max(axis=0) == 1) for part in (train, val)]
-    return bool((both[0] & both[1]).any())
+def _both_kinds(labels: np.ndarray) -> np.ndarray:
+    """(K,) whether a label has both values among (N, K)."""
+    return (labels.min(axis=0) == 0) & (labels.max(axis=0) == 1)
 
 
 def fit_probes(
@@ -236,27 +237,21 @@ def knn_scores(
     Labels without a positive in a draw get NaN, as in a linear probe.
     """
     values, test = features.of(data.entries["image_id"].tolist()), data.rows("test")
-    labels = data.labels[:, columns]
-    neighbors = settings.probe.neighbors
-    return {
-        fraction: [
-            untrained_to_nan(
-                probe.knn_scores(values[r], labels[r], values[test], neighbors=neighbors),
-                labels[r],
-            )
-            for r in rows
-        ]
-        for fraction, rows in draws.rows.items()
-    }
+    labels, neighbors = data.labels[:, columns], settings.probe.neighbors
+
+    def scored(rows: np.ndarray) -> np.ndarray:
+        votes = probe.knn_scores(values[rows], labels[rows], values[test], neighbors=neighbors)
+        return untrained_to_nan(votes, labels[rows])
+
+    return {fraction: [scored(rows) for rows in drawn] for fraction, drawn in draws.rows.items()}
 
 
 def untrained_to_nan(scores: np.ndarray, train_labels: np.ndarray) -> np.ndarray:
     """(..., K) scores, NaN where a label has only positives or negatives in training."""
-    trained = (train_labels.min(axis=0) == 0) & (train_labels.max(axis=0) == 1)
-    return np.where(trained, scores, np.nan)
+    return np.where(_both_kinds(train_labels), scores, np.nan)
 
 
-def noise_scores(scores: Scores, *, draws: int = 20, seed: int = 0) -> dict[float, list]:
+def noise_scores(scores: Scores, *, draws: int = 20, seed: int) -> dict[float, list]:
     """Random scores in place of an arm's, to see where chance lies: NaN where the arm has NaN.
 
     The chance level of average precision is the share of positives only where these are many, and
@@ -280,6 +275,18 @@ def noise_scores(scores: Scores, *, draws: int = 20, seed: int = 0) -> dict[floa
         ]
         for fraction, own in scores.items()
     }
+
+
+def resampled(
+    settings: Settings,
+    labels: np.ndarray,
+    patients: Sequence,
+    scores: Sequence[np.ndarray],
+    **options,
+) -> np.ndarray:
+    """`scoring.resampled_scores` with the preset's resamples and the settings' seed."""
+    options |= {"resamples": settings.probe.resamples, "seed": settings.seed}
+    return scoring.resampled_scores(labels, scores, patients, **options)
 
 
 def curves(
@@ -311,19 +318,11 @@ def curves(
     rows = []
     for arm, by_fraction in scores.items():
         for fraction, draws in by_fraction.items():
-            values = scoring.resampled_scores(
-                labels,
-                draws,
-                patients,
-                minus=None if minus is None else minus[fraction],
-                metric=metric,
-                resamples=settings.probe.resamples,
-                seed=settings.seed,
-            )
+            other = None if minus is None else minus[fraction]
+            values = resampled(settings, labels, patients, draws, minus=other, metric=metric)
+            each = scoring.class_intervals(values, seed=settings.seed)
             found = {MACRO: scoring.macro_interval(values, seed=settings.seed)}
-            found |= dict(
-                zip(names, scoring.class_intervals(values, seed=settings.seed), strict=True)
-            )
+            found |= dict(zip(names, each, strict=True))
             at = {"arm": arm, "fraction": fraction}
             rows += [at | {"label": k} | v.as_dict() for k, v in found.items() if v is not None]
     return pd.DataFrame(rows)
@@ -348,8 +347,7 @@ def pooled(
         (P,) labels and (P,) log-odds.
     """
     truth, log_odds = [], []
-    for one in probes:
-        scores = one.scores(values)
+    for scores in (one.scores(values) for one in probes):
         trained = np.isfinite(scores).all(axis=0)
         truth.append(labels[:, trained].ravel())
         log_odds.append(scores[:, trained].ravel())

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_helpers.course.ch03.end_to_end import EndToEnd
-from cxr_helpers.course.ch03.evaluation import label_names
+from cxr_helpers.course.ch03.evaluation import label_names, resampled
 from cxr_helpers.course.core.data import NihData
 from cxr_helpers.course.core.settings import Settings
 from cxr_helpers.data import nih, splits
@@ -94,17 +94,16 @@ def traps_table(traps: Sequence[Trap], notices: Mapping[str, str]) -> pd.DataFra
         traps: measured.
         notices: how to notice each, by its name.
     """
-    rows = [
-        {
-            "trap": trap.name,
+    rows = {
+        trap.name: {
             "with the trap": round(trap.wrong, 3),
             "without": round(trap.right, 3),
             "flatters by (95% interval)": str(trap.flatters),
             "how to notice": notices[trap.name],
         }
         for trap in traps
-    ]
-    return pd.DataFrame(rows).set_index("trap")
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("trap")
 
 
 def out_of_fold(
@@ -176,22 +175,19 @@ def leak(
     """
     rows = _some_patients(data.patients, max_images, settings.seed)
     labels, patients = data.labels[rows][:, columns], data.patients[rows]
-    scored: dict[bool, list[np.ndarray]] = {True: [], False: []}
-    overlap = {True: 0.0, False: 0.0}
+    scored: dict[str, list[np.ndarray]] = {"by patient": [], "by image": []}
+    overlap = dict.fromkeys(scored, 0.0)
     for repeat in range(repeats):
-        for by_patient in (True, False):
+        options = {"neighbors": settings.probe.neighbors, "seed": 1000 * settings.seed + repeat}
+        for kind in scored:  # seeds share no draw
+            by_patient = kind == "by patient"
             scores, share = out_of_fold(
-                values[rows],
-                labels,
-                patients,
-                neighbors=settings.probe.neighbors,
-                by_patient=by_patient,
-                seed=1000 * settings.seed + repeat,  # seeds share no draw
+                values[rows], labels, patients, by_patient=by_patient, **options
             )
-            scored[by_patient].append(scores)
-            overlap[by_patient] += share / repeats
-    trap = _compare(settings, LEAK, labels, patients, wrong=scored[False], right=scored[True])
-    return trap, {"by patient": overlap[True], "by image": overlap[False]}
+            scored[kind].append(scores)
+            overlap[kind] += share / repeats
+    wrong, right = scored["by image"], scored["by patient"]
+    return _compare(settings, LEAK, labels, patients, wrong=wrong, right=right), overlap
 
 
 def _some_patients(patients: np.ndarray, max_images: int, seed: int) -> np.ndarray:
@@ -228,13 +224,9 @@ def duplicates(
         both = np.r_[train, np.random.default_rng(seed).choice(test, copies, replace=False)]
         fitted = _linear_probe(data, values, columns, both, strengths=[right.strength])
         wrong.append(fitted.scores(values[test]))
+    once = [right.scores(values[test])] * repeats
     return _compare(
-        settings,
-        DUPLICATES,
-        labels[test],
-        data.patients[test],
-        wrong=wrong,
-        right=[right.scores(values[test])] * repeats,
+        settings, DUPLICATES, labels[test], data.patients[test], wrong=wrong, right=once
     )
 
 
@@ -245,20 +237,12 @@ def no_finding(
     labels = np.c_[data.labels[:, columns], ~data.labels.any(axis=1)].astype(np.uint8)
     train, val, test = (data.rows(part) for part in ("train", "val", "test"))
     names = [*label_names(columns), nih.NO_FINDING]
-    fitted = probe.fit_probe(
-        values[train], labels[train], values[val], labels[val], class_names=names
-    )
-    per_class = scoring.resampled_scores(
-        labels[test],
-        [fitted.scores(values[test])],
-        data.patients[test],
-        resamples=settings.probe.resamples,
-        seed=settings.seed,
-    )
-    both = np.stack(
-        [scoring.nan_mean(part[0], axis=1) for part in (per_class, per_class[..., :-1])]
-    )
-    return _trap(NO_FINDING, both)
+    known = values[train], labels[train], values[val], labels[val]
+    fitted = probe.fit_probe(*known, class_names=names)
+    scores = [fitted.scores(values[test])]
+    per_class = resampled(settings, labels[test], data.patients[test], scores)[0]
+    both = [scoring.nan_mean(part, axis=1) for part in (per_class, per_class[:, :-1])]
+    return _trap(NO_FINDING, np.stack(both))
 
 
 def best_epoch(
@@ -276,15 +260,10 @@ def best_epoch(
         runs: trained end to end, each with its checks.
     """
     test = data.rows("test")
+    labels = data.labels[test][:, columns]
     both = np.zeros((2, settings.probe.resamples + 1))
     for run in runs:
-        values = scoring.resampled_scores(
-            data.labels[test][:, columns],
-            list(run.test),
-            data.patients[test],
-            resamples=settings.probe.resamples,
-            seed=settings.seed,
-        )
+        values = resampled(settings, labels, data.patients[test], list(run.test))
         macro = scoring.nan_mean(values, axis=2)  # (checks, 1 + R)
         both += np.stack([macro.max(axis=0), macro[run.chosen]]) / len(runs)
     return _trap(BEST_EPOCH, both)
@@ -317,39 +296,28 @@ def few_patients(
     Raises:
         EvaluationError: fewer training patients than images asked for, or none with two images.
     """
-    test = data.rows("test")
+    labels, test = data.labels[:, columns], data.rows("test")
     scores: dict[str, list[np.ndarray]] = {"few patients": [], "many patients": []}
-    patients: dict[str, list[int]] = {kind: [] for kind in scores}
-    positives: dict[str, list[int]] = {kind: [] for kind in scores}
+    figures = []
     for seed in range(1000 * settings.seed, 1000 * settings.seed + repeats):
         for kind in scores:
             rows = _images_of(data, n_images, few=kind == "few patients", seed=seed)
-            fitted = _linear_probe(data, values, columns, rows)
-            scores[kind].append(fitted.scores(values[test]))
-            patients[kind].append(len(set(data.patients[rows])))
-            positives[kind].append(data.labels[rows][:, columns].sum())
+            said = _linear_probe(data, values, columns, rows).scores(values[test])
+            scores[kind].append(said)
+            macro = scoring.macro_auroc(labels[test], said, label_names(columns)).value
+            figures.append((kind, len(set(data.patients[rows])), labels[rows].sum(), macro))
     trap = _compare(
         settings,
         FEW_PATIENTS,
-        data.labels[test][:, columns],
+        labels[test],
         data.patients[test],
         wrong=scores["few patients"],
         right=scores["many patients"],
     )
-    names = label_names(columns)
-    macro = {
-        kind: [scoring.macro_auroc(data.labels[test][:, columns], s, names).value for s in drawn]
-        for kind, drawn in scores.items()
-    }
-    table = pd.DataFrame(
-        {
-            "patients": {kind: np.mean(n) for kind, n in patients.items()},
-            "positive labels": {kind: np.mean(n) for kind, n in positives.items()},
-            "mean macro AUROC": {kind: np.mean(m) for kind, m in macro.items()},
-            "spread over draws": {kind: np.std(m, ddof=1) for kind, m in macro.items()},
-        }
-    )
-    return trap, table
+    names = ["kind", "patients", "positive labels", "mean macro AUROC"]
+    drawn = pd.DataFrame(figures, columns=names).groupby("kind")
+    spread = drawn["mean macro AUROC"].std()
+    return trap, drawn.mean().assign(**{"spread over draws": spread}).rename_axis(None)
 
 
 def _images_of(data: NihData, n_images: int, *, few: bool, seed: int) -> np.ndarray:
@@ -382,19 +350,12 @@ def _linear_probe(
     data: NihData, values: np.ndarray, columns: Sequence[int], rows: np.ndarray, **options
 ) -> probe.LinearProbe:
     labels, val = data.labels[:, columns], data.rows("val")
-    names = label_names(columns)
-    return probe.fit_probe(
-        values[rows], labels[rows], values[val], labels[val], class_names=names, **options
-    )
+    options |= {"class_names": label_names(columns)}
+    return probe.fit_probe(values[rows], labels[rows], values[val], labels[val], **options)
 
 
 def _compare(settings, name, labels, patients, *, wrong, right) -> Trap:
-    pairs = [
-        scoring.resampled_scores(
-            labels, scores, patients, resamples=settings.probe.resamples, seed=settings.seed
-        )
-        for scores in (wrong, right)
-    ]
+    pairs = [resampled(settings, labels, patients, scores) for scores in (wrong, right)]
     both_trained = np.isfinite(pairs[0]) & np.isfinite(pairs[1])
     macro = [scoring.nan_mean(np.where(both_trained, p, np.nan), axis=2) for p in pairs]
     # The same seed, so that both sides take the same draws.

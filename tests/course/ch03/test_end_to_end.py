@@ -5,38 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from course_data import made_up_nih
 
 from cxr_helpers.course.ch03 import end_to_end, evaluation
-from cxr_helpers.course.core.settings import ProbePreset, load_settings
 from cxr_helpers.evaluation import scoring
 from cxr_helpers.evaluation.features import extract_features
 from cxr_helpers.pretraining import barlow
-
-PRESET = ProbePreset(
-    fractions=(0.2, 1.0),
-    draws=2,
-    resamples=50,
-    neighbors=3,
-    finetune_fractions=(1.0,),
-    finetune_draws=1,
-    finetune_epochs=1,
-    finetune_min_steps=2,
-    finetune_batch_size=32,
-)
-
-
-@pytest.fixture
-def settings(tmp_path):
-    """The course's settings with small numbers; what is written goes to a temporary folder."""
-    found = load_settings({})
-    small = replace(found.pretrain, image_size=16)
-    return replace(found, probe=PRESET, pretrain=small, project=tmp_path)
-
-
-@pytest.fixture(scope="module")
-def data():
-    return made_up_nih()
 
 
 def test_training_end_to_end_is_chosen_on_validation(settings, data):
@@ -61,7 +34,7 @@ def test_a_label_without_positives_is_not_scored_end_to_end(settings, data):
 
 def test_shares_that_were_not_drawn_are_not_passed_over_in_silence(settings, data):
     draws = evaluation.draw_labels(settings, data, [0, 1])
-    other = replace(settings, probe=replace(PRESET, finetune_fractions=(0.5,)))
+    other = replace(settings, probe=replace(settings.probe, finetune_fractions=(0.5,)))
     with pytest.raises(ValueError, match=r"shares \[0.5\].*there are \[0.2, 1.0\]"):
         end_to_end.few_draws(other, draws)
 

@@ -4,48 +4,39 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from course_data import made_up_nih, person_features
+from course_data import person_features
 
 from cxr_helpers.course.ch03 import leakage
 from cxr_helpers.course.ch03.end_to_end import EndToEnd
-from cxr_helpers.course.core.settings import ProbePreset, load_settings
 from cxr_helpers.data import splits
 from cxr_helpers.evaluation import probe, scoring
 from cxr_helpers.evaluation.checks import EvaluationError
 from cxr_helpers.evaluation.intervals import Interval
-
-PRESET = ProbePreset(fractions=(0.2, 1.0), draws=2, resamples=100, neighbors=3)
-SETTINGS = replace(load_settings({}), probe=PRESET)
-
-
-@pytest.fixture(scope="module")
-def data():
-    return made_up_nih()
 
 
 def values(data, *, informative):
     return person_features(data, informative=informative).values
 
 
-def test_only_the_split_by_image_leaks(data):
-    trap, overlap = leakage.leak(SETTINGS, data, values(data, informative=0), [0, 1], repeats=2)
+def test_only_the_split_by_image_leaks(settings, data):
+    trap, overlap = leakage.leak(settings, data, values(data, informative=0), [0, 1], repeats=2)
     assert overlap["by patient"] == 0 and overlap["by image"] > 0.9
     assert 0.4 < trap.right < 0.6 and trap.wrong > 0.9
     assert trap.flatters.low > 0.2
     assert trap.flatters.value == pytest.approx(trap.wrong - trap.right)
 
 
-def test_nothing_leaks_where_each_patient_has_one_image(data):
+def test_nothing_leaks_where_each_patient_has_one_image(settings, data):
     one_each = replace(data, entries=data.entries.assign(patient_id=np.arange(360)))
-    trap, overlap = leakage.leak(SETTINGS, one_each, values(data, informative=0), [0, 1], repeats=1)
+    trap, overlap = leakage.leak(settings, one_each, values(data, informative=0), [0, 1], repeats=1)
     assert overlap == {"by patient": 0, "by image": 0}
     assert trap.flatters.low == trap.flatters.high == 0
 
 
-def test_fewer_patients_than_folds_are_refused(data):
+def test_fewer_patients_than_folds_are_refused(settings, data):
     few = replace(data, entries=data.entries.assign(patient_id=np.arange(360) % 3))
     with pytest.raises(splits.SplitError, match="3 patients cannot fill 5 parts; give more"):
-        leakage.leak(SETTINGS, few, values(data, informative=0), [0, 1])
+        leakage.leak(settings, few, values(data, informative=0), [0, 1])
 
 
 def test_every_image_is_scored_by_folds_that_do_not_hold_it(data):
@@ -59,13 +50,13 @@ def test_every_image_is_scored_by_folds_that_do_not_hold_it(data):
     assert (found > 0.3).all() and (found < 0.7).all()  # noise tells nothing, its own label would
 
 
-def test_of_large_data_whole_patients_are_drawn(data):
+def test_of_large_data_whole_patients_are_drawn(settings, data):
     rows = leakage._some_patients(data.patients, 100, seed=0)
     assert 90 <= len(rows) <= 100
     assert splits.patient_overlap(data.patients[rows], np.delete(data.patients, rows)) == 0
     assert len(leakage._some_patients(data.patients, 360, seed=0)) == 360
     trap, overlap = leakage.leak(
-        SETTINGS, data, values(data, informative=0), [0, 1], repeats=1, max_images=150
+        settings, data, values(data, informative=0), [0, 1], repeats=1, max_images=150
     )
     assert overlap["by patient"] == 0 and trap.flatters.value > 0.1
 
@@ -75,8 +66,8 @@ def test_overlap_of_a_split_by_image():
     assert leakage.image_overlap(np.arange(100) % 2, test_share=0.2, seed=0) == 1
 
 
-def test_overlap_of_the_official_test_list(data, tmp_path):
-    settings = replace(SETTINGS, nih=tmp_path)
+def test_overlap_of_the_official_test_list(settings, data, tmp_path):
+    settings = replace(settings, nih=tmp_path)
     assert leakage.official_overlap(settings, data.entries) is None
     listed = data.entries["image_id"].iloc[:300]  # 100 patients with three images each
     (tmp_path / "test_list.txt").write_text("\n".join(listed) + "\n")
@@ -86,16 +77,16 @@ def test_overlap_of_the_official_test_list(data, tmp_path):
     assert leakage.official_overlap(settings, data.entries) == (120, 0.0)
 
 
-def test_a_list_of_other_images_is_refused_with_a_name_of_each_side(data, tmp_path):
+def test_a_list_of_other_images_is_refused_with_a_name_of_each_side(settings, data, tmp_path):
     (tmp_path / "test_list.txt").write_text("someone_else.png\n")
     with pytest.raises(ValueError, match="someone_else.png.*'00000000_000.png'"):
-        leakage.official_overlap(replace(SETTINGS, nih=tmp_path), data.entries)
+        leakage.official_overlap(replace(settings, nih=tmp_path), data.entries)
 
 
 @pytest.mark.parametrize("share", [0, -0.1, 1.5, np.nan])
-def test_a_share_of_copies_that_is_none_is_refused(data, share):
+def test_a_share_of_copies_that_is_none_is_refused(settings, data, share):
     with pytest.raises(ValueError, match="above 0 and up to 1"):
-        leakage.duplicates(SETTINGS, data, values(data, informative=0), [0, 1], share=share)
+        leakage.duplicates(settings, data, values(data, informative=0), [0, 1], share=share)
 
 
 def test_the_table_says_how_to_notice_each_trap():
@@ -106,18 +97,18 @@ def test_the_table_says_how_to_notice_each_trap():
         leakage.traps_table([trap], {})
 
 
-def test_duplicates_flatter_features_that_remember_images(data):
+def test_duplicates_flatter_features_that_remember_images(settings, data):
     rng = np.random.default_rng(2)
     memory = rng.normal(size=(360, 400)).astype(np.float32)  # nothing but the image itself
-    every = leakage.duplicates(SETTINGS, data, memory, [0, 1], share=1.0, repeats=2)
-    few = leakage.duplicates(SETTINGS, data, memory, [0, 1], share=0.1, repeats=2)
+    every = leakage.duplicates(settings, data, memory, [0, 1], share=1.0, repeats=2)
+    few = leakage.duplicates(settings, data, memory, [0, 1], share=0.1, repeats=2)
     assert every.flatters.low > 0.2
     assert few.flatters.value < every.flatters.value
 
 
-def test_no_finding_moves_the_mean_by_its_distance_from_it(data):
+def test_no_finding_moves_the_mean_by_its_distance_from_it(settings, data):
     known = values(data, informative=1)
-    trap = leakage.no_finding(SETTINGS, data, known, [0, 1])
+    trap = leakage.no_finding(settings, data, known, [0, 1])
     labels = np.c_[data.labels[:, :2], ~data.labels.any(axis=1)]
     train, val, test = (data.rows(part) for part in ("train", "val", "test"))
     fitted = probe.fit_probe(known[train], labels[train], known[val], labels[val])
@@ -126,32 +117,32 @@ def test_no_finding_moves_the_mean_by_its_distance_from_it(data):
     assert trap.flatters.value == pytest.approx(per_class.mean() - per_class[:2].mean())
 
 
-def test_the_best_of_many_checks_flatters_even_where_nothing_is_learned(data):
+def test_the_best_of_many_checks_flatters_even_where_nothing_is_learned(settings, data):
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(20, len(data.rows("test")), 2))
-    trap = leakage.best_epoch(SETTINGS, data, [0, 1], [EndToEnd(None, noise, 4)])
+    trap = leakage.best_epoch(settings, data, [0, 1], [EndToEnd(None, noise, 4)])
     labels = data.labels[data.rows("test")][:, :2]
     macro = [scoring.auroc(labels, check).mean() for check in noise]
     assert trap.wrong == pytest.approx(max(macro)) and trap.right == pytest.approx(macro[4])
     assert trap.flatters.low >= 0 and trap.flatters.value > 0
-    once = leakage.best_epoch(SETTINGS, data, [0, 1], [EndToEnd(None, noise[:1], 0)])
+    once = leakage.best_epoch(settings, data, [0, 1], [EndToEnd(None, noise[:1], 0)])
     assert once.flatters == Interval(0, 0, 0)
 
 
-def test_few_patients_are_few_and_many_are_many(data):
+def test_few_patients_are_few_and_many_are_many(settings, data):
     trap, table = leakage.few_patients(
-        SETTINGS, data, values(data, informative=1), [0, 1], n_images=30, repeats=4
+        settings, data, values(data, informative=1), [0, 1], n_images=30, repeats=4
     )
     assert table["patients"].tolist() == [10, 30]
     assert trap.flatters.low < trap.flatters.high
     assert trap.wrong == pytest.approx(table.loc["few patients", "mean macro AUROC"])
     with pytest.raises(EvaluationError, match="84 patients; ask for fewer images"):
         leakage.few_patients(
-            SETTINGS, data, values(data, informative=1), [0, 1], n_images=100, repeats=1
+            settings, data, values(data, informative=1), [0, 1], n_images=100, repeats=1
         )
 
 
-def test_a_trap_with_several_draws_is_as_unsure_as_they_differ(data):
+def test_a_trap_with_several_draws_is_as_unsure_as_they_differ(settings, data):
     labels, patients = data.labels[data.rows("test")][:, :2], data.patients[data.rows("test")]
     rng = np.random.default_rng(0)
 
@@ -160,20 +151,20 @@ def test_a_trap_with_several_draws_is_as_unsure_as_they_differ(data):
 
     right = scores([0.5] * 4)
     alike = leakage._compare(
-        SETTINGS, "alike", labels, patients, wrong=[right[0] + labels] * 4, right=[right[0]] * 4
+        settings, "alike", labels, patients, wrong=[right[0] + labels] * 4, right=[right[0]] * 4
     )
     apart = leakage._compare(
-        SETTINGS, "apart", labels, patients, wrong=scores([0, 0.5, 2, 4]), right=right
+        settings, "apart", labels, patients, wrong=scores([0, 0.5, 2, 4]), right=right
     )
     width = [t.flatters.high - t.flatters.low for t in (alike, apart)]
     assert width[1] > 1.5 * width[0]
 
 
-def test_few_patients_need_follow_ups(data):
+def test_few_patients_need_follow_ups(settings, data):
     one_each = replace(data, entries=data.entries.assign(patient_id=np.arange(360)))
     with pytest.raises(EvaluationError, match="needs follow-up images"):
         leakage.few_patients(
-            SETTINGS, one_each, values(data, informative=1), [0, 1], n_images=9, repeats=1
+            settings, one_each, values(data, informative=1), [0, 1], n_images=9, repeats=1
         )
 
 

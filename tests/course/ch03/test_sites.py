@@ -5,25 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from course_data import made_up_nih, person_features
+from course_data import person_features
 
 from cxr_helpers.course.ch03 import evaluation, sites
 from cxr_helpers.course.core.data import BoxData
-from cxr_helpers.course.core.settings import ProbePreset, load_settings
 from cxr_helpers.data import nih, vindr
 from cxr_helpers.data.packed import PackedImages
 from cxr_helpers.evaluation.feature_cache import FrozenFeatures
-
-
-@pytest.fixture
-def settings():
-    """The course's settings with fewer resamples."""
-    return replace(load_settings({}), probe=ProbePreset(resamples=50))
-
-
-@pytest.fixture(scope="module")
-def data():
-    return made_up_nih()
 
 
 def test_the_other_site_is_scored_with_probes_of_this_one(settings, data, monkeypatch):
