@@ -26,7 +26,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, fields
-from functools import cached_property, partial
+from functools import partial
 from numbers import Integral
 from pathlib import Path
 from typing import IO
@@ -108,26 +108,6 @@ class PackedImages:
     def __getitem__(self, row: int) -> np.ndarray:
         """One image by its row, (size, size) uint8."""
         return np.array(self.pixels[row])
-
-    def read(self, image_id: str) -> np.ndarray:
-        """One image by its id, (size, size) uint8.
-
-        Raises:
-            KeyError: it is not in the cache; the text says why, where that is known.
-        """
-        row = self._row.get(str(image_id))
-        if row is None:
-            known = (
-                f"its ids are such as {self.image_ids[0]!r}" if self.image_ids else "it is empty"
-            )
-            unknown = f"no file of that name was packed; {known}"
-            why = self.unreadable.get(str(image_id), unknown)
-            raise KeyError(f"image {image_id!r} is not in the cache: {why}")
-        return self[row]
-
-    @cached_property
-    def _row(self) -> dict[str, int]:
-        return {image_id: row for row, image_id in enumerate(self.image_ids)}
 
     @classmethod
     def load(cls, folder: str | Path) -> "PackedImages":

@@ -47,7 +47,7 @@ def test_packing_keeps_order_shape_and_names_what_it_could_not_read(files, tmp_p
     assert packed.original_hw.tolist() == [[40, 40], [20, 40], [40, 10], [7, 7]]
     assert packed.scale.tolist() == [0.5, 0.5, 0.5, 20 / 7]
     assert (packed.pixels[1, 10:] == 0).all() and (packed.pixels[1, :10] > 0).any()
-    assert len(packed) == 4 and (packed[3] == packed.read("d")).all()
+    assert len(packed) == 4 and (packed[3] == packed.pixels[3]).all()
     assert [p.name for p in tmp_path.glob(".cache*")] == []
 
 
@@ -57,7 +57,6 @@ def test_a_cache_travels_to_another_process_without_its_pixels(files, tmp_path):
     assert len(letter) < 5000 < packed.pixels.nbytes
     arrived = pickle.loads(letter)
     assert isinstance(arrived.pixels, np.memmap) and (arrived.pixels == packed.pixels).all()
-    assert (arrived.read("c") == packed.read("c")).all()
     held = packing.PackedImages(np.zeros((1, 2, 2), np.uint8), ["a"], np.array([[2, 2]]), {})
     assert pickle.loads(pickle.dumps(held)).pixels.shape == (1, 2, 2)
 
@@ -171,24 +170,13 @@ def test_two_processes_do_not_pack_into_one_folder(files, tmp_path):
     pack(files, tmp_path / "cache")
 
 
-def test_an_image_that_is_not_there_is_named_with_the_reason(files, tmp_path):
-    packed = pack(files, tmp_path / "cache")
-    with pytest.raises(KeyError, match="'broken' is not in the cache: cannot identify"):
-        packed.read("broken")
-    with pytest.raises(KeyError, match="'z' is not in the cache: no file.*its ids are such as 'a'"):
-        packed.read("z")
-
-
 def test_ids_of_pandas_and_paths_as_text_are_taken(files, tmp_path):
     numbers = pd.DataFrame({"image_id": [7, 8]})["image_id"].to_numpy()
     named = dict(zip(numbers, [str(files["a"]), files["b"]], strict=True))
     packed = pack(named, str(tmp_path / "cache"), size=np.int64(8))
     assert packed.image_ids == ["7", "8"]
-    assert (packed.read(numbers[1]) == packed.read("8")).all()
     assert (packing.PackedImages.load(str(tmp_path / "cache")).pixels == packed.pixels).all()
     assert pack(pd.Series(files)[["d", "a"]], tmp_path / "c").image_ids == ["d", "a"]
-    with pytest.raises(KeyError, match="'007' is not in the cache"):
-        packed.read("007")
 
 
 @pytest.mark.parametrize(
