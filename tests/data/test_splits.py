@@ -1,5 +1,7 @@
 """Splits by patient, nested fractions and the overlap check."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +15,7 @@ LABELS = LABELS.astype(np.uint8)
 
 
 def test_no_patient_is_in_two_parts_and_shares_are_met():
+    assert "val" not in splits.split_by_patient(range(4), seed=0)  # of few it can stay empty
     parts = splits.split_by_patient(PATIENTS, seed=3)
     of_patient = {p: set(parts[p == PATIENTS]) for p in range(60)}
     assert all(len(found) == 1 for found in of_patient.values())
@@ -36,7 +39,9 @@ def test_the_order_of_images_does_not_matter():
         ([1, 1, 1], {"train": 0.5, "test": 0.5}, "1 patients"),
         ([1, 2], {"train": 0.5, "test": 0.6}, "sum to 1"),
         ([1, 2], {"train": 1.5, "test": -0.5}, "sum to 1"),
+        ([1, 2], {"train": np.nan, "test": 1.0}, "sum to 1"),
         ([1, 2], {}, "sum to 1"),
+        ([1, 2], [0.5, 0.5], "must map names to shares"),
     ],
 )
 def test_impossible_splits_are_refused(patients, parts, message):
@@ -121,19 +126,6 @@ def test_a_seed_that_would_not_come_again_is_refused(seed):
             call()
 
 
-def test_shares_without_names_are_refused():
-    with pytest.raises(splits.SplitError, match="must map names to shares"):
-        splits.split_by_patient([1, 2], parts=[0.5, 0.5], seed=0)
-    with pytest.raises(splits.SplitError, match="sum to 1"):
-        splits.split_by_patient([1, 2], parts={"a": np.nan, "b": 1.0}, seed=0)
-    with pytest.raises(splits.SplitError, match="in a list"):
-        splits.nested_fractions([[1], [0]], [1, 2], fractions=0.5, seed=0)
-
-
-def test_of_few_patients_a_part_can_stay_empty():
-    assert "val" not in splits.split_by_patient(range(4), seed=0)
-
-
 LEAKS = {
     "split_by_image": lambda **more: splits.split_by_image([5] * 9 + [6], seed=0, **more),
     "split_by_lists": lambda **more: splits.split_by_lists(
@@ -164,23 +156,14 @@ def test_one_image_a_patient_may_be_split_by_image():
         ({"train": ["a.png", "b.png"]}, "such as 'a'; the lists name 2, such as 'a.png'"),
         ({"train": []}, "the lists name 0"),
         ({"train": "train_val_list.txt"}, "give the ids, not a file's name"),
+        ({"train": Path("train.txt")}, "not a file's name"),
         ({"train": ["a", "b"], "test": ["b"]}, "'b' is in the lists 'train' and 'test'"),
+        ([["a", "b"]], "must map parts to ids, not be a list"),
     ],
 )
 def test_lists_that_do_not_divide_the_images_are_refused(lists, message):
     with pytest.raises(splits.SplitError, match=message):
         splits.split_by_lists(["a", "b"], [1, 2], lists)
-
-
-def test_an_image_in_no_part_and_lists_without_names_are_refused():
-    for missing in (None, np.nan):
-        with pytest.raises(splits.SplitError, match="an image is in no part"):
-            splits.check_split(np.array(["train", missing], dtype=object), [1, 2])
-    with pytest.raises(splits.SplitError, match="must map parts to ids, not be a list"):
-        splits.split_by_lists(["a"], [1], [["a"]])
-
-
-def test_as_many_patients_as_images_are_wanted_even_for_a_leak():
     with pytest.raises(splits.SplitError, match="2 images but 1 patient ids"):
         splits.split_by_lists(["a", "b"], [1], {"train": ["a", "b"]}, leak=True)
 
@@ -254,24 +237,17 @@ def test_draws_differ_by_seed_and_repeat_by_seed():
     assert draws[0].tolist() == draws[1].tolist() != draws[2].tolist()
 
 
-@pytest.mark.parametrize("fraction", [0, -0.1, 2, float("nan")])
-def test_a_fraction_outside_its_range_is_refused(fraction):
-    with pytest.raises(splits.SplitError, match="must lie in"):
-        splits.nested_fractions(LABELS, PATIENTS, fractions=[fraction], seed=0)
-
-
-@pytest.mark.parametrize("value", [np.nan, -1, 0.6])
-def test_labels_that_are_not_yes_or_no_are_refused(value):
-    labels = np.array([[0], [1], [value]])
-    with pytest.raises(splits.SplitError, match=f"labels must be 0 or 1, not {value}"):
-        splits.nested_fractions(labels, [1, 2, 3], fractions=[0.5], seed=0)
+@pytest.mark.parametrize(
+    ("labels", "fractions", "message"),
+    [([[1], [0], [0]], [f], "must lie in") for f in (0, -0.1, 2, float("nan"))]
+    + [([[0], [1], [v]], [0.5], f"labels must be 0 or 1, not {v}") for v in (np.nan, -1, 0.6)]
+    + [([[1], [0], [0]], 0.5, "in a list"), ([[1], [0]], [0.5], "do not fit")],
+)
+def test_labels_and_fractions_that_are_none_are_refused(labels, fractions, message):
+    with pytest.raises(splits.SplitError, match=message):
+        splits.nested_fractions(np.array(labels), [1, 2, 3], fractions=fractions, seed=0)
     with pytest.raises(splits.SplitError, match="no image"):
-        splits.nested_fractions(labels[:0], [], fractions=[0.5], seed=0)
-
-
-def test_labels_that_do_not_fit_are_refused():
-    with pytest.raises(splits.SplitError, match="do not fit"):
-        splits.nested_fractions(LABELS[:-1], PATIENTS, fractions=[0.5], seed=0)
+        splits.nested_fractions(np.zeros((0, 1)), [], fractions=[0.5], seed=0)
 
 
 @pytest.mark.parametrize("part", [pd.NA, "", None, np.nan])
@@ -283,8 +259,3 @@ def test_an_image_in_no_part_is_named(part):
 def test_patients_numbered_beyond_int64_stay_apart():
     assert splits.patient_overlap([2**63 + 1, 5], [2**63 - 1, 5]) == 0.5
     splits.check_split(["train", "test"], [2**63 + 1, 2**63 - 1])
-
-
-def test_a_path_is_no_list_of_images(tmp_path):
-    with pytest.raises(splits.SplitError, match="not a file's name"):
-        splits.split_by_lists(["a"], [1], {"train": tmp_path / "train.txt"})
