@@ -44,14 +44,32 @@ image_hw, covered=covered)` and `heatmaps.normalize_map`.
 
 An image is gray, (H, W) or (1, H, W), or (3, H, W) with the channels alike; uint8, uint16 of the
 full range, or float in [0, 1]. Boxes are xyxy in pixels of the image; labels count from 1. All may
-be arrays, lists or tensors.
+be arrays, lists or tensors. What cannot be explained raises `inputs.ExplanationError`.
+
+>>> from torchvision.models.detection import FasterRCNN, backbone_utils
+>>> backbone = backbone_utils.resnet_fpn_backbone(backbone_name="resnet18", weights=None)
+>>> detector = FasterRCNN(backbone, num_classes=3, min_size=64, max_size=64).eval()
+>>> image, box, label = np.zeros((64, 64)), [8, 8, 40, 40], 1
+>>> ablation = ablate_box(detector, image, box, label)
+>>> ablation.weights.shape, ablation.heatmap.shape
+((256,), (4, 4))
+>>> len(ablate_boxes(detector, image, [box, box], [1, 2], layer="layer4"))
+2
+>>> brute_force_ablation(detector, image, box, label, layer="layer1").weights.shape
+(64,)
+>>> box_gradient(detector, image, box, label).heatmap.shape
+(4, 4)
+>>> score_box(detector, np.zeros((5, 1, 64, 64)), box, label).shape
+(5,)
 
 From cxr-helpers 0.1.0 (MIT license).
 Needs: numpy, torch, torchvision.
+Goes with: inputs.py, layers.py.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -60,13 +78,8 @@ from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, roi_align
 
-STAGES = ("layer1", "layer2", "layer3", "layer4")  # C2, C3, C4, C5 of the papers
-PYRAMID = "pyramid"
-LAYERS = (*STAGES, PYRAMID)
-
-
-class AblationError(ValueError):
-    """A detector, an image, a box or a layer that cannot be explained this way."""
+from .inputs import ExplanationError, check_labeled_boxes, images_for
+from .layers import DEFAULT_LAYER, LAYERS, PYRAMID, STAGES
 
 
 @dataclass(frozen=True)
@@ -164,7 +177,7 @@ def ablate_box(
     box_xyxy: Sequence[float],
     label: int,
     *,
-    layer: str = "layer3",
+    layer: str = DEFAULT_LAYER,
 ) -> BoxAblation:
     """Ablate every channel of a layer for one box; see `ablate_boxes`."""
     return ablate_boxes(detector, image, [box_xyxy], [label], layer=layer)[0]
@@ -177,7 +190,7 @@ def ablate_boxes(
     boxes_xyxy: Sequence[Sequence[float]],
     labels: Sequence[int],
     *,
-    layer: str = "layer3",
+    layer: str = DEFAULT_LAYER,
 ) -> list[BoxAblation]:
     """Ablate every channel of a layer for each of some boxes of one image, exactly.
 
@@ -186,77 +199,55 @@ def ablate_boxes(
         image: (H, W), (1, H, W) or (3, H, W), see above; a tensor on the detector's device.
         boxes_xyxy: (n, 4) floats; detected or not. n may be 0.
         labels: n classes whose probability is explained.
-        layer: `layer1` to `layer4` of the ResNet (C2 to C5), or `pyramid` for the level that a
-            box is pooled from (P2 to P5).
+        layer: of `layers.LAYERS`; the pyramid is that level (P2 to P5) that a box is pooled from.
 
     Returns:
         One ablation for each box; none where there is no box.
 
     Raises:
-        AblationError: the detector trains, or it, its pyramid or its box head is of another kind;
-            the image is of another type or shape, on another device, or holds values that are not
-            finite or outside [0, 1]; a box has no area or lies outside the image; a label or the
-            layer does not exist; or the detector scores a box NaN.
+        ExplanationError: the detector trains, or it, its pyramid or its box head is of another
+            kind; the image is of another type or shape, on another device, or holds values that
+            are not finite or outside [0, 1]; a box has no area or lies outside the image; a label
+            or the layer does not exist; or the detector scores a box NaN.
     """
-    image, boxes, labels = _check(detector, image, boxes_xyxy, labels, layer)
-    if not len(boxes):
-        return []
-    scene = _run(detector, image, boxes)
-    if layer == PYRAMID:
-        return _ablate_pyramid(detector, scene, labels)
-    stage = STAGES.index(layer)
-    activations = scene.stages[stage][0].float().cpu().numpy()
-    pyramid = _pyramid(detector, scene.stages)
-    found: list[BoxAblation | None] = [None] * len(boxes)
-    for level in set(scene.levels):
-        rows = [i for i, own in enumerate(scene.levels) if own == level]
-        before = _first_layer(detector, _pool(detector, pyramid[level], scene.rois[rows], level))
-        changes = _stage_changes(detector, scene, stage, level, rows)
-        for i, row, change in zip(rows, before, changes, strict=True):
-            ablated = row - change @ detector.roi_heads.box_head.fc6.weight.T
-            scores = _class_scores(detector, torch.cat([row[None], ablated]), labels[i])
-            found[i] = _ablation(scores, activations, scene.covered)
-    return found
-
-
-def _ablate_pyramid(detector: nn.Module, scene: _Scene, labels: Sequence[int]) -> list[BoxAblation]:
-    pyramid = _pyramid(detector, scene.stages)
-    weight = detector.roi_heads.box_head.fc6.weight
+    scene, labels = _enter(detector, image, boxes_xyxy, labels, layer)
+    pyramid, weight = _pyramid(detector, scene.stages), detector.roi_heads.box_head.fc6.weight
+    spread = cache(lambda level: _spread(detector, scene.stages, STAGES.index(layer), level))
     found = []
     for roi, level, label in zip(scene.rois, scene.levels, labels, strict=True):
         pooled = _pool(detector, pyramid[level], roi[None], level)  # (1, F, 7, 7)
+        if layer == PYRAMID:
+            delta = torch.block_diag(*pooled[0].flatten(1))  # (F, F * 49)
+        elif STAGES.index(layer) < level:  # the stage does not reach the box
+            delta = weight.new_zeros(scene.stages[STAGES.index(layer)].shape[1], weight.shape[1])
+        else:
+            mixing, padded = spread(level)
+            delta = torch.bmm(mixing, _pool_shifted(detector, padded, roi, level)).flatten(1)
         before = _first_layer(detector, pooled)
-        kernel = weight.unflatten(1, (pooled.shape[1], -1))  # (D, F, 49)
-        change = torch.einsum("dfp,fp->fd", kernel, pooled[0].flatten(1))
-        scores = _class_scores(detector, torch.cat([before, before - change]), label)
-        found.append(_ablation(scores, pyramid[level][0].abs().cpu().numpy(), scene.covered))
+        hidden = torch.cat([before, before - delta @ weight.T])
+        scores = _class_scores(detector, hidden, label).float().cpu().numpy()
+        activations = _activations(scene, pyramid[level], layer)
+        found.append(BoxAblation(float(scores[0]), scores[1:], activations, scene.covered))
     return found
 
 
-def _ablation(scores: Tensor, activations: np.ndarray, covered: tuple[float, float]) -> BoxAblation:
-    values = scores.float().cpu().numpy()
-    return BoxAblation(float(values[0]), values[1:], activations, covered)
+def _activations(scene: _Scene, features: Tensor, layer: str) -> np.ndarray:
+    """(C, h, w) float32 of the layer, or of the level of the pyramid with these features."""
+    maps = features.abs() if layer == PYRAMID else scene.stages[STAGES.index(layer)]
+    return maps[0].float().cpu().numpy()
 
 
-def _stage_changes(
-    detector: nn.Module, scene: _Scene, stage: int, level: int, rows: Sequence[int]
-) -> Iterator[Tensor]:
-    """delta_c of the derivation, (C, F * 49), for each of these boxes of one level."""
-    maps = scene.stages[stage]  # (1, C, h, w)
-    fpn = detector.backbone.fpn
+def _spread(
+    detector: nn.Module, stages: list[Tensor], stage: int, level: int
+) -> tuple[Tensor, Tensor]:
+    """The matrix in brackets, (C, F, 9), and U A_c with a border of zeros, (C, h + 2, w + 2)."""
+    fpn, maps = detector.backbone.fpn, stages[stage]
     inner = fpn.inner_blocks[stage][0].weight[:, :, 0, 0]  # (G, C)
     outer = fpn.layer_blocks[level][0].weight.flatten(2)  # (F, G, 9)
-    if stage < level:
-        cells = detector.roi_heads.box_head.fc6.in_features
-        yield from (maps.new_zeros(maps.shape[1], cells) for _ in rows)
-        return
     for lower in range(stage - 1, level - 1, -1):
-        maps = F.interpolate(maps, size=scene.stages[lower].shape[-2:], mode="nearest")
-    mixing = torch.einsum("fgd,gc->cfd", outer, inner).contiguous()  # (C, F, 9)
-    padded = F.pad(maps, (1, 1, 1, 1))[0]  # (C, h + 2, w + 2)
-    for row in rows:
-        pooled = _pool_shifted(detector, padded, scene.rois[row], level)  # (C, 9, 49)
-        yield torch.bmm(mixing, pooled).flatten(1)
+        maps = F.interpolate(maps, size=stages[lower].shape[-2:], mode="nearest")
+    mixing = torch.einsum("fgd,gc->cfd", outer, inner).contiguous()
+    return mixing, F.pad(maps, (1, 1, 1, 1))[0]
 
 
 def _pool_shifted(detector: nn.Module, padded: Tensor, roi: Tensor, level: int) -> Tensor:
@@ -285,123 +276,77 @@ def _span(low: float, high: float, size: int) -> tuple[int, int]:
     return first, min(max(int(max(high, low + 1)) + 3, first + 1), size)
 
 
-def sum_ablations(ablations: Sequence[BoxAblation]) -> BoxAblation:
-    """Explain the summed score of several boxes, such as all boxes of a class in an image.
-
-    Raises:
-        AblationError: there is none, or they are of different layers or images.
-    """
-    if not len(ablations):
-        raise AblationError("there is no box to explain; lower the score threshold, or skip it")
-    first = ablations[0].activations
-    if any(not np.array_equal(a.activations, first) for a in ablations[1:]):
-        raise AblationError("these boxes do not share one layer of one image")
-    return BoxAblation(
-        sum(a.score for a in ablations),
-        np.sum([a.ablated for a in ablations], axis=0),
-        first,
-        ablations[0].covered,
-    )
-
-
 @torch.no_grad()
 def brute_force_ablation(
     detector: nn.Module,
-    image: Tensor,
+    image: np.ndarray | Tensor,
     box_xyxy: Sequence[float],
     label: int,
     *,
-    layer: str = "layer3",
+    layer: str = DEFAULT_LAYER,
     recompute_later: bool = False,
 ) -> BoxAblation:
     """The same as `ablate_box`, by running pyramid and head again for every channel.
 
-    Slow; it is what `ablate_box` is tested against.
+    Slow; it is what `ablate_box` is tested against. Arguments and errors are those of
+    `ablate_boxes`, but for
 
     Args:
-        detector: as in `ablate_boxes`, and so are the next four.
-        image: see there.
-        box_xyxy: see there.
-        label: see there.
-        layer: see there.
         recompute_later: also run the stages after this one again, as they would be in the network
             without the channel. `ablate_box` holds them.
-
-    Raises:
-        AblationError: as in `ablate_boxes`.
     """
-    image, boxes, (label,) = _check(detector, image, [box_xyxy], [label], layer)
-    scene = _run(detector, image, boxes)
-    level = scene.levels[0]
+    scene, (label,) = _enter(detector, image, [box_xyxy], [label], layer)
+    (level,), stage = scene.levels, LAYERS.index(layer)
 
-    def score(stages: list[Tensor], channel: int | None = None) -> float:
+    def score(channel: int | None = None) -> float:
+        stages = [*scene.stages]
+        if channel is not None and layer != PYRAMID:
+            stages[stage] = _without(stages[stage], channel)
+            for later in range(stage + 1, len(STAGES)) if recompute_later else ():
+                stages[later] = detector.backbone.body[STAGES[later]](stages[later - 1])
         features = _pyramid(detector, stages)[level]
-        if layer == PYRAMID and channel is not None:
+        if channel is not None and layer == PYRAMID:
             features = _without(features, channel)
         pooled = _pool(detector, features, scene.rois, level)
         return float(_class_scores(detector, _first_layer(detector, pooled), label)[0])
 
-    def changed(channel: int) -> list[Tensor]:
-        if layer == PYRAMID:
-            return scene.stages
-        stage = STAGES.index(layer)
-        stages = [*scene.stages]
-        stages[stage] = _without(stages[stage], channel)
-        for later in range(stage + 1, len(STAGES)) if recompute_later else ():
-            stages[later] = detector.backbone.body[STAGES[later]](stages[later - 1])
-        return stages
+    activations = _activations(scene, _pyramid(detector, scene.stages)[level], layer)
+    ablated = np.float32([score(channel) for channel in range(len(activations))])
+    return BoxAblation(score(), ablated, activations, scene.covered)
 
-    if layer == PYRAMID:
-        activations = _pyramid(detector, scene.stages)[level][0].abs()
-    else:
-        activations = scene.stages[STAGES.index(layer)][0]
-    ablated = [score(changed(channel), channel) for channel in range(len(activations))]
-    return BoxAblation(
-        score(scene.stages), np.float32(ablated), activations.cpu().numpy(), scene.covered
-    )
+
+def _without(features: Tensor, channel: int) -> Tensor:
+    changed = features.clone()
+    changed[:, channel] = 0
+    return changed
 
 
 def box_gradient(
     detector: nn.Module,
-    image: Tensor,
+    image: np.ndarray | Tensor,
     box_xyxy: Sequence[float],
     label: int,
     *,
-    layer: str = "layer3",
+    layer: str = DEFAULT_LAYER,
 ) -> BoxGradient:
     """Gradient of the same score with respect to the same stage, the rest held as in `ablate_box`.
 
-    Args:
-        detector: as in `ablate_boxes`.
-        image: see there.
-        box_xyxy: see there.
-        label: see there.
-        layer: `layer1` to `layer4`.
-
-    Raises:
-        AblationError: as in `ablate_boxes`; also for the pyramid.
+    Arguments and errors are those of `ablate_boxes`, but the pyramid is refused.
     """
-    image, boxes, (label,) = _check(detector, image, [box_xyxy], [label], layer)
+    scene, (label,) = _enter(detector, image, [box_xyxy], [label], layer)
     if layer == PYRAMID:
-        raise AblationError(f"Grad-CAM is given for {', '.join(STAGES)}, not for the pyramid")
-    with torch.no_grad():
-        scene = _run(detector, image, boxes)
+        raise ExplanationError(f"Grad-CAM is given for {', '.join(STAGES)}, not for the pyramid")
+    (level,), stages = scene.levels, [*scene.stages]
     with torch.enable_grad():
-        stages = [*scene.stages]
-        stage = STAGES.index(layer)
-        stages[stage] = stages[stage].detach().requires_grad_()
-        level = scene.levels[0]
+        maps = stages[STAGES.index(layer)].detach().requires_grad_()
+        stages[STAGES.index(layer)] = maps
         pooled = _pool(detector, _pyramid(detector, stages)[level], scene.rois, level)
         score = _class_scores(detector, _first_layer(detector, pooled), label)[0]
-        (gradient,) = torch.autograd.grad(score, stages[stage], allow_unused=True)
+        (gradient,) = torch.autograd.grad(score, maps, allow_unused=True)
     if gradient is None:  # the stage does not reach the box
-        gradient = torch.zeros_like(stages[stage])
-    return BoxGradient(
-        float(score.detach()),
-        gradient[0].float().cpu().numpy(),
-        stages[stage][0].detach().float().cpu().numpy(),
-        scene.covered,
-    )
+        gradient = torch.zeros_like(maps)
+    slope, activations = (x[0].detach().float().cpu().numpy() for x in (gradient, maps))
+    return BoxGradient(float(score.detach()), slope, activations, scene.covered)
 
 
 @torch.no_grad()
@@ -411,142 +356,27 @@ def score_box(
     """Probability of a class in one fixed box, for several versions of an image.
 
     Args:
-        detector: as in `ablate_boxes`.
+        detector: as in `ablate_boxes`, and so are the errors.
         images: (B, 1, H, W) or (B, 3, H, W), see above; a tensor on the detector's device.
         box_xyxy: the box, the same in all of them.
         label: of the class.
 
     Returns:
         (B,) float32 in [0, 1].
-
-    Raises:
-        AblationError: as in `ablate_boxes`.
     """
-    _check_detector(detector)
-    images = _on_device(images, next(detector.parameters()).device)
-    if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
-        raise AblationError(
-            f"images of shape {tuple(images.shape)}; expected (B, 3, H, W) or (B, 1, H, W), B > 0"
-        )
-    images = images.expand(-1, 3, -1, -1)
-    _, boxes, (label,) = _check(detector, images[0], [box_xyxy], [label], PYRAMID)
-    scene = _run(detector, images, boxes)
-    level, rois = scene.levels[0], [scene.rois] * len(images)
-    pool = detector.roi_heads.box_roi_pool
-    pooled = roi_align(
-        _pyramid(detector, scene.stages)[level], rois, pool.output_size, pool.scales[level],
-        pool.sampling_ratio,
-    )  # fmt: skip
+    scene, (label,) = _enter(detector, images, [box_xyxy], [label], PYRAMID, several=True)
+    (level,) = scene.levels
+    features = _pyramid(detector, scene.stages)[level]
+    pooled = _pool(detector, features, scene.rois, level)
     return _class_scores(detector, _first_layer(detector, pooled), label).float().cpu().numpy()
-
-
-def _check(
-    detector: nn.Module,
-    image: np.ndarray | Tensor,
-    boxes_xyxy: Sequence[Sequence[float]],
-    labels: Sequence[int],
-    layer: str,
-) -> tuple[Tensor, np.ndarray, list[int]]:
-    """The image (3, H, W) in [0, 1], the boxes (n, 4) and the labels, after all refusals."""
-    _check_detector(detector)
-    if layer not in LAYERS:
-        raise AblationError(f"layer {layer!r} is none of {', '.join(LAYERS)}")
-    image = _on_device(image, next(detector.parameters()).device)
-    image = image[None] if image.ndim == 2 else image
-    if image.ndim != 3 or image.shape[0] not in (1, 3) or 0 in image.shape:
-        raise AblationError(
-            f"image of shape {tuple(image.shape)}; expected (H, W), (1, H, W) or (3, H, W)"
-        )
-    image = image.expand(3, -1, -1)
-    boxes = _array(boxes_xyxy, "boxes")
-    labels = _whole(labels, detector.roi_heads.box_predictor.cls_score.out_features)
-    if boxes.size == 0 and not labels:
-        return image, np.zeros((0, 4)), []
-    if boxes.ndim != 2 or boxes.shape[1] != 4 or len(boxes) != len(labels):
-        raise AblationError(
-            f"boxes of shape {boxes.shape} and {len(labels)} labels; expected (n, 4) and n"
-        )
-    height, width = image.shape[1:]
-    for box in boxes:
-        if not np.isfinite(box).all() or (box[2:] <= box[:2]).any():
-            raise AblationError(
-                f"box {box.tolist()} is no (x_min, y_min, x_max, y_max) with an area"
-            )
-        if (box[2:] <= 0).any() or box[0] >= width or box[1] >= height:
-            raise AblationError(f"box {box.tolist()} lies outside the image of {width} x {height}")
-    return image, boxes, labels
-
-
-def _on_device(image: np.ndarray | Tensor, device: torch.device) -> Tensor:
-    if isinstance(image, Tensor) and image.device != device:
-        raise AblationError(f"the image is on {image.device}, the detector on {device}; move one")
-    return _unit(image).to(device)
-
-
-def _unit(image: np.ndarray | Tensor) -> Tensor:
-    """Gray values as float32 in [0, 1], but for rounding, where the image is."""
-    try:
-        image = image.detach() if isinstance(image, Tensor) else np.asarray(image)
-    except ValueError as error:  # lists of several lengths
-        raise AblationError(f"the image is no one array: {error}") from None
-    kind = str(getattr(image.dtype, "name", image.dtype)).removeprefix("torch.")
-    if kind not in ("uint8", "uint16") and "float" not in kind:
-        raise AblationError(
-            f"the image is {kind}; give uint8, uint16 of the full range, or float in [0, 1]"
-        )
-    if not isinstance(image, Tensor):
-        image = torch.from_numpy(np.array(image, dtype=np.float32))
-    values = image.float()
-    if kind == "uint8" or not values.numel():
-        return values / 255
-    low, top = float(values.min()), float(values.max())
-    if kind == "uint16" and 0 < top < 32768:
-        raise AblationError(
-            f"the image is uint16 up to {top:g}, so it holds {int(top).bit_length()} bits only; "
-            "scale it to 65535, or give floats in [0, 1]"
-        )
-    if kind == "uint16":
-        return values / 65535
-    if not (low >= -1e-3 and top <= 1 + 1e-3):
-        raise AblationError(
-            f"the image has values from {low:g} to {top:g}; expected [0, 1], so give 8 bits as "
-            "uint8, or divide them by 255"
-        )
-    return values
-
-
-def _array(values, name: str) -> np.ndarray:
-    """float64 of a list, an array, or a tensor of any device and type."""
-    try:
-        if isinstance(values, (list, tuple)):  # of tensors, perhaps
-            return np.array([_array(one, name) for one in values], dtype=float)
-        if isinstance(values, Tensor):
-            values = values.detach().double().cpu()
-        return np.asarray(values, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise AblationError(f"the {name} are no numbers: {error}") from None
-
-
-def _whole(labels, classes: int) -> list[int]:
-    """Classes as int, each one that the detector has."""
-    values = _array(labels, "labels")
-    if values.ndim != 1:
-        raise AblationError(f"labels of shape {values.shape}; expected n, a list of them")
-    for label in values:
-        if not (1 <= label < classes and label == int(label)):
-            raise AblationError(
-                f"label {label:g} is no class of this detector; 0 is background, the last is "
-                f"{classes - 1}"
-            )
-    return [int(label) for label in values]
 
 
 def _check_detector(detector: nn.Module) -> None:
     """Refuse by name what the derivation does not cover."""
     if detector.training:
-        raise AblationError("the detector is in training mode; call detector.eval() first")
+        raise ExplanationError("the detector is in training mode; call detector.eval() first")
     if not (hasattr(detector, "roi_heads") and hasattr(detector, "backbone")):
-        raise AblationError(
+        raise ExplanationError(
             f"the network is a {type(detector).__name__}; only torchvision's FasterRCNN is covered"
         )
     heads, backbone = detector.roi_heads, detector.backbone
@@ -558,40 +388,57 @@ def _check_detector(detector: nn.Module) -> None:
     }
     for name, (part, kind) in parts.items():
         if not isinstance(part, kind):
-            raise AblationError(
+            raise ExplanationError(
                 f"the {name} is a {type(part).__name__}; only torchvision's {kind.__name__} is "
                 "covered"
             )
-    children = dict(backbone.named_children())
-    body = dict(children["body"].named_children()) if "body" in children else {}
-    absent = [stage for stage in STAGES if stage not in body]
-    if absent or len(backbone.fpn.inner_blocks) != len(STAGES):
-        raise AblationError(
+    body = [name for name, _ in getattr(backbone, "body", nn.Module()).named_children()]
+    if not set(STAGES) <= set(body) or len(backbone.fpn.inner_blocks) != len(STAGES):
+        raise ExplanationError(
             f"the backbone is no ResNet with a pyramid on all of {', '.join(STAGES)}; it has "
             f"{', '.join(body) or 'no body'}"
         )
     blocks = (*backbone.fpn.inner_blocks, *backbone.fpn.layer_blocks)
     if any(len(block) != 1 for block in blocks):
-        raise AblationError("the pyramid has more than a convolution in a block, such as a norm")
+        raise ExplanationError("the pyramid has more than a convolution in a block, such as a norm")
 
 
-def _run(detector: nn.Module, images: Tensor, boxes: np.ndarray) -> _Scene:
-    """Run the backbone on one image, or on several of one size."""
-    device = images.device
+@torch.no_grad()
+def _enter(
+    detector: nn.Module,
+    images: np.ndarray | Tensor,
+    boxes_xyxy: Sequence[Sequence[float]],
+    labels: Sequence[int],
+    layer: str,
+    *,
+    several: bool = False,
+) -> tuple[_Scene, list[int]]:
+    """Run the backbone on an image, or on several of one size, after all refusals."""
+    _check_detector(detector)
+    if layer not in LAYERS:
+        raise ExplanationError(f"layer {layer!r} is none of {', '.join(LAYERS)}")
+    device = next(detector.parameters()).device
+    images = torch.from_numpy(images_for(device, images, several=several)).to(device)
+    images = images.expand(-1, 3, -1, -1)
+    boxes, labels = check_labeled_boxes(
+        boxes_xyxy,
+        labels,
+        image_hw=tuple(images.shape[-2:]),
+        class_count=detector.roi_heads.box_predictor.cls_score.out_features,
+    )
     target = {"boxes": torch.as_tensor(boxes, dtype=torch.float32, device=device)}
-    several = list(images) if images.ndim == 4 else [images]
-    batch, targets = detector.transform(several, [target] * len(several))
+    batch, targets = detector.transform(list(images), [target] * len(images))
     stages = list(detector.backbone.body(batch.tensors).values())
     rois = targets[0]["boxes"]
     pool = detector.roi_heads.box_roi_pool
     if pool.scales is None:  # it learns its scales at first use
         pyramid = dict(zip(pool.featmap_names, _pyramid(detector, stages), strict=False))
-        pool(pyramid, [rois] * len(several), batch.image_sizes)
+        pool(pyramid, [rois] * len(images), batch.image_sizes)
     covered = tuple(
         own / padded
         for own, padded in zip(batch.image_sizes[0], batch.tensors.shape[-2:], strict=True)
     )
-    return _Scene(stages, rois, pool.map_levels([rois]).tolist(), covered)
+    return _Scene(stages, rois, pool.map_levels([rois]).tolist(), covered), labels
 
 
 def _pyramid(detector: nn.Module, stages: list[Tensor]) -> list[Tensor]:
@@ -599,9 +446,9 @@ def _pyramid(detector: nn.Module, stages: list[Tensor]) -> list[Tensor]:
 
 
 def _pool(detector: nn.Module, features: Tensor, rois: Tensor, level: int) -> Tensor:
-    """(1, F, h, w) and (n, 4) -> (n, F, 7, 7)."""
-    pool = detector.roi_heads.box_roi_pool
-    return roi_align(features, [rois], pool.output_size, pool.scales[level], pool.sampling_ratio)
+    """(B, F, h, w) and (n, 4) -> (B * n, F, 7, 7): the same boxes in each image."""
+    pool, rois = detector.roi_heads.box_roi_pool, [rois] * len(features)
+    return roi_align(features, rois, pool.output_size, pool.scales[level], pool.sampling_ratio)
 
 
 def _first_layer(detector: nn.Module, pooled: Tensor) -> Tensor:
@@ -614,11 +461,5 @@ def _class_scores(detector: nn.Module, hidden: Tensor, label: int) -> Tensor:
     logits, _ = detector.roi_heads.box_predictor(F.relu(head.fc7(F.relu(hidden))))
     scores = logits.softmax(dim=1)[:, label]
     if scores.isnan().any():
-        raise AblationError("the detector scores this box NaN; look for NaN in its weights")
+        raise ExplanationError("the detector scores this box NaN; look for NaN in its weights")
     return scores
-
-
-def _without(features: Tensor, channel: int) -> Tensor:
-    changed = features.clone()
-    changed[:, channel] = 0
-    return changed

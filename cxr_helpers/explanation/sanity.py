@@ -13,6 +13,7 @@ and labels); Petsiuk et al., RISE, https://arxiv.org/abs/1806.07421 (deletion an
 
 From cxr-helpers 0.1.0 (MIT license).
 Needs: numpy, scipy, torch.
+Goes with: inputs.py.
 """
 
 import copy
@@ -23,6 +24,8 @@ import numpy as np
 import torch
 from scipy import integrate, ndimage, stats
 from torch import nn
+
+from .inputs import ExplanationError, array, gray_values, numbers
 
 # Parts of a torchvision Faster R-CNN on a ResNet with pyramid, from the output down.
 DETECTOR_PARTS = {
@@ -36,10 +39,6 @@ DETECTOR_PARTS = {
 }
 # A frozen batch norm that passes its input on.
 FROZEN_START = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
-
-
-class SanityError(ValueError):
-    """A part of a network, a map or an image that cannot be checked this way."""
 
 
 def randomized_copy(model: nn.Module, names: Sequence[str], *, seed: int) -> nn.Module:
@@ -58,8 +57,8 @@ def randomized_copy(model: nn.Module, names: Sequence[str], *, seed: int) -> nn.
         seed: of the new weights.
 
     Raises:
-        SanityError: no such submodule; or one holds weights or statistics that nothing above sets
-            anew.
+        ExplanationError: no such submodule; or one holds weights or statistics that nothing above
+            sets anew.
 
     >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     >>> changed = randomized_copy(model, ["1"], seed=0)
@@ -73,7 +72,9 @@ def randomized_copy(model: nn.Module, names: Sequence[str], *, seed: int) -> nn.
     unknown = [name for name in names if name not in known]
     if unknown:
         parts = ", ".join(name for name, _ in model.named_children())
-        raise SanityError(f"the network has no part {unknown[0]!r}; at the top it has: {parts}")
+        raise ExplanationError(
+            f"the network has no part {unknown[0]!r}; at the top it has: {parts}"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs too
         for name in names:
@@ -94,7 +95,7 @@ def _draw_anew(name: str, module: nn.Module) -> None:
     elif hasattr(module, "reset_parameters"):
         module.reset_parameters()
     elif [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
-        raise SanityError(
+        raise ExplanationError(
             f"{name!r}, a {type(module).__name__}, has no reset_parameters to draw its weights "
             "anew; give it one, or name parts without it"
         )
@@ -114,7 +115,11 @@ def cascade(
         The step's name and the network with all parts up to this one randomized.
 
     Raises:
-        SanityError: as `randomized_copy`.
+        ExplanationError: as `randomized_copy`.
+
+    >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    >>> [name for name, changed in cascade(model, {"last": ["1"], "first": ["0"]}, seed=0)]
+    ['last', 'first']
     """
     changed = model
     for number, (name, names) in enumerate(parts.items()):
@@ -133,14 +138,14 @@ def shuffle_labels(labels: np.ndarray, *, seed: int) -> np.ndarray:
         An array of the same shape, a copy.
 
     Raises:
-        SanityError: there is no row to move, as in a single number.
+        ExplanationError: there is no row to move, as in a single number.
 
     >>> sorted(shuffle_labels(np.array([1, 1, 2, 3]), seed=0).tolist())
     [1, 1, 2, 3]
     """
-    labels = _array(labels)
+    labels = array(labels, "list of labels")
     if not labels.ndim:
-        raise SanityError(f"labels {labels} have no rows; expected (N,) or (N, K)")
+        raise ExplanationError(f"labels {labels} have no rows; expected (N,) or (N, K)")
     return labels[np.random.default_rng(seed).permutation(len(labels))]
 
 
@@ -155,19 +160,19 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
         second: finite, the same shape.
 
     Raises:
-        SanityError: shapes differ, or a value is no number or not finite.
+        ExplanationError: shapes differ, or a value is no number or not finite.
 
     >>> rank_correlation(np.array([1, 2, 3]), np.array([1, 10, 100]))
     1.0
     """
-    a, b = _numbers(first, "first map"), _numbers(second, "second map")
+    a, b = numbers(first, "first map"), numbers(second, "second map")
     if a.shape != b.shape or a.size < 2:
-        raise SanityError(
+        raise ExplanationError(
             f"shapes {a.shape} and {b.shape}; expected the same, two values or more, so resize a "
             "smaller map first"
         )
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise SanityError("a value to be ranked is not finite")
+        raise ExplanationError("a value to be ranked is not finite")
     if (a == a.flat[0]).all() or (b == b.flat[0]).all():
         return 0.0
     return float(np.clip(stats.spearmanr(a.ravel(), b.ravel()).statistic, -1, 1))
@@ -216,13 +221,17 @@ def deletion_curve(
         seed: of the order of equal values.
 
     Raises:
-        SanityError: image and map are not of one shape (H, W), the image is of another type or
+        ExplanationError: image and map are not of one shape (H, W), the image is of another type or
             range, a value is not finite, there are no steps or no blur, or `score` gives another
             number of values or one not finite.
+
+    >>> image = np.array([[1.0, 0, 0, 0]])
+    >>> curve = deletion_curve(lambda images: images[:, 0, 0], image, image, steps=4)
+    >>> curve.share.tolist(), curve.score.round(1).tolist()
+    ([0.0, 0.25, 0.5, 0.75, 1.0], [1.0, 0.3, 0.3, 0.3, 0.3])
     """
-    image = _check_pair(image, heatmap, steps, blur)
-    empty = ndimage.gaussian_filter(image, blur)
-    return _curve(score, image, empty, heatmap, steps, seed)
+    image, empty, ranks = _prepare(image, heatmap, steps, blur, seed)
+    return _curve(score, image, empty, ranks, steps)
 
 
 def insertion_curve(
@@ -238,88 +247,40 @@ def insertion_curve(
 
     A good map makes the score rise early: a large area. Arguments and errors are those of
     `deletion_curve`.
+
+    >>> image = np.array([[1.0, 0, 0, 0]])
+    >>> curve = insertion_curve(lambda images: images[:, 0, 0], image, image, steps=2)
+    >>> curve.score.round(1).tolist()
+    [0.3, 1.0, 1.0]
     """
-    image = _check_pair(image, heatmap, steps, blur)
-    empty = ndimage.gaussian_filter(image, blur)
-    return _curve(score, empty, image, heatmap, steps, seed)
+    image, empty, ranks = _prepare(image, heatmap, steps, blur, seed)
+    return _curve(score, empty, image, ranks, steps)
 
 
-def _curve(score, before, after, heatmap: np.ndarray, steps: int, seed: int) -> Curve:
-    values, steps = _numbers(heatmap, "heatmap").ravel(), int(steps)
-    chance = np.random.default_rng(seed).random(values.size)
-    rank = np.empty(values.size, dtype=int)
-    rank[np.lexsort((chance, -values))] = np.arange(values.size)
-    share = np.linspace(0, 1, steps + 1)
-    changed = rank < np.round(share * values.size)[:, None]  # (S + 1, H * W)
-    images = np.where(changed.reshape(-1, *before.shape), after, before)
-    scores = _numbers(score(images), "score")
-    if scores.shape != share.shape:
-        raise SanityError(f"score gave shape {scores.shape} for {len(share)} images")
-    if not np.isfinite(scores).all():
-        raise SanityError(f"score gave {scores.tolist()}; an area needs finite scores")
-    return Curve(share, scores)
-
-
-def _check_pair(image: np.ndarray, heatmap: np.ndarray, steps: int, blur: float) -> np.ndarray:
-    """The image as float in [0, 1], after everything that can be refused has been."""
-    image, heatmap = _array(image), _numbers(heatmap, "heatmap")
+def _prepare(image, heatmap, steps, blur, seed) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The image as float32 in [0, 1], the same blurred, and each pixel's place in the order."""
+    image, heatmap = gray_values(image), numbers(heatmap, "heatmap")
     if image.ndim != 2 or not image.size or image.shape != heatmap.shape:
-        raise SanityError(
+        raise ExplanationError(
             f"image of shape {image.shape}, map of shape {heatmap.shape}; expected one (H, W), so "
             "resize a map smaller than its image, as heatmaps.resize_map does"
         )
     if not np.isfinite(heatmap).all():
-        raise SanityError("the map holds a value that is not finite")
+        raise ExplanationError("the map holds a value that is not finite")
     if not (steps >= 1 and steps == int(steps) and 0 < blur < np.inf):
-        raise SanityError(f"steps {steps} must be 1 or more, whole, and blur {blur} above 0")
-    return _unit(image)
+        raise ExplanationError(f"steps {steps} must be 1 or more, whole, and blur {blur} above 0")
+    chance = np.random.default_rng(seed).random(heatmap.size)
+    ranks = np.empty(heatmap.size, dtype=int)
+    ranks[np.lexsort((chance, -heatmap.ravel()))] = np.arange(heatmap.size)
+    return image, ndimage.gaussian_filter(image, blur), ranks.reshape(image.shape)
 
 
-def _unit(image: np.ndarray) -> np.ndarray:
-    """Gray values in [0, 1]: floats as they are, 8 and full 16 bits as float32."""
-    if image.dtype.kind not in "uf":
-        raise SanityError(
-            f"{image.dtype} image; give uint8, uint16 of the full range, or float in [0, 1]"
-        )
-    low, top = image.min(), image.max()
-    if image.dtype == np.uint8:
-        return image.astype(np.float32) / 255
-    if image.dtype == np.uint16:
-        if 0 < top < 32768:
-            raise SanityError(
-                f"the image is uint16 up to {top}, so it holds {int(top).bit_length()} bits only; "
-                "scale it to 65535, or give floats in [0, 1]"
-            )
-        return image.astype(np.float32) / 65535
-    if image.dtype.kind != "f":
-        raise SanityError(
-            f"{image.dtype} image; give uint8, uint16 of the full range, or float in [0, 1]"
-        )
-    if not (low >= -1e-6 and top <= 1 + 1e-6):
-        raise SanityError(
-            f"{image.dtype} image with values from {low} to {top}; expected finite ones in [0, 1]"
-        )
-    return image.astype(np.float32) if image.dtype == np.float16 else image
-
-
-def _array(values) -> np.ndarray:
-    """An array of a list, a data frame, or a tensor of any device and type."""
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        values = values.float() if values.dtype == torch.bfloat16 else values
-    if isinstance(values, np.ma.MaskedArray):  # what is masked is not known
-        values = values.astype(float).filled(np.nan)
-    try:
-        return np.asarray(values)
-    except ValueError as error:  # lists of several lengths
-        raise SanityError(f"these values are no one array: {error}") from None
-
-
-def _numbers(values, name: str) -> np.ndarray:
-    try:
-        array = _array(values)
-        if array.dtype.kind not in "buifO":
-            raise TypeError(f"it is {array.dtype}")
-        return array.astype(float)
-    except (TypeError, ValueError) as error:
-        raise SanityError(f"the {name} is no plain table of numbers: {error}") from None
+def _curve(score, before: np.ndarray, after: np.ndarray, ranks: np.ndarray, steps: int) -> Curve:
+    share = np.linspace(0, 1, int(steps) + 1)
+    changed = ranks < np.round(share * ranks.size)[:, None, None]  # (S + 1, H, W)
+    scores = numbers(score(np.where(changed, after, before)), "score")
+    if scores.shape != share.shape:
+        raise ExplanationError(f"score gave shape {scores.shape} for {len(share)} images")
+    if not np.isfinite(scores).all():
+        raise ExplanationError(f"score gave {scores.tolist()}; an area needs finite scores")
+    return Curve(share, scores)
