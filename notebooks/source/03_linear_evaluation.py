@@ -46,7 +46,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import nn
 
-from cxr_helpers.course.ch03 import end_to_end, evaluation, leakage, sites
+from cxr_helpers.course.ch03 import end_to_end, leakage, linear, sites
 from cxr_helpers.course.core.data import load_nih, load_vindr
 from cxr_helpers.course.core.results import Results, claim
 from cxr_helpers.course.core.settings import load_settings
@@ -151,8 +151,8 @@ check("3.2", auroc)
 
 # %%
 data = load_nih(settings)
-columns = evaluation.scorable_labels(data)
-names = evaluation.label_names(columns)
+columns = linear.scorable_labels(data)
+names = linear.label_names(columns)
 print(f"{len(data.entries):,} images; labels with enough positives: {len(columns)} of 14")
 print("left out:", ", ".join(name for name in nih.LABELS if name not in names) or "none")
 
@@ -182,7 +182,7 @@ parts.agg(images=("image_id", "size"), patients=("patient_id", "nunique"))
 
 # %% tags=["nbval-ignore-output"]
 checkpoints = {}  # your own: {"name": "path of a .safetensors or .pth file"}
-arms, left_out = evaluation.load_arms(settings, data, checkpoints=checkpoints)
+arms, left_out = linear.load_arms(settings, data, checkpoints=checkpoints)
 print(*[f"{name}: {arm.source}" for name, arm in arms.items()], *left_out, sep="\n")
 
 # %%
@@ -201,9 +201,7 @@ for mode in (network.eval, network.train):
 # under a name made of that fingerprint, so that no other network's features can slip in.
 
 # %%
-features = {
-    name: evaluation.frozen_features(settings, arm, data.images) for name, arm in arms.items()
-}
+features = {name: linear.frozen_features(settings, arm, data.images) for name, arm in arms.items()}
 f = features["pretrained"].of(ids)
 print(f"{f.shape[0]:,} images, {f.shape[1]} features each")
 
@@ -293,7 +291,7 @@ claim(one.value > 0.5, "a linear probe on pretrained features beats chance", set
 # At small shares chance decides which patients are drawn, so the draw is repeated.
 
 # %%
-draws = evaluation.draw_labels(settings, data, columns)
+draws = linear.draw_labels(settings, data, columns)
 print(*draws.left_out or ["Every draw can be used."], sep="\n")
 draws.table(data, columns)
 
@@ -306,14 +304,12 @@ draws.table(data, columns)
 # %%
 truth = labels[test], data.patients[test]
 probes = {
-    name: evaluation.fit_probes(data, frozen, labels, names, draws)
-    for name, frozen in features.items()
+    name: linear.fit_probes(data, frozen, labels, names, draws) for name, frozen in features.items()
 }
 scores = {
-    name: evaluation.probe_scores(fitted, features[name], ids[test])
-    for name, fitted in probes.items()
+    name: linear.probe_scores(fitted, features[name], ids[test]) for name, fitted in probes.items()
 }
-curve = evaluation.curves(settings, *truth, scores, names)
+curve = linear.curves(settings, *truth, scores, names)
 
 # %% [markdown]
 # Each point is the mean over the draws. The bars are 95% intervals: test patients and draws are
@@ -321,7 +317,7 @@ curve = evaluation.curves(settings, *truth, scores, names)
 # and at the width of the bars.
 
 # %%
-ch03.plot_label_curve(evaluation.macro_of(curve))
+ch03.plot_label_curve(linear.macro_of(curve))
 plt.show()
 
 # %% [markdown]
@@ -334,15 +330,15 @@ plt.show()
 # train.
 
 # %%
-noise = evaluation.noise_scores(scores["random"], seed=settings.seed)
-curve_ap = evaluation.curves(
+noise = linear.noise_scores(scores["random"], seed=settings.seed)
+curve_ap = linear.curves(
     settings, *truth, scores | {"noise": noise}, names, metric=scoring.average_precision
 )
-ch03.plot_label_curve(evaluation.macro_of(curve_ap), ylabel="macro AP (test)", chance=None)
+ch03.plot_label_curve(linear.macro_of(curve_ap), ylabel="macro AP (test)", chance=None)
 plt.show()
 
 # %%
-chance = evaluation.macro_of(curve_ap).set_index(["arm", "fraction"])["value"]["noise"].iloc[-1]
+chance = linear.macro_of(curve_ap).set_index(["arm", "fraction"])["value"]["noise"].iloc[-1]
 claim(
     chance > 1.1 * labels[test].mean(),
     "chance of the macro AP lies more than a tenth above the share of ill images",
@@ -362,10 +358,8 @@ claim(
 
 # %%
 minus = scores["random"]
-gains = evaluation.curves(
-    settings, *truth, {"pretrained": scores["pretrained"]}, names, minus=minus
-)
-gain = evaluation.macro_of(gains).set_index("fraction")
+gains = linear.curves(settings, *truth, {"pretrained": scores["pretrained"]}, names, minus=minus)
+gain = linear.macro_of(gains).set_index("fraction")
 named = gain.assign(name=[f"{share:.0%} of the labels" for share in gain.index])
 style.plot_estimates(named, xlabel="pretrained - random: macro AUROC (test)")
 plt.show()
@@ -376,7 +370,7 @@ plt.show()
 # that just misses zero is weaker than it seems.
 
 # %% tags=["nbval-ignore-output"]
-gain.assign(says=[evaluation.verdict(row) for _, row in gain.iterrows()]).round(3)
+gain.assign(says=[linear.verdict(row) for _, row in gain.iterrows()]).round(3)
 
 # %%
 claim(gain["value"].mean() > 0, "over all shares the mean gain is above zero", settings)
@@ -394,7 +388,7 @@ claim(gain["value"].mean() > 0, "over all shares the mean gain is above zero", s
 # will look good by chance.
 
 # %%
-ch03.plot_class_curves(curve[curve["label"] != evaluation.MACRO])
+ch03.plot_class_curves(curve[curve["label"] != linear.MACRO])
 plt.show()
 
 # %% [markdown]
@@ -434,10 +428,10 @@ runs = {
 same = {share: scores["pretrained"][share][: len(rows)] for share, rows in few.rows.items()}
 methods = {
     "linear, pretrained": same,
-    "k-NN, pretrained": evaluation.knn_scores(settings, data, features["pretrained"], columns, few),
+    "k-NN, pretrained": linear.knn_scores(settings, data, features["pretrained"], columns, few),
     **{name: end_to_end.chosen_scores(run) for name, run in runs.items()},
 }
-compared = evaluation.macro_of(evaluation.curves(settings, *truth, methods, names))
+compared = linear.macro_of(linear.curves(settings, *truth, methods, names))
 
 # %%
 ch03.plot_label_curve(compared, legend="method")
@@ -449,10 +443,10 @@ plt.show()
 # first as a paired difference:
 
 # %%
-tuned = evaluation.curves(
+tuned = linear.curves(
     settings, *truth, {"gain": methods["fine-tuned"]}, names, minus=methods["from scratch"]
 )
-tuned = evaluation.macro_of(tuned).set_index("fraction")
+tuned = linear.macro_of(tuned).set_index("fraction")
 named = tuned.assign(name=[f"{share:.0%} of the labels" for share in tuned.index])
 style.plot_estimates(named, xlabel="fine-tuned - from scratch: macro AUROC (test)")
 plt.show()
@@ -474,7 +468,7 @@ at = {
     part: features["pretrained"].of(ids[rows]) for part, rows in {"val": val, "test": test}.items()
 }
 predicted = {
-    f"{s:.0%} of the labels": evaluation.pooled(probes["pretrained"][s], at["test"], labels[test])
+    f"{s:.0%} of the labels": linear.pooled(probes["pretrained"][s], at["test"], labels[test])
     for s in (share, max(draws.rows))
 }
 tables = {name: calibration.reliability(y, expit(z)) for name, (y, z) in predicted.items()}
@@ -485,9 +479,7 @@ tables = {name: calibration.reliability(y, expit(z)) for name, (y, z) in predict
 # numbers, learned on validation patients.
 
 # %%
-platt = calibration.fit_platt(
-    *evaluation.pooled(probes["pretrained"][share], at["val"], labels[val])
-)
+platt = calibration.fit_platt(*linear.pooled(probes["pretrained"][share], at["val"], labels[val]))
 y, z = predicted[f"{share:.0%} of the labels"]
 tables[f"{share:.0%}, after Platt scaling"] = calibration.reliability(
     y, calibration.apply_platt(platt, z)
@@ -541,7 +533,7 @@ else:
     site = sites.site_change(settings, data, load_vindr(settings), arms, features)
     print("labels of both sites:", ", ".join(site.labels))
     print("too few positives at one of them:", ", ".join(site.left_out) or "none")
-    macro = site.scores[site.scores["label"] == evaluation.MACRO].set_index(["arm", "site"])
+    macro = site.scores[site.scores["label"] == linear.MACRO].set_index(["arm", "site"])
 
 # %% [markdown]
 # Compare the two points of each label. A shift to the left is what the change of site costs, a
@@ -826,7 +818,7 @@ if site is not None:
     asked["linear probe at another site: pretrained against random"] = other
 
 # %% tags=["nbval-ignore-output"]
-answers = pd.DataFrame({q: [evaluation.verdict(e), f"{e['value']:+.3f}"] for q, e in asked.items()})
+answers = pd.DataFrame({q: [linear.verdict(e), f"{e['value']:+.3f}"] for q, e in asked.items()})
 answers.T.set_axis(["answer", "difference"], axis=1)
 
 # %%
@@ -847,8 +839,8 @@ print("the paper: 112,120 images; its code: resnet50, 224 px, batch 768")
 # images are synthetic.
 
 # %%
-means = evaluation.macro_of(curve)
-precisions = evaluation.macro_of(curve_ap)
+means = linear.macro_of(curve)
+precisions = linear.macro_of(curve_ap)
 results.add(
     macro_auroc={
         arm: dict(zip(p["fraction"], p["value"], strict=True)) for arm, p in means.groupby("arm")
@@ -880,7 +872,7 @@ results.save().name
 # **Exercise 3.6, half an hour.** Draw an ROC curve, with numpy alone. Go down the list from the
 # highest score: how many of the ill are found so far (y), how many of the healthy are called ill (x)?
 # Begin at (0, 0), add the line of chance, name both axes. `ill` and `scores` are arrays; to try it,
-# `practice_scores()` of `cxr_helpers.course.exercises.nb03` gives both.
+# `practice_scores()` of `cxr_helpers.course.exercises.ch03` gives both.
 
 
 # %%

@@ -54,6 +54,8 @@ from cxr_helpers.detection import coco, coco_files, froc
 from cxr_helpers.detection import detector as det
 from cxr_helpers.detection import errors as error_breakdown
 from cxr_helpers.detection import metrics as dm
+from cxr_helpers.detection.anchors import Anchors, anchor_coverage, derive_anchors
+from cxr_helpers.detection.backbone import DetectorError, place_backbone
 from cxr_helpers.detection.boxes import box_iou
 
 # %%
@@ -281,7 +283,7 @@ print(f"{smallest}: {100 * share:.0f}% of its boxes are under 8 pixels wide or h
 
 
 # %%
-print(f"canonical: {settings.detect.roi_canonical_size}")
+print(f"canonical: {settings.detect.canonical_scale}")
 
 
 def level_of_box(width, height, canonical):
@@ -299,7 +301,7 @@ check("4.5", level_of_box)
 
 # %%
 all_boxes = np.concatenate([one["boxes"] for one in train_truths])
-anchors = det.derive_anchors(all_boxes)
+anchors = derive_anchors(all_boxes)
 ch04.plot_box_shapes(all_boxes, anchors.sizes, anchors.ratios)
 plt.show()
 
@@ -309,8 +311,8 @@ plt.show()
 
 # %%
 coverage = {
-    "from the boxes": det.anchor_coverage(all_boxes, anchors),
-    "torchvision's": det.anchor_coverage(all_boxes, det.Anchors()),
+    "from the boxes": anchor_coverage(all_boxes, anchors),
+    "torchvision's": anchor_coverage(all_boxes, Anchors()),
 }
 pd.Series(coverage).round(2).rename("share of boxes that an anchor fits")
 
@@ -340,8 +342,8 @@ claim((handoff["placed"] == handoff["tensors"]).all(), "every tensor found its p
 state, _ = experiment.pretraining.arm_state(settings, "random", seed=settings.seed)
 blank = det.build_detector(experiment.detector_settings(settings, data, "random"), seed=0)
 try:
-    det.place_backbone(blank, {f"module.{name}": tensor for name, tensor in state.items()})
-except det.DetectorError as error:
+    place_backbone(blank, {f"module.{name}": tensor for name, tensor in state.items()})
+except DetectorError as error:
     print(str(error)[:96], "...")
 
 # %% [markdown]
@@ -367,7 +369,7 @@ preset = settings.detect
 print(
     f"{preset.epochs} epochs, batches of {preset.batch_size} images of {preset.image_size} pixels"
 )
-print(f"batch norm: {preset.norm}; frozen stages: {preset.frozen_stages}")
+print(f"batch norm: {preset.batch_norm}; frozen stages: {preset.frozen_stages}")
 print(f"weights kept: those of the {preset.keep} epoch")
 
 # %% tags=["nbval-ignore-output"]
@@ -986,7 +988,7 @@ results.save().name
 # each detection, going down from the highest score. Add a second series, the best precision from
 # each recall on, which is what average precision sums up. Label both axes. `right` says which
 # detections are right, `scores` how sure they are, in no order; there are `boxes` boxes. To try
-# it, `practice_detections()` of `cxr_helpers.course.exercises.nb04_scores` gives all three.
+# it, `practice_detections()` of `cxr_helpers.course.exercises.ch04_scores` gives all three.
 
 
 # %%

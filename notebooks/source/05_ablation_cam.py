@@ -50,7 +50,7 @@ from cxr_helpers.course.ch05 import explaining, map_checks, random_labels, short
 from cxr_helpers.course.core.results import Results, claim
 from cxr_helpers.course.core.settings import load_settings
 from cxr_helpers.course.plots import ch05, style
-from cxr_helpers.detection import detector as det
+from cxr_helpers.detection.prediction import gray_to_tensor
 from cxr_helpers.explanation import ablation_fast, cam, heatmaps, sanity
 
 # %%
@@ -271,7 +271,7 @@ claim(len(shared) >= 10, "both arms place at least ten of the same findings", se
 item = example["pretrained"]
 picture = data.images.picture(item.row)
 height, width = picture.shape
-asked = (detectors["pretrained"], det.gray_to_tensor(np.asarray(data.images.pixels[item.row])))
+asked = (detectors["pretrained"], gray_to_tensor(np.asarray(data.images.pixels[item.row])))
 slow = cam.ablation_cam(*asked, [item.box], [item.label], layer=layer)
 print(f"{len(slow.weights)} channels, so the detector ran {len(slow.weights)} times and once more.")
 
@@ -409,7 +409,7 @@ plt.show()
 thirty = found["pretrained"]["test"][:30]
 alike = []
 for finding, ablation in explaining.ablations(detectors["pretrained"], data, thirty, layer=layer):
-    tensor = det.gray_to_tensor(np.asarray(data.images.pixels[finding.row]))
+    tensor = gray_to_tensor(np.asarray(data.images.pixels[finding.row]))
     gradient = ablation_fast.box_gradient(
         detectors["pretrained"], tensor, finding.box, finding.label, layer=layer
     )
@@ -940,7 +940,7 @@ results.save().name
 # axis. The image has 64 x 64 pixels, the box (x_min, y_min, x_max, y_max) is in these; the map has
 # 8 x 8 cells and covers the same area; its first row is at the top. `score`, `ablated` and `maps`
 # are as in exercise 5.2. Label both axes. To try it, `practice_box()` of
-# `cxr_helpers.course.exercises.nb05_figure` gives the four arguments.
+# `cxr_helpers.course.exercises.ch05_figure` gives the four arguments.
 
 
 # %%

@@ -16,15 +16,17 @@ from IPython import get_ipython
 from IPython.display import Image, display
 from matplotlib.figure import Figure
 
-from cxr_helpers.course.exercises import ch01 as nb01
-from cxr_helpers.course.exercises import ch02 as nb02
-from cxr_helpers.course.exercises import ch03 as nb03
-from cxr_helpers.course.exercises import ch04 as nb04
-from cxr_helpers.course.exercises import ch04_scores as nb04_scores
-from cxr_helpers.course.exercises import ch05 as nb05
-from cxr_helpers.course.exercises import ch05_figure as nb05_figure
-from cxr_helpers.course.exercises import ch06 as nb06
-from cxr_helpers.course.exercises import engine
+from cxr_helpers.course.exercises import (
+    ch01,
+    ch02,
+    ch03,
+    ch04,
+    ch04_scores,
+    ch05,
+    ch05_figure,
+    ch06,
+    engine,
+)
 from cxr_helpers.course.exercises.progress_file import (
     DONE,
     TRIED,
@@ -35,8 +37,8 @@ from cxr_helpers.course.exercises.progress_file import (
 from cxr_helpers.course.exercises.questions import QUIZZES
 from cxr_helpers.course.exercises.quizzes import answer_to, as_letter, show_quiz
 
-MODULES = (nb01, nb02, nb03, nb04, nb04_scores, nb05, nb05_figure, nb06)
-EXERCISES = {e.number: e for module in MODULES for e in module.EXERCISES}
+CHAPTERS = (ch01, ch02, ch03, ch04, ch04_scores, ch05, ch05_figure, ch06)
+EXERCISES = {e.number: e for chapter in CHAPTERS for e in chapter.EXERCISES}
 
 
 def check(number: str, answer: object = None) -> None:
@@ -49,9 +51,8 @@ def check(number: str, answer: object = None) -> None:
     if number in QUIZZES and as_letter(QUIZZES[number], answer):
         _say(answer_to(QUIZZES[number], answer, on_right=lambda: _record(number, DONE)))
         return
-    exercise = EXERCISES.get(number)
+    exercise = _exercise(number)
     if exercise is None:
-        print(_unknown(number))
         return
     verdict = engine.judge(exercise, answer)
     more = "" if verdict.kind == engine.RIGHT else f' For help: hint("{number}")'
@@ -65,12 +66,10 @@ def check(number: str, answer: object = None) -> None:
 
 def hint(number: str, step: int = 1) -> None:
     """Print one hint; each exercise has several, from a nudge to nearly the answer."""
-    number = _spelled(number)
-    exercise = EXERCISES.get(number)
+    exercise = _exercise(_spelled(number))
     if exercise is None:
-        print(_unknown(number))
         return
-    count = len(exercise.hints)
+    number, count = exercise.number, len(exercise.hints)
     if isinstance(step, bool) or not isinstance(step, int) or not 1 <= step <= count:
         print(
             f'Exercise {number} has {count} hints: hint("{number}", 1) to hint("{number}", {count})'
@@ -83,10 +82,8 @@ def hint(number: str, step: int = 1) -> None:
 
 def solution(number: str) -> None:
     """Print one right answer and why it is right."""
-    number = _spelled(number)
-    exercise = EXERCISES.get(number)
+    exercise = _exercise(_spelled(number))
     if exercise is None:
-        print(_unknown(number))
         return
     known = exercise.reference
     print(inspect.getsource(known).rstrip() if callable(known) else repr(known))
@@ -137,10 +134,13 @@ def _spelled(number: object) -> str:
     return f"{found[1]}.{found[2].upper()}" if found else text
 
 
-def _unknown(number: str) -> str:
+def _exercise(number: str) -> engine.Exercise | None:
+    """The exercise of this number; where there is none, say what there is."""
     if number in QUIZZES:
-        return f'{number} is a question: quiz("{number}") shows it, with buttons to answer'
-    return f"There is no exercise {number!r}; there are {', '.join(EXERCISES)}"
+        print(f'{number} is a question: quiz("{number}") shows it, with buttons to answer')
+    elif number not in EXERCISES:
+        print(f"There is no exercise {number!r}; there are {', '.join(EXERCISES)}")
+    return EXERCISES.get(number)
 
 
 def _say(text: str) -> None:

@@ -8,13 +8,14 @@ from matplotlib.axes import Axes
 
 from cxr_helpers.course.exercises.engine import (
     Exercise,
-    Mistake,
+    arrays,
+    judge_function,
+)
+from cxr_helpers.course.exercises.figures import (
     drawn_series,
     drawn_then,
     is_drawn,
     judge_figure,
-    judge_function,
-    judge_value,
     no_names,
 )
 
@@ -84,6 +85,10 @@ def mystery_runs() -> pd.DataFrame:
     return table.astype({"images in a batch": int})
 
 
+def _runs(*diagnoses):
+    return {f"run {i}": one for i, one in enumerate(diagnoses, start=1)}
+
+
 def floor_figure(axis):
     """The floor of the off-diagonal mean, measured and by the formula, for each batch size."""
     rng = np.random.default_rng(0)
@@ -140,112 +145,108 @@ def _is_smooth_formula(series: np.ndarray) -> bool:
 
 EXERCISES = (
     Exercise(
-        "2.1",
-        "the opposite view",
-        2,
-        512,
-        (
-            Mistake(0, "That is the term for equal outputs. Here each correlation is -1."),
-            Mistake(128, "That is the term for unrelated outputs, with correlations of 0."),
-            Mistake(256, "Each entry is off by 2. The term squares that."),
+        number="2.1",
+        title="the opposite view",
+        minutes=2,
+        reference=512,
+        mistakes=(
+            (0, "That is the term for equal outputs. Here each correlation is -1."),
+            (128, "That is the term for unrelated outputs, with correlations of 0."),
+            (256, "Each entry is off by 2. The term squares that."),
         ),
-        (
+        hints=(
             "Which correlation has a feature with its own negative?",
             "Each of the 128 entries costs (1 - c)^2 with c = -1.",
             "128 * 2^2",
         ),
-        "A correlation of -1 costs 4, four times as much as no correlation at all.",
-        judge_value,
+        why="A correlation of -1 costs 4, four times as much as no correlation at all.",
     ),
     Exercise(
-        "2.2",
-        "share of a finding in both views",
-        15,
-        share_in_both,
-        (
-            Mistake(
+        number="2.2",
+        title="share of a finding in both views",
+        minutes=15,
+        reference=share_in_both,
+        mistakes=(
+            (
                 lambda b, p, q: _share_in(b, p) * _share_in(b, q),
                 "The product of the shares assumes that chance decides. Intersect the boxes.",
             ),
-            Mistake(
+            (
                 lambda b, p, q: min(_share_in(b, p), _share_in(b, q)),
                 "Each view may hold another half of the finding: the minimum does not see that.",
             ),
-            Mistake(_shared_of_crop, "Divide by the area of the finding, not by that of the crop."),
+            (_shared_of_crop, "Divide by the area of the finding, not by that of the crop."),
         ),
-        (
+        hints=(
             "What is in both crops and in the box is an intersection of three boxes.",
             "It begins at the largest of three x_min and ends at the smallest of three x_max.",
             "Cut width and height at 0, multiply, and divide by the area of the finding's box.",
         ),
-        "Two crops may each show half of a finding, and have none of it in common.",
-        judge_function(
+        why="Two crops may each show half of a finding, and have none of it in common.",
+        judge=judge_function(
             [
-                tuple(map(np.array, boxes))
-                for boxes in [
-                    ([0, 0, 10, 10], [0, 0, 5, 10], [5, 0, 10, 10]),
-                    ([0, 0, 10, 10], [-5, -5, 20, 20], [0, 0, 10, 5]),
-                    ([2, 2, 6, 8], [0, 0, 5, 20], [3, 0, 20, 7]),
-                    ([0, 0, 2, 2], [5, 5, 9, 9], [6, 6, 8, 8]),
-                    ([0, 0, 10, 10], [0, 0, 4, 10], [6, 0, 10, 10]),
-                    ([0, 0, 10, 8], [0, 1, 10, 3], [0, 6, 10, 8]),
-                ]
+                arrays([0, 0, 10, 10], [0, 0, 5, 10], [5, 0, 10, 10]),
+                arrays([0, 0, 10, 10], [-5, -5, 20, 20], [0, 0, 10, 5]),
+                arrays([2, 2, 6, 8], [0, 0, 5, 20], [3, 0, 20, 7]),
+                arrays([0, 0, 2, 2], [5, 5, 9, 9], [6, 6, 8, 8]),
+                arrays([0, 0, 10, 10], [0, 0, 4, 10], [6, 0, 10, 10]),
+                arrays([0, 0, 10, 8], [0, 1, 10, 3], [0, 6, 10, 8]),
             ]
         ),
     ),
     Exercise(
-        "2.3",
-        "the batch for a floor",
-        5,
-        batch_for_floor,
-        (
-            Mistake(
+        number="2.3",
+        title="the batch for a floor",
+        minutes=5,
+        reference=batch_for_floor,
+        mistakes=(
+            (
                 lambda f: math.ceil(2 / (math.pi * f)),
                 "The floor is a square root: square it before you solve for N.",
             ),
-            Mistake(
+            (
                 lambda f: math.floor(2 / (math.pi * f**2)),
                 "One image too few: rounded down, the floor is still a little too high.",
             ),
-            Mistake(
+            (
                 lambda f: 2 / (math.pi * f**2),
                 "Solved. A batch has a whole number of images: round up.",
             ),
         ),
-        (
+        hints=(
             "Set floor = sqrt(2 / (pi N)) and square both sides.",
             "N = 2 / (pi floor^2)",
             "math.ceil rounds up.",
         ),
-        "Half the floor costs four times the batch.",
-        judge_function([(0.4,), (0.05,), (0.1,), (0.013,)]),
+        why="Half the floor costs four times the batch.",
+        judge=judge_function([(0.4,), (0.05,), (0.1,), (0.013,)]),
     ),
     Exercise(
-        "2.4",
-        "a vote of neighbors",
-        15,
-        knn_vote,
-        (
-            Mistake(
+        number="2.4",
+        title="a vote of neighbors",
+        minutes=15,
+        reference=knn_vote,
+        mistakes=(
+            (
                 _vote_by(lambda f, q: np.linalg.norm(f - q, axis=1)),
                 "These are the neighbors by distance. The cosine leaves the length out.",
             ),
-            Mistake(
+            (
                 _vote_by(lambda f, q: -(f @ q)),
                 "Without dividing by the lengths, long features win whatever their direction.",
             ),
-            Mistake(
+            (
                 _vote_by(lambda f, q: f @ q / np.linalg.norm(f, axis=1)),
                 "These are the least similar images: argsort begins with the smallest.",
             ),
         ),
-        (
+        hints=(
             "The cosine similarity is the dot product divided by both lengths.",
             "np.argsort(-similarity)[:k] are the rows of the k most similar.",
             "Return the mean of their labels.",
         ),
-        "k-NN trains nothing, so it shows what the features hold already.",
-        judge_function(
+        why="k-NN trains nothing, so it shows what the features hold already.",
+        judge=judge_function(
             [
                 (
                     np.array([[10.0, 8], [1, 0.1], [0.2, 1], [-1, 0], [0.3, 0.01]]),
@@ -269,66 +270,50 @@ EXERCISES = (
         ),
     ),
     Exercise(
-        "2.5",
-        "four runs, four diagnoses",
-        5,
-        {"run 1": "copies", "run 2": "unsteady", "run 3": "small batch", "run 4": "healthy"},
-        (
-            Mistake(
-                {
-                    "run 1": "healthy",
-                    "run 2": "unsteady",
-                    "run 3": "small batch",
-                    "run 4": "copies",
-                },
+        number="2.5",
+        title="four runs, four diagnoses",
+        minutes=5,
+        reference=_runs("copies", "unsteady", "small batch", "healthy"),
+        mistakes=(
+            (
+                _runs("healthy", "unsteady", "small batch", "copies"),
                 "Copies show off the diagonal: the correlation of different outputs is high.",
             ),
-            Mistake(
-                {
-                    "run 1": "small batch",
-                    "run 2": "unsteady",
-                    "run 3": "copies",
-                    "run 4": "healthy",
-                },
+            (
+                _runs("small batch", "unsteady", "copies", "healthy"),
                 "A small batch and copies both lift the off-diagonal. Compare it with the floor.",
             ),
-            Mistake(
-                {
-                    "run 1": "copies",
-                    "run 2": "healthy",
-                    "run 3": "small batch",
-                    "run 4": "unsteady",
-                },
+            (
+                _runs("copies", "healthy", "small batch", "unsteady"),
                 "Unsteady outputs change from view to view: their diagonal is low.",
             ),
         ),
-        (
+        hints=(
             "Which run has a low diagonal?",
             "Two runs have a high off-diagonal. For which of them is that just the floor?",
             "At a batch of 4 the floor is 0.4 by the formula, and 0.5 in truth: it is for large N.",
         ),
-        "Diagonal, off-diagonal and its floor tell the three faults apart; the loss would not.",
-        judge_value,
+        why="Diagonal, off-diagonal and its floor tell the three faults apart; the loss would not.",
     ),
     Exercise(
-        "2.6",
-        "your figure: the floor",
-        30,
-        floor_figure,
-        (
-            Mistake(lambda axis: axis.plot(BATCHES, 1 / FLOOR), NO_FORMULA),
-            Mistake(lambda axis: axis.plot(FLOOR), NOT_AT),
-            Mistake(_only_formula, NO_MEASURE),
-            Mistake(_covariance_sum, NOT_CORRELATED),
-            Mistake(drawn_then(floor_figure, no_names), "name both axes"),
+        number="2.6",
+        title="your figure: the floor",
+        minutes=30,
+        reference=floor_figure,
+        mistakes=(
+            (lambda axis: axis.plot(BATCHES, 1 / FLOOR), NO_FORMULA),
+            (lambda axis: axis.plot(FLOOR), NOT_AT),
+            (_only_formula, NO_MEASURE),
+            (_covariance_sum, NOT_CORRELATED),
+            (drawn_then(floor_figure, no_names), "name both axes"),
         ),
-        (
+        hints=(
             "Draw the formula first, at the eight batch sizes.",
             "For each N: z_a, z_b = np.random.default_rng(0).normal(size=(2, N, 64))",
             "np.corrcoef(z_a, z_b, rowvar=False)[:64, 64:] is their cross-correlation matrix.",
         ),
-        "Independent outputs lie on the formula, and at the smallest batches a little above: it is "
-        "made for large N. A log cannot show less at its batch size.",
-        judge_figure(_problem),
+        why="Independent outputs lie on the formula, and at the smallest batches a little above: "
+        "it is made for large N. A log cannot show less at its batch size.",
+        judge=judge_figure(_problem),
     ),
 )

@@ -6,22 +6,14 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from cxr_helpers.course.exercises.engine import (
-    EMPTY,
-    WRONG,
     Exercise,
-    Mistake,
-    Verdict,
-    drawn_series,
-    drawn_then,
-    is_empty,
-    judge_figure,
+    arrays,
     judge_function,
-    judge_value,
-    no_names,
+    judge_property,
     numbers,
     outputs,
-    right,
 )
+from cxr_helpers.course.exercises.figures import drawn_series, drawn_then, judge_figure, no_names
 
 
 def auroc(ill, scores):
@@ -48,10 +40,6 @@ def overlap(train_patients, test_patients):
     return np.isin(test_patients, train_patients).mean()
 
 
-def _known_patients(train, test):
-    return np.isin(np.unique(test), train).mean()
-
-
 def resample_patients(patients, rng):
     """Rows of a resample: patients drawn with replacement, each bringing all of its images."""
     names = np.unique(patients)
@@ -59,23 +47,8 @@ def resample_patients(patients, rng):
     return np.concatenate([np.flatnonzero(patients == name) for name in drawn])
 
 
-def _drawn_once(patients, rng):
-    names = np.unique(patients)
-    return np.flatnonzero(np.isin(patients, rng.choice(names, size=len(names))))
-
-
-def _by_size(patients, rng):
-    drawn = rng.choice(patients, size=len(np.unique(patients)))
+def _all_rows_of(drawn, patients):
     return np.concatenate([np.flatnonzero(patients == name) for name in drawn])
-
-
-def _no_replacement(patients, rng):
-    names = rng.permutation(np.unique(patients))
-    return np.concatenate([np.flatnonzero(patients == name) for name in names])
-
-
-def _with_fixed_seed(patients, rng):
-    return resample_patients(patients, np.random.default_rng(0))
 
 
 BY_IMAGE = "A patient comes with some of its images only. Draw patients, and take all their images."
@@ -95,22 +68,19 @@ PATIENTS = np.random.default_rng(7).permutation(np.repeat(NAMES, np.arange(1, 13
 DRAWS = 200
 
 
-def judge_resample(exercise: Exercise, answer: Callable) -> Verdict:
-    """Judge by properties, since there are many right ways to draw."""
-    draws = _resamples(answer)
-    if all(is_empty(rows) for rows in draws):
-        return Verdict(EMPTY, "Not attempted yet.")
-    draws, last = [numbers(rows) for rows in draws], len(PATIENTS) - 1
+def _problem_of_draws(answer: Callable) -> str | None:
+    """What is wrong with a function that draws; by properties, since many ways are right."""
+    draws, last = [numbers(rows) for rows in _resamples(answer)], len(PATIENTS) - 1
     if any(rows is None or rows.ndim != 1 or (rows % 1).any() for rows in draws):
-        return Verdict(WRONG, NO_ROWS)
+        return NO_ROWS
     if any((rows < 0).any() or (rows > last).any() for rows in draws):
-        return Verdict(WRONG, f"There are {last + 1} rows: numbers 0 to {last}.")
+        return f"There are {last + 1} rows: numbers 0 to {last}."
     counts = np.stack([np.bincount(rows.astype(int), minlength=last + 1) for rows in draws])
     times = np.stack([counts[:, name == PATIENTS].max(axis=1) for name in NAMES], axis=1)
-    found = _problem_of_resample(counts, times)
-    if found is None and not np.array_equal(draws[0], numbers(_resamples(answer, 1)[0])):
-        found = NOT_RNG
-    return Verdict(WRONG, found) if found else right(exercise)
+    if found := _problem_of_counts(counts, times):
+        return found
+    same_again = np.array_equal(draws[0], numbers(_resamples(answer, 1)[0]))
+    return None if same_again else NOT_RNG
 
 
 def _resamples(answer: Callable, draws: int = DRAWS) -> list:
@@ -118,7 +88,7 @@ def _resamples(answer: Callable, draws: int = DRAWS) -> list:
     return outputs(lambda patients: answer(patients, rng), [(PATIENTS,)] * draws)
 
 
-def _problem_of_resample(counts, times) -> str | None:
+def _problem_of_counts(counts, times) -> str | None:
     """`counts` (draws, images) and `times` (draws, patients): how often each was drawn."""
     of_patient = np.argmax(PATIENTS[:, None] == NAMES, axis=1)
     if (counts != times[:, of_patient]).any():
@@ -152,10 +122,6 @@ def roc_figure(axis, ill, scores):
     axis.plot(false, found)
     axis.plot([0, 1], [0, 1], "--", color="gray")
     axis.set(xlabel="healthy called ill (share)", ylabel="ill called ill (share)")
-
-
-def _ascending(axis, ill, scores):
-    roc_figure(axis, ill, -scores)
 
 
 def _without_its_begin(axis):
@@ -192,166 +158,164 @@ def _is_chance(series: np.ndarray) -> bool:
 
 EXERCISES = (
     Exercise(
-        "3.1",
-        "other scores, same order",
-        2,
-        5 / 6,
-        (
-            Mistake(1.0, "One of the six pairs is in the wrong order, before and after."),
-            Mistake(0.5, "That is chance. How many of the six pairs are in the right order?"),
-            Mistake(25 / 3, "A share of pairs cannot exceed 1; multiplying scores moves no pair."),
+        number="3.1",
+        title="other scores, same order",
+        minutes=2,
+        reference=5 / 6,
+        mistakes=(
+            (1.0, "One of the six pairs is in the wrong order, before and after."),
+            (0.5, "That is chance. How many of the six pairs are in the right order?"),
+            (25 / 3, "A share of pairs cannot exceed 1; multiplying scores moves no pair."),
         ),
-        (
+        hints=(
             "Does any pair change its order?",
             "The exponential of a larger number is larger.",
             "So the AUROC is what it was: 5 of 6 pairs.",
         ),
-        "AUROC knows only the order, and a rising function changes none.",
-        judge_value,
+        why="AUROC knows only the order, and a rising function changes none.",
     ),
     Exercise(
-        "3.2",
-        "AUROC with ties",
-        10,
-        auroc,
-        (
-            Mistake(
+        number="3.2",
+        title="AUROC with ties",
+        minutes=10,
+        reference=auroc,
+        mistakes=(
+            (
                 lambda y, s: _auroc(y, s, tie=0),
                 "Right without ties. Two equal scores count as half a pair.",
             ),
-            Mistake(
+            (
                 lambda y, s: _auroc(y, s, tie=1),
                 "A tie is no success: with >=, a constant score would reach 1. Count half.",
             ),
-            Mistake(
+            (
                 lambda y, s: _auroc(y, s, sign=-1),
                 "You count the pairs in the wrong order: the ill image should score higher.",
             ),
-            Mistake(
+            (
                 lambda y, s: ((np.asarray(s) > 0.5) == np.asarray(y, bool)).mean(),
                 "That is the accuracy at 0.5. AUROC needs no threshold.",
             ),
         ),
-        (
+        hints=(
             "Compare each ill image with each healthy one.",
             "scores[ill][:, None] - scores[~ill][None, :] has one entry for each pair.",
             "The mean of (apart > 0), plus half of the mean of (apart == 0).",
         ),
-        "A constant score gives 0.5, as it should: it knows nothing.",
-        judge_function(
+        why="A constant score gives 0.5, as it should: it knows nothing.",
+        judge=judge_function(
             [
-                (np.array(ill, bool), np.array(scores))
-                for ill, scores in [
-                    ([0, 0, 1, 0, 1], [0.1, 0.4, 0.35, 0.2, 0.8]),
-                    ([0, 1, 1, 0], [0.3, 0.3, 0.3, 0.3]),
-                    ([1, 0, 0, 1, 0], [2.0, 2.0, 1.0, 5.0, 7.0]),
-                    ([1, 1, 0, 1, 0, 1], [-3.0, 0.5, -3.0, -1.0, -1.0, 0.5]),
-                ]
+                (np.array([0, 0, 1, 0, 1], bool), np.array([0.1, 0.4, 0.35, 0.2, 0.8])),
+                (np.array([0, 1, 1, 0], bool), np.array([0.3, 0.3, 0.3, 0.3])),
+                (np.array([1, 0, 0, 1, 0], bool), np.array([2.0, 2.0, 1.0, 5.0, 7.0])),
+                (
+                    np.array([1, 1, 0, 1, 0, 1], bool),
+                    np.array([-3.0, 0.5, -3.0, -1.0, -1.0, 0.5]),
+                ),
             ]
         ),
     ),
     Exercise(
-        "3.3",
-        "another share of ill patients",
-        10,
-        at_other_prevalence,
-        (
-            Mistake(
+        number="3.3",
+        title="another share of ill patients",
+        minutes=10,
+        reference=at_other_prevalence,
+        mistakes=(
+            (
                 lambda p, t, r: p * r / t,
                 "Probabilities scaled like this can exceed 1. Scale the odds, p / (1 - p).",
             ),
-            Mistake(
+            (
                 lambda p, t, r: at_other_prevalence(p, r, t),
                 "The two shares are swapped: fewer ill patients must lower the probability.",
             ),
-            Mistake(
+            (
                 lambda p, t, r: p / (1 - p) * (r / (1 - r)) / (t / (1 - t)),
                 "These are the odds. Turn them back into a probability: odds / (1 + odds).",
             ),
         ),
-        (
+        hints=(
             "Write the probability as odds, p / (1 - p).",
             "Divide by the odds of being ill in training, multiply by those of the real patients.",
             "Turn the odds back: odds / (1 + odds).",
         ),
-        "Bayes' rule: the evidence stays, the odds before it change. Platt scaling learns that.",
-        judge_function([(0.5, 0.5, 0.1), (0.8, 0.3, 0.05), (0.2, 0.2, 0.2), (0.9, 0.1, 0.6)]),
+        why="Bayes' rule: the evidence stays, the odds before it change. Platt scaling learns "
+        "that.",
+        judge=judge_function([(0.5, 0.5, 0.1), (0.8, 0.3, 0.05), (0.2, 0.2, 0.2), (0.9, 0.1, 0.6)]),
     ),
     Exercise(
-        "3.4",
-        "count the leak",
-        5,
-        overlap,
-        (
-            Mistake(
-                _known_patients, "That is a share of the patients. Asked is one of the test images."
+        number="3.4",
+        title="count the leak",
+        minutes=5,
+        reference=overlap,
+        mistakes=(
+            (
+                lambda a, b: np.isin(np.unique(b), a).mean(),
+                "That is a share of the patients. Asked is one of the test images.",
             ),
-            Mistake(
+            (
                 lambda a, b: overlap(b, a),
                 "That is the share of the training images. The test images are scored.",
             ),
-            Mistake(
-                lambda a, b: np.isin(b, a).sum(), "That is how many. Divide by the test images."
-            ),
+            (lambda a, b: np.isin(b, a).sum(), "That is how many. Divide by the test images."),
         ),
-        (
+        hints=(
             "Ask of each test image: is its patient among the training patients?",
             "np.isin(test_patients, train_patients) answers that for all at once.",
             "Its mean is the share.",
         ),
-        "One line of code, to be run on every split that you meet.",
-        judge_function(
+        why="One line of code, to be run on every split that you meet.",
+        judge=judge_function(
             [
-                (np.array([1, 2, 3, 3]), np.array([3, 3, 3, 4, 5])),
-                (np.array([1, 2, 2]), np.array([8, 9])),
-                (np.array([4, 4, 7, 7, 7, 9]), np.array([4, 7, 7, 1])),
+                arrays([1, 2, 3, 3], [3, 3, 3, 4, 5]),
+                arrays([1, 2, 2], [8, 9]),
+                arrays([4, 4, 7, 7, 7, 9], [4, 7, 7, 1]),
             ]
         ),
     ),
     Exercise(
-        "3.5",
-        "draw patients, not images",
-        20,
-        resample_patients,
-        (
-            Mistake(lambda p, rng: rng.integers(len(p), size=len(p)), BY_IMAGE),
-            Mistake(_by_size, BY_SIZE),
-            Mistake(_drawn_once, ONCE),
-            Mistake(_no_replacement, ALL_ONCE),
-            Mistake(_with_fixed_seed, FIXED),
-            Mistake(
-                lambda p, rng: np.concatenate(
-                    [np.flatnonzero(p == n) for n in rng.choice(np.unique(p), 6)]
-                ),
-                SIZE,
+        number="3.5",
+        title="draw patients, not images",
+        minutes=20,
+        reference=resample_patients,
+        mistakes=(
+            (lambda p, rng: rng.integers(len(p), size=len(p)), BY_IMAGE),
+            (lambda p, rng: _all_rows_of(rng.choice(p, len(np.unique(p))), p), BY_SIZE),
+            (
+                lambda p, rng: np.flatnonzero(np.isin(p, rng.choice(np.unique(p), len(NAMES)))),
+                ONCE,
             ),
+            (lambda p, rng: _all_rows_of(rng.permutation(np.unique(p)), p), ALL_ONCE),
+            (lambda p, rng: resample_patients(p, np.random.default_rng(0)), FIXED),
+            (lambda p, rng: _all_rows_of(rng.choice(np.unique(p), 6), p), SIZE),
         ),
-        (
+        hints=(
             "First draw names: rng.choice(names, size=len(names), replace=True).",
             "np.flatnonzero(patients == name) are the rows of one patient.",
             "np.concatenate the rows of all drawn names, twice for a name that was drawn twice.",
         ),
-        "Images of a patient are alike. To draw them singly claims more evidence than there is.",
-        judge_resample,
+        why="Images of a patient are alike. To draw them singly claims more evidence than there "
+        "is.",
+        judge=judge_property(_problem_of_draws),
     ),
     Exercise(
-        "3.6",
-        "your figure: an ROC curve",
-        30,
-        roc_figure,
-        (
-            Mistake(_ascending, TURNED),
-            Mistake(drawn_then(roc_figure, _without_its_begin), CORNERS),
-            Mistake(lambda axis, y, s: axis.plot([0, 0.5, 1], [0, 0.5, 1]), NO_CURVE),
-            Mistake(drawn_then(roc_figure, lambda axis: axis.lines[1].remove()), NO_CHANCE),
-            Mistake(drawn_then(roc_figure, no_names), "name both axes"),
+        number="3.6",
+        title="your figure: an ROC curve",
+        minutes=30,
+        reference=roc_figure,
+        mistakes=(
+            (lambda axis, y, s: roc_figure(axis, y, -s), TURNED),
+            (drawn_then(roc_figure, _without_its_begin), CORNERS),
+            (lambda axis, y, s: axis.plot([0, 0.5, 1], [0, 0.5, 1]), NO_CURVE),
+            (drawn_then(roc_figure, lambda axis: axis.lines[1].remove()), NO_CHANCE),
+            (drawn_then(roc_figure, no_names), "name both axes"),
         ),
-        (
+        hints=(
             "Sort the labels by falling score: ill[np.argsort(-scores)].",
             "np.cumsum of the sorted labels, divided by their sum, is the share of the ill found.",
             "The same with 1 - labels is the share of the healthy called ill. Put a 0 before both.",
         ),
-        "Each step up is an ill image, each step right a healthy one; the area is the AUROC.",
-        judge_figure(_problem, practice_scores),
+        why="Each step up is an ill image, each step right a healthy one; the area is the AUROC.",
+        judge=judge_figure(_problem, practice_scores),
     ),
 )

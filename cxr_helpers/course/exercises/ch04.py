@@ -4,12 +4,7 @@ import math
 
 import numpy as np
 
-from cxr_helpers.course.exercises.engine import (
-    Exercise,
-    Mistake,
-    judge_function,
-    judge_value,
-)
+from cxr_helpers.course.exercises.engine import Exercise, judge_function
 from cxr_helpers.detection.boxes import box_iou
 
 
@@ -41,31 +36,6 @@ def suppress_per_class(boxes, labels, scores, threshold):
     return kept
 
 
-def _at_the_threshold_too(boxes, labels, scores, threshold):
-    return suppress_per_class(boxes, labels, scores, threshold - 1e-6)
-
-
-def _across_classes(boxes, labels, scores, threshold):
-    return suppress_per_class(boxes, np.zeros_like(labels), scores, threshold)
-
-
-def _lowest_first(boxes, labels, scores, threshold):
-    return suppress_per_class(boxes, labels, -scores, threshold)
-
-
-def _as_listed(boxes, labels, scores, threshold):
-    return suppress_per_class(boxes, labels, -np.arange(len(scores)), threshold)
-
-
-def _class_after_class(boxes, labels, scores, threshold):
-    kept = suppress_per_class(boxes, labels, scores, threshold)
-    return sorted(kept, key=lambda row: (labels[row], -scores[row]))
-
-
-def _by_row(boxes, labels, scores, threshold):
-    return sorted(suppress_per_class(boxes, labels, scores, threshold))
-
-
 def _dropped_boxes_drop_others(boxes, labels, scores, threshold):
     order = np.argsort(-scores)
     overlap = box_iou(boxes, boxes) > threshold
@@ -89,97 +59,96 @@ def _boxes(*rows) -> np.ndarray:
 
 EXERCISES = (
     Exercise(
-        "4.1",
-        "ten timid boxes",
-        2,
-        (51 + 50 * 2 / 3) / 101,
-        (
-            Mistake(
+        number="4.1",
+        title="ten timid boxes",
+        minutes=2,
+        reference=(51 + 50 * 2 / 3) / 101,
+        mistakes=(
+            (
                 (51 + 50 * 2 / 13) / 101,
                 "That is the precision after all of them. At each recall the best one counts.",
             ),
-            Mistake(
+            (
                 2 / 13,
                 "That is the share of right detections. Average precision goes down the list, and "
                 "asks at each recall for the best precision from there on.",
             ),
-            Mistake(0, "Three detections are as right as they were before."),
+            (0, "Three detections are as right as they were before."),
         ),
-        (
+        hints=(
             "After which detection has all of the truth been found?",
             "All ten come after that. Which recall point could they change?",
             "None: it stays at (51 + 50 * 2 / 3) / 101.",
         ),
-        "What comes after the last hit costs nothing: a detector may add false alarms there "
+        why="What comes after the last hit costs nothing: a detector may add false alarms there "
         "without end and lose no mAP.",
-        judge_value,
     ),
     Exercise(
-        "4.2",
-        "average precision of six detections",
-        10,
-        (26 + 25 * 2 / 3 + 25 * 3 / 5) / 101,
-        (
-            Mistake(
+        number="4.2",
+        title="average precision of six detections",
+        minutes=10,
+        reference=(26 + 25 * 2 / 3 + 25 * 3 / 5) / 101,
+        mistakes=(
+            (
                 (34 + 33 * 2 / 3 + 34 * 3 / 5) / 101,
                 "The fourth box was never found, and still is part of the truth: recall ends at "
                 "3/4, and from there on precision counts as 0.",
             ),
-            Mistake(
+            (
                 (76 + 25 * 4 / 5) / 101,
                 "Box A was counted twice. A box can be found once: the second detection of it is "
                 "a false alarm.",
             ),
-            Mistake(
+            (
                 (26 + 25 * 2 / 3 + 25 * 3 / 5 + 25 / 2) / 101,
                 "After the last hit recall rises no more: beyond 3/4 precision counts as 0.",
             ),
-            Mistake(
+            (
                 (1 + 2 / 3 + 3 / 5) / 4,
                 "Nearly: that is the exact area under the steps. COCO takes 101 recall points, "
                 "and 26 of them lie at 0.25 or below.",
             ),
         ),
-        (
+        hints=(
             "Which detections are hits? The second one finds a box that is taken.",
             "Hits are the first, third and fifth. The precision there is 1, 2/3 and 3/5.",
             "Recall reaches 1/4, 2/4 and 3/4: 26, 25 and 25 points. The last 25 count 0.",
         ),
-        "Duplicates are false alarms and missed boxes cost recall: that is all of the matching.",
-        judge_value,
+        why="Duplicates are false alarms and missed boxes cost recall: that is all of the "
+        "matching.",
     ),
     Exercise(
-        "4.3",
-        "IoU of all pairs",
-        15,
-        iou_of_all,
-        (
-            Mistake(
+        number="4.3",
+        title="IoU of all pairs",
+        minutes=15,
+        reference=iou_of_all,
+        mistakes=(
+            (
                 lambda a, b: iou_of_all(b, a),
                 "Turned: rows are the first boxes, columns the second ones.",
             ),
-            Mistake(
+            (
                 lambda a, b: _iou_of_all(a, b, clip=-np.inf),
                 "Boxes that lie apart both ways have two negative sides, and their product is an "
                 "overlap that is none: cut each side at 0 first.",
             ),
-            Mistake(
+            (
                 lambda a, b: _iou_of_all(a, b, wider=1),
                 "You add 1 to each side, as for numbers of pixels. Here x_max is an edge.",
             ),
-            Mistake(
+            (
                 lambda a, b: _iou_of_all(a, b, twice=True),
                 "The shared area counts twice in the sum of both areas: take it off once.",
             ),
         ),
-        (
+        hints=(
             "first[:, None] is (N, 1, 4), second[None] is (1, M, 4): numpy pairs them all.",
             "Sides: np.minimum of the two ends, minus np.maximum of the two beginnings.",
             "np.clip(sides, 0, None).prod(axis=-1) is the shared area, (N, M).",
         ),
-        "These are the course's box_iou and torchvision's values. Without a loop numpy pairs all "
-        "boxes at once, which is what makes thousands of proposals affordable.",
-        judge_function(
+        why="These are the course's box_iou and torchvision's values. Without a loop numpy pairs "
+        "all boxes at once, which is what makes thousands of proposals affordable.",
+        judge=judge_function(
             [
                 (
                     _boxes([0, 0, 10, 10], [20, 20, 30, 40]),
@@ -191,42 +160,50 @@ EXERCISES = (
         ),
     ),
     Exercise(
-        "4.4",
-        "suppression, class by class",
-        20,
-        suppress_per_class,
-        (
-            Mistake(
-                _across_classes,
+        number="4.4",
+        title="suppression, class by class",
+        minutes=20,
+        reference=suppress_per_class,
+        mistakes=(
+            (
+                lambda b, y, s, t: suppress_per_class(b, np.zeros_like(y), s, t),
                 "A box of another class was dropped. An effusion may lie on a mass: compare "
                 "labels before you drop.",
             ),
-            Mistake(_lowest_first, "You begin with the lowest score. The surest box comes first."),
-            Mistake(
-                _as_listed,
+            (
+                lambda b, y, s, t: suppress_per_class(b, y, -s, t),
+                "You begin with the lowest score. The surest box comes first.",
+            ),
+            (
+                lambda b, y, s, t: suppress_per_class(b, y, -np.arange(len(s)), t),
                 "You take the boxes as they are listed. Sort by falling score first.",
             ),
-            Mistake(
-                _class_after_class,
+            (
+                lambda b, y, s, t: sorted(
+                    suppress_per_class(b, y, s, t), key=lambda row: (y[row], -s[row])
+                ),
                 "The right rows, class after class. Return them by falling score.",
             ),
-            Mistake(_by_row, "The right rows, by their number. Return them by falling score."),
-            Mistake(
+            (
+                lambda b, y, s, t: sorted(suppress_per_class(b, y, s, t)),
+                "The right rows, by their number. Return them by falling score.",
+            ),
+            (
                 _dropped_boxes_drop_others,
                 "A box that was itself dropped drops another one. Only kept boxes may do that.",
             ),
-            Mistake(
-                _at_the_threshold_too,
+            (
+                lambda b, y, s, t: suppress_per_class(b, y, s, t - 1e-6),
                 "At an IoU of just the threshold a box stays: only one above it is dropped.",
             ),
         ),
-        (
+        hints=(
             "Start from the notebook's suppress. What has to change where boxes are dropped?",
             "Of the rest, keep what overlaps little or has another label than the best box.",
             "order = rest[(overlap <= threshold) | (labels[rest] != labels[best])]",
         ),
-        "So does torchvision's batched_nms, and so a place may have two names, each once.",
-        judge_function(
+        why="So does torchvision's batched_nms, and so a place may have two names, each once.",
+        judge=judge_function(
             [
                 (
                     _boxes([0, 0, 10, 10], [1, 1, 11, 11], [1, 0, 11, 10], [40, 40, 50, 50]),
@@ -257,35 +234,35 @@ EXERCISES = (
         ),
     ),
     Exercise(
-        "4.5",
-        "which level?",
-        5,
-        pooled_from,
-        (
-            Mistake(
+        number="4.5",
+        title="which level?",
+        minutes=5,
+        reference=pooled_from,
+        mistakes=(
+            (
                 lambda w, h, c: _pooled_from(math.sqrt(w * h), c, turn=round),
                 "Between two levels the lower one is taken: round down.",
             ),
-            Mistake(
+            (
                 lambda w, h, c: _pooled_from(max(w, h), c),
                 "The longer side alone sends a long thin box too high. Use the root of the area.",
             ),
-            Mistake(
+            (
                 lambda w, h, c: _pooled_from(w * h, c**2),
                 "Half the side is a quarter of the area: you go down two levels. Take the root.",
             ),
-            Mistake(
+            (
                 lambda w, h, c: _pooled_from(math.sqrt(w * h), c, lowest=-99, highest=99),
                 "Right in between. There is no level below 2 and none above 5.",
             ),
         ),
-        (
+        hints=(
             "The side of a square with the same area is math.sqrt(width * height).",
             "math.log2(side / canonical) is how many times it is twice as large.",
             "math.floor(4 + that), and then min(5, max(2, ...)).",
         ),
-        "Level 2 takes all that is smaller, however small it is: there is no finer one.",
-        judge_function(
+        why="Level 2 takes all that is smaller, however small it is: there is no finer one.",
+        judge=judge_function(
             [
                 (64, 64, 64),
                 (32, 32, 64),

@@ -3,16 +3,8 @@
 import numpy as np
 from matplotlib.axes import Axes
 
-from cxr_helpers.course.exercises.engine import (
-    Exercise,
-    Mistake,
-    drawn_series,
-    drawn_then,
-    judge_figure,
-    judge_function,
-    judge_value,
-    no_names,
-)
+from cxr_helpers.course.exercises.engine import Exercise, arrays, judge_function
+from cxr_helpers.course.exercises.figures import drawn_series, drawn_then, judge_figure, no_names
 from cxr_helpers.detection import metrics as dm
 
 
@@ -59,14 +51,6 @@ def precision_recall_figure(axis, right, scores, boxes):
     axis.plot(recall, best, "--", label="the best from there on")
     axis.set(xlabel="recall (share of the boxes)", ylabel="precision (share of the detections)")
     axis.legend()
-
-
-def _of_what_was_found(axis, right, scores, boxes):
-    precision_recall_figure(axis, right, scores, right.sum())
-
-
-def _unsorted(axis, right, scores, boxes):
-    precision_recall_figure(axis, right, -np.arange(len(scores)), boxes)
 
 
 def _turn(axis):
@@ -123,11 +107,8 @@ def _why_no_curve(axis: Axes, order: np.ndarray, right: np.ndarray, boxes: int) 
     if _is_drawn(axis, *_points(order, right, right.sum())):
         return OF_FOUND
     other_orders = (np.arange(len(right)), order[::-1])
-    return (
-        NOT_SORTED
-        if any(_is_drawn(axis, *_points(o, right, boxes)) for o in other_orders)
-        else NO_CURVE
-    )
+    unsorted = any(_is_drawn(axis, *_points(one, right, boxes)) for one in other_orders)
+    return NOT_SORTED if unsorted else NO_CURVE
 
 
 def _bools(text: str) -> np.ndarray:
@@ -136,89 +117,82 @@ def _bools(text: str) -> np.ndarray:
 
 EXERCISES = (
     Exercise(
-        "4.6",
-        "the same draws for both",
-        15,
-        paired_differences,
-        (
-            Mistake(
+        number="4.6",
+        title="the same draws for both",
+        minutes=15,
+        reference=paired_differences,
+        mistakes=(
+            (
                 lambda a, b, n, draws: paired_differences(b, a, n, draws),
                 "Turned around: asked is how much more B finds than A.",
             ),
-            Mistake(
+            (
                 lambda a, b, n, draws: ((b - a) / n)[draws].mean(axis=1),
                 "That is a mean over images: one with a single box counts as much as one with six. "
                 "Add up the hits and the boxes of a draw, then divide.",
             ),
-            Mistake(
+            (
                 lambda a, b, n, draws: (b - a)[draws].sum(axis=1) / n.sum(),
                 "You divide by all boxes. A draw has boxes of its own: boxes[draws].sum(axis=1).",
             ),
-            Mistake(
+            (
                 lambda a, b, n, draws: np.full(len(draws), (b - a).sum() / n.sum()),
                 "Each draw gives the same: use its images, hits_a[draws] and hits_b[draws].",
             ),
-            Mistake(
+            (
                 lambda a, b, n, draws: paired_differences(a, b, n, draws).mean(),
                 "One number for each draw is asked for: their spread is the interval.",
             ),
         ),
-        (
+        hints=(
             "hits_a[draws] has a row for each draw and a column for each drawn image.",
             "Its sum along axis 1, divided by that of boxes[draws], is what A finds in each draw.",
             "The same for B, with the same draws; then subtract.",
         ),
-        "An image that is hard for both drops out of the difference. With draws of their own for "
-        "each detector it would not.",
-        judge_function(
+        why="An image that is hard for both drops out of the difference. With draws of their own "
+        "for each detector it would not.",
+        judge=judge_function(
             [
-                (
-                    np.array([1, 0, 2, 3]),
-                    np.array([1, 1, 2, 5]),
-                    np.array([1, 2, 3, 6]),
-                    np.array([[0, 1, 2, 3], [0, 0, 1, 2], [3, 3, 3, 1], [1, 1, 0, 2]]),
+                arrays(
+                    *([1, 0, 2, 3], [1, 1, 2, 5], [1, 2, 3, 6]),
+                    [[0, 1, 2, 3], [0, 0, 1, 2], [3, 3, 3, 1], [1, 1, 0, 2]],
                 ),
-                (
-                    np.array([2, 2, 0]),
-                    np.array([0, 1, 1]),
-                    np.array([2, 4, 1]),
-                    np.array([[2, 2, 1], [0, 1, 0]]),
-                ),
+                arrays([2, 2, 0], [0, 1, 1], [2, 4, 1], [[2, 2, 1], [0, 1, 0]]),
             ]
         ),
     ),
     Exercise(
-        "4.7",
-        "what is found at so many false alarms",
-        10,
-        share_found,
-        (
-            Mistake(
+        number="4.7",
+        title="what is found at so many false alarms",
+        minutes=10,
+        reference=share_found,
+        mistakes=(
+            (
                 lambda hit, boxes, images, allowed: share_found(hit, boxes, 1, allowed),
                 "So many false alarms are allowed in each image: multiply by the images.",
             ),
-            Mistake(
+            (
                 lambda hit, boxes, images, allowed: share_found(hit, hit.sum(), images, allowed),
                 "Divided by all hits, the best threshold would always find 100%. Divide by boxes.",
             ),
-            Mistake(
+            (
                 _up_to_the_last_allowed,
                 "You stop at the last allowed false alarm. Hits that come after it, and before "
                 "the next one, cost nothing.",
             ),
-            Mistake(
+            (
                 lambda hit, boxes, images, allowed: hit[: int(allowed * images)].sum() / boxes,
                 "You allow so many detections. Only the false ones count.",
             ),
         ),
-        (
+        hints=(
             "np.cumsum(~hit) counts the false alarms on the way down the list.",
             "Go on as long as that count is at most allowed * images.",
             "hit[count <= allowed * images].sum() / boxes",
         ),
-        "Normal images bring false alarms of their own and no boxes. A set without them never "
+        why="Normal images bring false alarms of their own and no boxes. A set without them never "
         "counts those.",
-        judge_function(
+        judge=judge_function(
             [
                 (_bools("110101001"), 6, 4, 0.5),
                 (_bools("01101"), 4, 2, 0.25),
@@ -230,62 +204,59 @@ EXERCISES = (
         ),
     ),
     Exercise(
-        "4.8",
-        "a class is lost",
-        5,
-        {"dropped": 0.55, "shifted too": 0.3},
-        (
-            Mistake(
+        number="4.8",
+        title="a class is lost",
+        minutes=5,
+        reference={"dropped": 0.55, "shifted too": 0.3},
+        mistakes=(
+            (
                 {"dropped": 1.1 / 3, "shifted too": 0.2},
                 "A class without truth does not count as 0: it leaves the mean, which is then "
                 "over two classes.",
             ),
-            Mistake(
+            (
                 {"dropped": 0.4, "shifted too": 0.4},
                 "That is the mean before, over three classes. Of how many is it now?",
             ),
-            Mistake(
+            (
                 {"dropped": 0.55, "shifted too": 0.55},
                 "The first is right. In the second the effusions of the truth bear the label of "
                 "nodules. Which boxes of the detector are compared with them?",
             ),
-            Mistake(
+            (
                 {"dropped": 0.55, "shifted too": 0.0},
                 "The first is right. Hearts come before the lost class: their label stays.",
             ),
         ),
-        (
+        hints=(
             "mAP is a mean over the classes that the truth holds.",
             "Dropped: the mean of 0.6 and 0.5.",
             "Shifted: hearts keep 0.6; effusions are compared with nodules, which gives 0.",
         ),
-        "The first mistake lifts mAP from 0.4 to 0.55, the second one lowers it to 0.3. Neither "
-        "gives an error.",
-        judge_value,
+        why="The first mistake lifts mAP from 0.4 to 0.55, the second one lowers it to 0.3. "
+        "Neither gives an error.",
     ),
     Exercise(
-        "4.9",
-        "your figure: precision and recall",
-        30,
-        precision_recall_figure,
-        (
-            Mistake(_unsorted, NOT_SORTED),
-            Mistake(_of_what_was_found, OF_FOUND),
-            Mistake(drawn_then(precision_recall_figure, _turn), SWAPPED),
-            Mistake(
-                drawn_then(precision_recall_figure, lambda axis: axis.lines[1].remove()), NO_BEST
-            ),
-            Mistake(drawn_then(precision_recall_figure, _to_best_so_far), SO_FAR),
-            Mistake(lambda axis, *_: axis.plot([0, 1], [1, 0]), NO_CURVE),
-            Mistake(drawn_then(precision_recall_figure, no_names), "name both axes"),
+        number="4.9",
+        title="your figure: precision and recall",
+        minutes=30,
+        reference=precision_recall_figure,
+        mistakes=(
+            (lambda axis, r, s, n: precision_recall_figure(axis, r, -np.arange(60), n), NOT_SORTED),
+            (lambda axis, r, s, n: precision_recall_figure(axis, r, s, r.sum()), OF_FOUND),
+            (drawn_then(precision_recall_figure, _turn), SWAPPED),
+            (drawn_then(precision_recall_figure, lambda axis: axis.lines[1].remove()), NO_BEST),
+            (drawn_then(precision_recall_figure, _to_best_so_far), SO_FAR),
+            (lambda axis, *_: axis.plot([0, 1], [1, 0]), NO_CURVE),
+            (drawn_then(precision_recall_figure, no_names), "name both axes"),
         ),
-        (
+        hints=(
             "found = np.cumsum(right[np.argsort(-scores)])",
             "Recall is found / boxes, precision is found / np.arange(1, 61).",
             "Best from there on: np.maximum.accumulate(precision[::-1])[::-1]",
         ),
-        "The mean height of the upper series over 101 recall points is the average precision. It "
-        "is 0 where recall never comes.",
-        judge_figure(_problem, practice_detections),
+        why="The mean height of the upper series over 101 recall points is the average "
+        "precision. It is 0 where recall never comes.",
+        judge=judge_figure(_problem, practice_detections),
     ),
 )

@@ -3,12 +3,7 @@
 import numpy as np
 from scipy.stats import rankdata
 
-from cxr_helpers.course.exercises.engine import (
-    Exercise,
-    Mistake,
-    judge_function,
-    judge_value,
-)
+from cxr_helpers.course.exercises.engine import Exercise, arrays, judge_function
 from cxr_helpers.explanation import heatmaps
 
 FOUR_SCORES = {
@@ -25,12 +20,9 @@ def map_from_channels(score, ablated, maps):
     return np.maximum(np.tensordot(weights, maps, axes=1), 0)
 
 
-def _signed(score, ablated, maps):
+def signed(score, ablated, maps):
+    """The same sum of maps, not cut at zero: a usual mistake."""
     return np.tensordot((score - ablated) / score, maps, axes=1)
-
-
-def _cut_weights(score, ablated, maps):
-    return np.tensordot(np.maximum((score - ablated) / score, 0), maps, axes=1)
 
 
 def points_into(heatmap, box):
@@ -50,22 +42,6 @@ def _first_peak(heatmap, box):
     return points_into(only, box)
 
 
-def _any_peak(heatmap, box):
-    return float(points_into(heatmap, box) > 0)
-
-
-def _rows_are_x(heatmap, box):
-    return points_into(heatmap.T, box)
-
-
-def _edge_belongs(heatmap, box):
-    return points_into(heatmap, [box[0], box[1], box[2] + 1, box[3] + 1])
-
-
-def _zeros_point_too(heatmap, box):
-    return points_into(heatmap - heatmap.min() + 1, box)
-
-
 def energy_inside(heatmap, boxes):
     """Share of what is above zero that lies in at least one of the boxes; 0 where nothing is."""
     evidence = np.maximum(heatmap, 0)
@@ -77,26 +53,9 @@ def energy_inside(heatmap, boxes):
     return evidence[inside].sum() / evidence.sum()
 
 
-def _nothing_is_nan(heatmap, boxes):
-    return energy_inside(heatmap, boxes) if heatmap.max() > 0 else np.nan
-
-
-def _overlap_twice(heatmap, boxes):
-    return sum(energy_inside(heatmap, [box]) for box in boxes)
-
-
 def _with_negative(heatmap, boxes):
     inside = heatmaps.box_mask(boxes, heatmap.shape)
     return heatmap[inside].sum() / heatmap.sum() if heatmap.max() > 0 else 0.0
-
-
-def _brightness(heatmap, boxes):
-    inside = heatmaps.box_mask(boxes, heatmap.shape)
-    return np.maximum(heatmap, 0)[inside].mean()
-
-
-def _only_the_first(heatmap, boxes):
-    return energy_inside(heatmap, boxes[:1])
 
 
 def rank_correlation(first, second):
@@ -109,10 +68,6 @@ def _pearson(first, second):
     return np.corrcoef(np.ravel(first), np.ravel(second))[0, 1]
 
 
-def _order_is_no_rank(first, second):
-    return _pearson(np.argsort(np.ravel(first)), np.argsort(np.ravel(second)))
-
-
 def _ties_by_position(first, second):
     ranks = [np.argsort(np.argsort(np.ravel(m), kind="stable")) for m in (first, second)]
     return _pearson(*ranks)
@@ -120,62 +75,57 @@ def _ties_by_position(first, second):
 
 EXERCISES = (
     Exercise(
-        "5.1",
-        "a channel in the way",
-        2,
-        -0.125,
-        (
-            Mistake(
-                0.125, "The sign: without the channel the score is higher, so it speaks against."
-            ),
-            Mistake(-0.1, "That is the difference. Divide by the score with all channels."),
-            Mistake(
-                -1 / 9, "You divide by the score without the channel. Divide by the full score."
-            ),
-            Mistake(0, "A weight may be negative. It is the map that is cut at zero."),
-            Mistake(1.125, "That is what is left of the score. Asked is the share that is lost."),
+        number="5.1",
+        title="a channel in the way",
+        minutes=2,
+        reference=-0.125,
+        mistakes=(
+            (0.125, "The sign: without the channel the score is higher, so it speaks against."),
+            (-0.1, "That is the difference. Divide by the score with all channels."),
+            (-1 / 9, "You divide by the score without the channel. Divide by the full score."),
+            (0, "A weight may be negative. It is the map that is cut at zero."),
+            (1.125, "That is what is left of the score. Asked is the share that is lost."),
         ),
-        (
+        hints=(
             "The weight is the share of the score that is lost without the channel.",
             "(s - s_c) / s",
             "(0.8 - 0.9) / 0.8",
         ),
-        "A negative weight means that the channel speaks against the box: without it the detector "
-        "is surer.",
-        judge_value,
+        why="A negative weight means that the channel speaks against the box: without it the "
+        "detector is surer.",
     ),
     Exercise(
-        "5.2",
-        "a map from its channels",
-        15,
-        map_from_channels,
-        (
-            Mistake(_signed, "Right, but for what is below zero: that speaks against, cut it off."),
-            Mistake(
-                _cut_weights,
+        number="5.2",
+        title="a map from its channels",
+        minutes=15,
+        reference=map_from_channels,
+        mistakes=(
+            (signed, "Right, but for what is below zero: that speaks against, cut it off."),
+            (
+                lambda s, a, m: np.tensordot(np.maximum((s - a) / s, 0), m, axes=1),
                 "You cut the weights. A channel that speaks against takes away from the others: "
                 "cut the sum instead.",
             ),
-            Mistake(
+            (
                 lambda s, a, m: map_from_channels(s, a, m) * s,
                 "Right up to a factor: the weight is a share, so divide by the score.",
             ),
-            Mistake(
+            (
                 lambda s, a, m: np.maximum(np.tensordot(a / s, m, axes=1), 0),
                 "You weigh by what is left without the channel. Weigh by what is lost.",
             ),
-            Mistake(
+            (
                 lambda s, a, m: np.maximum(m, 0).sum(axis=0),
                 "All channels count the same here. Weigh each by its share of the score.",
             ),
         ),
-        (
+        hints=(
             "First the weights: (score - ablated) / score, one for each channel.",
             "np.tensordot(weights, maps, axes=1) adds up the maps, each times its weight.",
             "np.maximum(..., 0) cuts off what is below zero. That comes last.",
         ),
-        "Three lines, and all of Ablation-CAM. What costs time is to ask for the scores.",
-        judge_function(
+        why="Three lines, and all of Ablation-CAM. What costs time is to ask for the scores.",
+        judge=judge_function(
             [
                 (
                     3.0,
@@ -192,74 +142,74 @@ EXERCISES = (
         ),
     ),
     Exercise(
-        "5.3",
-        "only the larger one counts",
-        5,
-        {"a": 1 / 3, "b": 0.0},
-        (
-            Mistake(
+        number="5.3",
+        title="only the larger one counts",
+        minutes=5,
+        reference={"a": 1 / 3, "b": 0.0},
+        mistakes=(
+            (
                 {"a": 0.6, "b": 0.4},
                 "These are the shares of the sum. The score is the larger one: remove each, look.",
             ),
-            Mistake(
+            (
                 {"a": 1.0, "b": 0.0},
                 "So says the slope, and so says the loss before it is divided by the score. "
                 "Without a, b steps in: a third of the score is lost, not all of it.",
             ),
-            Mistake(
+            (
                 {"a": 2 / 3, "b": 1.0},
                 "That is what is left without each. Asked is the share that is lost.",
             ),
-            Mistake(
+            (
                 {"a": 2.0, "b": 3.0},
                 "These are the scores without each. Asked is the share that is lost.",
             ),
         ),
-        (
+        hints=(
             "Set a to 0. What is the larger one of 0 and 2?",
             "The score falls from 3 to 2. And without b?",
             "(3 - 2) / 3 for a, (3 - 3) / 3 for b",
         ),
-        "The weights add up to a third: two thirds of the score are held by either of them, and "
-        "removing one at a time does not see that.",
-        judge_value,
+        why="The weights add up to a third: two thirds of the score are held by either of them, "
+        "and removing one at a time does not see that.",
     ),
     Exercise(
-        "5.4",
-        "the pointing game",
-        15,
-        points_into,
-        (
-            Mistake(
+        number="5.4",
+        title="the pointing game",
+        minutes=15,
+        reference=points_into,
+        mistakes=(
+            (
                 _first_peak,
                 "argmax takes the first of several equal maxima, so a tie is decided by its place "
                 "in the array. Return the share of the maxima that lie inside.",
             ),
-            Mistake(
-                _any_peak,
+            (
+                lambda h, box: float(points_into(h, box) > 0),
                 "One maximum inside does not make a hit of all: a constant map would always win. "
                 "Return the share.",
             ),
-            Mistake(
-                _rows_are_x,
+            (
+                lambda h, box: points_into(h.T, box),
                 "x is the column, y the row: an array is asked [y, x].",
             ),
-            Mistake(
-                _edge_belongs,
+            (
+                lambda h, box: points_into(h, [*box[:2], box[2] + 1, box[3] + 1]),
                 "x_max and y_max are edges: the last column inside is x_max - 1.",
             ),
-            Mistake(
-                _zeros_point_too,
+            (
+                lambda h, box: points_into(h - h.min() + 1, box),
                 "A map of zeros has no evidence and points nowhere: return 0 for it.",
             ),
         ),
-        (
+        hints=(
             "rows, columns = np.nonzero(heatmap == heatmap.max()) are all maxima.",
             "A column is inside if x_min <= column < x_max; a row goes with y.",
             "Return the mean of inside, and 0 before all that if nothing is above zero.",
         ),
-        "Maps that saturate have many equal maxima. By argmax, a corner of the array wins them.",
-        judge_function(
+        why="Maps that saturate have many equal maxima. By argmax, a corner of the array wins "
+        "them.",
+        judge=judge_function(
             [
                 (np.array([[0.0, 1, 0, 0], [0, 0, 3, 0], [0, 0, 0, 2]]), [2, 1, 4, 2]),
                 (np.array([[5.0, 0, 0, 0], [0, 0, 5, 0], [0, 5, 5, 0]]), [1, 1, 3, 3]),
@@ -272,37 +222,41 @@ EXERCISES = (
         ),
     ),
     Exercise(
-        "5.5",
-        "energy in the boxes",
-        10,
-        energy_inside,
-        (
-            Mistake(
-                _overlap_twice,
+        number="5.5",
+        title="energy in the boxes",
+        minutes=10,
+        reference=energy_inside,
+        mistakes=(
+            (
+                lambda h, boxes: sum(energy_inside(h, [box]) for box in boxes),
                 "Where two boxes overlap, the energy counts twice; it could exceed 1. Mark the "
                 "pixels that are in any box, then sum once.",
             ),
-            Mistake(
+            (
                 _with_negative,
                 "What is below zero is no evidence: cut it off before you sum, inside and outside.",
             ),
-            Mistake(
-                _brightness,
+            (
+                lambda h, boxes: np.maximum(h, 0)[heatmaps.box_mask(boxes, h.shape)].mean(),
                 "That is the mean brightness inside. Asked is the share of the whole map's sum.",
             ),
-            Mistake(_only_the_first, "Only the first box is counted. There may be several."),
-            Mistake(
-                _nothing_is_nan,
+            (
+                lambda h, boxes: energy_inside(h, boxes[:1]),
+                "Only the first box is counted. There may be several.",
+            ),
+            (
+                lambda h, boxes: energy_inside(h, boxes) if h.max() > 0 else np.nan,
                 "Right but for a map without anything above zero: 0 / 0 is NaN. Return 0 for it.",
             ),
         ),
-        (
+        hints=(
             "Begin with np.maximum(heatmap, 0).",
             "inside = np.zeros(heatmap.shape, bool); inside[y_min:y_max, x_min:x_max] = True",
             "evidence[inside].sum() / evidence.sum(), and 0 where that would be 0 / 0",
         ),
-        "Two readers' boxes of one finding overlap nearly always, so the double count is common.",
-        judge_function(
+        why="Two readers' boxes of one finding overlap nearly always, so the double count is "
+        "common.",
+        judge=judge_function(
             [
                 (np.array([[1.0, 2, 1, 0], [0, 4, 0, 2]]), [[1, 0, 3, 1]]),
                 (np.array([[1.0, 2, 1, 0], [0, 4, 0, 2]]), [[0, 0, 2, 2], [1, 0, 3, 2]]),
@@ -312,73 +266,73 @@ EXERCISES = (
         ),
     ),
     Exercise(
-        "5.6",
-        "two maps that explain nothing",
-        5,
-        FOUR_SCORES,
-        (
-            Mistake(
+        number="5.6",
+        title="two maps that explain nothing",
+        minutes=5,
+        reference=FOUR_SCORES,
+        mistakes=(
+            (
                 FOUR_SCORES | {"constant: pointing": 1},
                 "Every pixel of a constant map is a maximum, and a fifth of them lies inside.",
             ),
-            Mistake(
+            (
                 FOUR_SCORES | {"constant: pointing": 0},
                 "A constant map above zero points everywhere: a fifth of its maxima lies inside.",
             ),
-            Mistake(
+            (
                 FOUR_SCORES | {"constant: energy": 1},
                 "The sum of a constant map lies all over the image, a fifth of it inside.",
             ),
-            Mistake(
+            (
                 FOUR_SCORES | {"box: IoU": 0.5},
                 "Half of each box is shared. IoU divides by what both cover: one and a half boxes.",
             ),
-            Mistake(
+            (
                 FOUR_SCORES | {"box: energy": 1},
                 "All energy lies in the detected box. Which half of that is in the readers' one?",
             ),
         ),
-        (
+        hints=(
             "A constant map is spread over the image as evenly as area is.",
             "So both of its scores are the box's share of the image.",
             "Half of the detected box lies inside: energy 1/2, IoU 0.5 / (1 + 1 - 0.5).",
         ),
-        "A map of nothing scores what chance gives, and more for a large box. And a detector's box "
-        "scores well without explaining anything. Such lines belong beside every score.",
-        judge_value,
+        why="A map of nothing scores what chance gives, and more for a large box. And a "
+        "detector's box scores well without explaining anything. Such lines belong beside every "
+        "score.",
     ),
     Exercise(
-        "5.7",
-        "rank correlation of two maps",
-        15,
-        rank_correlation,
-        (
-            Mistake(
+        number="5.7",
+        title="rank correlation of two maps",
+        minutes=15,
+        reference=rank_correlation,
+        mistakes=(
+            (
                 _pearson,
                 "That is Pearson's correlation, of the values. One bright pixel can make it. Take "
                 "the ranks first.",
             ),
-            Mistake(
-                _order_is_no_rank,
+            (
+                lambda a, b: _pearson(np.argsort(np.ravel(a)), np.argsort(np.ravel(b))),
                 "argsort says which pixel comes first, not which rank a pixel has.",
             ),
-            Mistake(
+            (
                 _ties_by_position,
                 "Equal values got different ranks, by their place in the array. Maps that are cut "
                 "at 0 are full of ties, and would look alike. scipy.stats.rankdata shares ranks.",
             ),
         ),
-        (
+        hints=(
             "Make both maps flat: np.ravel.",
             "scipy.stats.rankdata gives ranks; equal values share their mean rank.",
             "np.corrcoef(ranks_of_first, ranks_of_second)[0, 1]",
         ),
-        "Two maps that are zero nearly everywhere have no order there, and must get no credit.",
-        judge_function(
+        why="Two maps that are zero nearly everywhere have no order there, and must get no credit.",
+        judge=judge_function(
             [
-                (np.array([[1.0, 2, 3], [4, 50, 6]]), np.array([[10.0, 20, 40], [30, 60, 900]])),
-                (np.array([[0.0, 0, 0], [0, 5, 3]]), np.array([[0.0, 0, 0], [4, 0, 9]])),
-                (np.array([[0.0, 0, 2], [0, 0, 1]]), np.array([[1.0, 3, 0], [0, 0, 0]])),
+                arrays([[1.0, 2, 3], [4, 50, 6]], [[10.0, 20, 40], [30, 60, 900]]),
+                arrays([[0.0, 0, 0], [0, 5, 3]], [[0.0, 0, 0], [4, 0, 9]]),
+                arrays([[0.0, 0, 2], [0, 0, 1]], [[1.0, 3, 0], [0, 0, 0]]),
             ]
         ),
     ),

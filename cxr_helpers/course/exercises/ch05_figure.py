@@ -5,22 +5,12 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.patches import Rectangle
 
-from cxr_helpers.course.exercises.ch05 import map_from_channels
-from cxr_helpers.course.exercises.engine import (
-    Exercise,
-    Mistake,
-    drawn_series,
-    drawn_then,
-    judge_figure,
-    no_names,
-)
+from cxr_helpers.course.exercises.ch05 import map_from_channels, signed
+from cxr_helpers.course.exercises.engine import Exercise
+from cxr_helpers.course.exercises.figures import drawn_series, drawn_then, judge_figure, no_names
 from cxr_helpers.explanation import heatmaps
 
 SIDE = 64  # pixels of the practice image
-
-
-def _signed(score, ablated, maps):
-    return np.tensordot((score - ablated) / score, maps, axes=1)
 
 
 def practice_box() -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
@@ -79,7 +69,7 @@ def _problem(axis: Axes) -> str | None:
         return NO_MAP
     covered = [covers for values, covers in pictures if _shows(values, wanted)]
     if not covered:
-        return _why_other(pictures, _signed(score, ablated, maps), maps.mean(axis=0))
+        return _why_other(pictures, signed(score, ablated, maps), maps.mean(axis=0))
     if not any(np.allclose(covers, [0, SIDE, 0, SIDE], atol=0.6) for covers in covered):
         return OFF
     if not axis.yaxis_inverted():
@@ -140,30 +130,30 @@ def _box_problem(axis: Axes, box: np.ndarray) -> str | None:
 
 EXERCISES = (
     Exercise(
-        "5.8",
-        "your figure: a map and its box",
-        30,
-        map_figure,
-        (
-            Mistake(_draws(_signed), SIGNED),
-            Mistake(_draws(lambda s, a, m: m.mean(axis=0)), EVEN),
-            Mistake(_draws(lambda s, a, m: m[0]), OTHER_MAP),
-            Mistake(_draws(extent=None), OFF),
-            Mistake(_draws(extent=(0, SIDE, 0, SIDE)), OFF),
-            Mistake(_draws(extent=(0, SIDE, 0, SIDE), origin="lower"), UPSIDE_DOWN),
-            Mistake(drawn_then(map_figure, lambda axis: axis.lines[0].remove()), NO_BOX),
-            Mistake(_draws(ends=True), ENDS),
-            Mistake(lambda axis, *_: axis.plot([1, 2], [1, 2]), NO_MAP),
-            Mistake(drawn_then(map_figure, no_names), "name both axes"),
+        number="5.8",
+        title="your figure: a map and its box",
+        minutes=30,
+        reference=map_figure,
+        mistakes=(
+            (_draws(signed), SIGNED),
+            (_draws(lambda s, a, m: m.mean(axis=0)), EVEN),
+            (_draws(lambda s, a, m: m[0]), OTHER_MAP),
+            (_draws(extent=None), OFF),
+            (_draws(extent=(0, SIDE, 0, SIDE)), OFF),
+            (_draws(extent=(0, SIDE, 0, SIDE), origin="lower"), UPSIDE_DOWN),
+            (drawn_then(map_figure, lambda axis: axis.lines[0].remove()), NO_BOX),
+            (_draws(ends=True), ENDS),
+            (lambda axis, *_: axis.plot([1, 2], [1, 2]), NO_MAP),
+            (drawn_then(map_figure, no_names), "name both axes"),
         ),
-        (
+        hints=(
             "The map first: exercise 5.2, from score, ablated and maps.",
             "axis.imshow(heatmap, extent=(0, 64, 64, 0)) draws it in pixels of the image.",
             "The box as a line through its corners, or as a Rectangle from matplotlib.patches.",
         ),
-        "In this invented map most of the evidence lies in the box; in the notebook's maps most of "
-        "it lies beside the box. It comes from channels that matter for the box and are active "
-        "elsewhere too: Ablation-CAM weighs whole channels.",
-        judge_figure(_problem, practice_box),
+        why="In this invented map most of the evidence lies in the box; in the notebook's maps "
+        "most of it lies beside the box. It comes from channels that matter for the box and are "
+        "active elsewhere too: Ablation-CAM weighs whole channels.",
+        judge=judge_figure(_problem, practice_box),
     ),
 )

@@ -6,23 +6,22 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from cxr_helpers.course.exercises.engine import (
-    EMPTY,
-    WRONG,
     Exercise,
-    Mistake,
-    Verdict,
+    arrays,
+    is_empty,
+    judge_function,
+    judge_property,
+    judge_value,
+    numbers,
+    outputs,
+    shown,
+)
+from cxr_helpers.course.exercises.figures import (
     drawn_series,
     drawn_then,
     is_drawn,
-    is_empty,
     judge_figure,
-    judge_function,
-    judge_value,
     no_names,
-    numbers,
-    outputs,
-    right,
-    shown,
 )
 
 
@@ -57,44 +56,34 @@ UNEVEN = (
 DIVISIONS = ((3 * np.arange(10, 20), 3), (np.array([1, 8, 9]), 5), (7 * np.arange(11, 19), 4))
 
 
-def _problem_of_shares(rows, shares) -> str | None:
+def _problem_of_division(rows, shares) -> str | None:
     """What is wrong with a division of `rows`, whatever its order."""
-    if all(sorted(share) == rows.tolist() for share in shares):
+    arrays = [numbers([] if is_empty(share) else share) for share in shares]
+    flat = all(a is not None and a.ndim == 1 for a in arrays)
+    if not flat or any(np.asarray(share).dtype == bool for share in shares):
+        return "Return an array or a list of rows for each process."
+    if all(sorted(share) == rows.tolist() for share in arrays):
         return EVERYTHING
-    dealt = [row for share in shares for row in share]
+    dealt = np.concatenate(arrays).tolist()
     if set(dealt) - set(rows.tolist()):
         return f"For the rows {shown([rows])} it gives numbers that are none of these rows."
     if len(dealt) > len(set(dealt)):
         return TWICE
     if len(dealt) < len(rows):
         return LEFT_OUT
-    sizes = [len(share) for share in shares]
+    sizes = [len(share) for share in arrays]
     return UNEVEN if max(sizes) - min(sizes) > 1 else None
 
 
-def _judge_shares(exercise: Exercise, answer: object) -> Verdict:
-    """Judge any fair division: each row once, sizes within one."""
-    for rows, world in DIVISIONS:
-        given = outputs(answer, [(rows, rank, world) for rank in range(world)])
-        if all(is_empty(share) for share in given):
-            return Verdict(EMPTY, "Not attempted yet.")
-        arrays = [numbers([] if is_empty(share) else share) for share in given]
-        flat = all(a is not None and a.ndim == 1 for a in arrays)
-        if not flat or any(np.asarray(share).dtype == bool for share in given):
-            return Verdict(WRONG, "Return an array or a list of rows for each process.")
-        problem = _problem_of_shares(rows, [a.tolist() for a in arrays])
-        if problem:
-            return Verdict(WRONG, problem)
-    return right(exercise)
+def _problem_of_shares(answer) -> str | None:
+    """What is wrong with a way to deal out rows; any fair one is right."""
+    given = ((rows, outputs(answer, [(rows, k, n) for k in range(n)])) for rows, n in DIVISIONS)
+    return next(filter(None, (_problem_of_division(*one) for one in given)), None)
 
 
 def _padded(rows, rank, world):
     short = -len(rows) % world
     return np.concatenate([rows, rows[:short]])[rank::world]
-
-
-def _without_the_rest(rows, rank, world):
-    return rows[: len(rows) - len(rows) % world][rank::world]
 
 
 def whole_batch(counts, sums, squares):
@@ -117,11 +106,6 @@ def _one_less(counts, sums, squares):
 def _weighted_variances(counts, sums, squares):
     within = squares / counts - (sums / counts) ** 2
     return np.array([sums.sum() / counts.sum(), (counts * within).sum() / counts.sum()])
-
-
-def _deviation(counts, sums, squares):
-    mean, variance = whole_batch(counts, sums, squares)
-    return np.array([mean, np.sqrt(variance)])
 
 
 def practice_scaling():
@@ -175,200 +159,196 @@ def _problem(axis: Axes) -> str | None:
 
 EXERCISES = (
     Exercise(
-        "6.1",
-        "the learning rate of another batch",
-        2,
-        0.4,
-        (
-            Mistake(0.2, "0.2 is the base, for 256 images. This batch has twice as many."),
-            Mistake(0.1, "The rate grows with the batch: multiply by 512 / 256."),
-            Mistake(0.0096, "That is the rate of biases and norms. Asked is that of the weights."),
-            Mistake(0.6, "That is the rate for 768 images."),
+        number="6.1",
+        title="the learning rate of another batch",
+        minutes=2,
+        reference=0.4,
+        mistakes=(
+            (0.2, "0.2 is the base, for 256 images. This batch has twice as many."),
+            (0.1, "The rate grows with the batch: multiply by 512 / 256."),
+            (0.0096, "That is the rate of biases and norms. Asked is that of the weights."),
+            (0.6, "That is the rate for 768 images."),
         ),
-        (
+        hints=(
             "The base rate belongs to 256 images.",
             "How many times as large is a batch of 512?",
             "0.2 * 512 / 256",
         ),
-        "Twice the images make a less noisy gradient, and the step may be twice as long.",
-        judge_value,
+        why="Twice the images make a less noisy gradient, and the step may be twice as long.",
     ),
     Exercise(
-        "6.2",
-        "the first term of the loss, before learning",
-        5,
-        {"D = 2048": 2048, "D = 128": 128},
-        (
-            Mistake(
+        number="6.2",
+        title="the first term of the loss, before learning",
+        minutes=5,
+        reference={"D = 2048": 2048, "D = 128": 128},
+        mistakes=(
+            (
                 {"D = 2048": 2048**2, "D = 128": 128**2},
                 "That is the number of all entries. Those off the diagonal begin near zero, where "
                 "they should be; only the D on the diagonal are far from their aim.",
             ),
-            Mistake(
+            (
                 {"D = 2048": 1, "D = 128": 1},
                 "Each entry of the diagonal costs 1. The term is their sum, not their mean.",
             ),
-            Mistake(
+            (
                 {"D = 2048": 0, "D = 128": 0},
                 "The aim of the diagonal is 1. At the start it is near 0, so each entry costs 1.",
             ),
-            Mistake(
+            (
                 {"D = 2048": 2076, "D = 128": 143},
                 "That is the whole loss, redundancy included. Asked is the first term alone.",
             ),
         ),
-        (
+        hints=(
             "What is an entry of the diagonal, before anything is learned?",
             "It costs (1 - 0) squared. How many are there?",
             "D of them: the term begins near D.",
         ),
-        "A first check of any log: an invariance term that begins far from D means that the "
+        why="A first check of any log: an invariance term that begins far from D means that the "
         "outputs are tied already, or that another loss is computed.",
-        partial(judge_value, close=about),
+        judge=partial(judge_value, close=about),
     ),
     Exercise(
-        "6.3",
-        "each image once",
-        10,
-        share,
-        (
-            Mistake(_padded, TWICE),
-            Mistake(_without_the_rest, LEFT_OUT),
-            Mistake(lambda rows, rank, world: rows, EVERYTHING),
-            Mistake(
-                lambda rows, rank, world: rows[
-                    rank * (len(rows) // world) : (rank + 1) * (len(rows) // world)
-                ],
-                LEFT_OUT,
-            ),
-            Mistake(lambda rows, rank, world: rows if rank == 0 else rows[:0], UNEVEN),
+        number="6.3",
+        title="each image once",
+        minutes=10,
+        reference=share,
+        mistakes=(
+            (_padded, TWICE),
+            (lambda rows, k, n: rows[: len(rows) - len(rows) % n][k::n], LEFT_OUT),
+            (lambda rows, rank, world: rows, EVERYTHING),
+            (lambda rows, k, n: rows[k * (len(rows) // n) : (k + 1) * (len(rows) // n)], LEFT_OUT),
+            (lambda rows, rank, world: rows if rank == 0 else rows[:0], UNEVEN),
         ),
-        (
+        hints=(
             "Ten rows, three processes: shares of 4, 3 and 3.",
             "Deal the rows out like cards; or cut them with np.array_split.",
             "rows[rank::world]",
         ),
-        "Dealt like cards: nobody gets two of the same, and the shares differ by one at most. "
+        why="Dealt like cards: nobody gets two of the same, and the shares differ by one at most. "
         "np.array_split(rows, world)[rank] is as good.",
-        _judge_shares,
+        judge=judge_property(_problem_of_shares),
     ),
     Exercise(
-        "6.4",
-        "statistics of the whole batch",
-        15,
-        whole_batch,
-        (
-            Mistake(
+        number="6.4",
+        title="statistics of the whole batch",
+        minutes=15,
+        reference=whole_batch,
+        mistakes=(
+            (
                 _mean_of_means,
                 "A mean of means counts a share of two images as much as one of eight, and the "
                 "mean of the variances forgets that the shares have different means.",
             ),
-            Mistake(
+            (
                 _weighted_variances,
                 "The mean is right. The variance inside the shares is not all: their means differ.",
             ),
-            Mistake(_deviation, "That is the standard deviation. Return the variance."),
-            Mistake(
+            (
+                lambda n, s, q: whole_batch(n, s, q) ** [1, 0.5],
+                "That is the standard deviation. Return the variance.",
+            ),
+            (
                 _one_less,
                 "That variance divides by one less than the number of values. Batch norm divides "
                 "by the number itself.",
             ),
-            Mistake(
+            (
                 lambda n, s, q: np.array([s.sum() / n.sum(), q.sum() / n.sum()]),
                 "The mean of the squares is not the variance yet: subtract the squared mean.",
             ),
         ),
-        (
+        hints=(
             "Add up first, divide last: n = counts.sum().",
             "The mean is sums.sum() / n.",
             "The variance is the mean of the squares minus the square of the mean.",
         ),
-        "Three numbers a feature travel between the processes, and batch norm is that of the "
+        why="Three numbers a feature travel between the processes, and batch norm is that of the "
         "whole batch. In float32 the difference of two large numbers loses digits; so the course "
         "sends the mean first, and then the squared distances from it.",
-        judge_function(
+        judge=judge_function(
             [
-                (np.array([4.0, 4]), np.array([10.0, 50]), np.array([30.0, 630])),
-                (np.array([2.0, 8, 5]), np.array([1.0, 24, -5]), np.array([3.0, 90, 25])),
+                arrays([4.0, 4], [10.0, 50], [30.0, 630]),
+                arrays([2.0, 8, 5], [1.0, 24, -5], [3.0, 90, 25]),
             ]
         ),
     ),
     Exercise(
-        "6.5",
-        "hours of a run",
-        10,
-        hours,
-        (
-            Mistake(
+        number="6.5",
+        title="hours of a run",
+        minutes=10,
+        reference=hours,
+        mistakes=(
+            (
                 lambda n, e, b, s: e * np.ceil(n / b) * s / 3600,
                 "An image more than full batches does not make a step here: the last, smaller "
                 "batch is left out, since its correlation would be over fewer images.",
             ),
-            Mistake(
+            (
                 lambda n, e, b, s: e * n * s / 3600,
                 "That is a step for each image. A step takes a whole batch.",
             ),
-            Mistake(lambda n, e, b, s: e * (n // b) * s / 60, "These are minutes."),
-            Mistake(lambda n, e, b, s: e * (n // b) * s, "These are seconds."),
+            (lambda n, e, b, s: e * (n // b) * s / 60, "These are minutes."),
+            (lambda n, e, b, s: e * (n // b) * s, "These are seconds."),
         ),
-        (
+        hints=(
             "How many full batches does an epoch have? n // b",
             "Steps of the run: epochs times that.",
             "epochs * (images // batch_size) * seconds_a_step / 3600",
         ),
-        "800 epochs of 145 steps at 1.31 seconds are the published log's 42 hours.",
-        judge_function(
+        why="800 epochs of 145 steps at 1.31 seconds are the published log's 42 hours.",
+        judge=judge_function(
             [(112_120, 800, 768, 1.3066), (1000, 10, 300, 6.0), (86_524, 100, 512, 0.5)]
         ),
     ),
     Exercise(
-        "6.6",
-        "will it fit?",
-        10,
-        {"images on each": 192, "GB on each": 19.4},
-        (
-            Mistake(
+        number="6.6",
+        title="will it fit?",
+        minutes=10,
+        reference={"images on each": 192, "GB on each": 19.4},
+        mistakes=(
+            (
                 {"images on each": 768, "GB on each": 62.6},
                 "Each of the four takes a quarter of the batch.",
             ),
-            Mistake(
+            (
                 {"images on each": 192, "GB on each": 14.4},
                 "The images' part is right. Each GPU holds the weights and matrices besides.",
             ),
-            Mistake(
+            (
                 {"images on each": 192, "GB on each": 14.4 + 1.25},
                 "The 5 GB are not shared among the GPUs: each holds all weights.",
             ),
         ),
-        (
+        hints=(
             "768 images on four GPUs: how many on each?",
             "Each image takes 0.075 GB, and each GPU 5 GB besides.",
             "5 + 192 * 0.075",
         ),
-        "More devices share the images, not the weights. A plan needs both parts, which is why the "
-        "trial has two sizes.",
-        judge_value,
+        why="More devices share the images, not the weights. A plan needs both parts, which is "
+        "why the trial has two sizes.",
     ),
     Exercise(
-        "6.7",
-        "your figure: a scaling curve",
-        30,
-        scaling_figure,
-        (
-            Mistake(_rates_as_they_are, RAW),
-            Mistake(_efficiency, SHARES),
-            Mistake(lambda axis, workers, rates: axis.plot(workers, rates**0.5, "o"), NO_CURVE),
-            Mistake(drawn_then(scaling_figure, lambda axis: axis.lines[1].remove()), NO_IDEAL),
-            Mistake(_by_place, NOT_AT),
-            Mistake(drawn_then(scaling_figure, no_names), "name both axes"),
+        number="6.7",
+        title="your figure: a scaling curve",
+        minutes=30,
+        reference=scaling_figure,
+        mistakes=(
+            (_rates_as_they_are, RAW),
+            (_efficiency, SHARES),
+            (lambda axis, workers, rates: axis.plot(workers, rates**0.5, "o"), NO_CURVE),
+            (drawn_then(scaling_figure, lambda axis: axis.lines[1].remove()), NO_IDEAL),
+            (_by_place, NOT_AT),
+            (drawn_then(scaling_figure, no_names), "name both axes"),
         ),
-        (
+        hints=(
             "Times faster: rates / rates[0].",
             "The ideal line goes through (1, 1), (2, 2), (4, 4).",
             'axis.plot(workers, workers, "--")',
         ),
-        "A twentieth of the work is not shared, and sixteen workers are nine times as fast, not "
-        "sixteen. No number of workers would make it more than twenty.",
-        judge_figure(_problem, practice_scaling),
+        why="A twentieth of the work is not shared, and sixteen workers are nine times as fast, "
+        "not sixteen. No number of workers would make it more than twenty.",
+        judge=judge_figure(_problem, practice_scaling),
     ),
 )

@@ -1,7 +1,18 @@
 """Exercises: what one is, and how an answer is judged. Nothing here needs a network.
 
-An answer is a value, a function that is tried on cases, or a function that draws on an axis. To
-judge never raises: an empty answer is 'not attempted yet', a usual mistake gets its own message.
+A new exercise takes three steps, here for notebook 03:
+
+1. In `ch03.py`, beside this file: the right answer (a value, or a function made to be read),
+   and `Exercise(number="3.7", title=..., minutes=..., reference=..., mistakes=..., hints=...,
+   why=...)` at the end of `EXERCISES`. A number or a dict needs no more. A function needs
+   `judge=judge_function([...])` with the arguments to try it on; a drawing `judge_figure` of
+   `figures.py`; what has many right answers `judge_property`.
+2. In `notebooks/source/03_linear_evaluation.py`: the question, and a cell with an empty answer that
+   ends in `check("3.7", answer)`.
+3. In `tests/course/exercises/test_judges.py`: wrong answers that look right, and two right ones of
+   another style.
+
+To judge never raises: an empty answer is 'not attempted yet', a usual mistake gets its own message.
 """
 
 import copy
@@ -12,21 +23,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
-from matplotlib.lines import AxLine, Line2D
-from matplotlib.patches import StepPatch
 
 EMPTY, WRONG, RIGHT = "not attempted yet", "not yet", "right"
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """A usual wrong answer and what is said to it."""
-
-    answer: object
-    message: str
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Verdict:
     figure: Figure | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Exercise:
     """One exercise.
 
@@ -47,34 +46,40 @@ class Exercise:
         title: a few words.
         minutes: about how long it takes; a guess of the authors, not a measurement.
         reference: an answer that is right.
-        mistakes: usual wrong answers.
+        mistakes: usual wrong answers, each with what is said to it.
         hints: from a nudge to nearly the answer.
         why: what the solution shows.
-        judge: gives the verdict on an answer.
+        judge: gives the verdict on an answer; None compares it with the reference (`judge_value`).
     """
 
     number: str
     title: str
     minutes: int
     reference: object
-    mistakes: tuple[Mistake, ...]
+    mistakes: tuple[tuple[object, str], ...]
     hints: tuple[str, ...]
     why: str
-    judge: Callable[["Exercise", object], Verdict]
+    judge: Callable[["Exercise", object], Verdict] | None = None
 
 
 class AnswerError(Exception):
     """What a function did wrong on a case; its text becomes the verdict."""
 
 
+class UnansweredError(Exception):
+    """A function does nothing yet; its text says what to do if that is a surprise."""
+
+
 def judge(exercise: Exercise, answer: object) -> Verdict:
     """The verdict on an answer; an error that the answer causes becomes a verdict too."""
     try:
         if is_empty(answer):
-            return Verdict(EMPTY, "Not attempted yet.")
+            raise UnansweredError
         if callable(exercise.reference) and not callable(answer):
             return Verdict(WRONG, "Give check the function itself, without calling it.")
-        return exercise.judge(exercise, answer)
+        return (exercise.judge or judge_value)(exercise, answer)
+    except UnansweredError as error:
+        return Verdict(EMPTY, f"Not attempted yet. {error}".strip())
     except AnswerError as error:
         return Verdict(WRONG, str(error))
     except (Exception, SystemExit) as error:  # nothing that a learner's code raises may get out
@@ -146,8 +151,10 @@ def _plain(value: object) -> object:
     return value.tolist() if hasattr(value, "detach") else value
 
 
-def right(exercise: Exercise, figure: Figure | None = None) -> Verdict:
-    """The verdict on a right answer."""
+def verdict(exercise: Exercise, problem: str | None, figure: Figure | None = None) -> Verdict:
+    """Wrong for the reason that is given, right if there is none."""
+    if problem:
+        return Verdict(WRONG, problem, figure)
     return Verdict(RIGHT, f"Right. {exercise.why}", figure)
 
 
@@ -155,18 +162,20 @@ def judge_value(exercise: Exercise, answer: object, *, close: Callable = rounded
     """Judge a number, a text or a dict (or a Series); numbers may be rounded, or as told."""
     answer = answer.to_dict() if hasattr(answer, "to_dict") else answer
     if same(answer, exercise.reference, close):
-        return right(exercise)
-    for mistake in exercise.mistakes:
-        if same(answer, mistake.answer, close):
-            return Verdict(WRONG, mistake.message)
-    if isinstance(exercise.reference, Mapping):
-        return Verdict(WRONG, _wrong_entries(exercise.reference, answer, close))
+        return verdict(exercise, None)
+    said = [text for mistake, text in exercise.mistakes if same(answer, mistake, close)]
+    return verdict(exercise, said[0] if said else _wrong_value(exercise.reference, answer, close))
+
+
+def _wrong_value(reference: object, answer: object, close: Callable) -> str:
+    if isinstance(reference, Mapping):
+        return _wrong_entries(reference, answer, close)
     number = numbers(answer)
     if number is None or number.ndim or not np.isfinite(number):
-        return Verdict(WRONG, f"A number is asked for; this is {shown([answer])}.")
-    if same(number / 100, exercise.reference, close):
-        return Verdict(WRONG, "Right in percent; give it as a share from 0 to 1.")
-    return Verdict(WRONG, f"It is not {number:g}.")
+        return f"A number is asked for; this is {shown([answer])}."
+    if same(number / 100, reference, close):
+        return "Right in percent; give it as a share from 0 to 1."
+    return f"It is not {number:g}."
 
 
 def _wrong_entries(reference: Mapping, answer: object, close: Callable) -> str:
@@ -182,21 +191,34 @@ def _wrong_entries(reference: Mapping, answer: object, close: Callable) -> str:
 def judge_function(cases: Sequence[tuple]) -> Callable[[Exercise, object], Verdict]:
     """Judge a function by what it returns for each tuple of arguments."""
 
-    def judge_cases(exercise: Exercise, answer: object) -> Verdict:
-        given = outputs(answer, cases)
-        if all(is_empty(value) for value in given):
-            return Verdict(EMPTY, "Not attempted yet.")
-        wanted = outputs(exercise.reference, cases)
+    def problem(exercise: Exercise, answer: object) -> str | None:
+        given, wanted = outputs(answer, cases), outputs(exercise.reference, cases)
         wrong = [i for i, pair in enumerate(zip(given, wanted, strict=True)) if not same(*pair)]
         if not wrong:
-            return right(exercise)
-        for mistake in exercise.mistakes:
-            if all(map(same, given, outputs(mistake.answer, cases))):
-                return Verdict(WRONG, mistake.message)
+            return None
+        for mistake, text in exercise.mistakes:
+            if all(map(same, given, outputs(mistake, cases))):
+                return text
         i = wrong[0]
-        return Verdict(WRONG, f"For {shown(cases[i])} it {_other(given[i], wanted[i])}")
+        return f"For {shown(cases[i])} it {_other(given[i], wanted[i])}"
 
-    return judge_cases
+    return lambda exercise, answer: verdict(exercise, problem(exercise, answer))
+
+
+def judge_property(
+    problem: Callable[[Callable], str | None],
+) -> Callable[[Exercise, object], Verdict]:
+    """Judge a function that may be right in many ways.
+
+    Args:
+        problem: says what is wrong with the function, None if nothing is.
+    """
+    return lambda exercise, answer: verdict(exercise, problem(answer))
+
+
+def arrays(*arguments: Sequence) -> tuple[np.ndarray, ...]:
+    """Arguments of one case, each as an array: for answers by index and by whole array."""
+    return tuple(map(np.array, arguments))
 
 
 def _other(given: object, wanted: object) -> str:
@@ -215,6 +237,7 @@ def outputs(function: Callable, cases: Sequence[tuple]) -> list:
 
     Raises:
         AnswerError: the function raises an error, or it changes what it was given.
+        UnansweredError: it returns nothing for any case.
     """
     found = []
     for case in cases:
@@ -225,6 +248,8 @@ def outputs(function: Callable, cases: Sequence[tuple]) -> list:
             raise AnswerError(f"For {shown(case)} it stops with {named(error)}.") from error
         if not all(map(same, given, case)):
             raise AnswerError(f"For {shown(case)} it changes what it was given. Work on a copy.")
+    if all(map(is_empty, found)):
+        raise UnansweredError
     return found
 
 
@@ -240,114 +265,3 @@ def _short(value: object, digits: int) -> str:
     if plain.ndim:
         return np.array2string(plain, precision=digits - 1, threshold=12)
     return f"{plain:.{digits}g}" if plain.dtype.kind == "f" else str(plain)
-
-
-def judge_figure(
-    problem: Callable[[Axes], str | None], arguments: Callable[[], tuple] = tuple
-) -> Callable[[Exercise, object], Verdict]:
-    """Judge a function that draws on an axis.
-
-    Args:
-        problem: says what is wrong with what was drawn, None if nothing is.
-        arguments: makes what the function gets after the axis.
-    """
-
-    def judge_drawing(exercise: Exercise, answer: object) -> Verdict:
-        figure = Figure(figsize=(5, 3.2))
-        axis = figure.subplots()
-        answer(axis, *copy.deepcopy(arguments()))
-        if not axis.has_data():
-            return Verdict(EMPTY, f"Not attempted yet. {NOTHING}")
-        found = problem(axis)
-        if found is None and not (axis.get_xlabel().strip() and axis.get_ylabel().strip()):
-            found = "The values are right. Now name both axes, with units where there are any."
-        return Verdict(WRONG, found, figure) if found else right(exercise, figure)
-
-    return judge_drawing
-
-
-NOTHING = "Nothing is on the axis that the function was given: axis.plot draws there, not plt.plot."
-
-
-def drawn_then(draw: Callable, change: Callable[[Axes], object]) -> Callable:
-    """A drawing to which something is done afterwards: for usual mistakes."""
-
-    def drawn(axis: Axes, *arguments: object) -> None:
-        draw(axis, *arguments)
-        change(axis)
-
-    return drawn
-
-
-def no_names(axis: Axes) -> None:
-    """Take the names off both axes."""
-    axis.set(xlabel="", ylabel="")
-
-
-def drawn_series(axis: Axes) -> list[np.ndarray]:
-    """The curves, points and bars of an axis, each as (n, 2) of x and y; bars standing or lying.
-
-    What was drawn one point or bar at a time counts as a series too.
-    """
-    found = [_line(line) for line in axis.lines]
-    found += [np.asarray(c.get_offsets(), float) for c in axis.collections if _is_points(c)]
-    found += [_bars(bars) for bars in axis.containers if hasattr(bars, "datavalues")]
-    found += [_stairs(patch) for patch in axis.patches if isinstance(patch, StepPatch)]
-    single = [series for series in found if len(series) == 1]
-    return found + ([np.concatenate(single)] if len(single) > 1 else [])
-
-
-def _line(line: Line2D) -> np.ndarray:
-    if not isinstance(line, AxLine):
-        return np.asarray(line.get_xydata(), float)
-    (x, y), slope = line.get_xy1(), line.get_slope()
-    if slope is None:
-        return np.array([line.get_xy1(), line.get_xy2()], float)
-    return np.array([[0, y - slope * x], [1, y - slope * x + slope]], float)
-
-
-def _stairs(patch: StepPatch) -> np.ndarray:
-    values, edges, _ = patch.get_data()
-    return np.column_stack([(edges[:-1] + edges[1:]) / 2, values]).astype(float)
-
-
-def _is_points(collection: object) -> bool:
-    return isinstance(collection, PathCollection)  # the area of fill_between has an offset too
-
-
-def _bars(bars: object) -> np.ndarray:
-    middle = [
-        [patch.get_x() + patch.get_width() / 2, patch.get_y() + patch.get_height() / 2]
-        for patch in bars.patches
-    ]
-    side = 0 if bars.orientation == "horizontal" else 1
-    found = np.array(middle, float).reshape(-1, 2)
-    found[:, side] = bars.datavalues
-    return found
-
-
-def is_drawn(
-    axis: Axes, values: Sequence[float], tolerance: float = 2e-3, *, at: Sequence | None = None
-) -> bool:
-    """Whether some series has these values, along y or along x, in the order of the other side.
-
-    Args:
-        axis: what was drawn on.
-        values: what to look for.
-        tolerance: relative.
-        at: where along the other side; ticks that are named so will do as well.
-    """
-    wanted = np.asarray(values, float)
-    for series in drawn_series(axis):
-        for side in (0, 1) if len(series) == len(wanted) else ():
-            sorted_ = series[np.argsort(series[:, 1 - side], kind="stable")]
-            if np.allclose(sorted_[:, side], wanted, rtol=tolerance) and (
-                at is None or _is_at(axis, sorted_[:, 1 - side], at)
-            ):
-                return True
-    return False
-
-
-def _is_at(axis: Axes, places: np.ndarray, at: Sequence) -> bool:
-    ticks = {tick.get_text() for tick in [*axis.get_xticklabels(), *axis.get_yticklabels()]}
-    return np.allclose(places, at) or {str(one) for one in at} <= ticks

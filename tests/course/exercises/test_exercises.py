@@ -21,7 +21,7 @@ from cxr_helpers.course.exercises import ch04_scores as nb04_scores
 from cxr_helpers.course.exercises import ch05 as nb05
 from cxr_helpers.course.exercises import ch05_figure as nb05_figure
 from cxr_helpers.course.exercises import ch06 as nb06
-from cxr_helpers.course.exercises import engine, progress_file, quizzes
+from cxr_helpers.course.exercises import engine, figures, progress_file, quizzes
 from cxr_helpers.course.plots import ch05
 from cxr_helpers.detection import froc
 from cxr_helpers.detection import metrics as dm
@@ -66,10 +66,10 @@ def test_solution_passes_and_is_remembered(number, capsys):
 
 @pytest.mark.parametrize(("number", "i"), MISTAKES)
 def test_usual_mistake_gets_its_message(number, i, capsys):
-    mistake = ex.EXERCISES[number].mistakes[i]
-    verdict = engine.judge(ex.EXERCISES[number], mistake.answer)
-    assert verdict.kind == engine.WRONG and mistake.message in verdict.text
-    ex.check(number, mistake.answer)
+    answer, message = ex.EXERCISES[number].mistakes[i]
+    verdict = engine.judge(ex.EXERCISES[number], answer)
+    assert verdict.kind == engine.WRONG and message in verdict.text
+    ex.check(number, answer)
     assert f'hint("{number}")' in capsys.readouterr().out
 
 
@@ -439,4 +439,4 @@ def test_numbers_in_a_dict_may_be_rounded(value):
 def test_lying_bars_count_as_drawn():
     axis = Figure().subplots()
     axis.barh(["a", "b"], [3.0, 4.0])
-    assert engine.is_drawn(axis, [3, 4]) and not engine.is_drawn(axis, [3, 5])
+    assert figures.is_drawn(axis, [3, 4]) and not figures.is_drawn(axis, [3, 5])
