@@ -22,7 +22,7 @@ import pandas as pd
 from scipy import stats
 from threadpoolctl import threadpool_limits
 
-from cxr_helpers.course.ch03 import evaluation
+from cxr_helpers.course.ch03 import linear
 from cxr_helpers.course.core.data import load_nih
 from cxr_helpers.course.core.results import Results, peak_memory_mb
 from cxr_helpers.course.core.settings import load_settings
@@ -43,15 +43,15 @@ AIMS = {0.01: 0.08, 1.0: 0.03}
 
 def seed_scores(settings, data, columns, seed: int) -> dict[str, dict[float, list[np.ndarray]]]:
     """Test scores of the random and the pretrained network of one seed, for each share and draw."""
-    names = evaluation.label_names(columns)
-    draws = evaluation.draw_labels(settings, data, columns)
+    names = linear.label_names(columns)
+    draws = linear.draw_labels(settings, data, columns)
     ids = np.array(data.images.image_ids)[data.rows("test")]
-    arms, _ = evaluation.load_arms(settings, data, seed=seed)
+    arms, _ = linear.load_arms(settings, data, seed=seed)
     scores = {}
     for name in ("random", "pretrained"):
-        frozen = evaluation.frozen_features(settings, arms[name], data.images)
-        probes = evaluation.fit_probes(data, frozen, data.labels[:, columns], names, draws)
-        scores[name] = evaluation.probe_scores(probes, frozen, ids)
+        frozen = linear.frozen_features(settings, arms[name], data.images)
+        probes = linear.fit_probes(data, frozen, data.labels[:, columns], names, draws)
+        scores[name] = linear.probe_scores(probes, frozen, ids)
     return scores
 
 
@@ -113,7 +113,7 @@ def measure_seeds(seeds: list[int]) -> dict:
     """Run all seeds, print the table, and return what the results file holds."""
     settings = load_settings()
     data = load_nih(settings)
-    columns = evaluation.scorable_labels(data)
+    columns = linear.scorable_labels(data)
     by_seed = []
     for seed in seeds:
         start = time.perf_counter()
@@ -122,7 +122,7 @@ def measure_seeds(seeds: list[int]) -> dict:
     table, per_seed = seeds_table(settings, data, columns, by_seed)
     n_patients = len(set(data.patients[data.rows("test")]))
     print(f"{settings.data}: {len(data.rows('test'))} test images of {n_patients} patients")
-    print(f"labels: {', '.join(evaluation.label_names(columns))}")
+    print(f"labels: {', '.join(linear.label_names(columns))}")
     print(table.round(3).to_string(), "\n", pd.DataFrame(per_seed, index=seeds).round(3))
     for share, aim in AIMS.items():
         row = table.loc[f"{share:.0%}"] if f"{share:.0%}" in table.index else None

@@ -30,7 +30,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from cxr_helpers.course.ch02 import pretraining
-from cxr_helpers.course.ch03 import evaluation
+from cxr_helpers.course.ch03 import linear
 from cxr_helpers.course.core.compute import training_precision
 from cxr_helpers.course.core.data import NihData, ensure_demo, load_nih
 from cxr_helpers.course.core.quiet import quiet_lightning
@@ -159,11 +159,11 @@ def probe_scores(settings: Settings, data: NihData, backbone: nn.Module, columns
     f = pretraining.features(settings, backbone, data.images.pixels, "pretrained")
     train, val, test = (data.rows(part) for part in ("train", "val", "test"))
     y = data.labels[:, columns]
-    linear = probe.fit_probe(f[train], y[train], f[val], y[val])
+    fitted = probe.fit_probe(f[train], y[train], f[val], y[val])
     neighbors = settings.probe.neighbors
     return {
         "k-NN": probe.knn_scores(f[train], y[train], f[test], neighbors=neighbors),
-        "linear": linear.scores(f[test]),
+        "linear": fitted.scores(f[test]),
     }
 
 
@@ -190,7 +190,7 @@ def one_seed(settings: Settings, data: NihData, seed: int, columns) -> tuple[dic
 
 def measure_seeds(settings: Settings, data: NihData, seeds: list[int]) -> dict:
     """The table of all seeds, and the gain over random weights with two intervals."""
-    columns = evaluation.scorable_labels(data)
+    columns = linear.scorable_labels(data)
     found = [one_seed(settings, data, seed, columns) for seed in seeds]
     rows, scores = [row for row, _ in found], [s for _, s in found]
     test = data.rows("test")
@@ -206,7 +206,7 @@ def measure_seeds(settings: Settings, data: NihData, seeds: list[int]) -> dict:
             seed=0,
         )
         gains[kind] = intervals_of(scoring.nan_mean(values, axis=2), n_patients=len(set(patients)))
-    return {"rows": rows, "labels": evaluation.label_names(columns), "gains": gains}
+    return {"rows": rows, "labels": linear.label_names(columns), "gains": gains}
 
 
 def intervals_of(macro: np.ndarray, *, n_patients: int) -> dict[str, dict[str, float | None]]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from cxr_helpers.course.ch02 import pretraining
-from cxr_helpers.course.ch03.evaluation import Arm, LabelDraws, label_names, untrained_to_nan
+from cxr_helpers.course.ch03.linear import Arm, LabelDraws, label_names, untrained_to_nan
 from cxr_helpers.course.core.compute import training_precision
 from cxr_helpers.course.core.data import NihData
 from cxr_helpers.course.core.quiet import quiet_lightning

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_helpers.course.ch03.end_to_end import EndToEnd
-from cxr_helpers.course.ch03.evaluation import label_names, resampled
+from cxr_helpers.course.ch03.linear import label_names, resampled
 from cxr_helpers.course.core.data import NihData
 from cxr_helpers.course.core.settings import Settings
 from cxr_helpers.data import nih, splits

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from cxr_helpers.course.ch03.evaluation import (
+from cxr_helpers.course.ch03.linear import (
     MACRO,
     MIN_POSITIVES,
     Arm,

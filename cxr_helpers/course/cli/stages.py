@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from cxr_helpers.course.ch02 import pretraining
-from cxr_helpers.course.ch03 import evaluation
+from cxr_helpers.course.ch03 import linear
 from cxr_helpers.course.ch04 import experiment, tables
 from cxr_helpers.course.ch04.data import load_detection
 from cxr_helpers.course.ch05 import explaining
@@ -94,31 +94,29 @@ def probe_features(run: Run) -> Outcome:
     """Label curves of each arm's frozen features, and what pretraining adds to random weights."""
     settings = replace(run.settings, seed=run.seed)
     data = load(settings, "probe")
-    arms, left_out = evaluation.load_arms(settings, data)
+    arms, left_out = linear.load_arms(settings, data)
     arms = {name: arm for name, arm in arms.items() if name in run.arms}
-    columns = evaluation.scorable_labels(data)
-    names, test = evaluation.label_names(columns), data.rows("test")
+    columns = linear.scorable_labels(data)
+    names, test = linear.label_names(columns), data.rows("test")
     labels, ids = data.labels[:, columns], np.array(data.images.image_ids)
-    draws = evaluation.draw_labels(settings, data, columns)
+    draws = linear.draw_labels(settings, data, columns)
     scores = {}
     for name, arm in arms.items():
-        features = evaluation.frozen_features(settings, arm, data.images)
-        fitted = evaluation.fit_probes(data, features, labels, names, draws)
-        scores[name] = evaluation.probe_scores(fitted, features, ids[test])
+        features = linear.frozen_features(settings, arm, data.images)
+        fitted = linear.fit_probes(data, features, labels, names, draws)
+        scores[name] = linear.probe_scores(fitted, features, ids[test])
     truth = labels[test], data.patients[test]
     metrics = {}
     for name, metric in (
         ("macro_auroc", scoring.auroc),
         ("macro_ap", scoring.average_precision),
     ):
-        curve = evaluation.macro_of(
-            evaluation.curves(settings, *truth, scores, names, metric=metric)
-        )
+        curve = linear.macro_of(linear.curves(settings, *truth, scores, names, metric=metric))
         metrics[name] = {arm: _by_share(part) for arm, part in curve.groupby("arm")}
     if {BASELINE, OURS} <= scores.keys():
         options = {"minus": scores[BASELINE]}
-        gains = evaluation.curves(settings, *truth, {OURS: scores[OURS]}, names, **options)
-        metrics["gain"] = _by_share(evaluation.macro_of(gains))
+        gains = linear.curves(settings, *truth, {OURS: scores[OURS]}, names, **options)
+        metrics["gain"] = _by_share(linear.macro_of(gains))
     return Outcome(metrics, [*left_out, *draws.left_out, *data.left_out], data.digest)
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from course_data import person_features
 
-from cxr_helpers.course.ch03 import evaluation, sites
+from cxr_helpers.course.ch03 import linear, sites
 from cxr_helpers.course.core.data import BoxData
 from cxr_helpers.data import nih, vindr
 from cxr_helpers.data.packed import PackedImages
@@ -27,7 +27,7 @@ def test_the_other_site_is_scored_with_probes_of_this_one(settings, data, monkey
     )
     features = {"pretrained": person_features(data, informative=True)}
     features["random"] = person_features(data, informative=False)
-    arms = {name: evaluation.Arm(None, False, "") for name in features}
+    arms = {name: linear.Arm(None, False, "") for name in features}
     found = sites.site_change(settings, data, other, arms, features)
     assert found.labels == ["Atelectasis"] and "Cardiomegaly" in found.left_out
     at = found.scores.set_index(["arm", "site", "label"])["value"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cxr_helpers.course import __main__ as cli
-from cxr_helpers.course.ch03 import evaluation
+from cxr_helpers.course.ch03 import linear
 from cxr_helpers.course.ch05 import explaining
 from cxr_helpers.course.ch06 import ledger as led
 from cxr_helpers.course.core import data
@@ -73,7 +73,7 @@ def test_words_say_what_the_code_does():
     assert ours_of("Momentum", "Detection") == str(momentum)
     parts = [f"{100 * share:g}%" for share in data.VINDR_PARTS.values()]
     assert re.findall(r"\d+%", ours_of("Training images", "Detection")) == parts
-    assert f"{evaluation.MIN_POSITIVES} positives" in ours_of("Outputs", "Linear evaluation")
+    assert f"{linear.MIN_POSITIVES} positives" in ours_of("Outputs", "Linear evaluation")
     crop = default(finetune.Recipe, "crop_scale")[0]
     assert f"crops of {crop:.0%}" in ours_of("End to end", "Linear evaluation")
 

@@ -10,7 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from course_data import made_up_nih
 
-from cxr_helpers.course.ch03.evaluation import Arm, frozen_features
+from cxr_helpers.course.ch03.linear import Arm, frozen_features
 from cxr_helpers.course.core import compute as c
 from cxr_helpers.course.core import machine
 from cxr_helpers.course.core.settings import load_settings

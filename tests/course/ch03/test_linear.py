@@ -9,7 +9,7 @@ from course_data import person_features
 from sklearn.metrics import roc_auc_score
 
 from cxr_helpers.course.ch02 import pretraining
-from cxr_helpers.course.ch03 import evaluation
+from cxr_helpers.course.ch03 import linear
 from cxr_helpers.data import nih, splits
 from cxr_helpers.evaluation import probe, scoring
 from cxr_helpers.evaluation.checks import EvaluationError
@@ -18,11 +18,11 @@ from cxr_helpers.pretraining import barlow, weights
 
 
 def test_rare_labels_are_not_scored(data):
-    assert evaluation.label_names(evaluation.scorable_labels(data)) == list(nih.LABELS[:2])
+    assert linear.label_names(linear.scorable_labels(data)) == list(nih.LABELS[:2])
 
 
 def test_draws_are_nested_training_patients_and_full_is_drawn_once(settings, data):
-    draws = evaluation.draw_labels(settings, data, [0, 1])
+    draws = linear.draw_labels(settings, data, [0, 1])
     assert [len(rows) for rows in draws.rows.values()] == [2, 1] and draws.left_out == []
     train = set(data.rows("train"))
     for rows in draws.rows[0.2]:
@@ -37,7 +37,7 @@ def test_draws_are_nested_training_patients_and_full_is_drawn_once(settings, dat
 
 def test_two_seeds_share_no_draw(settings, data):
     drawn = [
-        {tuple(rows) for rows in evaluation.draw_labels(own, data, [0, 1]).rows[0.2]}
+        {tuple(rows) for rows in linear.draw_labels(own, data, [0, 1]).rows[0.2]}
         for own in (replace(settings, seed=seed) for seed in (0, 1))
     ]
     assert len(drawn[0] | drawn[1]) == 4
@@ -46,31 +46,31 @@ def test_two_seeds_share_no_draw(settings, data):
 def test_draws_without_any_positive_are_named_or_refused(settings, data):
     hernia = [nih.LABELS.index("Hernia")]
     with pytest.raises(EvaluationError, match="no draw can be used: 20%, draw 0.*larger"):
-        evaluation.draw_labels(settings, data, hernia)
+        linear.draw_labels(settings, data, hernia)
     tiny = replace(settings, probe=replace(settings.probe, fractions=(0.001, 1.0)))
-    draws = evaluation.draw_labels(tiny, data, [0, 1])
+    draws = linear.draw_labels(tiny, data, [0, 1])
     assert list(draws.rows) in ([1.0], [0.001, 1.0])
     assert len(draws.left_out) + sum(map(len, draws.rows.values())) == 3
 
 
 def test_a_share_without_draws_has_no_noise():
     with pytest.raises(ValueError, match="no draw at the fraction 0.1: leave it out"):
-        evaluation.noise_scores({1.0: [np.zeros((3, 1))], 0.1: []}, seed=0)
+        linear.noise_scores({1.0: [np.zeros((3, 1))], 0.1: []}, seed=0)
 
 
 @pytest.mark.parametrize("fraction", [0, 2, -1])
 def test_impossible_fractions_are_refused(settings, data, fraction):
     wrong = replace(settings, probe=replace(settings.probe, fractions=(fraction,)))
     with pytest.raises(splits.SplitError, match=r"must lie in \(0, 1\]"):
-        evaluation.draw_labels(wrong, data, [0, 1])
+        linear.draw_labels(wrong, data, [0, 1])
 
 
 def scores_of(settings, data, *, informative):
     features = person_features(data, informative=informative)
-    draws = evaluation.draw_labels(settings, data, [0, 1])
-    probes = evaluation.fit_probes(data, features, data.labels[:, :2], ["a", "b"], draws)
+    draws = linear.draw_labels(settings, data, [0, 1])
+    probes = linear.fit_probes(data, features, data.labels[:, :2], ["a", "b"], draws)
     test = data.rows("test")
-    return evaluation.probe_scores(probes, features, data.entries["image_id"].iloc[test].tolist())
+    return linear.probe_scores(probes, features, data.entries["image_id"].iloc[test].tolist())
 
 
 @pytest.mark.parametrize("metric", [scoring.auroc, scoring.average_precision])
@@ -81,10 +81,10 @@ def test_informative_features_win_and_the_difference_says_so(settings, data, met
         for arm, know in {"pretrained": True, "random": False}.items()
     }
     truth = data.labels[test][:, :2], data.patients[test]
-    curve = evaluation.curves(settings, *truth, scores, ["a", "b"], metric=metric)
+    curve = linear.curves(settings, *truth, scores, ["a", "b"], metric=metric)
     assert len(curve) == 2 * 2 * 3 and (curve["low"] <= curve["value"]).all()
-    assert len(evaluation.macro_of(curve)) == 4
-    gains = evaluation.curves(
+    assert len(linear.macro_of(curve)) == 4
+    gains = linear.curves(
         settings,
         *truth,
         {"gain": scores["pretrained"]},
@@ -92,32 +92,32 @@ def test_informative_features_win_and_the_difference_says_so(settings, data, met
         minus=scores["random"],
         metric=metric,
     )
-    few, every = (row for _, row in evaluation.macro_of(gains).iterrows())
+    few, every = (row for _, row in linear.macro_of(gains).iterrows())
     assert few["value"] > 0.1  # a handful of patients: the sign is plain, the interval is wide
     assert every["low"] > 0.2
-    assert evaluation.verdict(every) == "better"
+    assert linear.verdict(every) == "better"
 
 
 def test_the_macro_mean_is_scikit_learns(settings, data):
     scores, test = scores_of(settings, data, informative=True), data.rows("test")
     labels = data.labels[test][:, :2]
-    curve = evaluation.curves(settings, labels, data.patients[test], {"arm": scores}, ["a", "b"])
+    curve = linear.curves(settings, labels, data.patients[test], {"arm": scores}, ["a", "b"])
     expected = np.mean([roc_auc_score(labels, s) for s in scores[0.2]])
-    assert evaluation.macro_of(curve).set_index("fraction").loc[0.2, "value"] == expected
+    assert linear.macro_of(curve).set_index("fraction").loc[0.2, "value"] == expected
 
 
 def test_features_of_other_images_are_refused(settings, data):
-    draws = evaluation.draw_labels(settings, data, [0, 1])
+    draws = linear.draw_labels(settings, data, [0, 1])
     found = person_features(data, informative=True)
     other = FrozenFeatures(found.values, [f"x{i}" for i in found.image_ids])
     with pytest.raises(FeatureError, match="360 of 360 images have no features.*00000000_000.png"):
-        evaluation.fit_probes(data, other, data.labels[:, :2], ["a", "b"], draws)
+        linear.fit_probes(data, other, data.labels[:, :2], ["a", "b"], draws)
 
 
 def test_neighbors_score_the_same_draws(settings, data):
-    draws = evaluation.draw_labels(settings, data, [0, 1])
+    draws = linear.draw_labels(settings, data, [0, 1])
     features = person_features(data, informative=True)
-    found = evaluation.knn_scores(settings, data, features, [0, 1], draws)
+    found = linear.knn_scores(settings, data, features, [0, 1], draws)
     labels = data.labels[data.rows("test")][:, :2]
     assert [len(s) for s in found.values()] == [2, 1]
     assert scoring.auroc(labels, found[1.0][0]).min() > 0.75
@@ -127,7 +127,7 @@ def test_chance_of_average_precision_is_simulated_on_the_same_labels():
     few = np.zeros((60, 1), int)
     few[:2] = 1  # two of 60 images: a list in random order does better than their share
     own = {0.1: [np.zeros((60, 1))] * 3, 1.0: [np.full((60, 1), np.nan)]}
-    noise = evaluation.noise_scores(own, draws=400, seed=0)
+    noise = linear.noise_scores(own, draws=400, seed=0)
     assert len(noise[0.1]) >= 400 and np.isnan(noise[1.0]).all()
     by_draw = [scoring.average_precision(few, one)[0] for one in noise[0.1]]
     # Positives at ranks i < j of n in random order: the mean of (1 / i + 2 / j) / 2 over all pairs.
@@ -140,13 +140,13 @@ def test_chance_of_average_precision_is_simulated_on_the_same_labels():
     ("low", "high", "word"), [(0.01, 0.1, "better"), (-0.2, -0.1, "worse"), (-0.1, 0.1, "open")]
 )
 def test_a_verdict_looks_at_the_interval(low, high, word):
-    assert evaluation.verdict({"low": low, "high": high}) == word
+    assert linear.verdict({"low": low, "high": high}) == word
 
 
 @pytest.mark.parametrize(("low", "high"), [(np.nan, 0.1), (0.1, np.nan), (0.2, 0.1)])
 def test_an_interval_without_ends_gets_no_verdict(low, high):
     with pytest.raises(ValueError, match="needs two ends"):
-        evaluation.verdict({"low": low, "high": high})
+        linear.verdict({"low": low, "high": high})
 
 
 def test_arms_are_frozen_features_cached_by_content(settings, data, monkeypatch):
@@ -158,12 +158,12 @@ def test_arms_are_frozen_features_cached_by_content(settings, data, monkeypatch)
             asked.append(arm) or pixels.mean((1, 2))[:, None].astype(np.float32)
         ),
     )
-    arm = evaluation.Arm(barlow.build_backbone("resnet18", seed=0), False, "")
-    twin = evaluation.Arm(barlow.build_backbone("resnet18", seed=0), False, "")
-    other = evaluation.Arm(barlow.build_backbone("resnet18", seed=1), False, "")
-    named = evaluation.Arm(barlow.build_backbone("resnet18", seed=0), True, "")
+    arm = linear.Arm(barlow.build_backbone("resnet18", seed=0), False, "")
+    twin = linear.Arm(barlow.build_backbone("resnet18", seed=0), False, "")
+    other = linear.Arm(barlow.build_backbone("resnet18", seed=1), False, "")
+    named = linear.Arm(barlow.build_backbone("resnet18", seed=0), True, "")
     for each in (arm, twin, other, named):
-        evaluation.frozen_features(settings, each, data.images)
+        linear.frozen_features(settings, each, data.images)
     assert asked == ["course", "course", "imagenet"]
 
 
@@ -178,15 +178,15 @@ def test_arms_come_with_checkpoints_and_say_what_is_left_out(settings, monkeypat
     weights.save_weights(backbone.state_dict(), tmp_path / "ours.safetensors", settings={"seed": 7})
     torch.save(backbone.state_dict(), tmp_path / "theirs.pth")
     files = {"ours": tmp_path / "ours.safetensors", "theirs": tmp_path / "theirs.pth"}
-    arms, left_out = evaluation.load_arms(settings, None, checkpoints=files)
+    arms, left_out = linear.load_arms(settings, None, checkpoints=files)
     assert list(arms) == ["random", "pretrained", "ours", "theirs"]
     assert left_out == ["imagenet: not to be had"]
     assert not arms["ours"].imagenet_input and arms["theirs"].imagenet_input
     assert torch.equal(arms["theirs"].backbone.conv1.weight, backbone.conv1.weight)
     with pytest.raises(ValueError, match="another name than 'random'"):
-        evaluation.load_arms(settings, None, checkpoints={"random": files["ours"]})
+        linear.load_arms(settings, None, checkpoints={"random": files["ours"]})
     with pytest.raises(weights.WeightsError, match="absent.pth"):
-        evaluation.load_arms(settings, None, checkpoints={"x": tmp_path / "absent.pth"})
+        linear.load_arms(settings, None, checkpoints={"x": tmp_path / "absent.pth"})
 
 
 def test_pooled_predictions_leave_out_what_was_not_trained(data):
@@ -194,7 +194,7 @@ def test_pooled_predictions_leave_out_what_was_not_trained(data):
     values, labels = features.values, data.labels[:, :2].copy()
     labels[:, 1] = 0
     fitted = probe.fit_probe(values, labels, values, labels)
-    truth, log_odds = evaluation.pooled([fitted, fitted], values[:7], labels[:7])
+    truth, log_odds = linear.pooled([fitted, fitted], values[:7], labels[:7])
     assert truth.shape == log_odds.shape == (14,) and np.isfinite(log_odds).all()
     assert np.allclose(log_odds[:7], fitted.scores(values[:7])[:, 0])
     assert truth[:7].tolist() == labels[:7, 0].tolist()
