@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cxr_helpers.course.ch02 import pretraining
 from cxr_helpers.course.core.compute import training_precision
 from cxr_helpers.course.core.data import NihData
+from cxr_helpers.course.core.epoch_log import EpochLog
 from cxr_helpers.course.core.quiet import quiet_lightning
 from cxr_helpers.course.core.settings import Settings
 from cxr_helpers.evaluation import probe, scoring
@@ -41,7 +42,7 @@ class LabRun:
     """A short pretraining run.
 
     Attributes:
-        log: a row for each few steps: step, loss, invariance, redundancy, diagonal_mean,
+        log: a row for each few steps: epoch, step, loss, invariance, redundancy, diagonal_mean,
             offdiagonal_abs_mean.
         correlation: (D, D) of the outputs on validation patients at the end.
         figures: what `pretraining.watch` measures at the end.
@@ -52,17 +53,6 @@ class LabRun:
     correlation: Tensor
     figures: dict[str, float]
     backbone: nn.Module
-
-
-class _Rows(pl.Callback):
-    """Remembers the means that Lightning logs at the end of each of its epochs."""
-
-    def __init__(self):
-        self.rows: list[dict[str, float]] = []
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        self.rows.append({"step": trainer.global_step, **logged})
 
 
 def short_run(
@@ -84,7 +74,7 @@ def short_run(
         criterion: instead of lightly's loss.
         make_views: instead of the preset's views.
     """
-    preset, rows = settings.pretrain, _Rows()
+    preset, log = settings.pretrain, EpochLog()
     fed = pairs.ViewPairs(
         pixels,
         range(len(pixels)),
@@ -103,14 +93,14 @@ def short_run(
             accelerator="auto",
             devices=1,
             logger=False,
-            callbacks=[rows],
+            callbacks=[log],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
         trainer.fit(module, fed)
     figures, correlation = measure(module)
-    return LabRun(pd.DataFrame(rows.rows), correlation, figures, module.backbone)
+    return LabRun(log.table(), correlation, figures, module.backbone)
 
 
 def collapse_lab(

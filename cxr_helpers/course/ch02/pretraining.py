@@ -1,7 +1,6 @@
 """Pretraining as notebook 02 runs it, and the backbones of all arms for those that follow."""
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +23,7 @@ from cxr_helpers.course.core.compute import (
     training_precision,
 )
 from cxr_helpers.course.core.data import NihData
+from cxr_helpers.course.core.epoch_log import EpochLog, read_log
 from cxr_helpers.course.core.quiet import quiet_lightning
 from cxr_helpers.course.core.settings import PretrainPreset, Settings, fingerprint
 from cxr_helpers.evaluation import probe, scoring
@@ -89,11 +89,10 @@ def two_views(preset: PretrainPreset) -> views.TwoViews:
     return views.TwoViews(preset.views, preset.image_size)
 
 
-class EpochLog(pl.Callback):
-    """Keeps a row for each epoch in `log.csv`, and in the checkpoint, so that no kill loses one.
+class MeasuredLog(EpochLog):
+    """A log with a row of epoch 0, before training, and with figures on other patients.
 
-    The row of epoch 0 is measured before training. Correlation matrices of the outputs are saved
-    beside the log, before, halfway and at the end.
+    Correlation matrices of the outputs are saved beside it, before, halfway and at the end.
 
     Args:
         folder: for `log.csv` and `correlation_<epoch>.npy`.
@@ -108,40 +107,23 @@ class EpochLog(pl.Callback):
         *,
         every: int,
     ):
-        self.folder, self.measure, self.every = folder, measure, every
-        self.rows: list[dict[str, float]] = []
-
-    def state_dict(self) -> dict:
-        """What the checkpoint keeps."""
-        return {"rows": self.rows}
-
-    def load_state_dict(self, state: dict) -> None:
-        """Go on from a checkpoint."""
-        self.rows = list(state["rows"])
+        super().__init__(folder)
+        self.measure, self.every = measure, every
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure before the first step, unless this run goes on from a checkpoint."""
         if not self.rows:
-            self._add(trainer, pl_module, 0, {})
+            self.add_row(trainer, 0, {})
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Add the row of the epoch that ended."""
-        trained = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        self._add(trainer, pl_module, trainer.current_epoch + 1, trained)
-
-    def _add(self, trainer, module, epoch: int, trained: dict[str, float]) -> None:
-        row = {"epoch": epoch, **trained}
+    def add_row(self, trainer: pl.Trainer, epoch: int, figures: dict[str, float]) -> None:
+        """Add a row; the first process measures where it is time to."""
         last = trainer.max_epochs
         if trainer.is_global_zero and (epoch % self.every == 0 or epoch in (last // 2, last)):
-            figures, correlation = self.measure(module)
-            row |= figures
+            measured, correlation = self.measure(trainer.lightning_module)
+            figures = figures | measured
             if epoch in (0, last // 2, last):
                 np.save(self.folder / f"correlation_{epoch}.npy", correlation.numpy())
-        self.rows.append(row)
-        if trainer.is_global_zero:
-            temporary = self.folder / f".log.{os.getpid()}"
-            pd.DataFrame(self.rows).to_csv(temporary, index=False)
-            os.replace(temporary, self.folder / "log.csv")
+        super().add_row(trainer, epoch, figures)
 
 
 def watch(settings: Settings, data: NihData, *, most: int = 2000) -> Callable:
@@ -287,7 +269,7 @@ def pretrain(
         processes.synchronize_batch_norm(module)
     told = {"data": settings.data, "images": len(rows), "digest": data.digest}
     checkpoint = checkpoints.checkpoint_to_resume(folder, told, resume=resume)
-    log = EpochLog(folder, watch(settings, data), every=preset.measure_every)
+    log = MeasuredLog(folder, watch(settings, data), every=preset.measure_every)
     callbacks = [log, checkpoints.Identity(told), *([TQDMProgressBar()] if progress else [])]
     with quiet_lightning():
         trainer = _trainer(preset, folder, epochs, callbacks, compute)
@@ -340,13 +322,11 @@ def training_log(path: Path) -> pd.DataFrame:
     """The log beside a backbone: a row an epoch, from 0 (before training).
 
     Returns:
-        Columns epoch, loss, invariance, redundancy, diagonal_mean (means over the epoch's
+        Columns epoch, step, loss, invariance, redundancy, diagonal_mean (means over the epoch's
         batches), offdiagonal_abs_mean (of its last batch), and what `watch` measures, NaN in
         epochs between.
     """
-    return pd.read_csv(Path(path).with_suffix("") / "log.csv").sort_values(
-        "epoch", ignore_index=True
-    )
+    return read_log(path)
 
 
 def correlations(path: Path) -> dict[int, np.ndarray]:

@@ -4,7 +4,6 @@ Detectors and their predictions lie in runs/<data>/detect, named after everythin
 and are made where they are missing.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +17,8 @@ from cxr_helpers.course.ch04.training import train_detector
 from cxr_helpers.course.core import checkpoints, records
 from cxr_helpers.course.core.compute import ONE_PROCESS, Compute, each_once, process_rank
 from cxr_helpers.course.core.data import BoxData
+from cxr_helpers.course.core.epoch_log import read_log
+from cxr_helpers.course.core.files import whole
 from cxr_helpers.course.core.settings import Settings, fingerprint
 from cxr_helpers.data import dicom, nih, splits
 from cxr_helpers.detection import detector as det
@@ -213,7 +214,7 @@ def train_or_load_detector(
 
 def training_log(path: str | Path) -> pd.DataFrame:
     """The log beside a detector: a row an epoch with the losses."""
-    return pd.read_csv(Path(path).with_suffix("") / "metrics.csv")
+    return read_log(path)
 
 
 def lost_boxes(path: str | Path) -> pd.DataFrame:
@@ -258,13 +259,8 @@ def predictions(
     if process_rank() > 0:
         return found
     arrays = {k: np.concatenate([f[k] for f in found]) for k in ("boxes", "scores", "labels")}
-    temporary = cache.with_name(f".{cache.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, counts=[len(f["labels"]) for f in found], **arrays)
-        temporary.replace(cache)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(cache) as unfinished, unfinished.open("wb") as file:
+        np.savez(file, counts=[len(f["labels"]) for f in found], **arrays)
     return found
 
 

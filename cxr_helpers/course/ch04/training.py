@@ -1,6 +1,5 @@
 """How a detector is trained in the course: its loader, log, checkpoints and best epoch."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from cxr_helpers.course.core.compute import (
     resolved,
 )
 from cxr_helpers.course.core.data import BoxData
+from cxr_helpers.course.core.epoch_log import EpochLog
 from cxr_helpers.course.core.quiet import quiet_lightning
 from cxr_helpers.course.core.settings import Settings
 from cxr_helpers.data.datasets import DetectionDataset
@@ -86,36 +86,6 @@ class KeepBest(Callback):
         """Put the best weights back."""
         if self.weights is not None:
             module.detector.load_state_dict(self.weights)
-
-
-class EpochRows(Callback):
-    """Writes a row for each epoch to `metrics.csv`; the checkpoint keeps them, so no kill does not.
-
-    Args:
-        folder: for the file.
-    """
-
-    state_key = "epoch_rows"
-
-    def __init__(self, folder: Path):
-        self.folder, self.rows = folder, []
-
-    def state_dict(self) -> dict:
-        """What the checkpoint keeps."""
-        return {"rows": self.rows}
-
-    def load_state_dict(self, state: dict) -> None:
-        """Go on from a checkpoint."""
-        self.rows = list(state["rows"])
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: det.DetectorModule) -> None:
-        """Add the row of the epoch that ended."""
-        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **logged})
-        if trainer.is_global_zero:
-            temporary = self.folder / f".metrics.{os.getpid()}"
-            pd.DataFrame(self.rows).to_csv(temporary, index=False)
-            os.replace(temporary, self.folder / "metrics.csv")
 
 
 class EpochBatches(pl.LightningDataModule):
@@ -217,7 +187,7 @@ def train_detector(
         data: boxes are the fused ones.
         rows: training images.
         seed: of order and augmentation.
-        log: folder for `metrics.csv` (losses), `boxes.csv` (boxes seen and lost), checkpoints.
+        log: folder for `log.csv` (losses), `boxes.csv` (boxes seen and lost), checkpoints.
         validation: boxes of the abnormal validation images, where the best epoch is kept.
         progress: show Lightning's progress bar.
         compute: processes and precision.
@@ -246,7 +216,7 @@ def train_detector(
     told = {"data": settings.data, "images": len(rows), "digest": data.digest}
     checkpoint = checkpoints.checkpoint_to_resume(log, told, resume=resume)
     callbacks = _callbacks(settings, data, validation, progress)
-    callbacks += [EpochRows(log), RandomStates(pipeline), checkpoints.Identity(told)]
+    callbacks += [EpochLog(log), RandomStates(pipeline), checkpoints.Identity(told)]
     if preset.checkpoint_every:
         states = 2 if preset.optimizer == "adamw" else 1
         checkpoints.check_room(log.parent, checkpoints.training_bytes(module, states=states))

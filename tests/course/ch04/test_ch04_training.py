@@ -40,9 +40,9 @@ def unbroken(tmp_path_factory):
 
 def test_log_counts_and_record_lie_beside_the_detector_and_no_checkpoint(unbroken):
     folder = unbroken.with_suffix("")
-    assert sorted(p.name for p in folder.iterdir()) == ["boxes.csv", "metrics.csv", "record.json"]
+    assert sorted(p.name for p in folder.iterdir()) == ["boxes.csv", "log.csv", "record.json"]
     log = experiment.training_log(unbroken)
-    assert log["epoch"].tolist() == [0, 1, 2] and log["val_map50"].between(0, 1).all()
+    assert log["epoch"].tolist() == [1, 2, 3] and log["val_map50"].between(0, 1).all()
     record = json.loads((folder / "record.json").read_text())
     assert record["arm"] == "random" and record["data_digest"] == vindr_data().digest
     assert record["settings"]["detect"]["epochs"] == 3 and "torch" in record["versions"]
@@ -131,7 +131,7 @@ def test_two_processes_train_one_detector_and_agree_on_its_detections(tmp_path):
     finish(start(SCRIPT, tmp_path, "2"))
     path = path_in(tmp_path)
     log = experiment.training_log(path)
-    assert log["epoch"].tolist() == [0, 1, 2] and np.isfinite(log["loss"]).all()
+    assert log["epoch"].tolist() == [1, 2, 3] and np.isfinite(log["loss"]).all()
     with np.load(path.with_name("found_by_0.npz")) as first:
         with np.load(path.with_name("found_by_1.npz")) as second:
             assert len(first["scores"])
