@@ -26,7 +26,7 @@ from cxr_helpers.course.ch05 import explaining
 from cxr_helpers.course.core.data import load_vindr
 from cxr_helpers.course.core.results import Results
 from cxr_helpers.course.core.settings import load_settings
-from cxr_helpers.detection import detector as det
+from cxr_helpers.detection.prediction import gray_to_tensor
 from cxr_helpers.explanation import ablation_fast, cam, heatmaps, sanity
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,7 +82,7 @@ def measure_speed(bench: dict, count: int) -> tuple[dict, bool]:
     detector, data, layer = bench["detectors"]["pretrained"], bench["data"], bench["layer"]
     rows = []
     for item in chosen_findings(bench, count):
-        image = det.gray_to_tensor(np.asarray(data.images.pixels[item.row]))
+        image = gray_to_tensor(np.asarray(data.images.pixels[item.row]))
         start = time.perf_counter()
         cam.ablation_cam(
             detector, image, item.box[None], [item.label], layer=layer, batch_size=LIBRARY_BATCH
@@ -112,7 +112,7 @@ def measure_relation(bench: dict, count: int) -> tuple[dict, bool]:
     detector, data, layer = bench["detectors"]["pretrained"], bench["data"], bench["layer"]
     rows = []
     for item in chosen_findings(bench, count):
-        image = det.gray_to_tensor(np.asarray(data.images.pixels[item.row]))
+        image = gray_to_tensor(np.asarray(data.images.pixels[item.row]))
         asked = (detector, image, item.box, item.label)
         fast = ablation_fast.ablate_box(*asked, layer=layer)
         brute = ablation_fast.brute_force_ablation(*asked, layer=layer)

@@ -7,16 +7,17 @@ from torch.utils.data import DataLoader
 
 from cxr_helpers.data.datasets import DetectionDataset
 from cxr_helpers.detection.augmentation import (
+    PIPELINES,
     CountedPipeline,
     EpochImages,
     EpochOrder,
     detection_pipeline,
 )
-from cxr_helpers.detection.detector import collate_detection
+from cxr_helpers.detection.boxes import box_iou
+from cxr_helpers.detection.training import collate_detection
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 IMAGE = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)
-CORNERS = ["x_min", "y_min", "x_max", "y_max"]
 
 
 def same_image(n=16, *, counted=False, seed=0):
@@ -184,8 +185,56 @@ def test_an_image_of_another_type_range_or_shape_is_refused(image, words):
         NONE(image=image, bboxes=[], labels=[])
 
 
-@pytest.mark.parametrize("options", [{"seed": -1}, {"min_visibility": 1.5}, {"min_side": -1}])
-def test_numbers_out_of_range_are_refused(options):
-    with pytest.raises(ValueError, match=str(next(iter(options.values())))):
-        detection_pipeline("none", **{"seed": 0, **options})
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("none", {"seed": -1}, "-1"),
+        ("none", {"min_visibility": 1.5}, "1.5"),
+        ("none", {"min_side": -1}, "-1"),
+        ("mosaic", {}, "mosaic"),
+    ],
+)
+def test_pipelines_that_are_none_are_refused(name, options, words):
+    with pytest.raises(ValueError, match=words):
+        detection_pipeline(name, **{"seed": 0, **options})
     assert detection_pipeline("none", seed=np.int64(3)).seed == 3
+
+
+# What a pipeline does.
+@pytest.mark.parametrize("name", PIPELINES)
+def test_pipelines_take_images_without_boxes_and_repeat_from_their_seed(name):
+    empty = {"bboxes": np.zeros((0, 4), np.float32), "labels": np.zeros(0)}
+    one, two = (detection_pipeline(name, seed=1)(image=IMAGE, **empty) for _ in range(2))
+    assert one["image"].shape == (64, 64) and len(one["bboxes"]) == 0
+    assert np.array_equal(one["image"], two["image"])
+
+
+def test_boxes_follow_the_pixels():
+    image = np.zeros((64, 64), np.uint8)
+    image[20:40, 10:30] = 255
+    pipeline = detection_pipeline("demo", seed=3)
+    for _ in range(20):
+        out = pipeline(image=image, bboxes=[[10, 20, 30, 40]], labels=[1])
+        rows, columns = np.nonzero(out["image"] > 100)
+        bright = [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]]
+        assert box_iou(out["bboxes"], bright)[0, 0] > 0.8
+
+
+def test_a_box_that_leaves_the_image_takes_its_label_along():
+    pipeline = detection_pipeline("demo", seed=0, min_visibility=0.8)
+    kept = set()
+    for _ in range(60):
+        out = pipeline(image=IMAGE, bboxes=[[0, 28, 4, 36], [24, 24, 40, 40]], labels=[7, 9])
+        assert len(out["bboxes"]) == len(out["labels"])
+        kept.add(tuple(int(label) for label in out["labels"]))
+    assert kept == {(7, 9), (9,)}
+
+
+def test_a_box_too_small_to_learn_from_is_dropped_and_counted_by_label():
+    counted = CountedPipeline(detection_pipeline("none", seed=0, min_side=3))
+    boxes = [[4, 4, 6, 20], [5, 5, 20, 20], [1, 1, 9, 9]]
+    for _ in range(2):
+        out = counted(image=IMAGE, bboxes=boxes, labels=[7, 7, 9])
+        assert [int(label) for label in out["labels"]] == [7, 9]
+    counted(image=IMAGE, bboxes=np.zeros((0, 4)), labels=np.zeros(0, int))
+    assert counted.seen == {7: 4, 9: 2} and counted.lost == {7: 2}

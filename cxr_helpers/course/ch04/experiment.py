@@ -5,7 +5,7 @@ and are made where they are missing.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,11 @@ from cxr_helpers.course.core.data import BoxData
 from cxr_helpers.course.core.epoch_log import read_log
 from cxr_helpers.course.core.files import whole
 from cxr_helpers.course.core.settings import Settings, fingerprint
-from cxr_helpers.data import dicom, nih, splits
+from cxr_helpers.data import splits
 from cxr_helpers.detection import detector as det
+from cxr_helpers.detection.anchors import derive_anchors
+from cxr_helpers.detection.backbone import DetectorError, place_backbone
+from cxr_helpers.detection.prediction import predict
 
 ARMS = pretraining.ARMS
 TRUTHS = ("fused", "two readers", "one reader", "any reader")
@@ -33,27 +36,20 @@ def detector_settings(settings: Settings, data: BoxData, arm: str) -> det.Detect
 
     A random arm keeps no stage and no running statistics fixed: there is nothing in them yet.
     """
-    preset = settings.detect
-    boxes = [one["boxes"] for one in data.truths(data.rows("train", abnormal_only=True))]
-    start = {"batch_norm": preset.norm, "frozen_stages": preset.frozen_stages}
+    preset = asdict(settings.detect)
+    shared = {f.name: preset[f.name] for f in fields(det.DetectorSettings) if f.name in preset}
     if arm == "random":
-        start = {"batch_norm": "train", "frozen_stages": 0}
+        shared |= {"batch_norm": "train", "frozen_stages": 0}
     if arm == "imagenet":
-        start |= {"image_mean": pretraining.IMAGENET_MEAN, "image_std": pretraining.IMAGENET_STD}
+        shared |= {"image_mean": pretraining.IMAGENET_MEAN, "image_std": pretraining.IMAGENET_STD}
+    boxes = [one["boxes"] for one in data.truths(data.rows("train", abnormal_only=True))]
     return det.DetectorSettings(
-        classes=data.class_names,
+        class_names=data.class_names,
         arch=settings.pretrain.arch,
-        image_size=preset.image_size,
-        anchors=det.derive_anchors(
-            np.concatenate(boxes), every_level=preset.anchors_at_every_level
+        anchors=derive_anchors(
+            np.concatenate(boxes), every_level=settings.detect.anchors_at_every_level
         ),
-        fpn_channels=preset.fpn_channels,
-        head_width=preset.head_width,
-        roi_samples=preset.rois_per_image,
-        roi_sampling=preset.roi_sampling,
-        roi_canonical_size=preset.roi_canonical_size,
-        proposals=preset.proposals,
-        **start,
+        **shared,
     )
 
 
@@ -105,7 +101,7 @@ def _data_key(settings: Settings, data: BoxData) -> str:
 def truths(
     data: BoxData, rows: np.ndarray, *, choice: str = "fused"
 ) -> list[dict[str, np.ndarray]]:
-    """Boxes of these rows in the form that `detection_metrics` takes, packed pixels.
+    """Boxes of these rows in the form that `detection.metrics` takes, packed pixels.
 
     Args:
         data: gives the boxes.
@@ -141,7 +137,7 @@ def _check_backbone(settings: Settings, arm: str, path: Path, seed: int) -> None
     then = det.read_detector_settings(path)[1].get("backbone")
     if None not in (now, then) and now != then:
         backbone = pretraining.backbone_path(settings, seed=seed)
-        raise det.DetectorError(
+        raise DetectorError(
             f"{path} began from a backbone that was pretrained on other images or another split "
             f"than {backbone.name} (digest {then}, now {now}); move it elsewhere to train anew"
         )
@@ -181,7 +177,7 @@ def train_or_load_detector(
     path = detector_path(settings, data, arm, seed=seed, fraction=fraction)
     if path.is_file():
         _check_backbone(settings, arm, path, seed)
-        return det.load_detector(path, classes=data.class_names), path
+        return det.load_detector(path, class_names=data.class_names), path
     state, sentence = pretraining.arm_state(settings, arm, seed=seed)
     if state is None:
         return None, sentence
@@ -222,22 +218,6 @@ def lost_boxes(path: str | Path) -> pd.DataFrame:
     return pd.read_csv(Path(path).with_suffix("") / "boxes.csv").set_index("class")
 
 
-def detect_file(detector: det.Detector, path: str | Path) -> dict[str, np.ndarray]:
-    """Detections in a DICOM file or a PNG, in pixels of that file.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it gives no picture; the text names file and remedy.
-    """
-    path = Path(path)
-    read = nih.read_image if path.suffix.lower() in (".png", ".jpg", ".jpeg") else _dicom_pixels
-    return det.predict_files(detector, [path], read)[0]
-
-
-def _dicom_pixels(path: Path) -> np.ndarray:
-    return dicom.read_dicom(path).pixels
-
-
 def predictions(
     detector: det.Detector, path: str | Path, data: BoxData, rows: np.ndarray
 ) -> list[dict[str, np.ndarray]]:
@@ -255,7 +235,7 @@ def predictions(
         return [
             dict(zip(parts, values, strict=True)) for values in zip(*parts.values(), strict=True)
         ]
-    found = each_once(rows, lambda share: det.predict(detector, data.images.pixels[share]))
+    found = each_once(rows, lambda share: predict(detector, data.images.pixels[share]))
     if process_rank() > 0:
         return found
     arrays = {k: np.concatenate([f[k] for f in found]) for k in ("boxes", "scores", "labels")}
@@ -304,6 +284,6 @@ def handoff_table(settings: Settings, arms: Sequence[str] = ARMS) -> pd.DataFram
             rows.append({"arm": arm, "tensors": 0, "placed": 0, "source": sentence})
             continue
         blank = det.DetectorSettings(("finding",), arch=settings.pretrain.arch)
-        placed = det.place_backbone(det.build_detector(blank, seed=0), state)
+        placed = place_backbone(det.build_detector(blank, seed=0), state)
         rows.append({"arm": arm, "tensors": len(state), "placed": len(placed), "source": sentence})
     return pd.DataFrame(rows).set_index("arm")

@@ -16,6 +16,7 @@ from cxr_helpers.data.datasets import boxes_by_image
 from cxr_helpers.detection import coco
 from cxr_helpers.detection import detector as det
 from cxr_helpers.detection import metrics as dm
+from cxr_helpers.detection.prediction import gray_to_tensor, predict
 from cxr_helpers.evaluation.intervals import Interval, bootstrap
 
 PAPER_SIZE = 640  # pixels; what is small or large is said at this size
@@ -47,7 +48,7 @@ def size_table(data: BoxData, rows: np.ndarray, settings: Settings) -> pd.DataFr
 
 def pooled_level(boxes_xyxy: np.ndarray, settings: Settings) -> np.ndarray:
     """(N,) pyramid level from which torchvision pools each box, 2 to 5: stride 4 to 32."""
-    mapper = LevelMapper(FINEST, COARSEST, settings.detect.roi_canonical_size, 4)
+    mapper = LevelMapper(FINEST, COARSEST, settings.detect.canonical_scale, 4)
     return mapper([torch.as_tensor(boxes_xyxy)]).numpy() + FINEST
 
 
@@ -70,11 +71,11 @@ class Stages:
 def stages(detector: det.Detector, image: np.ndarray) -> Stages:
     """From anchors over proposals to detections, on one packed image (H, W)."""
     device = next(detector.parameters()).device
-    batch, _ = detector.transform([det.gray_to_tensor(image).to(device)])
+    batch, _ = detector.transform([gray_to_tensor(image).to(device)])
     maps = detector.backbone(batch.tensors)
     anchors = detector.rpn.anchor_generator(batch, list(maps.values()))[0]
     proposals, _ = detector.rpn(batch, maps)
-    (found,) = det.predict(detector, [image])
+    (found,) = predict(detector, [image])
     return Stages(len(anchors), proposals[0].cpu().numpy(), found)
 
 

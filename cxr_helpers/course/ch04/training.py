@@ -27,13 +27,15 @@ from cxr_helpers.course.core.quiet import quiet_lightning
 from cxr_helpers.course.core.settings import Settings
 from cxr_helpers.data.datasets import DetectionDataset
 from cxr_helpers.detection import detector as det
-from cxr_helpers.detection import metrics as detection_metrics
+from cxr_helpers.detection import metrics
 from cxr_helpers.detection.augmentation import (
     CountedPipeline,
     EpochImages,
     EpochOrder,
     detection_pipeline,
 )
+from cxr_helpers.detection.prediction import predict
+from cxr_helpers.detection.training import DetectorModule, collate_detection
 
 Truths = Sequence[Mapping[str, np.ndarray]]
 
@@ -69,20 +71,20 @@ class KeepBest(Callback):
         """Go on from a checkpoint."""
         self.best, self.weights = state["best"], state["weights"]
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: det.DetectorModule) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: DetectorModule) -> None:
         """Score the epoch that ended; each process detects in its share of the images."""
         found = each_once(
             np.arange(len(self.pixels)),
-            lambda share: det.predict(module.detector, self.pixels[share]),
+            lambda share: predict(module.detector, self.pixels[share]),
         )
-        matches = detection_metrics.match_detections(found, self.truths, class_names=self.classes)
-        value = detection_metrics.mean_average_precision(matches)
+        matches = metrics.match_detections(found, self.truths, class_names=self.classes)
+        value = metrics.mean_average_precision(matches)
         module.log("val_map50", value)
         if value > self.best:
             state = module.detector.state_dict()
             self.best, self.weights = value, {k: v.cpu().clone() for k, v in state.items()}
 
-    def on_fit_end(self, trainer: pl.Trainer, module: det.DetectorModule) -> None:
+    def on_fit_end(self, trainer: pl.Trainer, module: DetectorModule) -> None:
         """Put the best weights back."""
         if self.weights is not None:
             module.detector.load_state_dict(self.weights)
@@ -115,7 +117,7 @@ class EpochBatches(pl.LightningDataModule):
             self.batch_size // world,
             sampler=order,
             drop_last=True,
-            collate_fn=det.collate_detection,
+            collate_fn=collate_detection,
             num_workers=self.workers,
             generator=torch.Generator(),  # or else the iterator draws a seed from torch's state
         )
@@ -156,7 +158,7 @@ class RandomStates(Callback):
             self.counted.seen.update(self.loaded["seen"])
             self.counted.lost.update(self.loaded["lost"])
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, module: det.DetectorModule) -> None:
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: DetectorModule) -> None:
         """Put the states back where the unbroken run had them."""
         if self.loaded is None:
             return
@@ -206,7 +208,7 @@ def train_detector(
         raise ValueError(f"{len(rows)} training images do not fill a batch of {preset.batch_size}")
     compute = resolved(compute, batch_size=preset.batch_size)
     pipeline = CountedPipeline(detection_pipeline(preset.pipeline, seed=seed))
-    module = det.DetectorModule(
+    module = DetectorModule(
         detector.to(memory_format=torch.channels_last),
         optimizer=preset.optimizer,
         learning_rate=preset.learning_rate,

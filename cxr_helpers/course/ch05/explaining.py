@@ -15,8 +15,8 @@ from torch import nn
 from cxr_helpers.course.ch04 import experiment
 from cxr_helpers.course.core.data import BoxData
 from cxr_helpers.data.packed import PackedImages
-from cxr_helpers.detection import detector as det
 from cxr_helpers.detection.boxes import box_iou
+from cxr_helpers.detection.prediction import gray_to_tensor
 from cxr_helpers.evaluation.intervals import Interval, bootstrap
 from cxr_helpers.explanation import ablation_fast, heatmaps
 
@@ -114,7 +114,7 @@ def ablations(
     device = next(detector.parameters()).device
     for row, group in groupby(sorted(items, key=lambda f: f.row), key=lambda f: f.row):
         here = list(group)
-        image = det.gray_to_tensor(np.asarray(data.images.pixels[row])).to(device)
+        image = gray_to_tensor(np.asarray(data.images.pixels[row])).to(device)
         made = ablation_fast.ablate_boxes(
             detector, image, [f.box for f in here], [f.label for f in here], layer=layer
         )
@@ -170,7 +170,7 @@ def score_maps(
         data: images, and training boxes for the prior.
         validation: findings that choose the thresholds.
         test: findings that are scored.
-        layer: of `ablation_fast.LAYERS`.
+        layer: of `layers.LAYERS`.
 
     Returns:
         A row for each test finding and map: row, label, class (its name), map, the measures, and

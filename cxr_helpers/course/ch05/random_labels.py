@@ -4,7 +4,6 @@ Training the whole detector on random labels takes as long as training it on tru
 the box head is trained anew, on the features that the backbone gives for the readers' boxes.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from cxr_helpers.course.ch04 import experiment
-from cxr_helpers.course.ch05 import explaining, map_checks
 from cxr_helpers.course.core.data import BoxData
-from cxr_helpers.detection import detector as det
 from cxr_helpers.detection.boxes import box_iou
+from cxr_helpers.detection.prediction import gray_to_tensor
 from cxr_helpers.explanation import sanity
 
 
@@ -49,7 +47,7 @@ def pool_boxes(detector: nn.Module, data: BoxData, rows: np.ndarray, *, seed: in
     features, labels = [], []
     for row, truth in zip(rows, experiment.truths(data, rows), strict=True):
         others = background_boxes(truth["boxes"], data.images.size, rng)
-        image = det.gray_to_tensor(np.asarray(data.images.pixels[row])).to(device)
+        image = gray_to_tensor(np.asarray(data.images.pixels[row])).to(device)
         boxes = np.concatenate([truth["boxes"], others]).astype(np.float32)
         target = {"boxes": torch.from_numpy(boxes).to(device)}
         batch, targets = detector.transform([image], [target])
@@ -138,24 +136,3 @@ def random_label_heads(
             "accuracy on validation boxes": head_accuracy(heads[name], val),
         }
     return heads, pd.DataFrame.from_dict(rows, orient="index")
-
-
-def agreement(
-    heads: Mapping[str, nn.Module],
-    data: BoxData,
-    items: Sequence[explaining.Finding],
-    *,
-    layer: str,
-) -> pd.DataFrame:
-    """Rank correlation of each finding's map under the first of these detectors with the others'.
-
-    The maps are taken before the cut at zero.
-
-    Returns:
-        A row for each finding, a column for each of the other detectors.
-    """
-    maps = {
-        name: map_checks.signed_maps(one, data, items, layer=layer) for name, one in heads.items()
-    }
-    first = next(iter(maps))
-    return map_checks.agreement(maps, first).drop(columns=first)

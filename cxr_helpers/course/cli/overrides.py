@@ -12,7 +12,7 @@ from cxr_helpers.course.core.settings import PRESETS, Settings, SettingsError
 WORDS = {
     ("pretrain", "optimizer"): ("adamw", "lars"),
     ("detect", "optimizer"): ("adamw", "sgd"),
-    ("detect", "norm"): ("train", "frozen", "sync"),
+    ("detect", "batch_norm"): ("train", "frozen", "sync"),
     ("detect", "keep"): ("last", "best"),
 }
 

@@ -23,6 +23,7 @@ from cxr_helpers.course.core import checkpoints
 from cxr_helpers.course.core.compute import Compute, resolved
 from cxr_helpers.course.core.data import BoxData, NihData
 from cxr_helpers.detection import detector as det
+from cxr_helpers.detection.prediction import gray_to_tensor
 
 GIB = 2**30
 SMALL_TRIAL = 4  # images; a plan for the paper's batch must fit a laptop's memory
@@ -223,7 +224,7 @@ def plan_detect(run: Run, data: BoxData, *, seconds: float = 3.0) -> Plan:
 
     def forward(images: int) -> Tensor:
         device = next(built.parameters()).device
-        batch = [det.gray_to_tensor(data.images.pixels[row]).to(device) for row in rows[:images]]
+        batch = [gray_to_tensor(data.images.pixels[row]).to(device) for row in rows[:images]]
         targets = [
             {
                 "boxes": torch.as_tensor(one["boxes"]).float().to(device),

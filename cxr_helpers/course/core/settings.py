@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from cxr_helpers.explanation.layers import DEFAULT_LAYER
+
 DATA_SWITCH, SCALE_SWITCH = "CXR_DATA", "CXR_SCALE"
 SCALES = ("demo", "paper")
 VINDR_TABLES = ("train.csv", "annotations_train.csv")
@@ -78,11 +80,11 @@ class DetectPreset:
     since on two cores they would cost more than the backbone does. Learning rate, image size,
     anchors and norms were chosen on validation images, for a random start.
 
-    `norm` and `frozen_stages` hold for backbones that were trained before: random weights have no
-    statistics or stages that are worth keeping, so a random arm learns both. `fractions` are the
-    shares of the training images for label efficiency; a share takes as large a share of the
-    steps, but at least `least_steps` of them. `checkpoint_every` is in epochs; 0 keeps none, for a
-    run of a minute.
+    What has a name of `DetectorSettings` or `DetectorModule` is said there. `batch_norm` and
+    `frozen_stages` hold for backbones that were trained before: random weights have no statistics
+    or stages that are worth keeping, so a random arm learns both. `fractions` are the shares of the
+    training images for label efficiency; a share takes as large a share of the steps, but at least
+    `least_steps` of them. `checkpoint_every` is in epochs; 0 keeps none, for a run of a minute.
     """
 
     image_size: int = 160
@@ -94,13 +96,13 @@ class DetectPreset:
     warmup_steps: int = 40
     fpn_channels: int = 64
     head_width: int = 256
-    rois_per_image: int = 32
-    roi_sampling: int = 1
-    roi_canonical_size: int = 64
+    box_batch_size_per_image: int = 32
+    sampling_ratio: int = 1
+    canonical_scale: int = 64
     proposals: tuple[int, int] = (200, 100)
     anchors_at_every_level: bool = True
     pipeline: str = "demo"
-    norm: str = "train"
+    batch_norm: str = "train"
     frozen_stages: int = 0
     keep: str = "last"
     fractions: tuple[float, ...] = (0.1, 0.3, 1.0)
@@ -113,7 +115,7 @@ class DetectPreset:
 class ExplainPreset:
     """Ablation-CAM: which layer, from which score a detection is explained."""
 
-    layer: str = "layer3"
+    layer: str = DEFAULT_LAYER
     max_images: int = 200
     score_threshold: float = 0.05
     resamples: int = 1000
@@ -155,13 +157,13 @@ PRESETS = {
             warmup_steps=500,
             fpn_channels=256,
             head_width=1024,
-            rois_per_image=512,
-            roi_sampling=2,
-            roi_canonical_size=224,
+            box_batch_size_per_image=512,
+            sampling_ratio=2,
+            canonical_scale=224,
             proposals=(2000, 1000),
             anchors_at_every_level=False,
             pipeline="paper",
-            norm="frozen",
+            batch_norm="frozen",
             frozen_stages=1,
             keep="best",
             checkpoint_every=1,

@@ -64,7 +64,7 @@ def test_sizes_are_ordered_and_scaled(settings, data):
 
 
 def test_a_box_of_the_canonical_size_is_pooled_from_stride_16(settings):
-    side = settings.detect.roi_canonical_size
+    side = settings.detect.canonical_scale
     boxes = np.array([[0, 0, k * side, k * side] for k in (0.1, 0.5, 1, 2)], np.float32)
     assert tables.pooled_level(boxes, settings).tolist() == [2, 3, 4, 5]
 

@@ -22,6 +22,7 @@ from cxr_helpers.course.core import checkpoints
 from cxr_helpers.course.core.compute import Compute, ComputeError
 from cxr_helpers.detection import detector as det
 from cxr_helpers.detection.augmentation import CountedPipeline, detection_pipeline
+from cxr_helpers.detection.training import DetectorModule
 
 SCRIPT = Path(__file__).parents[2] / "tiny_detection.py"
 ROOT = Path(__file__).resolve().parents[3]
@@ -77,7 +78,7 @@ def test_a_detector_that_could_not_be_saved_is_not_trained_again(unbroken, tmp_p
             train(tmp_path)
     assert (path.with_suffix("") / "last.ckpt").is_file() and not path.exists()
     with monkeypatch.context() as patch:
-        patch.setattr(det.DetectorModule, "training_step", full_disk)  # no step is taken again
+        patch.setattr(DetectorModule, "training_step", full_disk)  # no step is taken again
         train(tmp_path)
     expected, got = load_file(unbroken), load_file(path)
     assert all(np.allclose(expected[k], got[k], atol=1e-5) for k in expected)
@@ -100,6 +101,7 @@ def test_three_processes_detect_in_every_image_once(unbroken, tmp_path):
         "from pathlib import Path\n"
         "from tiny_detection import vindr_data\n"
         "from cxr_helpers.detection import detector as det\n"
+        "from cxr_helpers.detection.prediction import predict\n"
         "from cxr_helpers.course.core.compute import each_once\n"
         "rank, path = int(sys.argv[1]), Path(sys.argv[2])\n"
         "torch.set_num_threads(1)\n"
@@ -107,7 +109,7 @@ def test_three_processes_detect_in_every_image_once(unbroken, tmp_path):
         " rank=rank, world_size=3)\n"
         "data = vindr_data()\n"
         "detector = det.load_detector(path)\n"
-        "found = each_once(data.rows('test'), lambda s: det.predict(detector,"
+        "found = each_once(data.rows('test'), lambda s: predict(detector,"
         " data.images.pixels[s]))\n"
         "counts = [len(f['labels']) for f in found]\n"
         "np.savez(path.parent / f'{rank}.npz', counts=counts,"
@@ -154,14 +156,14 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path, monkeypatch):
     class StoppedError(Exception):
         pass
 
-    step = det.DetectorModule.training_step
+    step = DetectorModule.training_step
 
     def fail_in_the_second_epoch(self, batch, batch_index):
         if self.current_epoch == 1:
             raise StoppedError
         return step(self, batch, batch_index)
 
-    monkeypatch.setattr(det.DetectorModule, "training_step", fail_in_the_second_epoch)
+    monkeypatch.setattr(DetectorModule, "training_step", fail_in_the_second_epoch)
     with pytest.raises(StoppedError):
         train(tmp_path)
     assert (path_in(tmp_path).with_suffix("") / "last.ckpt").is_file()

@@ -45,7 +45,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def detector():
-    return tiny_detector(classes=vindr.CLASSES)
+    return tiny_detector(class_names=vindr.CLASSES)
 
 
 def detected(data, rows, *, score=0.6, shift=1.0):

@@ -14,7 +14,7 @@ from cxr_helpers.course.ch06 import ledger as led
 from cxr_helpers.course.core import data
 from cxr_helpers.course.core.settings import PRESETS, project_root
 from cxr_helpers.detection import augmentation as detection_pipelines
-from cxr_helpers.detection import detector
+from cxr_helpers.detection import detector, training
 from cxr_helpers.evaluation import finetune
 from cxr_helpers.pretraining import views
 
@@ -58,16 +58,16 @@ def test_words_say_what_the_code_does():
     assert ours_of("Normalization of the input", "Pretraining").startswith(gray)
     assert default(detector.DetectorSettings, "image_mean") == (views.GRAY_MEAN,) * 3
     assert ours_of("Normalization of the input", "Detection").startswith(gray)
-    norm = default(detector.DetectorModule, "max_norm")
+    norm = default(training.DetectorModule, "max_norm")
     assert ours_of("Clipping of the gradient", "Detection") == f"to a norm of {norm:g}"
-    share = default(detector.DetectorModule, "final_share")
+    share = default(training.DetectorModule, "final_share")
     assert f"to {share:g} of" in ours_of("Schedule", "Detection")
     assert share * PRESETS["paper"]["detect"].learning_rate == pytest.approx(1e-4)
     small = detector.DetectorSettings(("a",), arch="resnet18", fpn_channels=8, head_width=8)
     built = detector.build_detector(small, seed=0)
     score = str(built.roi_heads.score_thresh)
     assert ours_of("Least score of a detection that is kept", "Detection") == score
-    module = detector.DetectorModule(built, optimizer="sgd", learning_rate=0.1)
+    module = training.DetectorModule(built, optimizer="sgd", learning_rate=0.1)
     module.trainer = type("T", (), {"estimated_stepping_batches": 9})()
     momentum = module.configure_optimizers()["optimizer"].defaults["momentum"]
     assert ours_of("Momentum", "Detection") == str(momentum)

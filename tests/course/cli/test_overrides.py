@@ -10,11 +10,11 @@ SETTINGS = load_settings({})
 
 def test_fields_of_the_own_stage_and_of_another_take_values_of_their_type():
     pairs = ["batch_size=256", "detect.epochs = 3", "learning_rate=2", "projector=64,64,32"]
-    pairs += ["detect.anchors_at_every_level=false", "detect.norm=frozen", "detect.fractions=0.1,1"]
+    pairs += ["detect.anchors_at_every_level=false", "detect.batch_norm=frozen", "detect.fractions=0.1,1"]
     changed = with_overrides(SETTINGS, pairs, stage="pretrain")
     one, other = changed.pretrain, changed.detect
     assert (one.batch_size, one.learning_rate, one.projector) == (256, 2.0, (64, 64, 32))
-    assert (other.epochs, other.norm, other.fractions) == (3, "frozen", (0.1, 1.0))
+    assert (other.epochs, other.batch_norm, other.fractions) == (3, "frozen", (0.1, 1.0))
     assert other.anchors_at_every_level is False and isinstance(one.learning_rate, float)
     assert SETTINGS.pretrain.batch_size == 128
     assert with_overrides(SETTINGS, [], stage="pretrain") == SETTINGS
@@ -35,7 +35,7 @@ def test_fields_of_the_own_stage_and_of_another_take_values_of_their_type():
         ("projector=", "give at least one number"),
         ("learning_rate=1e999", "1e999 is too large"),
         ("detect.keep=bset", "give one of last, best"),
-        ("detect.norm=Frozen", "give one of train, frozen, sync"),
+        ("detect.batch_norm=Frozen", "give one of train, frozen, sync"),
         ("detect.optimizer=lars", "give one of adamw, sgd"),
         ("optimizer=sgd", "give one of adamw, lars"),
         ("epochs=-3", "below 0"),
