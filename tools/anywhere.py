@@ -42,33 +42,21 @@ def setup_code(address: str) -> str:
     return SETUP.format(address=address)
 
 
-def binder_link(address: str) -> str:
-    """Where Binder starts the course; any git repository that is public.
+def start_links(address: str) -> dict[str, str]:
+    """Where Binder starts the course, and Colab too where its repository is on GitHub.
 
-    >>> binder_link("https://github.com/ann/cxr")
-    'https://mybinder.org/v2/gh/ann/cxr/main?urlpath=lab/tree/notebooks/00_start_here.ipynb'
-    """
-    name = _on_github(address)
-    place = f"gh/{name}" if name else f"git/{quote(address, safe='')}"
-    return f"https://mybinder.org/v2/{place}/{BRANCH}?urlpath=lab/tree/{FIRST}"
-
-
-def colab_link(address: str) -> str:
-    """Where Colab opens the first notebook; '' for a repository that is not on GitHub.
-
-    >>> colab_link("https://github.com/ann/cxr.git")
+    >>> start_links("https://github.com/ann/cxr.git")["Colab"]
     'https://colab.research.google.com/github/ann/cxr/blob/main/notebooks/00_start_here.ipynb'
-    >>> colab_link("https://example.org/cxr")
-    ''
+    >>> start_links("https://example.org/cxr").keys()
+    dict_keys(['Binder'])
     """
-    name = _on_github(address)
-    colab = "https://colab.research.google.com/github"
-    return f"{colab}/{name}/blob/{BRANCH}/{FIRST}" if name else ""
-
-
-def _on_github(address: str) -> str:
     match = re.fullmatch(r"https://github\.com/([^/]+/[^/]+?)(\.git)?", address)
-    return match[1] if match else ""
+    place = f"gh/{match[1]}" if match else f"git/{quote(address, safe='')}"
+    links = {"Binder": f"https://mybinder.org/v2/{place}/{BRANCH}?urlpath=lab/tree/{FIRST}"}
+    if match:
+        colab = "https://colab.research.google.com/github"
+        links["Colab"] = f"{colab}/{match[1]}/blob/{BRANCH}/{FIRST}"
+    return links
 
 
 def badges(address: str) -> str:
@@ -79,9 +67,7 @@ def badges(address: str) -> str:
             "address into [CITATION.cff](CITATION.cff) as `repository-code`, then run\n"
             "`python -m tools.readme --no-results`."
         )
-    links = {"Binder": binder_link(address), "Colab": colab_link(address)}
     return "\n".join(
         f"[![Open in {name}](docs/badges/{name.lower()}.svg)]({link})"
-        for name, link in links.items()
-        if link
+        for name, link in start_links(address).items()
     )

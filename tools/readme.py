@@ -1,11 +1,11 @@
-"""Put measured times, a picture of the course, badges and the pins' age into the README.
+"""Put measured times, a picture of the course and badges into the README.
 
     python -m tools.readme [--busy]
-    python -m tools.readme --no-results    badges and pins alone
+    python -m tools.readme --no-results    badges alone
 
 The times come from the results that the notebooks left in runs/demo/results, the picture from the
-cell tagged `readme-picture` in one of the built notebooks, the badges from CITATION.cff, the pins'
-age from constraints.txt and its history. Nothing of that is typed by hand.
+cell tagged `readme-picture` in one of the built notebooks, the badges from the address in
+CITATION.cff. Nothing of that is typed by hand.
 """
 
 import argparse
@@ -13,7 +13,6 @@ import base64
 import json
 import os
 import platform
-import subprocess
 import sys
 from datetime import date
 from pathlib import Path
@@ -78,35 +77,6 @@ def replace_between(text: str, content: str, *, name: str) -> str:
     return f"{head}{begin}\n{content}\n{end}{rest.split(end, 1)[1]}"
 
 
-def pins_line(constraints: str, *, day: str) -> str:
-    """How many packages are pinned, and since when, as one sentence of the README.
-
-    >>> pins_line("numpy==2.4.6", day="2026-01-02")
-    '`constraints.txt` pins 1 packages; its versions are of 2026-01-02.'
-    """
-    count = sum("==" in line for line in constraints.splitlines() if not line.startswith("#"))
-    return f"`constraints.txt` pins {count} packages; its versions are of {day}."
-
-
-def day_of_pins(project: Path) -> str:
-    """When the pins last changed: today, where that is not committed yet.
-
-    Raises:
-        ReadmeError: the project is no git checkout.
-    """
-    changed = ["git", "status", "--porcelain", "--", "constraints.txt"]
-    if _output(changed, project):
-        return date.today().isoformat()
-    return _output(["git", "log", "-1", "--format=%cs", "--", "constraints.txt"], project)
-
-
-def _output(command: list[str], folder: Path) -> str:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    if done.returncode:
-        raise ReadmeError(f"{' '.join(command)} failed: {done.stderr.strip()}")
-    return done.stdout.strip()
-
-
 def tagged_picture(notebooks: Path) -> bytes:
     """The PNG of the cell tagged `readme-picture`.
 
@@ -123,14 +93,6 @@ def tagged_picture(notebooks: Path) -> bytes:
     raise ReadmeError("no cell tagged readme-picture with a picture: run `make notebooks` first")
 
 
-def with_history(text: str, project: Path) -> str:
-    """The README's text with the badges and the pins' age of today."""
-    constraints = (project / "constraints.txt").read_text(encoding="utf-8")
-    pins = pins_line(constraints, day=day_of_pins(project))
-    text = replace_between(text, badges(repository_address(project)), name="badges")
-    return replace_between(text, pins, name="pins")
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Update README.md and docs/course.png; the exit status is 1 where something is missing."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -142,7 +104,8 @@ def main(arguments: list[str] | None = None) -> int:
     machine = f"{os.cpu_count()} cores ({platform.machine()}), no GPU"
     machine += ", while other programs were running" if options.busy else ""
     try:
-        text = with_history(readme.read_text(encoding="utf-8"), settings.project)
+        text = readme.read_text(encoding="utf-8")
+        text = replace_between(text, badges(repository_address(settings.project)), name="badges")
         if not options.no_results:
             results = read_results(settings.runs / "results")
             table = measured_table(results, machine=machine, day=date.today().isoformat())

@@ -1,9 +1,7 @@
-"""The generated parts of the README."""
+"""The README: its generated parts, its links, its commands."""
 
 import re
 import shlex
-import subprocess
-from datetime import date
 
 import pytest
 from torch.distributed.run import get_args_parser
@@ -15,6 +13,7 @@ from tools.anywhere import badges, repository_address
 
 COST = {"seconds": 90.0, "peak_memory_mb": 2048}
 ALL = {name: COST for name in readme.QUESTIONS if name != "00_start_here"}
+TEXT = (project_root() / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_table_has_a_row_a_notebook_with_its_cost():
@@ -23,55 +22,25 @@ def test_the_table_has_a_row_a_notebook_with_its_cost():
     assert "on 2 cores, 2026-01-02" in table
 
 
-def test_a_notebook_without_results_is_named():
+def test_what_is_missing_is_named(tmp_path):
     results = {k: v for k, v in ALL.items() if k != "05_ablation_cam"}
     with pytest.raises(readme.ReadmeError, match="no results of 05_ablation_cam: run `make"):
         readme.measured_table(results, machine="", day="")
+    with pytest.raises(readme.ReadmeError, match="lacks <!-- y: begin -->"):
+        readme.replace_between("<!-- x: begin -->", "new", name="y")
+    with pytest.raises(readme.ReadmeError, match="make notebooks"):
+        readme.tagged_picture(tmp_path)
 
 
 def test_only_what_is_between_the_markers_changes():
     text = "above\n<!-- x: begin -->\nold\n<!-- x: end -->\nbelow\n"
     assert readme.replace_between(text, "new", name="x") == text.replace("old", "new")
-    with pytest.raises(readme.ReadmeError, match="lacks <!-- y: begin -->"):
-        readme.replace_between(text, "new", name="y")
 
 
-def test_the_readme_counts_the_pins_and_has_the_badges():
-    project = project_root()
-    text = (project / "README.md").read_text(encoding="utf-8")
-    day = re.search(r"its versions are of (\d{4}-\d\d-\d\d)\.", text)[1]
-    pins = readme.pins_line((project / "constraints.txt").read_text(encoding="utf-8"), day=day)
-    for name, content in (("pins", pins), ("badges", badges(repository_address()))):
-        assert readme.replace_between(text, content, name=name) == text, (
-            "run python -m tools.readme --no-results"
-        )
-
-
-def test_the_day_of_the_pins_is_that_of_their_last_change(tmp_path):
-    def git(*arguments):
-        person = ["-c", "user.name=a", "-c", "user.email=a@b"]
-        subprocess.run(["git", *person, *arguments], cwd=tmp_path, check=True, capture_output=True)
-
-    with pytest.raises(readme.ReadmeError, match="git status .* failed"):
-        readme.day_of_pins(tmp_path / "..")
-    pins = tmp_path / "constraints.txt"
-    pins.write_text("numpy==2.4.6\n")
-    git("init")
-    assert readme.day_of_pins(tmp_path) == date.today().isoformat()
-    git("add", ".")
-    git("commit", "-m", "x")
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d", readme.day_of_pins(tmp_path))
-
-
-def test_a_notebook_without_the_picture_is_told(tmp_path):
-    with pytest.raises(readme.ReadmeError, match="make notebooks"):
-        readme.tagged_picture(tmp_path)
-
-
-def test_the_readme_links_only_to_files_that_exist():
-    text = (project_root() / "README.md").read_text(encoding="utf-8")
-    targets = re.findall(r"\]\(([^)#]+)\)", text)
-    local = [t for t in targets if "://" not in t]
+def test_it_has_the_badges_and_links_only_to_files_that_exist():
+    present = readme.replace_between(TEXT, badges(repository_address()), name="badges")
+    assert present == TEXT, "run python -m tools.readme --no-results"
+    local = [t for t in re.findall(r"\]\(([^)#]+)\)", TEXT) if "://" not in t]
     assert local and all((project_root() / t).is_file() for t in local)
 
 
@@ -86,7 +55,7 @@ def long_runs(text):
 def test_the_commands_of_a_long_run_are_those_of_notebook_06_and_can_be_given():
     source = project_root() / "notebooks" / "source" / "06_your_data_and_paper_scale.py"
     notebook = re.sub(r"^# ?", "", source.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    commands = long_runs((project_root() / "README.md").read_text(encoding="utf-8"))
+    commands = long_runs(TEXT)
     assert commands == long_runs(notebook) and len(commands) == 5
     for words in commands:
         own = words[words.index("cxr_helpers.course") + 1 :]

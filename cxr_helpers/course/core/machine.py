@@ -22,6 +22,7 @@ import psutil
 MIN_PYTHON = (3, 11)
 MIN_MEMORY_GB = 6
 MIN_DISK_GB = 3
+GIB = 2**30
 PACKAGES = ("torch", "torchvision", "lightly", "pytorch-lightning", "pydicom", "grad-cam")
 
 # Runs in a process of its own, so that a crash in a native library is an exit code here.
@@ -33,6 +34,23 @@ assert torchvision.ops.nms(boxes, torch.tensor([0.9, 0.8]), 0.5).tolist() == [0]
 REMEDY = (
     "python -m pip uninstall -y torch torchvision && "
     "python -m pip install -c constraints.txt torch torchvision"
+)
+BROKEN = f"torch does not load; run: {REMEDY}"
+# What each item is needed for, and what to do where it does not suffice.
+NEEDED = {
+    "Python": ("needed: 3.11 or newer", "install one"),
+    "CPU cores": ("the stated times are for 2 cores", "expect twice"),
+    "memory": (
+        f"the course stays under {MIN_MEMORY_GB} GB",
+        "close other programs, one notebook at a time",
+    ),
+    "free disk": (f"demo data and results take less than {MIN_DISK_GB} GB", "make room"),
+    "GPU": ("not needed at demo scale; the paper's scale needs one", BROKEN),
+    "fast bfloat16": ("used for training; without it, training takes about twice as long", BROKEN),
+}
+PACKAGE_NEEDED = (
+    "the course is built on it",
+    "run: python -m pip install -c constraints.txt -e .",
 )
 
 
@@ -81,10 +99,29 @@ def machine_report(folder: Path | str = ".") -> pd.DataFrame:
 
     Returns:
         One row for each item, the index; columns `found` (text), `ok` (bool) and `why` (what it is
-        needed for, or what to do where `ok` is False).
+        needed for, and what to do where `ok` is False).
     """
-    rows = [_python(), _cores(), _memory(), _disk(Path(folder))]
-    rows += _accelerator() + [_package(name) for name in PACKAGES]
+    # Containers and schedulers may grant fewer cores than the machine has.
+    granted = getattr(os, "sched_getaffinity", None)
+    cores = len(granted(0)) if granted else os.cpu_count() or 1
+    memory, free = psutil.virtual_memory(), shutil.disk_usage(folder).free
+    (gpu, gpu_ok), (fast, fast_ok) = _try(accelerator), _try(bf16_is_fast)
+    has = {
+        "Python": (platform.python_version(), sys.version_info >= MIN_PYTHON),
+        "CPU cores": (str(cores), cores >= 2),
+        "memory": (
+            f"{memory.total / GIB:.0f} GB, {memory.available / GIB:.0f} GB free",
+            memory.total >= MIN_MEMORY_GB * GIB,
+        ),
+        "free disk": (f"{free / GIB:.0f} GB", free >= MIN_DISK_GB * GIB),
+        "GPU": (gpu or ("none (not needed)" if gpu_ok else "not known"), gpu_ok),
+        "fast bfloat16": ("yes" if fast else "no", fast_ok),
+    }
+    has |= {name: (installed(name), installed(name) != "missing") for name in PACKAGES}
+    rows = []
+    for item, (found, ok) in has.items():
+        why, remedy = NEEDED.get(item, PACKAGE_NEEDED)
+        rows.append((item, found, ok, why if ok else f"{why}; {remedy}"))
     return pd.DataFrame(rows, columns=["item", "found", "ok", "why"]).set_index("item")
 
 
@@ -93,7 +130,7 @@ def accelerator() -> str | None:
     import torch
 
     if torch.cuda.is_available():
-        memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+        memory = torch.cuda.get_device_properties(0).total_memory / GIB
         return f"{torch.cuda.get_device_name(0)}, {memory:.0f} GB"
     return "Apple GPU" if torch.backends.mps.is_available() else None
 
@@ -103,68 +140,6 @@ def bf16_is_fast() -> bool:
     from cxr_helpers.course.core import compute
 
     return compute.bf16_is_fast()
-
-
-def _python() -> tuple[str, str, bool, str]:
-    ok = sys.version_info >= MIN_PYTHON
-    why = "needed: 3.11 or newer"
-    return "Python", platform.python_version(), ok, why if ok else f"{why}; install one"
-
-
-def _cores() -> tuple[str, str, bool, str]:
-    # Containers and schedulers may grant fewer cores than the machine has.
-    granted = getattr(os, "sched_getaffinity", None)
-    cores = len(granted(0)) if granted else os.cpu_count() or 1
-    why = "the stated times are for 2 cores"
-    return "CPU cores", str(cores), cores >= 2, why if cores >= 2 else f"{why}; expect twice"
-
-
-def _memory() -> tuple[str, str, bool, str]:
-    memory = psutil.virtual_memory()
-    ok = memory.total >= MIN_MEMORY_GB * 2**30
-    found = f"{memory.total / 2**30:.0f} GB, {memory.available / 2**30:.0f} GB free"
-    why = f"the course stays under {MIN_MEMORY_GB} GB"
-    return (
-        "memory",
-        found,
-        ok,
-        why if ok else f"{why}; close other programs, one notebook at a time",
-    )
-
-
-def _disk(folder: Path) -> tuple[str, str, bool, str]:
-    free = shutil.disk_usage(folder).free / 2**30
-    ok = free >= MIN_DISK_GB
-    why = f"demo data and results take less than {MIN_DISK_GB} GB"
-    return "free disk", f"{free:.0f} GB", ok, why if ok else f"{why}; make room"
-
-
-def _accelerator() -> list[tuple[str, str, bool, str]]:
-    name, name_ok = _try(accelerator)
-    fast, fast_ok = _try(bf16_is_fast)
-    broken = f"torch does not load; run: {REMEDY}"
-    gpu = "not needed at demo scale; the paper's scale needs one"
-    bf16 = "used for training where there is; without, training takes about twice as long"
-    return [
-        (
-            "GPU",
-            name or ("none (not needed)" if name_ok else "none"),
-            name_ok,
-            gpu if name_ok else broken,
-        ),
-        ("fast bfloat16", "yes" if fast else "no", fast_ok, bf16 if fast_ok else broken),
-    ]
-
-
-def _package(name: str) -> tuple[str, str, bool, str]:
-    found = installed(name)
-    ok = found != "missing"
-    return (
-        name,
-        found,
-        ok,
-        "installed" if ok else "run: python -m pip install -c constraints.txt -e .",
-    )
 
 
 def _try(function: Callable[[], object]) -> tuple[object, bool]:
