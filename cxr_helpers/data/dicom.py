@@ -28,14 +28,14 @@ from .dicom_decoding import decode
 from .dicom_header import (
     DicomError,
     Header,
+    Layout,
     Source,
     UnreadableError,
     as_number,
-    check_header,
-    is_palette,
     named,
     parsed,
     read_header,
+    read_layout,
     reason_of,
     short,
     values_of,
@@ -125,8 +125,31 @@ def read_dicom(
             raise DicomError(f"max_pixels must be a whole number, not {max_pixels!r}")
         dataset, note = parsed(source)
         header = read_header(dataset)
-        check_header(dataset, header, max_pixels)
-        return _picture(dataset, header, note, (voi, index, percentiles), square_pixels)
+        layout = read_layout(dataset, header, max_pixels)
+        stored, syntax, more = decode(dataset, layout)
+        steps = [f"decoded {syntax.name}{note}{more}"]
+        choice = (voi, index, percentiles)
+        if stored.ndim == 3:
+            pixels, kind, window, padding = _luma(stored, layout, steps), "color", None, 0.0
+        else:
+            pixels, kind, window, padding = _monochrome(stored, header, layout, steps, choice)
+        spacing, aspect = _spacing(header, steps)
+        pixels, scale_xy = _squared(pixels, aspect, square_pixels, steps)
+        if spacing:
+            spacing = spacing[0] / scale_xy[1], spacing[1] / scale_xy[0]
+    return DicomImage(
+        pixels=pixels,
+        steps=tuple(steps),
+        voi=kind,
+        window=window,
+        photometric=layout.photometric,
+        bits_stored=layout.stored,
+        transfer_syntax=syntax.name,
+        spacing_mm=spacing,
+        pixel_aspect=aspect,
+        scale_xy=scale_xy,
+        padding=padding,
+    )
 
 
 def load_dataset(source: Source) -> Dataset:
@@ -154,9 +177,7 @@ def stored_values(dataset: Source) -> np.ndarray:
     """
     with named(dataset):
         dataset, _ = parsed(dataset)
-        header = read_header(dataset)
-        check_header(dataset, header, max_pixels=2**32)
-        return decode(dataset, header)[0]
+        return decode(dataset, read_layout(dataset, read_header(dataset), max_pixels=2**32))[0]
 
 
 def modality_values(values: np.ndarray, dataset: Dataset) -> tuple[np.ndarray, str]:
@@ -253,41 +274,9 @@ def display_values(
 # --- the whole way --------------------------------------------------------------------------------
 
 
-def _picture(
-    dataset: Dataset,
-    header: Header,
-    note: str,
-    choice: tuple[Voi, int, tuple[float, float]],
-    square_pixels: bool,
-) -> DicomImage:
-    stored, syntax, more = decode(dataset, header)
-    steps = [f"decoded {syntax.name}{note}{more}"]
-    if stored.ndim == 3:
-        pixels, kind, window, padding = _luma(stored, header, steps), "color", None, 0.0
-    else:
-        pixels, kind, window, padding = _monochrome(stored, header, steps, choice)
-    spacing, aspect = _spacing(header, steps)
-    pixels, scale_xy = _squared(pixels, aspect, square_pixels, steps)
-    if spacing:
-        spacing = spacing[0] / scale_xy[1], spacing[1] / scale_xy[0]
-    return DicomImage(
-        pixels=pixels,
-        steps=tuple(steps),
-        voi=kind,
-        window=window,
-        photometric=str(header["PhotometricInterpretation"]),
-        bits_stored=whole_number(header, "BitsStored"),
-        transfer_syntax=syntax.name,
-        spacing_mm=spacing,
-        pixel_aspect=aspect,
-        scale_xy=scale_xy,
-        padding=padding,
-    )
-
-
-def _luma(stored: np.ndarray, header: Header, steps: list[str]) -> np.ndarray:
+def _luma(stored: np.ndarray, layout: Layout, steps: list[str]) -> np.ndarray:
     """From RGB to gray (PS3.3 C.7.6.3.1.2); adds to `steps`."""
-    bits = 8 * stored.dtype.itemsize if is_palette(header) else whole_number(header, "BitsStored")
+    bits = 8 * stored.dtype.itemsize if layout.samples == 1 else layout.stored  # of a palette
     steps.append("color to gray by luma")
     return np.clip(stored @ _LUMA / (2**bits - 1), 0, 1).astype(np.float32)
 
@@ -295,6 +284,7 @@ def _luma(stored: np.ndarray, header: Header, steps: list[str]) -> np.ndarray:
 def _monochrome(
     stored: np.ndarray,
     header: Header,
+    layout: Layout,
     steps: list[str],
     choice: tuple[Voi, int, tuple[float, float]],
 ) -> tuple[np.ndarray, str, tuple[float, float] | None, float]:
@@ -305,7 +295,7 @@ def _monochrome(
     def counts() -> np.ndarray:
         return np.bincount(where.ravel())[first:]
 
-    padded, padding = _is_padding(grid, header, steps), 0.0
+    padded, padding = _is_padding(grid, header, layout, steps), 0.0
     if padded.all():
         raise DicomError("every pixel is padding; the file holds no picture")
     if padded.any():
@@ -330,7 +320,7 @@ def _monochrome(
         counts=lambda: counts()[~padded],
     )
     steps.append(step)
-    if header["PhotometricInterpretation"] == "MONOCHROME1":
+    if layout.photometric == "MONOCHROME1":
         shown = 1 - shown  # the lowest value is white, PS3.3 C.7.6.3.1.2
         steps.append("MONOCHROME1: inverted")
     curve = np.zeros(first + len(grid), dtype=np.float32)
@@ -500,7 +490,7 @@ def _check_index(index: int, count: int, what: str) -> None:
 # --- padding and spacing --------------------------------------------------------------------------
 
 
-def _is_padding(grid: np.ndarray, header: Header, steps: list[str]) -> np.ndarray:
+def _is_padding(grid: np.ndarray, header: Header, layout: Layout, steps: list[str]) -> np.ndarray:
     """Pixel Padding Value, or the range up to its limit, in stored values (PS3.3 C.7.5.1.1.2).
 
     What cannot be read is passed over with a word in `steps`.
@@ -509,7 +499,7 @@ def _is_padding(grid: np.ndarray, header: Header, steps: list[str]) -> np.ndarra
     for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
         try:
             if values_of(header, keyword):
-                ends.append(_padding_end(whole_number(header, keyword), header))
+                ends.append(_padding_end(whole_number(header, keyword), layout))
         except DicomError as error:
             steps.append(f"padding passed over: {reason_of(error)}")
         if not ends:
@@ -517,12 +507,11 @@ def _is_padding(grid: np.ndarray, header: Header, steps: list[str]) -> np.ndarra
     return (grid >= min(ends)) & (grid <= max(ends))
 
 
-def _padding_end(end: int, header: Header) -> int:
+def _padding_end(end: int, layout: Layout) -> int:
     """Read the number as the pixels are: signed ones are often written as unsigned."""
-    allocated = whole_number(header, "BitsAllocated")
-    if header["PixelRepresentation"] != 1:
-        return end + (1 << allocated) if end < 0 else end
-    for bits in (allocated, 16):
+    if not layout.signed:
+        return end + (1 << layout.allocated) if end < 0 else end
+    for bits in (layout.allocated, 16):
         if 1 << (bits - 1) <= end < 1 << bits:
             return end - (1 << bits)
     return end

@@ -26,12 +26,9 @@ from pydicom.pixels.decoders.base import Decoder
 from .dicom_header import (
     AGAIN,
     DicomError,
-    Header,
-    bit_layout,
-    is_palette,
+    Layout,
     pixel_data,
     short,
-    whole_number,
 )
 
 _JPEG = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1)
@@ -71,15 +68,15 @@ _NO_END = "; the compressed picture has no end mark"
 _CUT = f"the compressed picture is cut: it has no end; {AGAIN}"
 
 
-def decode(dataset: Dataset, header: Header) -> tuple[np.ndarray, uid.UID, str]:
+def decode(dataset: Dataset, layout: Layout) -> tuple[np.ndarray, uid.UID, str]:
     """Decode, and name the transfer syntax and what was wrong with the one declared."""
     data = pixel_data(dataset)
-    syntax, note = _transfer_syntax(dataset, data, header)
+    syntax, note = _transfer_syntax(dataset, data, layout)
     decoder = _decoder(syntax)
     unpack = _decompressed if syntax.is_encapsulated else _native
-    values, photometric, bits, left_out = unpack(decoder, data, header, dataset["PixelData"].VR)
-    values, cleared = _own_bits(values, bits, header, lossy=syntax in _LOSSY)
-    if values.ndim == 2 and is_palette(header):
+    values, photometric, bits, left_out = unpack(decoder, data, layout, dataset["PixelData"].VR)
+    values, cleared = _own_bits(values, bits, layout, lossy=syntax in _LOSSY)
+    if values.ndim == 2 and layout.photometric == "PALETTE COLOR":
         values, held = _palette_colors(values, dataset)
         cleared += held
     elif values.ndim == 3 and photometric != "RGB":
@@ -99,46 +96,35 @@ def _palette_colors(values: np.ndarray, dataset: Dataset) -> tuple[np.ndarray, s
 
 
 def _native(
-    decoder: Decoder, data: bytes, header: Header, vr: str
+    decoder: Decoder, data: bytes, layout: Layout, vr: str
 ) -> tuple[np.ndarray, str, int, str]:
     """Decode as many bytes as the header promises: values, color, bits of a value, a word."""
-    length, expected, note = len(data), _expected_length(header), ""
+    length, expected, note = len(data), layout.n_bytes, ""
     if length < expected:
         raise DicomError(f"cut: {length} bytes of pixels, expected {expected}; {AGAIN}")
-    if length > expected + 1 and not header["PhotometricInterpretation"].startswith("YBR"):
+    if length > expected + 1 and not layout.photometric.startswith("YBR"):
         note = f"; {length - expected} bytes beyond the picture left out"
         data = data[: expected + expected % 2]
-    if (
-        whole_number(header, "SamplesPerPixel") == 3
-        and whole_number(header, "PlanarConfiguration") > 1
-    ):
+    if layout.samples == 3 and layout.planar not in (0, 1):
         raise DicomError("PlanarConfiguration must be 0 or 1; export the file again")
-    bits = whole_number(header, "BitsAllocated")
-    return *_run(decoder, data, header, bits, bits, vr), bits, note
-
-
-def _expected_length(header: Header) -> int:
-    values = header["Rows"] * header["Columns"] * header["SamplesPerPixel"]
-    if header["PhotometricInterpretation"] == "YBR_FULL_422":  # two of three, PS3.3 C.7.6.3.1.2
-        values = values // 3 * 2
-    return (values * header["BitsAllocated"] + 7) // 8
+    bits = layout.allocated
+    return *_run(decoder, data, layout, bits, bits, vr), bits, note
 
 
 def _own_bits(
-    values: np.ndarray, bits: int, header: Header, *, lossy: bool
+    values: np.ndarray, bits: int, layout: Layout, *, lossy: bool
 ) -> tuple[np.ndarray, str]:
     """Keep the bits of each cell that are the pixel's (PS3.5 8.1.1), and say what else was in it.
 
     Args:
         values: of `bits` bits as decoded: more than Bits Stored if overlays or junk lie above.
         bits: of a cell.
-        header: with Bits Stored, High Bit, Pixel Representation.
+        layout: with Bits Stored, High Bit, Pixel Representation.
         lossy: the loss may carry values beyond Bits Stored; without their top bit they would turn
             from white to black, so they are kept.
     """
-    stored, high, note = bit_layout(header)
-    shift = high + 1 - stored if high < bits else 0
-    signed = header["PixelRepresentation"] == 1
+    stored, signed, note = layout.stored, layout.signed, layout.note
+    shift = layout.high + 1 - stored if layout.high < bits else 0
     top = 1 << (stored - signed)
     if shift == 0 and values.min() >= -top * signed and values.max() < top:
         return values, note
@@ -149,7 +135,7 @@ def _own_bits(
     junk = np.count_nonzero((own != cells) & (cells >> stored != 0))
     if lossy and not shift and not signed:
         return values, f"{note}; {junk} pixels are above the {stored} Bits Stored, kept (lossy)"
-    note += f"; high bit {high}" if shift else ""
+    note += f"; high bit {layout.high}" if shift else ""
     note += f"; bits above the {stored} Bits Stored left out of {junk} pixels" if junk else ""
     return own.astype(np.int32 if signed or stored < 32 else np.uint32), note
 
@@ -157,7 +143,7 @@ def _own_bits(
 # --- transfer syntax ------------------------------------------------------------------------------
 
 
-def _transfer_syntax(dataset: Dataset, data: bytes, header: Header) -> tuple[uid.UID, str]:
+def _transfer_syntax(dataset: Dataset, data: bytes, layout: Layout) -> tuple[uid.UID, str]:
     """Find the transfer syntax: as declared where that can be, else from the data themselves."""
     declared = _declared_syntax(dataset)
     encapsulated = data.startswith(_ITEM)
@@ -165,10 +151,10 @@ def _transfer_syntax(dataset: Dataset, data: bytes, header: Header) -> tuple[uid
     if native and not (encapsulated and dataset["PixelData"].is_undefined_length):
         return declared, ""
     if encapsulated:
-        found = _encapsulated_syntax(data, header, declared, native)
+        found = _encapsulated_syntax(data, layout, declared, native)
     elif declared is not None and len(data) < 8:
         raise DicomError(f"the compressed pixel data are cut: {len(data)} bytes are left; {AGAIN}")
-    elif declared is not None and len(data) < _expected_length(header):
+    elif declared is not None and len(data) < layout.n_bytes:
         raise DicomError(f"declared {declared.name}, but the pixel data are not encapsulated")
     else:
         found = _native_syntax(dataset)
@@ -185,18 +171,18 @@ def _declared_syntax(dataset: Dataset) -> uid.UID | None:
 
 
 def _encapsulated_syntax(
-    data: bytes, header: Header, declared: uid.UID | None, native: bool
+    data: bytes, layout: Layout, declared: uid.UID | None, native: bool
 ) -> uid.UID:
     """Keep the declared syntax if the codestream can be of it, else take what it looks like."""
-    family = _family(_frame(data)[0], header)
+    family = _family(_frame(data)[0], layout)
     if declared in family or not family and declared is not None and not native:
         return declared
     if not family:
-        raise DicomError("no transfer syntax in the header, and the pixel data tell none")
+        raise DicomError("no transfer syntax in the layout, and the pixel data tell none")
     return family[0]
 
 
-def _family(frame: bytes, header: Header) -> tuple[uid.UID, ...]:
+def _family(frame: bytes, layout: Layout) -> tuple[uid.UID, ...]:
     """Tell from its first bytes which transfer syntaxes a codestream can belong to."""
     if frame.startswith((b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  ")):
         return _J2K_FAMILY
@@ -206,7 +192,7 @@ def _family(frame: bytes, header: Header) -> tuple[uid.UID, ...]:
         except DicomError:
             return ()
     # RLE header: the number of segments and the first one's offset, 64 (PS3.5 G.5)
-    segments = header["SamplesPerPixel"] * (header["BitsAllocated"] // 8)
+    segments = layout.samples * (layout.allocated // 8)
     if frame[:8] == segments.to_bytes(4, "little") + (64).to_bytes(4, "little"):
         return (uid.RLELossless,)
     return ()
@@ -250,16 +236,16 @@ def _installable(decoder: Decoder) -> str:
 
 
 def _run(
-    decoder: Decoder, data: bytes, header: Header, allocated: int, bits: int, vr: str
+    decoder: Decoder, data: bytes, layout: Layout, allocated: int, bits: int, vr: str
 ) -> tuple[np.ndarray, str]:
     """Let pydicom's decoder do its work; return values and Photometric Interpretation."""
     options = {
-        "rows": header["Rows"],
-        "columns": header["Columns"],
-        "samples_per_pixel": whole_number(header, "SamplesPerPixel"),
-        "photometric_interpretation": header["PhotometricInterpretation"],
-        "planar_configuration": int(header.get("PlanarConfiguration") == 1),
-        "pixel_representation": whole_number(header, "PixelRepresentation"),
+        "rows": layout.rows,
+        "columns": layout.columns,
+        "samples_per_pixel": layout.samples,
+        "photometric_interpretation": layout.photometric,
+        "planar_configuration": int(layout.planar == 1),
+        "pixel_representation": int(layout.signed),
         "bits_allocated": allocated,
         "bits_stored": bits,
         "number_of_frames": 1,
@@ -287,7 +273,7 @@ def _run(
 
 
 def _decompressed(
-    decoder: Decoder, data: bytes, header: Header, vr: str
+    decoder: Decoder, data: bytes, layout: Layout, vr: str
 ) -> tuple[np.ndarray, str, int, str]:
     """Decode the one frame: values, color, bits of a value, a word."""
     frame, missing = _frame(data)
@@ -295,17 +281,17 @@ def _decompressed(
         if not frame:
             raise DicomError(f"the compressed pixel data hold no picture; {AGAIN}")
         if decoder.UID == uid.RLELossless:
-            bits = whole_number(header, "BitsAllocated")
-            return *_decoded_frame(decoder, frame, header, bits, vr), bits, ""
-        stream = _checked_stream(frame, header)
+            bits = layout.allocated
+            return *_decoded_frame(decoder, frame, layout, bits, vr), bits, ""
+        stream = _checked_stream(frame, layout)
         if stream.end is None:
-            decoded, note = _without_end(decoder, frame, header, stream.bits, vr)
+            decoded, note = _without_end(decoder, frame, layout, stream.bits, vr)
         else:
             whole, rest = frame[: stream.end], frame[stream.end :].strip(b"\0\xff")
             note = f"; {len(rest)} bytes after the compressed picture left out" if rest else ""
             if not whole.endswith(_END_MARK):
                 whole, note = whole + _END_MARK, _NO_END
-            decoded = _decoded_frame(decoder, whole, header, stream.bits, vr)
+            decoded = _decoded_frame(decoder, whole, layout, stream.bits, vr)
     except DicomError as error:
         if missing:
             told = f"{missing} bytes fewer than promised"
@@ -331,15 +317,15 @@ def _frame(data: bytes) -> tuple[bytes, int]:
 
 
 def _decoded_frame(
-    decoder: Decoder, frame: bytes, header: Header, bits: int, vr: str
+    decoder: Decoder, frame: bytes, layout: Layout, bits: int, vr: str
 ) -> tuple[np.ndarray, str]:
     """Decode one frame, encapsulated anew: the file's offset tables may be wrong."""
     allocated = bits if bits % 8 == 0 and bits != 24 else 8 if bits < 8 else 16 if bits < 16 else 32
-    return _run(decoder, encapsulate([frame], has_bot=False), header, allocated, bits, vr)
+    return _run(decoder, encapsulate([frame], has_bot=False), layout, allocated, bits, vr)
 
 
 def _without_end(
-    decoder: Decoder, frame: bytes, header: Header, bits: int, vr: str
+    decoder: Decoder, frame: bytes, layout: Layout, bits: int, vr: str
 ) -> tuple[tuple[np.ndarray, str], str]:
     """Decode a stream without end mark if it is whole: what follows must not change the picture.
 
@@ -348,7 +334,7 @@ def _without_end(
     frame = frame.rstrip(b"\0")  # zeros stand where a file was not written to its end
     try:
         first, *others = (
-            _decoded_frame(decoder, frame + filler * 4096 + _END_MARK, header, bits, vr)
+            _decoded_frame(decoder, frame + filler * 4096 + _END_MARK, layout, bits, vr)
             for filler in (b"\x00", b"\xfe", b"\x55")
         )
     except DicomError as error:
@@ -368,22 +354,19 @@ class _Stream(NamedTuple):
     end: int | None
 
 
-def _checked_stream(frame: bytes, header: Header) -> _Stream:
+def _checked_stream(frame: bytes, layout: Layout) -> _Stream:
     """Compare what the compressed picture says of itself with the header."""
     stream = _jpeg_stream(frame) if frame.startswith(b"\xff\xd8") else _j2k_stream(frame)
-    for what, said, found in (
-        ("rows", header["Rows"], stream.rows),
-        ("columns", header["Columns"], stream.columns),
-        ("samples", whole_number(header, "SamplesPerPixel"), stream.samples),
-    ):
+    for what in ("rows", "columns", "samples"):
+        said, found = getattr(layout, what), getattr(stream, what)
         if said != found:
             raise DicomError(
-                f"the header says {header['Rows']} x {header['Columns']}, the compressed picture "
+                f"the header says {layout.rows} x {layout.columns}, the compressed picture "
                 f"{stream.rows} x {stream.columns} ({said} and {found} {what}); {AGAIN}"
             )
-    if stream.bits > whole_number(header, "BitsAllocated"):
+    if stream.bits > layout.allocated:
         raise DicomError(
-            f"the header says {header['BitsAllocated']} Bits Allocated, the compressed picture has "
+            f"the header says {layout.allocated} Bits Allocated, the compressed picture has "
             f"{stream.bits}; {AGAIN}"
         )
     return stream

@@ -13,6 +13,7 @@ import io
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,20 +26,17 @@ Source = str | os.PathLike[str] | bytes | BinaryIO | Dataset
 Header = Mapping[str, Any]  # keyword -> value, of the elements in _ELEMENTS
 AGAIN = "download or export it again"
 
-_COUNTS = (
+_ELEMENTS = (
     "SamplesPerPixel",
+    "PhotometricInterpretation",
     "PlanarConfiguration",
+    "NumberOfFrames",
     "Rows",
     "Columns",
     "BitsAllocated",
     "BitsStored",
     "HighBit",
     "PixelRepresentation",
-)
-_ELEMENTS = (
-    *_COUNTS,
-    "NumberOfFrames",
-    "PhotometricInterpretation",
     "PixelSpacing",
     "ImagerPixelSpacing",
     "PixelAspectRatio",
@@ -65,6 +63,43 @@ class DicomError(ValueError):
 
 class UnreadableError(DicomError):
     """An element that cannot be read; where it is not needed, it is passed over."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the pixels are stored (Image Pixel module, PS3.3 C.7.6.3), checked.
+
+    Attributes:
+        rows: height in pixels.
+        columns: width in pixels.
+        samples: values of a pixel.
+        photometric: Photometric Interpretation, in capitals.
+        planar: Planar Configuration, or None if it is missing or cannot be read.
+        allocated: bits of a cell.
+        stored: of these, the bits of a value.
+        high: number of its top bit, from 0.
+        signed: whether values can be negative.
+        note: what was passed over, in words.
+    """
+
+    rows: int
+    columns: int
+    samples: int
+    photometric: str
+    planar: int | None
+    allocated: int
+    stored: int
+    high: int
+    signed: bool
+    note: str
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the picture where it is not compressed."""
+        values = self.rows * self.columns * self.samples
+        if self.photometric == "YBR_FULL_422":  # two of three, PS3.3 C.7.6.3.1.2
+            values = values // 3 * 2
+        return (values * self.allocated + 7) // 8
 
 
 # --- the file -------------------------------------------------------------------------------------
@@ -155,10 +190,6 @@ def read_header(dataset: Dataset | Header) -> Header:
                 header[keyword] = dataset[keyword].value
             except Exception as error:  # any parser's
                 header[keyword] = error
-    for keyword in _COUNTS:  # a wrong VR makes text or fractions of them
-        value = header.get(keyword)
-        if isinstance(value, (str, float)) and str(value).strip().isdecimal():
-            header[keyword] = int(value)
     photometric = header.get("PhotometricInterpretation")
     if isinstance(photometric, str):
         header["PhotometricInterpretation"] = photometric.strip(" \0").upper()
@@ -169,7 +200,7 @@ def read_header(dataset: Dataset | Header) -> Header:
     return header
 
 
-def check_header(dataset: Dataset, header: Header, max_pixels: int) -> None:
+def read_layout(dataset: Dataset, header: Header, max_pixels: int) -> Layout:
     """Refuse what cannot be one gray radiograph before any memory is spent on it."""
     if "PixelData" not in dataset:
         if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
@@ -183,24 +214,44 @@ def check_header(dataset: Dataset, header: Header, max_pixels: int) -> None:
         raise DicomError(f"the header lacks PhotometricInterpretation; {AGAIN}")
     if not isinstance(photometric, str):
         raise DicomError(f"PhotometricInterpretation is {short(photometric)}, expected one word")
-    rows, columns, allocated = (
-        whole_number(header, k) for k in ("Rows", "Columns", "BitsAllocated")
-    )
-    whole_number(header, "SamplesPerPixel"), whole_number(header, "PixelRepresentation")
     frames = whole_number(header, "NumberOfFrames", 1) or 1
     if frames != 1:
         raise DicomError(f"holds {frames} frames; a radiograph has one. Export it as single images")
-    if rows < 1 or columns < 1 or rows * columns > max_pixels:
+    stored, note = whole_number(header, "BitsStored"), ""
+    try:
+        high = whole_number(header, "HighBit", stored - 1)
+    except DicomError as error:
+        high, note = stored - 1, f"; high bit passed over: {reason_of(error)}"
+    try:
+        planar = whole_number(header, "PlanarConfiguration")
+    except DicomError:
+        planar = None
+    sign = whole_number(header, "PixelRepresentation")
+    if sign not in (0, 1):
+        raise DicomError(f"Pixel Representation is {sign}, expected 0 or 1; {AGAIN}")
+    layout = Layout(
+        rows=whole_number(header, "Rows"),
+        columns=whole_number(header, "Columns"),
+        samples=whole_number(header, "SamplesPerPixel"),
+        photometric=photometric,
+        planar=planar,
+        allocated=whole_number(header, "BitsAllocated"),
+        stored=stored,
+        high=high,
+        signed=sign == 1,
+        note=note,
+    )
+    if layout.rows < 1 or layout.columns < 1 or layout.rows * layout.columns > max_pixels:
         raise DicomError(
-            f"the header says {rows} rows x {columns} columns, expected 1 to {max_pixels} pixels "
-            "in all; pass max_pixels if the image really is that large"
+            f"the header says {layout.rows} rows x {layout.columns} columns, expected 1 to "
+            f"{max_pixels} pixels in all; pass max_pixels if the image really is that large"
         )
-    stored, high, _ = bit_layout(header)
-    if not 1 <= stored <= high + 1 <= allocated <= 32:
+    if not 1 <= stored <= high + 1 <= layout.allocated <= 32:
         raise DicomError(
-            f"BitsAllocated {allocated}, BitsStored {stored} and HighBit {high} contradict "
+            f"BitsAllocated {layout.allocated}, BitsStored {stored} and HighBit {high} contradict "
             "each other (PS3.5 8.1.1)"
         )
+    return layout
 
 
 def pixel_data(dataset: Dataset) -> bytes:
@@ -212,20 +263,6 @@ def pixel_data(dataset: Dataset) -> bytes:
     if not isinstance(value, (bytes, bytearray, memoryview, type(None))):
         raise DicomError(f"Pixel Data are of type {type(value).__name__}, expected bytes")
     return bytes(value or b"")
-
-
-def is_palette(header: Header) -> bool:
-    """Tell whether the values are indices of colors."""
-    return header["PhotometricInterpretation"] == "PALETTE COLOR"
-
-
-def bit_layout(header: Header) -> tuple[int, int, str]:
-    """Bits Stored and High Bit, which is the top one of them if it cannot be parsed."""
-    stored = whole_number(header, "BitsStored")
-    try:
-        return stored, whole_number(header, "HighBit", stored - 1), ""
-    except DicomError as error:
-        return stored, stored - 1, f"; high bit passed over: {reason_of(error)}"
 
 
 def whole_number(header: Header, keyword: str, default: int | None = None) -> int:
