@@ -600,8 +600,8 @@ if site is not None:
 # [data leak](../docs/glossary.md#data-leak). Then deal patients instead.
 
 # %%
-values = features["pretrained"].of(ids)
-leak, overlap = leakage.leak(settings, data, values, columns)
+lab = leakage.Lab(settings, data, f, columns)
+leak, overlap = leakage.leak(lab)
 print({kind: f"{share:.0%} with a sibling in training" for kind, share in overlap.items()})
 
 # %%
@@ -653,7 +653,7 @@ else:
 # share of the test images into training.
 
 # %%
-twice = leakage.duplicates(settings, data, values, columns)
+twice = leakage.duplicates(lab)
 print(f"copied: {leakage.PUBLISHED_DUPLICATES:.1%} of the test images")
 
 # %% [markdown]
@@ -664,7 +664,7 @@ print(f"copied: {leakage.PUBLISHED_DUPLICATES:.1%} of the test images")
 # 'nothing' is.
 
 # %%
-fifteenth = leakage.no_finding(settings, data, values, columns)
+fifteenth = leakage.no_finding(lab)
 
 # %% [markdown]
 # ### Trap 4: the best epoch, chosen on the test set
@@ -674,7 +674,7 @@ fifteenth = leakage.no_finding(settings, data, values, columns)
 
 # %%
 all_runs = [run for by_share in runs.values() for drawn in by_share.values() for run in drawn]
-best = leakage.best_epoch(settings, data, columns, all_runs)
+best = leakage.best_epoch(lab, all_runs)
 
 # %% [markdown]
 # ### Trap 5: as many labels, from few patients
@@ -684,7 +684,7 @@ best = leakage.best_epoch(settings, data, columns, all_runs)
 
 # %%
 n_images = len(draws.rows[0.1][0])
-clustered, spread = leakage.few_patients(settings, data, values, columns, n_images=n_images)
+clustered, spread = leakage.few_patients(lab, n_images=n_images)
 spread[["patients", "positive labels"]].round(1)
 
 # %% [markdown]

@@ -45,6 +45,57 @@ class Trap:
     flatters: Interval
 
 
+@dataclass(frozen=True)
+class Lab:
+    """What all traps are measured on.
+
+    Attributes:
+        settings: neighbors, resamples and seed.
+        data: labels, patients and the split.
+        values: (N, D) features of all images.
+        columns: label columns that are scored.
+    """
+
+    settings: Settings
+    data: NihData
+    values: np.ndarray
+    columns: Sequence[int]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N, K) of the labels that are scored."""
+        return self.data.labels[:, self.columns]
+
+    def seeds(self, repeats: int) -> range:
+        """Seeds of so many draws; labs of other settings' seeds share none."""
+        return range(1000 * self.settings.seed, 1000 * self.settings.seed + repeats)
+
+    def fit(self, rows: np.ndarray, **options) -> probe.LinearProbe:
+        """A linear probe of these training images, chosen on the validation part."""
+        values, labels, val = self.values, self.labels, self.data.rows("val")
+        options |= {"class_names": label_names(self.columns)}
+        return probe.fit_probe(values[rows], labels[rows], values[val], labels[val], **options)
+
+    def compare(
+        self, name: str, rows: np.ndarray, *, wrong: list[np.ndarray], right: list[np.ndarray]
+    ) -> Trap:
+        """A trap from the scores of these images, one array a draw, on the same resamples."""
+        labels, patients = self.labels[rows], self.data.patients[rows]
+        pairs = [resampled(self.settings, labels, patients, side) for side in (wrong, right)]
+        both_trained = np.isfinite(pairs[0]) & np.isfinite(pairs[1])
+        macro = [scoring.nan_mean(np.where(both_trained, p, np.nan), axis=2) for p in pairs]
+        # The same seed, so that both sides take the same draws.
+        seed = self.settings.seed
+        return _trap(name, np.stack([scoring.over_draws(m, seed=seed) for m in macro]))
+
+
+def _trap(name: str, both: np.ndarray) -> Trap:
+    """(2, 1 + R) of the wrong and the right score, the images as they are first."""
+    difference = both[0] - both[1]
+    flatters = bias_corrected(difference[0], difference[1:])
+    return Trap(name, float(both[0, 0]), float(both[1, 0]), flatters)
+
+
 def image_overlap(patients: Sequence, *, test_share: float, seed: int) -> float:
     """Share of a random image-wise test split whose patient is in training too.
 
@@ -107,87 +158,62 @@ def traps_table(traps: Sequence[Trap], notices: Mapping[str, str]) -> pd.DataFra
 
 
 def out_of_fold(
-    values: np.ndarray,
-    labels: np.ndarray,
-    patients: np.ndarray,
-    *,
-    neighbors: int,
-    by_patient: bool,
-    seed: int,
-    folds: int = 5,
+    lab: Lab, rows: np.ndarray, *, by_patient: bool, seed: int, folds: int = 5
 ) -> tuple[np.ndarray, float]:
-    """Score every image with k-NN on the other folds.
+    """Score each of these images with k-NN on the other folds.
 
     Args:
-        values: (N, D) features.
-        labels: (N, K) of 0 and 1.
-        patients: (N,) the patient of each image.
-        neighbors: of k-NN.
+        lab: features, labels, patients and neighbors.
+        rows: the n images.
         by_patient: keep each patient's images in one fold (right), or deal images (the leak).
         seed: of the folds.
         folds: how many.
 
     Returns:
-        (N, K) scores, and the share of images whose patient is in another fold.
+        (n, K) scores, and the share of images whose patient is in another fold.
 
     Raises:
         splits.SplitError: fewer patients than folds.
     """
+    values, labels, patients = lab.values[rows], lab.labels[rows], lab.data.patients[rows]
     parts = {f"fold {i}": 1 / folds for i in range(folds)}
     if by_patient:
         fold = splits.split_by_patient(patients, parts=parts, seed=seed)
     else:
         fold = splits.split_by_image(patients, parts=parts, seed=seed, leak=True)
-    scores, shared = np.empty(labels.shape), 0
+    scores, shared, neighbors = np.empty(labels.shape), 0, lab.settings.probe.neighbors
     for part in parts:
         test, train = fold == part, fold != part
-        scores[test] = probe.knn_scores(
-            values[train], labels[train], values[test], neighbors=neighbors
-        )
+        known = values[train], labels[train]
+        scores[test] = probe.knn_scores(*known, values[test], neighbors=neighbors)
         shared += int(np.isin(patients[test], patients[train]).sum())
     return scores, shared / len(labels)
 
 
-def leak(
-    settings: Settings,
-    data: NihData,
-    values: np.ndarray,
-    columns: Sequence[int],
-    *,
-    repeats: int = 5,
-    max_images: int = 20_000,
-) -> tuple[Trap, dict[str, float]]:
+def leak(lab: Lab, *, repeats: int = 5, max_images: int = 20_000) -> tuple[Trap, dict[str, float]]:
     """Trap 1: deal images to folds instead of patients.
 
     Every image is scored once by folds of either kind, with as many training images, and all
     patients are resampled for the interval.
 
     Args:
-        settings: neighbors, resamples and seed.
-        data: labels and patients.
-        values: (N, D) features of all images.
-        columns: label columns to score.
+        lab: what is measured on.
         repeats: how often folds of either kind are drawn.
         max_images: of larger data, patients are drawn until so many images are reached.
 
     Returns:
         The trap, and for each kind of folds the share of images whose patient is in training.
     """
-    rows = _some_patients(data.patients, max_images, settings.seed)
-    labels, patients = data.labels[rows][:, columns], data.patients[rows]
+    rows = _some_patients(lab.data.patients, max_images, lab.settings.seed)
     scored: dict[str, list[np.ndarray]] = {"by patient": [], "by image": []}
     overlap = dict.fromkeys(scored, 0.0)
-    for repeat in range(repeats):
-        options = {"neighbors": settings.probe.neighbors, "seed": 1000 * settings.seed + repeat}
-        for kind in scored:  # seeds share no draw
-            by_patient = kind == "by patient"
-            scores, share = out_of_fold(
-                values[rows], labels, patients, by_patient=by_patient, **options
-            )
+    for seed in lab.seeds(repeats):
+        for kind in scored:
+            scores, share = out_of_fold(lab, rows, by_patient=kind == "by patient", seed=seed)
             scored[kind].append(scores)
             overlap[kind] += share / repeats
-    wrong, right = scored["by image"], scored["by patient"]
-    return _compare(settings, LEAK, labels, patients, wrong=wrong, right=right), overlap
+    trap = lab.compare(LEAK, rows, wrong=scored["by image"], right=scored["by patient"])
+    return trap, overlap
 
 
 def _some_patients(patients: np.ndarray, max_images: int, seed: int) -> np.ndarray:
@@ -198,15 +224,7 @@ def _some_patients(patients: np.ndarray, max_images: int, seed: int) -> np.ndarr
     return np.flatnonzero(np.isin(inverse, taken))
 
 
-def duplicates(
-    settings: Settings,
-    data: NihData,
-    values: np.ndarray,
-    columns: Sequence[int],
-    *,
-    share: float = PUBLISHED_DUPLICATES,
-    repeats: int = 10,
-) -> Trap:
+def duplicates(lab: Lab, *, share: float = PUBLISHED_DUPLICATES, repeats: int = 10) -> Trap:
     """Trap 2: a share of the test images is in the training part too, as two draws make it.
 
     The regularization stays as chosen without the copies.
@@ -216,75 +234,53 @@ def duplicates(
     """
     if not 0 < share <= 1:
         raise ValueError(f"a share of the test images lies above 0 and up to 1, not at {share}")
-    labels, train, test = data.labels[:, columns], data.rows("train"), data.rows("test")
+    train, test = lab.data.rows("train"), lab.data.rows("test")
     copies = max(1, round(share * len(test)))
-    right = _linear_probe(data, values, columns, train)
-    wrong = []
-    for seed in range(1000 * settings.seed, 1000 * settings.seed + repeats):
+    right, wrong = lab.fit(train), []
+    for seed in lab.seeds(repeats):
         both = np.r_[train, np.random.default_rng(seed).choice(test, copies, replace=False)]
-        fitted = _linear_probe(data, values, columns, both, strengths=[right.strength])
-        wrong.append(fitted.scores(values[test]))
-    once = [right.scores(values[test])] * repeats
-    return _compare(
-        settings, DUPLICATES, labels[test], data.patients[test], wrong=wrong, right=once
-    )
+        wrong.append(lab.fit(both, strengths=[right.strength]).scores(lab.values[test]))
+    once = right.scores(lab.values[test])
+    return lab.compare(DUPLICATES, test, wrong=wrong, right=[once] * repeats)
 
 
-def no_finding(
-    settings: Settings, data: NihData, values: np.ndarray, columns: Sequence[int]
-) -> Trap:
+def no_finding(lab: Lab) -> Trap:
     """Trap 3: 'No Finding' counts as one more class in the mean."""
-    labels = np.c_[data.labels[:, columns], ~data.labels.any(axis=1)].astype(np.uint8)
-    train, val, test = (data.rows(part) for part in ("train", "val", "test"))
-    names = [*label_names(columns), nih.NO_FINDING]
+    values, labels = lab.values, np.c_[lab.labels, ~lab.data.labels.any(axis=1)].astype(np.uint8)
+    train, val, test = (lab.data.rows(part) for part in ("train", "val", "test"))
+    names = [*label_names(lab.columns), nih.NO_FINDING]
     known = values[train], labels[train], values[val], labels[val]
-    fitted = probe.fit_probe(*known, class_names=names)
-    scores = [fitted.scores(values[test])]
-    per_class = resampled(settings, labels[test], data.patients[test], scores)[0]
+    scores = [probe.fit_probe(*known, class_names=names).scores(values[test])]
+    per_class = resampled(lab.settings, labels[test], lab.data.patients[test], scores)[0]
     both = [scoring.nan_mean(part, axis=1) for part in (per_class, per_class[:, :-1])]
     return _trap(NO_FINDING, np.stack(both))
 
 
-def best_epoch(
-    settings: Settings, data: NihData, columns: Sequence[int], runs: Sequence[EndToEnd]
-) -> Trap:
+def best_epoch(lab: Lab, runs: Sequence[EndToEnd]) -> Trap:
     """Trap 4: of all checks of a training run, report the one that is best on the test set.
 
     The best is chosen anew on each resample of the patients, as whoever has other patients would.
     It cannot flatter by less than zero.
 
     Args:
-        settings: resamples and seed.
-        data: labels and patients of the test part.
-        columns: label columns that were trained.
-        runs: trained end to end, each with its checks.
+        lab: what is measured on.
+        runs: trained end to end on the lab's labels, each with its checks.
     """
-    test = data.rows("test")
-    labels = data.labels[test][:, columns]
-    both = np.zeros((2, settings.probe.resamples + 1))
+    test = lab.data.rows("test")
+    labels, patients = lab.labels[test], lab.data.patients[test]
+    both = np.zeros((2, lab.settings.probe.resamples + 1))
     for run in runs:
-        values = resampled(settings, labels, data.patients[test], list(run.test))
+        values = resampled(lab.settings, labels, patients, list(run.test))
         macro = scoring.nan_mean(values, axis=2)  # (checks, 1 + R)
         both += np.stack([macro.max(axis=0), macro[run.chosen]]) / len(runs)
     return _trap(BEST_EPOCH, both)
 
 
-def few_patients(
-    settings: Settings,
-    data: NihData,
-    values: np.ndarray,
-    columns: Sequence[int],
-    *,
-    n_images: int,
-    repeats: int = 20,
-) -> tuple[Trap, pd.DataFrame]:
+def few_patients(lab: Lab, *, n_images: int, repeats: int = 20) -> tuple[Trap, pd.DataFrame]:
     """Trap 5: as many labeled images, from as few patients as hold them.
 
     Args:
-        settings: resamples and seed.
-        data: labels, patients and the split.
-        values: (N, D) features of all images.
-        columns: label columns to probe.
+        lab: what is measured on.
         n_images: how many labels are paid for.
         repeats: draws of either kind.
 
@@ -296,28 +292,22 @@ def few_patients(
     Raises:
         EvaluationError: fewer training patients than images asked for, or none with two images.
     """
-    labels, test = data.labels[:, columns], data.rows("test")
+    labels, test = lab.labels, lab.data.rows("test")
     scores: dict[str, list[np.ndarray]] = {"few patients": [], "many patients": []}
     figures = []
-    for seed in range(1000 * settings.seed, 1000 * settings.seed + repeats):
+    for seed in lab.seeds(repeats):
         for kind in scores:
-            rows = _images_of(data, n_images, few=kind == "few patients", seed=seed)
-            said = _linear_probe(data, values, columns, rows).scores(values[test])
+            rows = _images_of(lab.data, n_images, few=kind == "few patients", seed=seed)
+            said = lab.fit(rows).scores(lab.values[test])
             scores[kind].append(said)
-            macro = scoring.macro_auroc(labels[test], said, label_names(columns)).value
-            figures.append((kind, len(set(data.patients[rows])), labels[rows].sum(), macro))
-    trap = _compare(
-        settings,
-        FEW_PATIENTS,
-        labels[test],
-        data.patients[test],
-        wrong=scores["few patients"],
-        right=scores["many patients"],
-    )
+            macro = scoring.macro_auroc(labels[test], said, label_names(lab.columns)).value
+            figures.append((kind, len(set(lab.data.patients[rows])), labels[rows].sum(), macro))
+    few, many = scores.values()
     names = ["kind", "patients", "positive labels", "mean macro AUROC"]
     drawn = pd.DataFrame(figures, columns=names).groupby("kind")
     spread = drawn["mean macro AUROC"].std()
-    return trap, drawn.mean().assign(**{"spread over draws": spread}).rename_axis(None)
+    table = drawn.mean().assign(**{"spread over draws": spread}).rename_axis(None)
+    return lab.compare(FEW_PATIENTS, test, wrong=few, right=many), table
 
 
 def _images_of(data: NihData, n_images: int, *, few: bool, seed: int) -> np.ndarray:
@@ -344,26 +334,3 @@ def _images_of(data: NihData, n_images: int, *, few: bool, seed: int) -> np.ndar
     order = np.r_[order, np.setdiff1d(np.arange(len(patients)), large)]
     rank = np.argsort(order)[inverse]
     return train[np.argsort(rank, kind="stable")[:n_images]]
-
-
-def _linear_probe(
-    data: NihData, values: np.ndarray, columns: Sequence[int], rows: np.ndarray, **options
-) -> probe.LinearProbe:
-    labels, val = data.labels[:, columns], data.rows("val")
-    options |= {"class_names": label_names(columns)}
-    return probe.fit_probe(values[rows], labels[rows], values[val], labels[val], **options)
-
-
-def _compare(settings, name, labels, patients, *, wrong, right) -> Trap:
-    pairs = [resampled(settings, labels, patients, scores) for scores in (wrong, right)]
-    both_trained = np.isfinite(pairs[0]) & np.isfinite(pairs[1])
-    macro = [scoring.nan_mean(np.where(both_trained, p, np.nan), axis=2) for p in pairs]
-    # The same seed, so that both sides take the same draws.
-    return _trap(name, np.stack([scoring.over_draws(m, seed=settings.seed) for m in macro]))
-
-
-def _trap(name: str, both: np.ndarray) -> Trap:
-    """(2, 1 + R) of the wrong and the right score, the images as they are first."""
-    difference = both[0] - both[1]
-    flatters = bias_corrected(difference[0], difference[1:])
-    return Trap(name, float(both[0, 0]), float(both[1, 0]), flatters)

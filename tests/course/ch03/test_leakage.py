@@ -14,50 +14,58 @@ from cxr_helpers.evaluation.checks import EvaluationError
 from cxr_helpers.evaluation.intervals import Interval
 
 
-def values(data, *, informative):
-    return person_features(data, informative=informative).values
+@pytest.fixture
+def lab(settings, data):
+    """Features that know the person and nothing of the labels."""
+    return leakage.Lab(settings, data, person_features(data, informative=0).values, [0, 1])
 
 
-def test_only_the_split_by_image_leaks(settings, data):
-    trap, overlap = leakage.leak(settings, data, values(data, informative=0), [0, 1], repeats=2)
+@pytest.fixture
+def informed(lab):
+    """Features that know the labels too."""
+    return replace(lab, values=person_features(lab.data, informative=1).values)
+
+
+def with_patients(lab, patients):
+    """The same images of other patients."""
+    entries = lab.data.entries.assign(patient_id=patients)
+    return replace(lab, data=replace(lab.data, entries=entries))
+
+
+def test_only_the_split_by_image_leaks(lab):
+    trap, overlap = leakage.leak(lab, repeats=2)
     assert overlap["by patient"] == 0 and overlap["by image"] > 0.9
     assert 0.4 < trap.right < 0.6 and trap.wrong > 0.9
     assert trap.flatters.low > 0.2
     assert trap.flatters.value == pytest.approx(trap.wrong - trap.right)
 
 
-def test_nothing_leaks_where_each_patient_has_one_image(settings, data):
-    one_each = replace(data, entries=data.entries.assign(patient_id=np.arange(360)))
-    trap, overlap = leakage.leak(settings, one_each, values(data, informative=0), [0, 1], repeats=1)
+def test_nothing_leaks_where_each_patient_has_one_image(lab):
+    trap, overlap = leakage.leak(with_patients(lab, np.arange(360)), repeats=1)
     assert overlap == {"by patient": 0, "by image": 0}
     assert trap.flatters.low == trap.flatters.high == 0
 
 
-def test_fewer_patients_than_folds_are_refused(settings, data):
-    few = replace(data, entries=data.entries.assign(patient_id=np.arange(360) % 3))
+def test_fewer_patients_than_folds_are_refused(lab):
     with pytest.raises(splits.SplitError, match="3 patients cannot fill 5 parts; give more"):
-        leakage.leak(settings, few, values(data, informative=0), [0, 1])
+        leakage.leak(with_patients(lab, np.arange(360) % 3))
 
 
-def test_every_image_is_scored_by_folds_that_do_not_hold_it(data):
-    unique = np.random.default_rng(0).normal(size=(360, 16))
-    labels = data.labels[:, :2]
-    scores, shared = leakage.out_of_fold(
-        unique, labels, data.patients, neighbors=3, by_patient=True, seed=0
-    )
+def test_every_image_is_scored_by_folds_that_do_not_hold_it(lab):
+    unique = replace(lab, values=np.random.default_rng(0).normal(size=(360, 16)))
+    scores, shared = leakage.out_of_fold(unique, np.arange(360), by_patient=True, seed=0)
     assert np.isfinite(scores).all() and shared == 0
-    found = scoring.auroc(labels, scores)
+    found = scoring.auroc(lab.labels, scores)
     assert (found > 0.3).all() and (found < 0.7).all()  # noise tells nothing, its own label would
 
 
-def test_of_large_data_whole_patients_are_drawn(settings, data):
-    rows = leakage._some_patients(data.patients, 100, seed=0)
+def test_of_large_data_whole_patients_are_drawn(lab):
+    patients = lab.data.patients
+    rows = leakage._some_patients(patients, 100, seed=0)
     assert 90 <= len(rows) <= 100
-    assert splits.patient_overlap(data.patients[rows], np.delete(data.patients, rows)) == 0
-    assert len(leakage._some_patients(data.patients, 360, seed=0)) == 360
-    trap, overlap = leakage.leak(
-        settings, data, values(data, informative=0), [0, 1], repeats=1, max_images=150
-    )
+    assert splits.patient_overlap(patients[rows], np.delete(patients, rows)) == 0
+    assert len(leakage._some_patients(patients, 360, seed=0)) == 360
+    trap, overlap = leakage.leak(lab, repeats=1, max_images=150)
     assert overlap["by patient"] == 0 and trap.flatters.value > 0.1
 
 
@@ -67,26 +75,24 @@ def test_overlap_of_a_split_by_image():
 
 
 def test_overlap_of_the_official_test_list(settings, data, tmp_path):
-    settings = replace(settings, nih=tmp_path)
+    settings, ids = replace(settings, nih=tmp_path), data.entries["image_id"]
     assert leakage.official_overlap(settings, data.entries) is None
-    listed = data.entries["image_id"].iloc[:300]  # 100 patients with three images each
-    (tmp_path / "test_list.txt").write_text("\n".join(listed) + "\n")
-    n, overlap = leakage.official_overlap(settings, data.entries)
+
+    def listed(names):
+        (tmp_path / "test_list.txt").write_text("\n".join(names) + "\n")
+        return leakage.official_overlap(settings, data.entries)
+
+    n, overlap = listed(ids.iloc[:300])  # 100 patients with three images each
     assert n == 300 and overlap > 0.8
-    (tmp_path / "test_list.txt").write_text("\n".join(data.entries["image_id"][::3]) + "\n")
-    assert leakage.official_overlap(settings, data.entries) == (120, 0.0)
-
-
-def test_a_list_of_other_images_is_refused_with_a_name_of_each_side(settings, data, tmp_path):
-    (tmp_path / "test_list.txt").write_text("someone_else.png\n")
+    assert listed(ids[::3]) == (120, 0.0)
     with pytest.raises(ValueError, match="someone_else.png.*'00000000_000.png'"):
-        leakage.official_overlap(replace(settings, nih=tmp_path), data.entries)
+        listed(["someone_else.png"])
 
 
 @pytest.mark.parametrize("share", [0, -0.1, 1.5, np.nan])
-def test_a_share_of_copies_that_is_none_is_refused(settings, data, share):
+def test_a_share_of_copies_that_is_none_is_refused(lab, share):
     with pytest.raises(ValueError, match="above 0 and up to 1"):
-        leakage.duplicates(settings, data, values(data, informative=0), [0, 1], share=share)
+        leakage.duplicates(lab, share=share)
 
 
 def test_the_table_says_how_to_notice_each_trap():
@@ -97,19 +103,17 @@ def test_the_table_says_how_to_notice_each_trap():
         leakage.traps_table([trap], {})
 
 
-def test_duplicates_flatter_features_that_remember_images(settings, data):
-    rng = np.random.default_rng(2)
-    memory = rng.normal(size=(360, 400)).astype(np.float32)  # nothing but the image itself
-    every = leakage.duplicates(settings, data, memory, [0, 1], share=1.0, repeats=2)
-    few = leakage.duplicates(settings, data, memory, [0, 1], share=0.1, repeats=2)
+def test_duplicates_flatter_features_that_remember_images(lab):
+    memory = np.random.default_rng(2).normal(size=(360, 400)).astype(np.float32)
+    lab = replace(lab, values=memory)  # nothing but the image itself
+    every, few = (leakage.duplicates(lab, share=share, repeats=2) for share in (1.0, 0.1))
     assert every.flatters.low > 0.2
     assert few.flatters.value < every.flatters.value
 
 
-def test_no_finding_moves_the_mean_by_its_distance_from_it(settings, data):
-    known = values(data, informative=1)
-    trap = leakage.no_finding(settings, data, known, [0, 1])
-    labels = np.c_[data.labels[:, :2], ~data.labels.any(axis=1)]
+def test_no_finding_moves_the_mean_by_its_distance_from_it(informed):
+    trap, data, known = leakage.no_finding(informed), informed.data, informed.values
+    labels = np.c_[informed.labels, ~data.labels.any(axis=1)]
     train, val, test = (data.rows(part) for part in ("train", "val", "test"))
     fitted = probe.fit_probe(known[train], labels[train], known[val], labels[val])
     per_class = scoring.auroc(labels[test], fitted.scores(known[test]))
@@ -117,55 +121,27 @@ def test_no_finding_moves_the_mean_by_its_distance_from_it(settings, data):
     assert trap.flatters.value == pytest.approx(per_class.mean() - per_class[:2].mean())
 
 
-def test_the_best_of_many_checks_flatters_even_where_nothing_is_learned(settings, data):
-    rng = np.random.default_rng(0)
-    noise = rng.normal(size=(20, len(data.rows("test")), 2))
-    trap = leakage.best_epoch(settings, data, [0, 1], [EndToEnd(None, noise, 4)])
-    labels = data.labels[data.rows("test")][:, :2]
+def test_the_best_of_many_checks_flatters_even_where_nothing_is_learned(lab):
+    labels = lab.labels[lab.data.rows("test")]
+    noise = np.random.default_rng(0).normal(size=(20, *labels.shape))
+    trap = leakage.best_epoch(lab, [EndToEnd(None, noise, 4)])
     macro = [scoring.auroc(labels, check).mean() for check in noise]
     assert trap.wrong == pytest.approx(max(macro)) and trap.right == pytest.approx(macro[4])
     assert trap.flatters.low >= 0 and trap.flatters.value > 0
-    once = leakage.best_epoch(settings, data, [0, 1], [EndToEnd(None, noise[:1], 0)])
+    once = leakage.best_epoch(lab, [EndToEnd(None, noise[:1], 0)])
     assert once.flatters == Interval(0, 0, 0)
 
 
-def test_few_patients_are_few_and_many_are_many(settings, data):
-    trap, table = leakage.few_patients(
-        settings, data, values(data, informative=1), [0, 1], n_images=30, repeats=4
-    )
+def test_few_patients_are_few_and_many_are_many(informed):
+    trap, table = leakage.few_patients(informed, n_images=30, repeats=4)
+    assert table.index.tolist() == ["few patients", "many patients"]
     assert table["patients"].tolist() == [10, 30]
     assert trap.flatters.low < trap.flatters.high
     assert trap.wrong == pytest.approx(table.loc["few patients", "mean macro AUROC"])
     with pytest.raises(EvaluationError, match="84 patients; ask for fewer images"):
-        leakage.few_patients(
-            settings, data, values(data, informative=1), [0, 1], n_images=100, repeats=1
-        )
-
-
-def test_a_trap_with_several_draws_is_as_unsure_as_they_differ(settings, data):
-    labels, patients = data.labels[data.rows("test")][:, :2], data.patients[data.rows("test")]
-    rng = np.random.default_rng(0)
-
-    def scores(spread):  # draws of which each is a different mixture of labels and noise
-        return [labels * s + rng.normal(size=labels.shape) for s in spread]
-
-    right = scores([0.5] * 4)
-    alike = leakage._compare(
-        settings, "alike", labels, patients, wrong=[right[0] + labels] * 4, right=[right[0]] * 4
-    )
-    apart = leakage._compare(
-        settings, "apart", labels, patients, wrong=scores([0, 0.5, 2, 4]), right=right
-    )
-    width = [t.flatters.high - t.flatters.low for t in (alike, apart)]
-    assert width[1] > 1.5 * width[0]
-
-
-def test_few_patients_need_follow_ups(settings, data):
-    one_each = replace(data, entries=data.entries.assign(patient_id=np.arange(360)))
+        leakage.few_patients(informed, n_images=100, repeats=1)
     with pytest.raises(EvaluationError, match="needs follow-up images"):
-        leakage.few_patients(
-            settings, one_each, values(data, informative=1), [0, 1], n_images=9, repeats=1
-        )
+        leakage.few_patients(with_patients(informed, np.arange(360)), n_images=9, repeats=1)
 
 
 def test_few_patients_are_others_in_each_draw(data):
@@ -173,3 +149,17 @@ def test_few_patients_are_others_in_each_draw(data):
     assert len(drawn) == 5
     for rows in drawn:
         assert len(set(rows)) == 6 and set(rows) <= set(data.rows("train"))
+
+
+def test_a_trap_with_several_draws_is_as_unsure_as_they_differ(lab):
+    test, rng = lab.data.rows("test"), np.random.default_rng(0)
+    labels = lab.labels[test]
+
+    def scores(spread):  # draws of which each is a different mixture of labels and noise
+        return [labels * s + rng.normal(size=labels.shape) for s in spread]
+
+    right = scores([0.5] * 4)
+    alike = lab.compare("alike", test, wrong=[right[0] + labels] * 4, right=[right[0]] * 4)
+    apart = lab.compare("apart", test, wrong=scores([0, 0.5, 2, 4]), right=right)
+    width = [t.flatters.high - t.flatters.low for t in (alike, apart)]
+    assert width[1] > 1.5 * width[0]
