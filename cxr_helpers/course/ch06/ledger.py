@@ -25,9 +25,12 @@ SOURCE, RENDERED = Path("docs", "ledger.toml"), Path("docs", "ledger.md")
 NOT_KNOWN, SAME = "not known", ""
 TO_MEASURE, NOT_MEASURED = "measured: run the command", "not measured here yet"
 KINDS = {"preset", "product", "result", "text"}
-CLAIM_KEYS = {"what", "paper", "ours"}
-ROW_KEYS = {"part", "what", "code", "ours", "why", "command"}
-POINT_KEYS = {"number", "theirs", "ours", "link", "at"}
+# The keys that an entry must have, and those that it may have.
+KEYS = {
+    "claim": ({"what", "paper", "ours"}, set()),
+    "row": ({"part", "what", "ours", "command"}, {"code", "why"}),
+    "point": ({"number", "theirs", "ours", "link", "at"}, set()),
+}
 HEAD = """# The ledger
 
 First what the paper (BarlowTwins-CXR) claims in its abstract, then each setting: what the paper's
@@ -62,22 +65,18 @@ def read_ledger(path: Path) -> dict[str, list[dict]]:
         content = tomllib.loads(Path(path).read_text("utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise LedgerError(f"{path} is no TOML: {error}") from error
-    content = {"claim": [], "row": [], "point": []} | content
-    keys = {"claim": (CLAIM_KEYS, set()), "row": (ROW_KEYS, {"code", "why"})}
-    for kind, (known, optional) in keys.items():
+    content = {kind: content.get(kind, []) for kind in KEYS}
+    for kind, (needed, optional) in KEYS.items():
         for entry in content[kind]:
-            odd = entry.keys() - known
-            if odd or not known - optional <= entry.keys():
-                name = f"{path}: {kind} {entry.get('what')!r}"
-                raise LedgerError(f"{name} lacks a key or has {sorted(odd)}")
+            name = f"{path}: {kind} {entry.get('what', entry.get('number'))!r}"
+            missing, odd = needed - entry.keys(), entry.keys() - needed - optional
+            if missing or odd:
+                raise LedgerError(f"{name} lacks {sorted(missing)} and has {sorted(odd)} too many")
             ours = entry["ours"]
-            if not isinstance(ours, dict) or len(ours) != 1 or not ours.keys() <= KINDS:
-                raise LedgerError(
-                    f"{path}: {kind} {entry['what']!r}: `ours` is one of {sorted(KINDS)}"
-                )
-    for point in content["point"]:
-        if point.keys() != POINT_KEYS:
-            raise LedgerError(f"{path}: point {point.get('number')} needs {sorted(POINT_KEYS)}")
+            if kind != "point" and not (
+                isinstance(ours, dict) and len(ours) == 1 and ours.keys() <= KINDS
+            ):
+                raise LedgerError(f"{name}: `ours` is one of {sorted(KINDS)}")
     return content
 
 
@@ -216,17 +215,12 @@ def points_table(ledger: Mapping, *, base: str | None = "..") -> pd.DataFrame:
 
 
 def _place(point: Mapping, base: str | None) -> str:
-    path = Path(point["link"])
-    if base is not None:
-        return f"[{path.name}]({base}/{_address(point)})"
-    if path.suffix == ".ipynb":
-        return f"{path.stem}: {point['at']}"
-    return f"the code, {path.name}: search for '{point['at']}'"
-
-
-def _address(point: Mapping) -> str:
-    anchor = f"#{point['at'].replace(' ', '-')}" if point["link"].endswith(".ipynb") else ""
-    return point["link"] + anchor
+    path, at = Path(point["link"]), point["at"]
+    in_notebook = path.suffix == ".ipynb"
+    if base is None:
+        return f"{path.stem}: {at}" if in_notebook else f"the code, {path.name}: search for '{at}'"
+    anchor = f"#{at.replace(' ', '-')}" if in_notebook else ""
+    return f"[{path.name}]({base}/{point['link']}{anchor})"
 
 
 def _text(value: object) -> str:
