@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from cxr_helpers.course.ch02 import pretraining
-from cxr_helpers.course.ch03.linear import Arm, LabelDraws, label_names, untrained_to_nan
+from cxr_helpers.course.ch03.linear import Arm, LabelDraws, each_draw, label_names, untrained_to_nan
 from cxr_helpers.course.core.compute import training_precision
 from cxr_helpers.course.core.data import NihData
 from cxr_helpers.course.core.quiet import quiet_lightning
@@ -80,15 +80,12 @@ def train_runs(
     settings: Settings, data: NihData, arm: Arm, columns: Sequence[int], draws: LabelDraws
 ) -> dict[float, list[EndToEnd]]:
     """`train_end_to_end` for each draw."""
-    return {
-        fraction: [train_end_to_end(settings, data, arm, columns, rows) for rows in drawn]
-        for fraction, drawn in draws.rows.items()
-    }
+    return each_draw(draws.rows, lambda rows: train_end_to_end(settings, data, arm, columns, rows))
 
 
 def chosen_scores(runs: Mapping[float, list[EndToEnd]]) -> dict[float, list[np.ndarray]]:
     """Test scores of each run at the check that was chosen on validation."""
-    return {f: [run.test[run.chosen] for run in drawn] for f, drawn in runs.items()}
+    return each_draw(runs, lambda run: run.test[run.chosen])
 
 
 def finetune_recipe(settings: Settings, *, imagenet_input: bool) -> finetune.Recipe:

@@ -116,6 +116,15 @@ def frozen_features(settings: Settings, arm: Arm, images: PackedImages) -> Froze
     )
 
 
+def each_draw(draws: Mapping[float, Sequence], work: Callable) -> dict[float, list]:
+    """What `work` gives for each draw of each label fraction.
+
+    >>> each_draw({0.1: [1, 2], 1.0: [3]}, lambda n: 10 * n)
+    {0.1: [10, 20], 1.0: [30]}
+    """
+    return {fraction: [work(one) for one in drawn] for fraction, drawn in draws.items()}
+
+
 @dataclass(frozen=True)
 class LabelDraws:
     """Which training images have their labels used.
@@ -170,8 +179,10 @@ def draw_labels(settings: Settings, data: NihData, columns: Sequence[int]) -> La
         for fraction, index in chosen.items():
             if fraction == 1 and draw:
                 continue
-            parts = (data.labels[rows][:, columns] for rows in (train[index], val))
-            if np.logical_and.reduce([_both_kinds(part) for part in parts]).any():
+            trained, chosen_on = (
+                _both_kinds(data.labels[part][:, columns]) for part in (train[index], val)
+            )
+            if (trained & chosen_on).any():
                 rows[fraction].append(train[index])
             else:
                 left_out.append(
@@ -206,13 +217,10 @@ def fit_probes(
         draws: as `draw_labels` gives them.
     """
     values, val = features.of(data.entries["image_id"].tolist()), data.rows("val")
-    return {
-        fraction: [
-            probe.fit_probe(values[r], labels[r], values[val], labels[val], class_names=names)
-            for r in rows
-        ]
-        for fraction, rows in draws.rows.items()
-    }
+    chosen_on, options = (values[val], labels[val]), {"class_names": names}
+    return each_draw(
+        draws.rows, lambda rows: probe.fit_probe(values[rows], labels[rows], *chosen_on, **options)
+    )
 
 
 def probe_scores(
@@ -222,7 +230,7 @@ def probe_scores(
 ) -> dict[float, list[np.ndarray]]:
     """Log-odds of these images by each probe."""
     values = features.of(image_ids)
-    return {f: [one.scores(values) for one in fitted] for f, fitted in probes.items()}
+    return each_draw(probes, lambda one: one.scores(values))
 
 
 def knn_scores(
@@ -243,7 +251,7 @@ def knn_scores(
         votes = probe.knn_scores(values[rows], labels[rows], values[test], neighbors=neighbors)
         return untrained_to_nan(votes, labels[rows])
 
-    return {fraction: [scored(rows) for rows in drawn] for fraction, drawn in draws.rows.items()}
+    return each_draw(draws.rows, scored)
 
 
 def untrained_to_nan(scores: np.ndarray, train_labels: np.ndarray) -> np.ndarray:
@@ -268,13 +276,8 @@ def noise_scores(scores: Scores, *, draws: int = 20, seed: int) -> dict[float, l
     if empty := [fraction for fraction, own in scores.items() if not len(own)]:
         raise ValueError(f"no draw at the fraction {empty[0]:g}: leave it out")
     rng = np.random.default_rng(seed)
-    return {
-        fraction: [
-            np.where(np.isnan(one), np.nan, rng.random(one.shape))
-            for one in (own * -(-draws // len(own)))
-        ]
-        for fraction, own in scores.items()
-    }
+    repeated = {fraction: own * -(-draws // len(own)) for fraction, own in scores.items()}
+    return each_draw(repeated, lambda one: np.where(np.isnan(one), one, rng.random(one.shape)))
 
 
 def resampled(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from course_data import person_features
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cxr_helpers.course.ch02 import pretraining
 from cxr_helpers.course.ch03 import linear
@@ -53,11 +53,6 @@ def test_draws_without_any_positive_are_named_or_refused(settings, data):
     assert len(draws.left_out) + sum(map(len, draws.rows.values())) == 3
 
 
-def test_a_share_without_draws_has_no_noise():
-    with pytest.raises(ValueError, match="no draw at the fraction 0.1: leave it out"):
-        linear.noise_scores({1.0: [np.zeros((3, 1))], 0.1: []}, seed=0)
-
-
 @pytest.mark.parametrize("fraction", [0, 2, -1])
 def test_impossible_fractions_are_refused(settings, data, fraction):
     wrong = replace(settings, probe=replace(settings.probe, fractions=(fraction,)))
@@ -65,53 +60,29 @@ def test_impossible_fractions_are_refused(settings, data, fraction):
         linear.draw_labels(wrong, data, [0, 1])
 
 
-def scores_of(settings, data, *, informative):
-    features = person_features(data, informative=informative)
-    draws = linear.draw_labels(settings, data, [0, 1])
-    probes = linear.fit_probes(data, features, data.labels[:, :2], ["a", "b"], draws)
-    test = data.rows("test")
-    return linear.probe_scores(probes, features, data.entries["image_id"].iloc[test].tolist())
-
-
-@pytest.mark.parametrize("metric", [scoring.auroc, scoring.average_precision])
-def test_informative_features_win_and_the_difference_says_so(settings, data, metric):
-    test = data.rows("test")
-    scores = {
-        arm: scores_of(settings, data, informative=know)
-        for arm, know in {"pretrained": True, "random": False}.items()
-    }
+@pytest.mark.parametrize(
+    ("metric", "reference"),
+    [(scoring.auroc, roc_auc_score), (scoring.average_precision, average_precision_score)],
+)
+def test_informative_features_win_and_the_difference_says_so(settings, data, metric, reference):
+    test, names = data.rows("test"), ["a", "b"]
+    draws, ids = linear.draw_labels(settings, data, [0, 1]), np.array(data.images.image_ids)
+    scores = {}
+    for arm, knows in {"pretrained": True, "random": False}.items():
+        features = person_features(data, informative=knows)
+        probes = linear.fit_probes(data, features, data.labels[:, :2], names, draws)
+        scores[arm] = linear.probe_scores(probes, features, ids[test])
     truth = data.labels[test][:, :2], data.patients[test]
-    curve = linear.curves(settings, *truth, scores, ["a", "b"], metric=metric)
+    curve = linear.curves(settings, *truth, scores, names, metric=metric)
     assert len(curve) == 2 * 2 * 3 and (curve["low"] <= curve["value"]).all()
-    assert len(linear.macro_of(curve)) == 4
-    gains = linear.curves(
-        settings,
-        *truth,
-        {"gain": scores["pretrained"]},
-        ["a", "b"],
-        minus=scores["random"],
-        metric=metric,
-    )
+    macro = linear.macro_of(curve).set_index(["arm", "fraction"])["value"]
+    expected = np.mean([reference(truth[0], s, average="macro") for s in scores["random"][0.2]])
+    assert len(macro) == 4 and macro["random", 0.2] == pytest.approx(expected)
+    options = {"minus": scores["random"], "metric": metric}
+    gains = linear.curves(settings, *truth, {"gain": scores["pretrained"]}, names, **options)
     few, every = (row for _, row in linear.macro_of(gains).iterrows())
     assert few["value"] > 0.1  # a handful of patients: the sign is plain, the interval is wide
-    assert every["low"] > 0.2
-    assert linear.verdict(every) == "better"
-
-
-def test_the_macro_mean_is_scikit_learns(settings, data):
-    scores, test = scores_of(settings, data, informative=True), data.rows("test")
-    labels = data.labels[test][:, :2]
-    curve = linear.curves(settings, labels, data.patients[test], {"arm": scores}, ["a", "b"])
-    expected = np.mean([roc_auc_score(labels, s) for s in scores[0.2]])
-    assert linear.macro_of(curve).set_index("fraction").loc[0.2, "value"] == expected
-
-
-def test_features_of_other_images_are_refused(settings, data):
-    draws = linear.draw_labels(settings, data, [0, 1])
-    found = person_features(data, informative=True)
-    other = FrozenFeatures(found.values, [f"x{i}" for i in found.image_ids])
-    with pytest.raises(FeatureError, match="360 of 360 images have no features.*00000000_000.png"):
-        linear.fit_probes(data, other, data.labels[:, :2], ["a", "b"], draws)
+    assert every["low"] > 0.2 and linear.verdict(every) == "better"
 
 
 def test_neighbors_score_the_same_draws(settings, data):
@@ -121,6 +92,9 @@ def test_neighbors_score_the_same_draws(settings, data):
     labels = data.labels[data.rows("test")][:, :2]
     assert [len(s) for s in found.values()] == [2, 1]
     assert scoring.auroc(labels, found[1.0][0]).min() > 0.75
+    other = FrozenFeatures(features.values, [f"x{i}" for i in features.image_ids])
+    with pytest.raises(FeatureError, match="360 of 360 images have no features.*00000000_000.png"):
+        linear.knn_scores(settings, data, other, [0, 1], draws)
 
 
 def test_chance_of_average_precision_is_simulated_on_the_same_labels():
@@ -134,19 +108,28 @@ def test_chance_of_average_precision_is_simulated_on_the_same_labels():
     pairs = [(i, j) for j in range(2, 61) for i in range(1, j)]
     expected = np.mean([(1 / i + 2 / j) / 2 for i, j in pairs])
     assert np.mean(by_draw) == pytest.approx(expected, rel=0.15) and expected > 2 * 2 / 60
+    with pytest.raises(ValueError, match="no draw at the fraction 0.5: leave it out"):
+        linear.noise_scores(own | {0.5: []}, seed=0)
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "word"), [(0.01, 0.1, "better"), (-0.2, -0.1, "worse"), (-0.1, 0.1, "open")]
+    ("low", "high", "word"),
+    [
+        (0.01, 0.1, "better"),
+        (-0.2, -0.1, "worse"),
+        (-0.1, 0.1, "open"),
+        (np.nan, 0.1, None),
+        (0.1, np.nan, None),
+        (0.2, 0.1, None),
+    ],
 )
-def test_a_verdict_looks_at_the_interval(low, high, word):
-    assert linear.verdict({"low": low, "high": high}) == word
-
-
-@pytest.mark.parametrize(("low", "high"), [(np.nan, 0.1), (0.1, np.nan), (0.2, 0.1)])
-def test_an_interval_without_ends_gets_no_verdict(low, high):
-    with pytest.raises(ValueError, match="needs two ends"):
-        linear.verdict({"low": low, "high": high})
+def test_a_verdict_looks_at_the_interval_and_needs_both_ends(low, high, word):
+    estimate = {"low": low, "high": high}
+    if word is None:
+        with pytest.raises(ValueError, match="needs two ends"):
+            linear.verdict(estimate)
+    else:
+        assert linear.verdict(estimate) == word
 
 
 def test_arms_are_frozen_features_cached_by_content(settings, data, monkeypatch):
@@ -158,12 +141,9 @@ def test_arms_are_frozen_features_cached_by_content(settings, data, monkeypatch)
             asked.append(arm) or pixels.mean((1, 2))[:, None].astype(np.float32)
         ),
     )
-    arm = linear.Arm(barlow.build_backbone("resnet18", seed=0), False, "")
-    twin = linear.Arm(barlow.build_backbone("resnet18", seed=0), False, "")
-    other = linear.Arm(barlow.build_backbone("resnet18", seed=1), False, "")
-    named = linear.Arm(barlow.build_backbone("resnet18", seed=0), True, "")
-    for each in (arm, twin, other, named):
-        linear.frozen_features(settings, each, data.images)
+    for seed, imagenet_input in ((0, False), (0, False), (1, False), (0, True)):
+        arm = linear.Arm(barlow.build_backbone("resnet18", seed=seed), imagenet_input, "")
+        linear.frozen_features(settings, arm, data.images)
     assert asked == ["course", "course", "imagenet"]
 
 
