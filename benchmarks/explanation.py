@@ -22,7 +22,7 @@ import torch
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
 
 from cxr_helpers.course.ch04 import experiment
-from cxr_helpers.course.ch05 import explaining
+from cxr_helpers.course.ch05 import findings
 from cxr_helpers.course.core.data import load_vindr
 from cxr_helpers.course.core.results import Results
 from cxr_helpers.course.core.settings import load_settings
@@ -59,18 +59,18 @@ def prepare(settings) -> dict:
         found[arm] = {}
         for part in ("val", "test"):
             rows = data.rows(part, abnormal_only=True)
-            found[arm][part] = explaining.findings(
+            found[arm][part] = findings.findings(
                 data, rows, experiment.predictions(detector, path, data, rows),
                 threshold=preset.score_threshold, max_images=len(rows),
             )  # fmt: skip
     return {"data": data, "detectors": detectors, "found": found, "layer": preset.layer}
 
 
-def chosen_findings(bench: dict, count: int) -> list[explaining.Finding]:
+def chosen_findings(bench: dict, count: int) -> list[findings.Finding]:
     """The surest finding of each class, then the surest of what is left."""
     items = sorted(bench["found"]["pretrained"]["test"], key=lambda f: -f.score)
-    surest: list[explaining.Finding] = []
-    rest: list[explaining.Finding] = []
+    surest: list[findings.Finding] = []
+    rest: list[findings.Finding] = []
     for item in items:
         known = item.label in {one.label for one in surest}
         (rest if known else surest).append(item)
@@ -120,8 +120,8 @@ def measure_relation(bench: dict, count: int) -> tuple[dict, bool]:
         library = cam.ablation_cam(detector, image, item.box[None], [item.label], layer=layer)
         height, width = data.images.filled_hw[item.row]
         of_library = heatmaps.normalize_map(library.heatmap[:height, :width])
-        shown = explaining.on_image(fast, data.images, item.row)
-        recomputed = explaining.on_image(later, data.images, item.row)
+        shown = findings.on_image(fast, data.images, item.row)
+        recomputed = findings.on_image(later, data.images, item.row)
         rows.append(
             {
                 "class": item.name,
@@ -148,7 +148,7 @@ def measure_scores(bench: dict) -> tuple[dict, bool]:
     for arm, detector in bench["detectors"].items():
         found = bench["found"][arm]
         start = time.perf_counter()
-        explaining.score_maps(
+        findings.score_maps(
             detector, bench["data"], found["val"], found["test"], layer=bench["layer"]
         )
         seconds[arm] = time.perf_counter() - start

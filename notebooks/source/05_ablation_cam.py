@@ -46,12 +46,13 @@ from torch import nn
 
 from cxr_helpers.course.ch04 import experiment
 from cxr_helpers.course.ch04.data import load_detection
-from cxr_helpers.course.ch05 import explaining, map_checks, random_labels, shortcut, viewer
+from cxr_helpers.course.ch05 import findings, map_checks, random_labels, shortcut, viewer
 from cxr_helpers.course.core.results import Results, claim
 from cxr_helpers.course.core.settings import load_settings
 from cxr_helpers.course.plots import ch05, style
 from cxr_helpers.detection.prediction import gray_to_tensor
 from cxr_helpers.explanation import ablation_fast, cam, heatmaps, sanity
+from cxr_helpers.explanation.layers import LAYER_NAMES
 
 # %%
 style.set_style()
@@ -236,7 +237,7 @@ print(f"{len(rows['val'])} validation and {len(rows['test'])} test images; layer
 options = {"threshold": preset.score_threshold, "max_images": preset.max_images}
 found = {
     arm: {
-        part: explaining.findings(
+        part: findings.findings(
             data, rows[part], experiment.predictions(detector, path, data, rows[part]), **options
         )
         for part in rows
@@ -250,7 +251,7 @@ found = {
 # highest. The first one is the example from here on.
 
 # %% tags=["nbval-ignore-output"]
-shared = explaining.shared_findings(found["random"]["test"], found["pretrained"]["test"])
+shared = findings.shared_findings(found["random"]["test"], found["pretrained"]["test"])
 example = dict(zip(("random", "pretrained"), shared[0], strict=True))
 table = [{"class": a.name, "random": a.score, "pretrained": b.score} for a, b in shared[:3]]
 pd.DataFrame(table).round(2)
@@ -320,8 +321,8 @@ later = ablation_fast.brute_force_ablation(
 )
 shown = {
     "library": heatmaps.normalize_map(slow.heatmap[:height, :width]),
-    "fast": explaining.on_image(fast, data.images, item.row),
-    "next stage again": explaining.on_image(later, data.images, item.row),
+    "fast": findings.on_image(fast, data.images, item.row),
+    "next stage again": findings.on_image(later, data.images, item.row),
 }
 
 # %%
@@ -408,7 +409,7 @@ plt.show()
 # %%
 thirty = found["pretrained"]["test"][:30]
 alike = []
-for finding, ablation in explaining.ablations(detectors["pretrained"], data, thirty, layer=layer):
+for finding, ablation in findings.ablations(detectors["pretrained"], data, thirty, layer=layer):
     tensor = gray_to_tensor(np.asarray(data.images.pixels[finding.row]))
     gradient = ablation_fast.box_gradient(
         detectors["pretrained"], tensor, finding.box, finding.label, layer=layer
@@ -452,7 +453,7 @@ chosen = list(best.values())[:4]
 figure, axes = style.panels(2, len(chosen), width=2.0)
 for column, pair in zip(axes.T, chosen, strict=True):
     for axis, arm, one in zip(column, detectors, pair, strict=True):
-        heatmap = explaining.heatmap_of(detectors[arm], data, one, layer=layer)
+        heatmap = findings.heatmap_of(detectors[arm], data, one, layer=layer)
         ch05.show_heatmap(
             axis, data.images.picture(one.row), heatmap, title=f"{arm}: {one.name}",
             truth_boxes=one.readers, found_boxes=[one.box],
@@ -482,11 +483,11 @@ plt.show()
 
 # %%
 scores = {
-    arm: explaining.score_maps(detector, data, found[arm]["val"], found[arm]["test"], layer=layer)
+    arm: findings.score_maps(detector, data, found[arm]["val"], found[arm]["test"], layer=layer)
     for arm, detector in detectors.items()
 }
 drawn = {"resamples": preset.resamples, "seed": settings.seed}
-table = explaining.score_table(scores, reference="pretrained", **drawn)
+table = findings.score_table(scores, reference="pretrained", **drawn)
 
 # %% [markdown]
 # Each line is a mean over findings with its 95% [interval](../docs/glossary.md#interval-95) over
@@ -501,8 +502,8 @@ print({arm: len(f["test"]) for arm, f in found.items()}, "findings explained")
 table.pivot(index="map", columns="measure", values="value").round(3)
 
 # %%
-pointing = table[table["measure"] == explaining.POINTING].set_index("map")["value"]
-better = [pointing[arm] > pointing[explaining.BELL] for arm in detectors]
+pointing = table[table["measure"] == findings.POINTING].set_index("map")["value"]
+better = [pointing[arm] > pointing[findings.BELL] for arm in detectors]
 claim(all(better), "every arm's brightest pixel lies in a box more often than a bell's", settings)
 
 # %% [markdown]
@@ -517,7 +518,7 @@ claim(all(better), "every arm's brightest pixel lies in a box more often than a 
 
 # %%
 claim(
-    pointing[explaining.BOX] > pointing[list(detectors)].max(),
+    pointing[findings.BOX] > pointing[list(detectors)].max(),
     "the detected box beats its own explanation in the pointing game",
     settings,
 )
@@ -581,8 +582,8 @@ quiz("5.A")
 # So compare arms within a class, not classes.
 
 # %%
-measures = (explaining.POINTING, explaining.ENERGY)
-by_class = explaining.class_table(scores, measures, at_least=10, **drawn)
+measures = (findings.POINTING, findings.ENERGY)
+by_class = findings.class_table(scores, measures, at_least=10, **drawn)
 ch05.plot_class_scores(by_class)
 plt.show()
 
@@ -596,7 +597,7 @@ plt.show()
 # difference on the findings that both explain: pretrained minus random, with its interval.
 
 # %%
-difference = explaining.paired_difference(scores["random"], scores["pretrained"], **drawn)
+difference = findings.paired_difference(scores["random"], scores["pretrained"], **drawn)
 named = difference.assign(name=difference["measure"])
 figure = style.plot_estimates(named, xlabel="pretrained - random, same findings")
 sides = f"{(named['high'] < 0).sum()} intervals left of zero, {(named['low'] > 0).sum()} right"
@@ -619,8 +620,8 @@ plt.show()
 # pooled from one level of the pyramid, and stages below that level do not reach it.
 
 # %%
-by_layer = explaining.pointing_by_layer(detectors["pretrained"], data, found["pretrained"]["val"])
-named = by_layer.rename(viewer.LAYER_NAMES).round(2)
+by_layer = findings.pointing_by_layer(detectors["pretrained"], data, found["pretrained"]["val"])
+named = by_layer.rename(LAYER_NAMES).round(2)
 figure = style.plot_dots(named, xlabel="pointing game, validation (0 to 1)")
 figure.axes[0].set_title(f"{named.idxmax()} points best", fontsize=10)
 plt.show()
@@ -646,7 +647,7 @@ for name, changed in sanity.cascade(
 # %%
 figure, axes = style.panels(2, 4, width=1.6)
 for axis, (name, changed) in zip(axes.flat, steps.items(), strict=True):
-    heatmap = explaining.heatmap_of(changed, data, item, layer=layer)
+    heatmap = findings.heatmap_of(changed, data, item, layer=layer)
     ch05.show_heatmap(axis, picture, heatmap, title=name, truth_boxes=item.readers)
 plt.show()
 
@@ -706,7 +707,8 @@ claim(
 # the same with those of a head that learned nothing.
 
 # %%
-agreement = random_labels.agreement(heads, data, thirty, layer=layer)
+agreement = map_checks.agreement(heads.items(), data, thirty, layer=layer)
+agreement = agreement.drop(columns="true labels")  # the reference
 same, nothing = agreement["true labels again"], agreement["shuffled"]
 
 # %% tags=["nbval-ignore-output"]
@@ -782,16 +784,16 @@ quiz("5.B")
 
 # %%
 one = scores["pretrained"]
-one = one[(one["map"] == explaining.ABLATION) & (one[explaining.POINTING] == 0)]
-findings = viewer.by_key(found["pretrained"]["test"])
+one = one[(one["map"] == findings.ABLATION) & (one[findings.POINTING] == 0)]
+by_key = viewer.by_key(found["pretrained"]["test"])
 missed = sorted(
-    (findings[key] for key in zip(one["row"], one["label"], strict=True)), key=lambda f: -f.score
+    (by_key[key] for key in zip(one["row"], one["label"], strict=True)), key=lambda f: -f.score
 )[:4]
 
 # %%
 figure, axes = style.grid(len(missed), 4)
 for axis, f in zip(axes, missed, strict=True):
-    heatmap = explaining.heatmap_of(detectors["pretrained"], data, f, layer=layer)
+    heatmap = findings.heatmap_of(detectors["pretrained"], data, f, layer=layer)
     ch05.show_heatmap(
         axis, data.images.picture(f.row), heatmap, title=f"{f.name} {f.score:.2f}",
         truth_boxes=f.readers, found_boxes=[f.box],
@@ -921,7 +923,7 @@ summary = {
     measure: table[table["measure"] == measure]
     .set_index("map")[["value", "low", "high"]]
     .T.to_dict()
-    for measure in explaining.MEASURES
+    for measure in findings.MEASURES
 }
 results.add(
     **summary,

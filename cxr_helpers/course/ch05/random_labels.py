@@ -11,7 +11,6 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from cxr_helpers.course.ch04 import experiment
 from cxr_helpers.course.core.data import BoxData
 from cxr_helpers.detection.boxes import box_iou
 from cxr_helpers.detection.prediction import gray_to_tensor
@@ -45,7 +44,7 @@ def pool_boxes(detector: nn.Module, data: BoxData, rows: np.ndarray, *, seed: in
     rng = np.random.default_rng(seed)
     device = next(detector.parameters()).device
     features, labels = [], []
-    for row, truth in zip(rows, experiment.truths(data, rows), strict=True):
+    for row, truth in zip(rows, data.truths(rows), strict=True):
         others = background_boxes(truth["boxes"], data.images.size, rng)
         image = gray_to_tensor(np.asarray(data.images.pixels[row])).to(device)
         boxes = np.concatenate([truth["boxes"], others]).astype(np.float32)

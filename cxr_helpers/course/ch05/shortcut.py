@@ -47,12 +47,10 @@ class Planted:
 
     Attributes:
         pixels: (N, 64, 64) float32 in [0, 1].
-        present: (N,) whether it was drawn.
         masks: (N, 64, 64) bool, where.
     """
 
     pixels: np.ndarray
-    present: np.ndarray
     masks: np.ndarray
 
 
@@ -62,18 +60,9 @@ class SmallNet(nn.Module):
     def __init__(self):
         super().__init__()
         layers: list[nn.Module] = []
-        for before, after, stride in (
-            (1, 16, 2),
-            (16, 32, 2),
-            (32, 48, 1),
-            (48, 64, 2),
-            (64, 64, 1),
-        ):
-            layers += [
-                nn.Conv2d(before, after, 3, stride=stride, padding=1),
-                nn.BatchNorm2d(after),
-                nn.ReLU(),
-            ]
+        for before, after, stride in WIDTHS:
+            convolution = nn.Conv2d(before, after, 3, stride=stride, padding=1)
+            layers += [convolution, nn.BatchNorm2d(after), nn.ReLU()]
         self.features = nn.Sequential(*layers)
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 1))
 
@@ -134,8 +123,7 @@ def plant(images: Images, present: np.ndarray, kind: str, *, seed: int) -> Plant
     for i in np.flatnonzero(present):
         masks[i] = _MASKS[kind](rng)
     value = 0.0 if kind == "border" else 0.95
-    pixels = np.where(masks, np.float32(value), images.pixels)
-    return Planted(pixels, np.asarray(present, dtype=bool), masks)
+    return Planted(np.where(masks, np.float32(value), images.pixels), masks)
 
 
 def _marker(rng: np.random.Generator) -> np.ndarray:
@@ -300,16 +288,8 @@ def energy_table(trials: Sequence[Trial]) -> pd.DataFrame:
             near = ndimage.binary_dilation(trial.test.masks[i], iterations=4)
             for name, net in trial.nets.items():
                 heatmap = ablation_heatmap(net, trial.test.pixels[i])
-                total = heatmap.sum()
-                rows.append(
-                    {
-                        "shortcut": trial.kind,
-                        "net": name,
-                        "image": i,
-                        "on the shortcut": heatmap[near].sum() / total if total > 0 else 0.0,
-                        "in the finding's boxes": heatmaps.energy_in_box(
-                            heatmap, trial.truth.boxes[i]
-                        ),
-                    }
-                )
-    return pd.DataFrame(rows)
+                on_it = heatmap[near].sum() / max(heatmap.sum(), np.finfo(float).tiny)
+                in_boxes = heatmaps.energy_in_box(heatmap, trial.truth.boxes[i])
+                rows.append((trial.kind, name, i, on_it, in_boxes))
+    shares = ["on the shortcut", "in the finding's boxes"]
+    return pd.DataFrame(rows, columns=["shortcut", "net", "image", *shares])

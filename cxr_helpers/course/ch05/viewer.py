@@ -13,27 +13,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import nn
 
-from cxr_helpers.course.ch05 import explaining
+from cxr_helpers.course.ch05 import findings
 from cxr_helpers.course.core.data import BoxData
 from cxr_helpers.course.plots import ch05, style
-from cxr_helpers.explanation import ablation_fast, heatmaps
+from cxr_helpers.explanation import heatmaps
+from cxr_helpers.explanation.layers import DEFAULT_LAYER, LAYER_NAMES
 
-Arms = Mapping[str, tuple[nn.Module, Sequence[explaining.Finding]]]
-# The layer's name and how many pixels of the network's input one value of its map stands for.
-LAYER_NAMES = {
-    "layer1": "C2, 4 px",
-    "layer2": "C3, 8 px",
-    "layer3": "C4, 16 px",
-    "layer4": "C5, 32 px",
-    "pyramid": "pyramid, at the box's level",
-}
+Arms = Mapping[str, tuple[nn.Module, Sequence[findings.Finding]]]
 
 
 def draw(
     axis: Axes,
     detector: nn.Module,
     data: BoxData,
-    item: explaining.Finding,
+    item: findings.Finding,
     *,
     layer: str,
     level: float,
@@ -46,11 +39,11 @@ def draw(
         detector: whose map it is.
         data: gives the image.
         item: the finding.
-        layer: of `ablation_fast.LAYERS`.
+        layer: of `layers.LAYERS`.
         level: threshold as a share of the map's maximum.
         title: before the IoU.
     """
-    heatmap = explaining.heatmap_of(detector, data, item, layer=layer)
+    heatmap = findings.heatmap_of(detector, data, item, layer=layer)
     value = heatmaps.iou_at(heatmap, item.readers, level=level)
     ch05.show_heatmap(
         axis, data.images.picture(item.row), heatmap, title=f"{title}IoU {value:.2f}",
@@ -81,7 +74,7 @@ def static_view(arms: Arms, data: BoxData, key: tuple[int, int], *, level: float
     return figure
 
 
-def by_key(items: Sequence[explaining.Finding]) -> dict[tuple[int, int], explaining.Finding]:
+def by_key(items: Sequence[findings.Finding]) -> dict[tuple[int, int], findings.Finding]:
     """Findings by row and label."""
     return {(item.row, item.label): item for item in items}
 
@@ -105,7 +98,7 @@ def viewer(arms: Arms, data: BoxData, *, level: float = 0.5) -> widgets.Widget:
     box = widgets.Dropdown(description="box")
     layer = widgets.Dropdown(
         options=[(name, layer) for layer, name in LAYER_NAMES.items()],
-        value=ablation_fast.STAGES[2],
+        value=DEFAULT_LAYER,
         description="layer",
     )
     threshold = widgets.FloatSlider(

@@ -17,7 +17,7 @@ from cxr_helpers.course.ch02 import pretraining
 from cxr_helpers.course.ch03 import linear
 from cxr_helpers.course.ch04 import experiment, tables
 from cxr_helpers.course.ch04.data import load_detection
-from cxr_helpers.course.ch05 import explaining
+from cxr_helpers.course.ch05 import findings
 from cxr_helpers.course.core.compute import LAUNCHED, ONE_PROCESS, Compute, process_rank
 from cxr_helpers.course.core.data import BoxData, NihData, load_nih
 from cxr_helpers.course.core.settings import Settings, SettingsError
@@ -124,7 +124,7 @@ def detect(run: Run) -> Outcome:
     """Train a detector for each arm and score it on the abnormal test images."""
     settings, data = replace(run.settings, seed=run.seed), load(run.settings, "detect")
     test = data.rows("test", abnormal_only=True)
-    truths, everyone = experiment.truths(data, test), data.rows("test")
+    truths, everyone = data.truths(test), data.rows("test")
     options = {"resamples": settings.detect.resamples, "seed": run.seed}
     made, matches, sensitivity = [], {}, {}
     for arm in run.arms:
@@ -145,7 +145,7 @@ def detect(run: Run) -> Outcome:
         found = experiment.predictions(detector, path, data, test)
         matches[arm] = tables.match(found, truths, data)
         all_found = experiment.predictions(detector, path, data, everyone)
-        all_matches = tables.match(all_found, experiment.truths(data, everyone), data)
+        all_matches = tables.match(all_found, data.truths(everyone), data)
         sensitivity[arm] = float(froc.sensitivity_at(all_matches, [1.0])[0])
     map50 = {arm: tables.bootstrap_map(m, **options) for arm, m in matches.items()}
     metrics = {
@@ -172,25 +172,25 @@ def explain(run: Run) -> Outcome:
         )
         detector = detector.to(_device())
         found = {
-            part: explaining.findings(
+            part: findings.findings(
                 data, own, experiment.predictions(detector, path, data, own), **found_by
             )
             for part, own in rows.items()
         }
-        scores[arm] = explaining.score_maps(
+        scores[arm] = findings.score_maps(
             detector, data, found["val"], found["test"], layer=preset.layer
         )
         made.append(f"{arm}: {len(found['test'])} findings of {_shown(run, path)}")
     if not scores:
         raise SettingsError(f"--arms {' '.join(run.arms)}: explain takes {BASELINE} and {OURS}")
     drawn = {"resamples": preset.resamples, "seed": run.seed}
-    table = explaining.score_table(scores, reference=list(scores)[-1], **drawn)
+    table = findings.score_table(scores, reference=list(scores)[-1], **drawn)
     metrics = {
         measure: part.set_index("map")[["value", "low", "high"]].T.to_dict()
         for measure, part in table.groupby("measure", sort=False)
     }
     if len(scores) == 2:
-        difference = explaining.paired_difference(scores[BASELINE], scores[OURS], **drawn)
+        difference = findings.paired_difference(scores[BASELINE], scores[OURS], **drawn)
         figures = difference.set_index("measure")[["value", "low", "high"]]
         metrics["difference"] = figures.T.to_dict()
     return Outcome(metrics, [*made, *data.left_out], data.digest)

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from cxr_helpers.course.ch04 import experiment
 from cxr_helpers.course.core.data import BoxData
 from cxr_helpers.data.packed import PackedImages
 from cxr_helpers.detection.boxes import box_iou
@@ -70,7 +69,7 @@ def findings(
         max_images: the first so many rows are used.
     """
     chosen = []
-    pairs = zip(rows, experiment.truths(data, rows), found, strict=True)
+    pairs = zip(rows, data.truths(rows), found, strict=True)
     for row, truth, one in list(pairs)[:max_images]:
         for label in np.unique(truth["labels"]):
             candidates = np.flatnonzero((one["labels"] == label) & (one["scores"] >= threshold))
@@ -142,7 +141,7 @@ def heatmap_of(detector: nn.Module, data: BoxData, item: Finding, *, layer: str)
 def class_priors(data: BoxData) -> dict[int, np.ndarray]:
     """For each class how often a pixel lies in a box of it, over the training images."""
     shape = (data.images.size, data.images.size)
-    truths = experiment.truths(data, data.rows("train", abnormal_only=True))
+    truths = data.truths(data.rows("train", abnormal_only=True))
     return {
         label: heatmaps.box_prior(
             [t["boxes"][t["labels"] == label] for t in truths if label in t["labels"]], shape
