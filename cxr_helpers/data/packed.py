@@ -6,24 +6,17 @@ memory-mapped array of bytes. A run that was killed goes on where it stopped.
 
 From cxr-helpers 0.1.0 (MIT license).
 Needs: numpy, tqdm.
-Goes with: gray.py.
+Goes with: gray.py, workers.py.
 """
 
 import errno
-import gc
 import io
 import json
-import multiprocessing
 import os
-import pickle
 import shutil
 import sys
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, fields
 from functools import partial
@@ -35,6 +28,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from .gray import fit_square, gray_image
+from .workers import WorkerError, call_on_files
 
 Reader = Callable[[Path], np.ndarray]
 
@@ -42,7 +36,6 @@ INDEX, PIXELS = "index.json", "pixels.npy"  # all that is in a whole cache
 INDEX_STARTS = b'{"image_ids"'
 JOURNAL = "journal.jsonl"  # what of an unfinished cache is done
 SECONDS_AT_RISK = 2.0  # work that a kill may cost
-CHUNK = 16  # files that a worker takes at once
 
 
 class CacheError(ValueError):
@@ -228,6 +221,8 @@ def pack_images(
                 os.replace(out, _replaced(out))
             os.replace(unfinished, out)
             _tidy(out)
+    except WorkerError as error:
+        raise CacheError(str(error)) from error
     except OSError as error:
         raise CacheError(
             f"cannot write {out} ({error.strerror or error}); {_remedy(error)} start again: what "
@@ -335,7 +330,8 @@ def _pack_into(folder, files, read, size, workers, progress, name) -> dict:
     pixels, journal = folder / "pixels.npy", folder / JOURNAL
     done, journal_bytes = _finished(pixels, journal, files, size)
     todo = list(files.items())[len(done) :]
-    results = _read_all([p for _, p in todo], partial(_read_square, read=read, size=size), workers)
+    read_one = partial(_read_square, read=read, size=size)
+    results = call_on_files(read_one, [p for _, p in todo], workers, crashed=_crashed)
     bar = _bar(results, len(files), len(done), name, progress)
     with (
         closing(results),
@@ -439,104 +435,8 @@ def _npy_bytes(n: int, size: int) -> int:
     return len(_npy_header(n, size)) + n * size**2
 
 
-def _read_all(paths: list[Path], read_one: Callable, workers: int) -> Iterator:
-    """Results in the order of the paths; a crash of a worker costs only the file it crashed on."""
-    if workers <= 1:
-        yield from map(read_one, paths)
-        return
-    pickled = _pickled(read_one)
-    chunks = deque(paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK))
-    running: deque = deque()
-    pool = _pool(workers)
-    try:
-        _check_workers(pool, pickled)
-        while chunks or running:
-            try:
-                while chunks and len(running) < 4 * workers:
-                    running.append((chunks[0], pool.submit(_read_chunk, chunks[0], pickled)))
-                    chunks.popleft()
-                results = running[0][1].result()
-            except BrokenProcessPool:
-                pool.shutdown()
-                chunks.extendleft(chunk for chunk, _ in reversed(running))
-                running.clear()
-                yield from _read_guarded(chunks.popleft(), pickled)
-                pool = _pool(workers)
-                continue
-            running.popleft()
-            yield from results
-    except OSError as error:
-        raise CacheError(
-            f"{workers} worker processes could not be started ({error.strerror or error}); use "
-            "fewer, or workers=1"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _read_guarded(paths: list[Path], pickled: bytes) -> Iterator:
-    """Read each file in a process of its own."""
-    for path in paths:
-        with _pool(1) as pool:
-            try:
-                (result,) = pool.submit(_read_chunk, [path], pickled).result()
-            except BrokenProcessPool:
-                reason = "the process that read it died without a word"
-                result = None, _stamp(path), None, reason
-        yield result
-
-
-def _pickled(read_one: Callable) -> bytes:
-    try:
-        return pickle.dumps(read_one)
-    except Exception as error:  # of what the reader holds, so of any kind
-        raise CacheError(
-            f"the reader cannot be sent to worker processes ({error}); {_AS_MODULE}"
-        ) from error
-
-
-_AS_MODULE = "save it as a function of a module and import it, or use workers=1"
-
-
-def _check_workers(pool: ProcessPoolExecutor, pickled: bytes) -> None:
-    """Raise at once where the workers could not read any file."""
-    try:
-        why = pool.submit(_why_not_imported, pickled).result()
-    except BrokenProcessPool as error:
-        raise CacheError(
-            "the worker processes ended before they read a file; above they may say why. A script "
-            'must call pack_images below `if __name__ == "__main__":`. Or use workers=1'
-        ) from error
-    if why:
-        raise CacheError(f"the worker processes cannot import the reader ({why}); {_AS_MODULE}")
-
-
-def _why_not_imported(pickled: bytes) -> str:
-    try:
-        pickle.loads(pickled)
-    except Exception as error:  # of the reader's module, so of any kind
-        return f"{type(error).__name__}: {error}"
-    return ""
-
-
-def _pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, initializer=_end_with_parent)
-
-
-def _end_with_parent() -> None:
-    """Make this worker end when its parent was killed, which it would not notice otherwise."""
-    gc.freeze()  # a collection would touch, and so copy, all that is shared with the parent
-
-    def wait() -> None:  # for the parent's end
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def _read_chunk(paths: list[Path], pickled: bytes) -> list:
-    read_one = pickle.loads(pickled)
-    return [read_one(path) for path in paths]
+def _crashed(path: Path):
+    return None, _stamp(path), None, "the process that read it died without a word"
 
 
 def _read_square(path: Path, *, read: Reader, size: int):

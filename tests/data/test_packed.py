@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxr_helpers.data import gray
+from cxr_helpers.data import gray, workers
 from cxr_helpers.data import packed as packing
 
 
@@ -432,7 +432,7 @@ def test_processes_that_cannot_be_started_are_no_fault_of_the_disk(files, tmp_pa
     def refuse(*_):
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
-    monkeypatch.setattr(packing.ProcessPoolExecutor, "submit", refuse)
+    monkeypatch.setattr(workers.ProcessPoolExecutor, "submit", refuse)
     with pytest.raises(packing.CacheError, match="could not be started .Cannot allocate memory"):
         pack(files, tmp_path / "cache", workers=2)
 

@@ -131,9 +131,10 @@ from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import prepare_vindr as script
+from cxr_helpers.data import workers
 from cxr_helpers.data import packed as packing
 packing.SECONDS_AT_RISK = 0
-packing.CHUNK = 1
+workers.CHUNK = 1
 parent, note = os.getpid(), Path(sys.argv[3])
 
 def read(path):
