@@ -42,8 +42,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             OSError: it cannot be written; the last good one still stands. Any other error of torch
                 passes as it is.
         """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with whole(path) as unfinished, unfinished.open("wb") as file:
                 torch.save(checkpoint, file)
@@ -51,7 +49,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             cause = error if isinstance(error, OSError) else error.__context__
             if not isinstance(cause, OSError):  # torch wraps the stream's error in its own
                 raise
-            free = shutil.disk_usage(path.parent).free / 2**30
+            free = shutil.disk_usage(Path(path).parent).free / 2**30
             full = cause.errno in (errno.ENOSPC, errno.EDQUOT)
             raise OSError(
                 f"checkpoint {path} cannot be written ({cause}); {free:.1f} GB are free there. "

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 import torch.distributed as dist
+from lightly.utils.dist import rank as process_rank
+from lightly.utils.dist import world_size as process_count
 
 LAUNCHED = "TORCHELASTIC_RUN_ID"  # torchrun sets it for its workers
 CPU_BF16 = ("avx512_bf16", "amx_bf16")  # instructions that multiply it
@@ -181,16 +183,6 @@ def memory_is_told(*, batch_size: int, image_size: int) -> Iterator[None]:
             f"memory ran out; halve batch_size (now {batch_size}), or image_size (now "
             f"{image_size}), which takes a quarter; or share the batch among more devices"
         ) from error
-
-
-def process_rank() -> int:
-    """Number of this process; 0 where there is one only."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-
-
-def process_count() -> int:
-    """How many processes work together; 1 where none were started."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def each_once(items: np.ndarray, work: Callable[[np.ndarray], Sequence]) -> list:
