@@ -61,9 +61,8 @@ class DicomImage:
         spacing_mm: height and width in mm of a pixel of `pixels`, or None. It is Pixel Spacing,
             else Imager Pixel Spacing, which is measured at the detector: the body is magnified
             there, so lengths in it come out too large.
-        pixel_aspect: height over width of a stored pixel.
-        scale_xy: factors from stored pixel coordinates to those of `pixels`; (1, 1) unless
-            `square_pixels` was asked for.
+        pixel_aspect: height over width of a pixel. Where it is not 1, the steps say so; they
+            are square once the picture is resized to a height `pixel_aspect` times as large.
         padding: share of pixels that were padding, 0 to 1.
     """
 
@@ -76,7 +75,6 @@ class DicomImage:
     transfer_syntax: str
     spacing_mm: tuple[float, float] | None
     pixel_aspect: float
-    scale_xy: tuple[float, float]
     padding: float
 
 
@@ -86,7 +84,6 @@ def read_dicom(
     voi: Voi = "auto",
     index: int = 0,
     percentiles: tuple[float, float] = (0.5, 99.5),
-    square_pixels: bool = False,
     max_pixels: int = 100_000_000,
 ) -> DicomImage:
     """Read one radiograph.
@@ -103,8 +100,6 @@ def read_dicom(
             `voi` is 'percentiles'.
         percentiles: low and high, 0 to 100, of the values that are no padding, shown as black and
             white where neither table nor window is used.
-        square_pixels: resample pixels that are not square along their longer side. Boxes must
-            then be multiplied by `scale_xy`.
         max_pixels: refuse an image whose header promises more than this.
 
     Returns:
@@ -134,9 +129,6 @@ def read_dicom(
         else:
             pixels, kind, window, padding = _monochrome(stored, header, layout, steps, choice)
         spacing, aspect = _spacing(header, steps)
-        pixels, scale_xy = _squared(pixels, aspect, square_pixels, steps)
-        if spacing:
-            spacing = spacing[0] / scale_xy[1], spacing[1] / scale_xy[0]
     return DicomImage(
         pixels=pixels,
         steps=tuple(steps),
@@ -147,7 +139,6 @@ def read_dicom(
         transfer_syntax=syntax.name,
         spacing_mm=spacing,
         pixel_aspect=aspect,
-        scale_xy=scale_xy,
         padding=padding,
     )
 
@@ -520,7 +511,7 @@ def _padding_end(end: int, layout: Layout) -> int:
 def _spacing(header: Header, steps: list[str]) -> tuple[tuple[float, float] | None, float]:
     """Height and width of a stored pixel in mm (PS3.3 10.7.1.3: row spacing first), their ratio.
 
-    What cannot be read is passed over with a word in `steps`.
+    What cannot be read is passed over with a word in `steps`, and what is not square gets one.
     """
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio"):
         try:
@@ -534,33 +525,7 @@ def _spacing(header: Header, steps: list[str]) -> tuple[tuple[float, float] | No
             steps.append(f"spacing passed over: {error}")
             continue
         height, width = numbers
+        if abs(height / width - 1) > 0.01:
+            steps.append(f"pixels {height / width:.3g} times as high as wide")
         return (None if keyword == "PixelAspectRatio" else (height, width)), height / width
     return None, 1.0
-
-
-def _squared(
-    pixels: np.ndarray, aspect: float, wanted: bool, steps: list[str]
-) -> tuple[np.ndarray, tuple[float, float]]:
-    """Stretch pixels that are not square along their longer side, if wanted; adds to `steps`.
-
-    Linearly; positions are pixel centers.
-    """
-    if abs(aspect - 1) <= 0.01:
-        return pixels, (1.0, 1.0)
-    steps.append(f"pixels {aspect:.3g} times as high as wide{', resampled to squares' * wanted}")
-    if not wanted:
-        return pixels, (1.0, 1.0)
-    if not 0.1 <= aspect <= 10:
-        raise DicomError(
-            f"pixels are {aspect:g} times as high as wide; read with square_pixels off"
-        )
-    axis = 0 if aspect > 1 else 1
-    length = pixels.shape[axis]
-    longer = round(length * max(aspect, 1 / aspect))
-    at = np.clip((np.arange(longer) + 0.5) * length / longer - 0.5, 0, length - 1)
-    low = at.astype(int)
-    part = (at - low).astype(np.float32)
-    part = part[:, None] if axis == 0 else part
-    a, b = pixels.take(low, axis), pixels.take(np.minimum(low + 1, length - 1), axis)
-    scale = longer / length
-    return np.clip(a + part * (b - a), 0, 1), (1.0, scale) if axis == 0 else (scale, 1.0)
