@@ -9,15 +9,34 @@ import pytest
 import torch
 import torchvision
 from scipy.stats import spearmanr
-from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.metrics import roc_auc_score
+from tried_drawings import (
+    bars_without_places,
+    curve_backwards_and_best_down_to_zero,
+    curve_from_zero_and_best_at_101_points,
+    decades,
+    draw_decades,
+    draw_floor,
+    draw_map,
+    draw_precision,
+    draw_roc,
+    draw_scaling,
+    map_enlarged_by_curves,
+    mesh_and_box,
+    one_bar_at_a_time,
+    picture_under_a_rectangle,
+    roc_under_which_the_area_is_filled,
+    smooth_floor_and_points,
+    speed_by_named_workers,
+    the_courses_own_picture,
+)
 
 from cxr_helpers.course import exercises as ex
 from cxr_helpers.course.exercises import ch01 as nb01
 from cxr_helpers.course.exercises import ch02 as nb02
 from cxr_helpers.course.exercises import ch03 as nb03
-from cxr_helpers.course.exercises import ch04_scores as nb04_scores
 from cxr_helpers.course.exercises import ch05 as nb05
-from cxr_helpers.course.exercises import engine, quizzes
+from cxr_helpers.course.exercises import engine
 
 FOUR = nb05.FOUR_SCORES
 RUNS = ex.EXERCISES["2.5"].reference
@@ -37,60 +56,18 @@ def tensor_iou(first, second):
     return torchvision.ops.box_iou(*boxes)[0, 0]
 
 
-def decades(entries):
-    known = entries[entries["age"] < 90]
-    return 100 * (known["view"] == "AP").groupby((known["age"] // 10).astype(int)).mean()
-
-
-def draw_decades(axis, entries, *, kind="plot", order=slice(None), names=True):
-    percent = decades(entries).iloc[order]
-    labels = [f"{10 * d}-{10 * d + 9}" for d in percent.index]
-    getattr(axis, kind)(labels if kind == "barh" else 10 * percent.index, percent)
-    if names:
-        axis.set(xlabel="AP (%)", ylabel="age (years)")
-
-
-def one_bar_at_a_time(axis, entries):
-    for decade, percent in decades(entries).items():
-        axis.bar(decade, percent)
-    axis.set(xlabel="decade", ylabel="AP (%)")
-
-
-def pairs_auroc(ill, scores, *, tie=0.5):
-    wins = [
-        1.0 if a > b else tie if a == b else 0.0 for a in scores[ill == 1] for b in scores[ill == 0]
-    ]
+def pairs_auroc(ill, scores):
+    wins = [(a > b) + (a == b) / 2 for a in scores[ill == 1] for b in scores[ill == 0]]
     return sum(wins) / len(wins)
 
 
-def resample(patients, rng, *, size=None, names=np.unique, replace=True, keep=slice(None)):
-    drawn = rng.choice(names(patients), size=size or len(np.unique(patients)), replace=replace)
+def resample(patients, rng, *, names=np.unique, keep=slice(None)):
+    drawn = rng.choice(names(patients), size=len(np.unique(patients)))
     return [int(row) for name in drawn for row in np.flatnonzero(patients == name)[keep]]
 
 
-def draw_roc(axis, ill, scores, *, chance=True, x="false", names=("false", "true")):
-    false, true, _ = roc_curve(ill, scores, drop_intermediate=False)
-    axis.step(false, true, where="post") if x == "step" else axis.plot(false, true)
-    if chance:
-        axis.axline((0, 0), slope=1)
-    axis.set(xlabel=names[0], ylabel=names[1])
-
-
-def draw_floor(axis, *, off=1.0, scale="log", measured=True):
-    n = np.array(nb02.BATCHES)
-    rng = np.random.default_rng(1)
-    axis.plot(n, off * np.sqrt(2 / np.pi / n))
-    if measured:
-        c = [np.corrcoef(*rng.normal(size=(2, 48, k)))[:48, 48:] for k in n]
-        axis.scatter(n, [np.abs(one[~np.eye(48, dtype=bool)]).mean() for one in c])
-    axis.set(xlabel="N", ylabel="floor", xscale=scale, yscale=scale)
-
-
-def suppress_by_library(boxes, labels, scores, threshold, *, shared=False):
-    own = torch.zeros(len(labels)) if shared else torch.tensor(labels)
-    return torchvision.ops.batched_nms(
-        torch.tensor(boxes), torch.tensor(scores), own.long(), threshold
-    )
+def suppress_by_library(boxes, labels, scores, threshold):
+    return torchvision.ops.batched_nms(*map(torch.tensor, (boxes, scores, labels)), threshold)
 
 
 def suppress_by_loop(boxes, labels, scores, threshold, *, within=lambda a, b, limit: a > limit):
@@ -119,34 +96,31 @@ def found_by_loop(hit, boxes, images, allowed, *, strict=False):
     return found / boxes
 
 
-def draw_precision(axis, right, scores, boxes, *, best=True, start=0):
-    order = np.argsort(scores)[::-1]
-    found = np.cumsum(right[order])
-    recall, precision = found / boxes, found / np.arange(1, len(found) + 1)
-    envelope = [precision[i:].max() for i in range(len(precision))]
-    axis.plot(recall[start:], precision[start:], ".")
-    if best:
-        axis.plot(recall[start:], envelope[start:])
-    axis.set(xlabel="recall", ylabel="precision")
+def shift_positions(rows, rank, world):
+    return rows[0] + np.arange(rank, len(rows), world)
 
 
-def draw_map(axis, score, ablated, maps, box, *, cells=True, shift=0):
-    heatmap = nb05.map_from_channels(score, ablated, maps)
-    heatmap = heatmap if cells else np.kron(heatmap, np.ones((8, 8)))
-    axis.imshow(heatmap, extent=(0, 64, 64, 0), cmap="gray")
-    x = np.array(box)[[0, 2, 2, 0, 0]] + shift
-    axis.plot(x, np.array(box)[[1, 1, 3, 3, 1]])
-    axis.set(xlabel="x (pixels)", ylabel="y (pixels)")
+def changes_a_box(first, second):
+    first[:2] = np.maximum(first[:2], second[:2])
+    return 0.0
 
 
-def draw_scaling(axis, workers, rates, *, ideal=True, by=0):
-    axis.semilogx(workers, rates / rates[by])
-    if ideal:
-        axis.plot([1, 16], [1, 16])
-    axis.set(xlabel="workers", ylabel="speed-up")
+def suppress_also_at_the_threshold(boxes, labels, scores, threshold):
+    return suppress_by_loop(boxes, labels, scores, threshold, within=lambda a, b, t: a >= t > b)
 
 
-WRONG = {
+def hint_of_auroc(ill, scores):
+    apart = scores[ill][:, None] - scores[~ill][None, :]
+    return (apart > 0).mean() + (apart == 0).mean() / 2
+
+
+def array_iou(first, second):
+    sides = np.clip(np.minimum(first, second)[2:] - np.maximum(first, second)[:2], 0, None)
+    areas = [np.prod(box[2:] - box[:2]) for box in (first, second)]
+    return sides.prod() / (sum(areas) - sides.prod())
+
+
+WRONG = {  # beside the usual mistakes, which are written in the exercises
     "1.1": [0.495, "two thirds", np.nan],
     "1.2": [
         lambda ids: len(set(ids)) / len(ids),
@@ -160,7 +134,6 @@ WRONG = {
     ],
     "1.4": [
         lambda a, b: loop_iou(a, b, apart=lambda w, h: w < 0 and h < 0),
-        lambda a, b: loop_iou(a, b, apart=lambda w, h: w < 0),
         lambda a, b: loop_iou(a, b, apart=lambda w, h: w * h < 0),
     ],
     "1.5": [
@@ -170,66 +143,28 @@ WRONG = {
     ],
     "1.6": [
         lambda axis, t: draw_decades(axis, t, order=slice(None, None, 2)),
-        lambda axis, t: draw_decades(axis, t, names=False),
         lambda axis, t: axis.fill_between(decades(t).index, decades(t)),
     ],
     "2.1": [128, 0, "4 D"],
-    "2.2": [
-        lambda f, a, b: nb02.share_in_both(f, a, a) * nb02.share_in_both(f, b, b),
-        lambda f, a, b: min(nb02.share_in_both(f, a, a), nb02.share_in_both(f, b, b)),
-        lambda f, a, b: float(nb02.share_in_both(f, a, b) > 0),
-    ],
-    "2.3": [
-        lambda floor: 2 / np.pi / floor**2,
-        lambda floor: int(2 / np.pi / floor**2),
-        lambda floor: int(np.ceil(2 / np.pi / floor)),
-    ],
-    "2.4": [
-        lambda f, y, q, k: y[np.argsort(-(f @ q))[:k]].mean(),
-        lambda f, y, q, k: y[:k].mean(),
-        lambda f, y, q, k: y[np.argsort(f @ q / np.linalg.norm(f, axis=1))[:k]].mean(),
-    ],
-    "2.5": [{}, RUNS | {"run 4": "copies"}, dict.fromkeys(RUNS, "healthy")],
-    "2.6": [
-        lambda axis: draw_floor(axis, off=1.1),
-        lambda axis: draw_floor(axis, measured=False),
-        lambda axis: None,
-    ],
+    "2.2": [lambda f, a, b: float(nb02.share_in_both(f, a, b) > 0)],
+    "2.4": [lambda f, y, q, k: y[:k].mean()],
+    "2.5": [RUNS | {"run 4": "copies"}, dict.fromkeys(RUNS, "healthy")],
+    "2.6": [lambda axis: draw_floor(axis, off=1.1)],
     "3.1": [0.8, 5, [5, 6]],
-    "3.2": [
-        lambda y, s: pairs_auroc(y, s, tie=0),
-        lambda y, s: pairs_auroc(y, s, tie=1),
-        lambda y, s: 1 - pairs_auroc(y, s),
-    ],
-    "3.3": [
-        lambda p, a, b: p * b / a,
-        lambda p, a, b: nb03.at_other_prevalence(p, b, a),
-        lambda p, a, b: nb03.at_other_prevalence(p, a, b).__round__(1),
-    ],
+    "3.3": [lambda p, a, b: nb03.at_other_prevalence(p, a, b).__round__(1)],
     "3.4": [
         lambda a, b: len({*a} & {*b}) / len(b),
         lambda a, b: len({*a} & {*b}),
         lambda a, b: np.isin(b, a),
     ],
-    "3.5": [
-        lambda p, rng: resample(p, rng, names=lambda p: p),
-        lambda p, rng: resample(p, rng, keep=slice(1)),
-        lambda p, rng: resample(p, np.random.default_rng(1)),
-    ],
-    "3.6": [
-        lambda axis, y, s: draw_roc(axis, y, s, chance=False),
-        lambda axis, y, s: draw_roc(axis, y, -s),
-        lambda axis, y, s: draw_roc(axis, y, s, names=("", "true")),
-    ],
+    "3.5": [lambda p, rng: resample(p, rng, keep=slice(1))],
     "4.1": [0.77, 83.5, None.__class__],
     "4.2": [0.6, 0.55, "0,57 or so"],
     "4.3": [
-        lambda a, b: np.array([[loop_iou(x, y) for x in a] for y in b]),
         lambda a, b: np.array([loop_iou(x, y) for x in a for y in b]),
         lambda a, b: np.array([[loop_iou(x, y) > 0.5 for y in b] for x in a]),
     ],
     "4.4": [
-        lambda *a: suppress_by_library(*a, shared=True),
         lambda *a: suppress_by_loop(*a, within=lambda o, _, limit: o < limit),
         lambda b, y, s, t: np.isin(range(len(s)), suppress_by_loop(b, y, s, t)),
     ],
@@ -237,11 +172,6 @@ WRONG = {
         lambda w, h, c: level_by_loop(w, h, c, lowest=1),
         lambda w, h, c: level_by_loop(w, w, c),
         lambda w, h, c: 4,
-    ],
-    "4.6": [
-        lambda a, b, n, draws: ((b - a)[draws] / n[draws]).mean(axis=1),
-        lambda a, b, n, draws: (b - a)[draws].sum(axis=1) / n.sum(),
-        lambda a, b, n, draws: np.full(len(draws), (b - a).sum() / n.sum()),
     ],
     "4.7": [
         lambda *a: found_by_loop(*a, strict=True),
@@ -254,20 +184,17 @@ WRONG = {
         {"dropped": 0.55, "shifted too": ...},
     ],
     "4.9": [
-        lambda axis, r, s, n: draw_precision(axis, r, s, n, best=False),
         lambda axis, r, s, n: draw_precision(axis, r, s, n, start=5),
         lambda axis, r, s, n: draw_precision(axis, r, s, len(r)),
     ],
     "5.1": ["-12.5", 0.12, -0.112],
     "5.2": [
-        lambda s, a, m: np.tensordot((s - a) / s, np.maximum(m, 0), axes=1) - 1,
         lambda s, a, m: nb05.map_from_channels(s, a, m).T,
         lambda s, a, m: nb05.map_from_channels(s, a, m) / nb05.map_from_channels(s, a, m).max(),
     ],
     "5.3": [{"a": 0.3, "b": 0}, {"A": 1 / 3, "B": 0}, [1 / 3, 0]],
     "5.4": [
         lambda h, b: float(h[b[1] : b[3], b[0] : b[2]].max() == h.max()),
-        lambda h, b: nb05.points_into(h, [b[1], b[0], b[3], b[2]]),
         lambda h, b: np.nan if h.max() <= 0 else nb05.points_into(h, b),
     ],
     "5.5": [
@@ -277,7 +204,6 @@ WRONG = {
     ],
     "5.6": [FOUR | {"box: IoU": 0.3}, {**FOUR, "box: energy": 50}, list(FOUR.values())],
     "5.7": [
-        lambda a, b: np.corrcoef(np.argsort(a.ravel()), np.argsort(b.ravel()))[0, 1],
         lambda a, b: spearmanr(a.ravel(), b.ravel()),
         lambda a, b: abs(nb05.rank_correlation(a, b)) - 0.01,
     ],
@@ -286,9 +212,9 @@ WRONG = {
         lambda axis, s, a, m, b: draw_map(axis, s, a, m[::-1], b),
         lambda axis, s, a, m, b: draw_map(axis, s, a, m, b[[1, 0, 3, 2]]),
     ],
-    "6.1": [0.2 * 768 / 256, 2, "0.2"],
+    "6.1": [2, "0.2"],
     "6.2": [
-        {"D = 2048": 1900, "D = 128": 128},
+        {"D = 2048": 1.06 * 2048, "D = 128": 1.06 * 128},
         {"D = 2048": np.nan, "D = 128": 128},
         {"D = 2048": "D", "D = 128": "D"},
     ],
@@ -298,22 +224,16 @@ WRONG = {
         lambda rows, rank, world: rows[rows % world == 0] if rank == 0 else rows[:0],
     ],
     "6.4": [
-        lambda n, s, q: [s.sum() / n.sum(), q.sum() / n.sum()],
         lambda n, s, q: [(s / n).mean(), (q / n).mean() - (s / n).mean() ** 2],
         lambda n, s, q: [q.sum() / n.sum() - (s.sum() / n.sum()) ** 2, s.sum() / n.sum()],
     ],
-    "6.5": [
-        lambda n, e, b, s: e * -(-n // b) * s / 3600,
-        lambda n, e, b, s: e * (n // b) * s / 60,
-        lambda n, e, b, s: int(e * (n // b) * s / 3600),
-    ],
+    "6.5": [lambda n, e, b, s: int(e * (n // b) * s / 3600)],
     "6.6": [
         {"images on each": 192, "GB on each": 19},
         {"images on each": 193, "GB on each": 19.4},
         (192, 19.4),
     ],
     "6.7": [
-        lambda axis, w, r: draw_scaling(axis, w, r, ideal=False),
         lambda axis, w, r: draw_scaling(axis, w, r, by=-1),
         lambda axis, w, r: draw_scaling(axis, w[:-1], r[:-1]),
     ],
@@ -329,12 +249,17 @@ RIGHT = {
         lambda a, b: [np.sum(a * b) / np.sum(a), np.sum(a * b) / np.sum(b)],
         lambda a, b: pd.Series({"PPV": b[a].mean(), "sensitivity": a[b].mean()}),
     ],
-    "1.4": [loop_iou, tensor_iou],
+    "1.4": [loop_iou, tensor_iou, array_iou],
     "1.5": [
         lambda s, c, w, m: torch.tensor(nb01.to_gray(s, c, w, m)),
         lambda s, c, w, m: np.interp(s, [c - w / 2, c + w / 2], [1, 0] if m else [0, 1]),
     ],
-    "1.6": [one_bar_at_a_time, lambda axis, t: draw_decades(axis, t, kind="barh")],
+    "1.6": [
+        one_bar_at_a_time,
+        lambda axis, t: draw_decades(axis, t, kind="barh"),
+        lambda axis, t: axis.set(xlabel="x", ylabel=str(axis.stairs(decades(t)))),
+        lambda axis, t: axis.set(xlabel="x", ylabel=str(axis.stem(decades(t)))),
+    ],
     "2.1": [512.0, np.int64(512)],
     "2.2": [
         lambda f, a, b: torch.tensor(nb02.share_in_both(f, b, a)),
@@ -353,9 +278,9 @@ RIGHT = {
         ].mean(),
     ],
     "2.5": [pd.Series(RUNS), {k: f" {v.replace(' ', '-').upper()} " for k, v in RUNS.items()}],
-    "2.6": [draw_floor, lambda axis: draw_floor(axis, scale="linear")],
+    "2.6": [draw_floor, lambda axis: draw_floor(axis, scale="linear"), smooth_floor_and_points],
     "3.1": [0.83, Fraction(5, 6)],
-    "3.2": [pairs_auroc, roc_auc_score],
+    "3.2": [pairs_auroc, roc_auc_score, hint_of_auroc],
     "3.3": [
         lambda p, a, b: p * b / a / (p * b / a + (1 - p) * (1 - b) / (1 - a)),
         lambda p, a, b: np.array(nb03.at_other_prevalence(p, a, b)),
@@ -366,16 +291,24 @@ RIGHT = {
     ],
     "3.5": [
         resample,
-        lambda p, rng: torch.tensor(resample(p, rng, size=12, names=lambda p: pd.unique(p))),
+        lambda p, rng: torch.tensor(resample(p, rng, names=pd.unique)),
     ],
-    "3.6": [draw_roc, lambda axis, y, s: draw_roc(axis, list(y), list(s))],
+    "3.6": [
+        draw_roc,
+        lambda axis, y, s: draw_roc(axis, list(y), list(s)),
+        lambda *a: roc_under_which_the_area_is_filled(*a, chance=True),
+    ],
     "4.1": [0.83, round(ex.EXERCISES["4.1"].reference, 3)],
     "4.2": [0.57, np.float32(0.570957)],
     "4.3": [
         lambda a, b: np.array([[loop_iou(x, y) for y in b] for x in a]),
         lambda a, b: torchvision.ops.box_iou(torch.tensor(a), torch.tensor(b)),
     ],
-    "4.4": [suppress_by_library, suppress_by_loop],
+    "4.4": [
+        suppress_by_library,
+        suppress_by_loop,
+        lambda *a: suppress_by_library(*a).tolist(),
+    ],
     "4.5": [level_by_loop, lambda w, h, c: np.int64(level_by_loop(w, h, c))],
     "4.6": [
         lambda a, b, n, draws: [(b - a)[d].sum() / n[d].sum() for d in draws],
@@ -388,7 +321,12 @@ RIGHT = {
         pd.Series({"shifted too": 0.3, "dropped": 0.55}),
         {"dropped": 0.5504, "shifted too": 0.3},
     ],
-    "4.9": [draw_precision, lambda axis, r, s, n: draw_precision(axis, r.astype(int), s, float(n))],
+    "4.9": [
+        draw_precision,
+        lambda axis, r, s, n: draw_precision(axis, r.astype(int), s, float(n)),
+        curve_from_zero_and_best_at_101_points,
+        curve_backwards_and_best_down_to_zero,
+    ],
     "5.1": [-1 / 8, np.array(-0.125)],
     "5.2": [
         lambda s, a, m: sum((s - w) / s * c for w, c in zip(a, m, strict=True)).clip(min=0),
@@ -396,7 +334,10 @@ RIGHT = {
             torch.einsum("c,chw->hw", torch.tensor((s - a) / s), torch.tensor(m))
         ),
     ],
-    "5.3": [{"a": 0.33, "b": 0}, {"b": 0, "a": Fraction(1, 3)}],
+    "5.3": [
+        *({"a": third, "b": 0} for third in (0.33, 0.333, 0.3333)),
+        {"b": 0, "a": Fraction(1, 3)},
+    ],
     "5.4": [
         lambda h, b: (
             (h == h.max())[b[1] : b[3], b[0] : b[2]].sum() / (h == h.max()).sum()
@@ -422,12 +363,26 @@ RIGHT = {
         lambda a, b: spearmanr(a.ravel(), b.ravel()).statistic,
         lambda a, b: pd.Series(a.ravel()).corr(pd.Series(b.ravel()), method="spearman"),
     ],
-    "5.8": [draw_map, lambda axis, *a: draw_map(axis, *a, cells=False)],
+    "5.8": [
+        draw_map,
+        lambda axis, *a: draw_map(axis, *a, cells=False),
+        mesh_and_box,
+        map_enlarged_by_curves,
+        picture_under_a_rectangle,
+        the_courses_own_picture,
+    ],
     "6.1": [0.4, Fraction(2, 5)],
-    "6.2": [{"D = 128": 127, "D = 2048": 2050.0}, pd.Series({"D = 2048": 2048, "D = 128": 128})],
+    "6.2": [
+        {"D = 128": 127, "D = 2048": 2050.0},
+        {"D = 128": 1.02 * 128, "D = 2048": 1.02 * 2048},
+        pd.Series({"D = 2048": 2048, "D = 128": 128}),
+    ],
     "6.3": [
         lambda rows, rank, world: torch.tensor(rows[rank::world]),
         lambda rows, rank, world: tuple(np.array_split(rows, world)[world - 1 - rank]),
+        lambda rows, rank, world: rows[::-1][rank::world],
+        lambda rows, rank, world: [int(row) for row in rows][rank::world],
+        lambda rows, rank, world: np.random.default_rng(0).permutation(rows)[rank::world],
     ],
     "6.4": [
         lambda n, s, q: (sum(s) / sum(n), sum(q) / sum(n) - (sum(s) / sum(n)) ** 2),
@@ -443,77 +398,12 @@ RIGHT = {
         {"images on each": 192.0, "GB on each": 19.4},
         pd.Series({"GB on each": 19.4, "images on each": 192}),
     ],
-    "6.7": [draw_scaling, lambda axis, w, r: draw_scaling(axis, w[::-1], r[::-1], by=-1)],
+    "6.7": [
+        draw_scaling,
+        lambda axis, w, r: draw_scaling(axis, w[::-1], r[::-1], by=-1),
+        speed_by_named_workers,
+    ],
 }
-
-
-def shift_positions(rows, rank, world):
-    return rows[0] + np.arange(rank, len(rows), world)
-
-
-def changes_a_box(first, second):
-    first[:2] = np.maximum(first[:2], second[:2])
-    return 0.0
-
-
-def suppress_also_at_the_threshold(boxes, labels, scores, threshold):
-    return suppress_by_loop(boxes, labels, scores, threshold, within=lambda a, b, t: a >= t > b)
-
-
-def bars_without_places(axis, workers, rates):
-    axis.bar(range(len(workers)), rates / rates[0])
-    axis.plot(workers, workers)
-    axis.set(xlabel="workers", ylabel="speed-up")
-
-
-def mesh_and_box(axis, score, ablated, maps, box, *, upside_down=False):
-    heatmap, edges = nb05.map_from_channels(score, ablated, maps), np.arange(0, 65, 8)
-    axis.pcolormesh(edges, edges, np.ma.masked_equal(heatmap, 0))
-    axis.plot(box[[0, 2, 2, 0, 0]], box[[1, 1, 3, 3, 1]])
-    axis.set(xlabel="x (pixels)", ylabel="y (pixels)")
-    if not upside_down:
-        axis.invert_yaxis()
-
-
-def map_enlarged_by_curves(axis, score, ablated, maps, box, *, cut=True):
-    signed = np.tensordot((score - ablated) / score, maps, axes=1)
-    heatmap = torch.tensor(signed.clip(min=0) if cut else signed)[None, None]
-    axis.imshow(torch.nn.functional.interpolate(heatmap, (64, 64), mode="bicubic")[0, 0].numpy())
-    axis.plot(box[[0, 2, 2, 0, 0]], box[[1, 1, 3, 3, 1]])
-    axis.set(xlabel="x (pixels)", ylabel="y (pixels)")
-
-
-def roc_under_which_the_area_is_filled(axis, ill, scores, *, chance=False):
-    false, true, _ = roc_curve(ill, scores)
-    axis.fill_between(false, true, alpha=0.2)
-    axis.plot(false[::-1], true[::-1])
-    if chance:
-        axis.scatter([0, 0.5, 1], [0, 0.5, 1])
-    axis.set(xlabel="false", ylabel="true")
-
-
-def smooth_floor_and_points(axis):
-    n = np.arange(4, 513)
-    axis.plot(n, np.sqrt(2 / np.pi / n))
-    draw_floor(axis, off=3)
-
-
-def speed_by_named_workers(axis, workers, rates):
-    names = [str(n) for n in workers]
-    axis.bar(names, rates / rates[0])
-    axis.plot(names, workers)
-    axis.set(xlabel="workers", ylabel="speed-up")
-
-
-def hint_of_auroc(ill, scores):
-    apart = scores[ill][:, None] - scores[~ill][None, :]
-    return (apart > 0).mean() + (apart == 0).mean() / 2
-
-
-def array_iou(first, second):
-    sides = np.clip(np.minimum(first, second)[2:] - np.maximum(first, second)[:2], 0, None)
-    areas = [np.prod(box[2:] - box[:2]) for box in (first, second)]
-    return sides.prod() / (sum(areas) - sides.prod())
 
 
 TOLD = [  # number, a wrong answer, what is said to it
@@ -522,10 +412,17 @@ TOLD = [  # number, a wrong answer, what is said to it
     ("1.4", changes_a_box, "changes what it was given"),
     ("1.4", lambda a, b: round(float(loop_iou(a, b)), 3), "without rounding"),
     ("1.4", lambda a, b: [[1], [2, 3]], "it gives [[1], [2, 3]], not 0.3333"),
+    (
+        "1.4",
+        lambda a, b: 1 / 0,
+        "For [ 0  0 10 10], [ 5  0 15 10] it stops with ZeroDivisionError: ",
+    ),
     ("1.5", lambda s, c, w, m: nb01.to_gray(s - (c - w // 2), w / 2, w, m), "it gives"),
     ("2.4", lambda f, y, q, k: nb02.knn_vote(f, y, q, 2), "it gives"),
     ("2.4", lambda f, y, q, k: round(float(nb02.knn_vote(f, y, q, k))), "it gives"),
     ("2.6", lambda axis: axis.plot(nb02.FLOOR), "at the batch sizes"),
+    ("3.1", 83.3, "as a share"),
+    ("3.4", lambda train, test: 7.0, "For [1 2 3 3], [3 3 3 4 5] it gives 7, not 0.6."),
     ("3.5", lambda p, rng: [[1], [2, 3]], "one flat array"),
     ("3.5", lambda p, rng: [], "as many patients"),
     ("3.5", lambda p, rng: [-1], "numbers 0 to 77"),
@@ -538,6 +435,8 @@ TOLD = [  # number, a wrong answer, what is said to it
     ("4.4", suppress_also_at_the_threshold, "just the threshold"),
     ("4.5", lambda w, h, c: max(2, int(np.floor(4 + np.log2((w * h) ** 0.5 / c)))), "not 5"),
     ("4.7", lambda h, b, n, a: found_by_loop(h, b, 1, round(a * n)), "it gives"),
+    ("4.8", {"dropped": 0.55, "shifted too": None}, "Not filled in yet: 'shifted too'."),
+    ("5.3", {"a": 0.333, "b": 0.1}, "Look again at 'b'."),
     ("5.2", lambda s, a, m: np.maximum((s - a)[:, None, None] / s * m, 0).sum(0), "it gives"),
     ("5.4", lambda h, b: nb05.points_into(h, b) if h.any() and h.sum() > 0 else 0.0, "it gives"),
     ("5.4", lambda h, b: nb05.points_into(h - h.min(), b) if h.any() else 0.0, "it gives"),
@@ -546,79 +445,54 @@ TOLD = [  # number, a wrong answer, what is said to it
     ("6.3", lambda rows, rank, world: rows[rows % world == rank], "not as equal"),
     ("6.3", shift_positions, "none of these rows"),
     ("6.3", lambda rows, rank, world: [[1], [2, 3]], "a list of rows"),
+    ("6.3", lambda rows, rank, world: rows % world == rank, "a list of rows"),
+    ("6.3", lambda rows, rank, world: [rank], "none of these rows"),
     ("6.7", bars_without_places, "at the numbers of workers"),
 ]
-TAKEN = [
-    ("1.4", array_iou),
-    ("3.2", hint_of_auroc),
-    ("3.6", lambda *a: roc_under_which_the_area_is_filled(*a, chance=True)),
-    ("4.4", lambda b, y, s, t: suppress_by_library(b, y, s, t).tolist()),
-    ("2.6", smooth_floor_and_points),
-    ("1.6", lambda axis, t: axis.set(xlabel="x", ylabel=str(axis.stairs(decades(t))))),
-    ("1.6", lambda axis, t: axis.set(xlabel="x", ylabel=str(axis.stem(decades(t))))),
-    ("5.8", mesh_and_box),
-    ("5.8", map_enlarged_by_curves),
-    ("6.7", speed_by_named_workers),
-]
-
-
-def cases(answers):
-    return [(number, i) for number, tried in answers.items() for i in range(len(tried))]
 
 
 @pytest.fixture(autouse=True)
 def own_progress(tmp_path, monkeypatch):
     monkeypatch.setattr(ex, "progress_path", lambda: tmp_path / "exercises.json")
-    return tmp_path / "exercises.json"
 
 
-class Unshowable:
-    def __repr__(self):
-        raise ValueError("mine")
+def listed(answers):
+    return [(number, answer) for number, tried in answers.items() for answer in tried]
 
 
 def test_every_judge_was_tried():
-    assert list(WRONG) == list(RIGHT) == list(ex.EXERCISES)
-    assert min(map(len, WRONG.values())) >= 3 and min(map(len, RIGHT.values())) >= 2
+    assert list(RIGHT) == list(ex.EXERCISES) and min(map(len, RIGHT.values())) >= 2
 
 
-@pytest.mark.parametrize(("number", "i"), cases(WRONG))
-def test_a_wrong_answer_is_not_taken(number, i):
-    verdict = engine.judge(ex.EXERCISES[number], WRONG[number][i])
-    assert verdict.kind != engine.RIGHT and verdict.text
-    assert "Traceback" not in verdict.text and len(verdict.text) < 500
-
-
-@pytest.mark.parametrize(("number", "i"), cases(RIGHT))
-def test_a_right_answer_of_another_style_is_taken(number, i):
-    verdict = engine.judge(ex.EXERCISES[number], RIGHT[number][i])
-    assert verdict.kind == engine.RIGHT, verdict.text
-
-
-@pytest.mark.parametrize(("number", "answer", "said"), TOLD)
+@pytest.mark.parametrize(
+    ("number", "answer", "said"), [*((*one, "") for one in listed(WRONG)), *TOLD]
+)
 def test_a_wrong_answer_is_told_what_is_wrong(number, answer, said):
     verdict = engine.judge(ex.EXERCISES[number], answer)
     assert verdict.kind == engine.WRONG and said in verdict.text, verdict.text
+    assert "Traceback" not in verdict.text and 0 < len(verdict.text) < 500
 
 
-@pytest.mark.parametrize(("number", "answer"), TAKEN)
-def test_more_right_answers_are_taken(number, answer):
+@pytest.mark.parametrize(("number", "answer"), listed(RIGHT))
+def test_a_right_answer_of_another_style_is_taken(number, answer):
     verdict = engine.judge(ex.EXERCISES[number], answer)
     assert verdict.kind == engine.RIGHT, verdict.text
 
 
-ODD = [np.array(["a"]), pd.DataFrame({"a": [1]}), pd.Series(dtype=object), int, iter([1]), 1j, b"1"]
+def stops(*arguments):
+    raise SystemExit(3)
+
+
+ODD = [
+    *("a string", np.nan, [], {}, object(), 1j, b"1", int, type, iter([1]), np.array(["a"])),
+    *(pd.DataFrame({"a": [1]}), pd.Series(dtype=object), stops, lambda: 1, lambda *a: object()),
+    *(lambda *a: "text", lambda *a, **b: iter(a)),
+]
 
 
 @pytest.mark.parametrize("number", list(ex.EXERCISES))
 def test_no_answer_raises(number, capsys):
-    def exits(*arguments):
-        raise SystemExit(3)
-
-    def returns_odd(*arguments):
-        return object()
-
-    for answer in (*ODD, exits, returns_odd, lambda *a, **b: iter(a), lambda: 1, type):
+    for answer in ODD:
         ex.check(number, answer)
         assert "Right." not in capsys.readouterr().out
 
@@ -638,54 +512,6 @@ def test_an_answer_that_changes_its_input_is_told_so_or_harmless(number):
     assert engine.judge(ex.EXERCISES[number], known).kind == engine.RIGHT
 
 
-@pytest.mark.parametrize(
-    ("asked", "said"),
-    [
-        (1.1, "Exercise 1.1: Right."),
-        (" 1.1 ", "Exercise 1.1: Right."),
-        ("ex 1.1", "Exercise 1.1: Right."),
-        ("1,1", "Exercise 1.1: Right."),
-        ("4.A", '4.A is a question: quiz("4.A")'),
-        ("4.a", '4.A is a question: quiz("4.A")'),
-        ("7.7", "There is no exercise '7.7'"),
-        ("(1.1)", "Exercise 1.1: Right."),
-        (np.float64(1.1), "Exercise 1.1: Right."),
-        (["1.1"], "There is no exercise"),
-        (Unshowable(), "There is no exercise"),
-        (None, "There is no exercise 'None'"),
-    ],
-)
-def test_numbers_are_understood_however_they_are_written(asked, said, capsys):
-    ex.check(asked, 0.5)
-    assert capsys.readouterr().out.startswith(said)
-
-
-def test_quiz_hint_and_solution_understand_numbers_too(capsys):
-    ex.quiz("1.1")
-    assert '1.1 is an exercise: check("1.1"' in capsys.readouterr().out
-    for step in (0, 9, -1, "2", 1.5, None, True, np.arange(3)):
-        ex.hint(1.1, step)
-        assert "Exercise 1.1 has 3 hints" in capsys.readouterr().out
-    ex.hint(1.1)
-    ex.solution(" 1.1")
-    assert "Hint 1 of 3" in capsys.readouterr().out
-
-
-def test_a_question_takes_its_letter(own_progress, capsys):
-    for letter in ("c", " C) ", "(c)"):
-        ex.check("4.a", letter)
-        assert capsys.readouterr().out.startswith("(c) No. ")
-    for none in (2, ["b"], "", "ab", "d", None, Unshowable()):
-        ex.check("4.A", none)
-        assert capsys.readouterr().out.startswith("4.A is a question")
-        with pytest.raises(ValueError, match="question 4.A has the answers a, b, c"):
-            quizzes.answer_to(ex.QUIZZES["4.A"], none)
-    assert not own_progress.exists()
-    ex.check("4.A", "B")
-    assert capsys.readouterr().out.startswith("(b) Right. ")
-    assert "4.A" not in " ".join(ex.progress()["still open"]).split()
-
-
 def test_a_figure_that_cannot_be_shown_stops_no_check(monkeypatch, capsys):
     def half_a_formula(axis, *arguments):
         draw_roc(axis, *arguments, names=(r"$\frac$", "true"))
@@ -702,14 +528,3 @@ def test_what_a_figure_changes_stays_its_own():
 
     engine.judge(ex.EXERCISES["1.6"], spoils)
     assert engine.judge(ex.EXERCISES["1.6"], nb01.ap_by_decade).kind == engine.RIGHT
-
-
-def test_percent_and_missing_entries_are_named():
-    assert "as a share" in engine.judge(ex.EXERCISES["3.1"], 83.3).text
-    told = engine.judge(ex.EXERCISES["4.8"], {"dropped": 0.55, "shifted too": None}).text
-    assert told == "Not filled in yet: 'shifted too'."
-
-
-def test_the_practice_detections_are_as_their_text_says():
-    right, scores, boxes = nb04_scores.practice_detections()
-    assert len(right) == 60 and len(set(scores)) == 60 and boxes > right.sum()
