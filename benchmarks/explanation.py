@@ -22,7 +22,7 @@ import torch
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
 
 from cxr_helpers.course.ch04 import experiment
-from cxr_helpers.course.ch05 import findings
+from cxr_helpers.course.ch05 import findings, map_scores
 from cxr_helpers.course.core.data import load_vindr
 from cxr_helpers.course.core.results import Results
 from cxr_helpers.course.core.settings import load_settings
@@ -59,7 +59,7 @@ def prepare(settings) -> dict:
         found[arm] = {}
         for part in ("val", "test"):
             rows = data.rows(part, abnormal_only=True)
-            found[arm][part] = findings.findings(
+            found[arm][part] = findings.choose(
                 data, rows, experiment.predictions(detector, path, data, rows),
                 threshold=preset.score_threshold, max_images=len(rows),
             )  # fmt: skip
@@ -148,7 +148,7 @@ def measure_scores(bench: dict) -> tuple[dict, bool]:
     for arm, detector in bench["detectors"].items():
         found = bench["found"][arm]
         start = time.perf_counter()
-        findings.score_maps(
+        map_scores.score_maps(
             detector, bench["data"], found["val"], found["test"], layer=bench["layer"]
         )
         seconds[arm] = time.perf_counter() - start

@@ -46,7 +46,14 @@ from torch import nn
 
 from cxr_helpers.course.ch04 import experiment
 from cxr_helpers.course.ch04.data import load_detection
-from cxr_helpers.course.ch05 import findings, map_checks, random_labels, shortcut, viewer
+from cxr_helpers.course.ch05 import (
+    findings,
+    map_checks,
+    map_scores,
+    random_labels,
+    shortcut,
+    viewer,
+)
 from cxr_helpers.course.core.results import Results, claim
 from cxr_helpers.course.core.settings import load_settings
 from cxr_helpers.course.plots import ch05, style
@@ -237,7 +244,7 @@ print(f"{len(rows['val'])} validation and {len(rows['test'])} test images; layer
 options = {"threshold": preset.score_threshold, "max_images": preset.max_images}
 found = {
     arm: {
-        part: findings.findings(
+        part: findings.choose(
             data, rows[part], experiment.predictions(detector, path, data, rows[part]), **options
         )
         for part in rows
@@ -251,7 +258,7 @@ found = {
 # highest. The first one is the example from here on.
 
 # %% tags=["nbval-ignore-output"]
-shared = findings.shared_findings(found["random"]["test"], found["pretrained"]["test"])
+shared = findings.shared(found["random"]["test"], found["pretrained"]["test"])
 example = dict(zip(("random", "pretrained"), shared[0], strict=True))
 table = [{"class": a.name, "random": a.score, "pretrained": b.score} for a, b in shared[:3]]
 pd.DataFrame(table).round(2)
@@ -483,11 +490,11 @@ plt.show()
 
 # %%
 scores = {
-    arm: findings.score_maps(detector, data, found[arm]["val"], found[arm]["test"], layer=layer)
+    arm: map_scores.score_maps(detector, data, found[arm]["val"], found[arm]["test"], layer=layer)
     for arm, detector in detectors.items()
 }
 drawn = {"resamples": preset.resamples, "seed": settings.seed}
-table = findings.score_table(scores, reference="pretrained", **drawn)
+table = map_scores.score_table(scores, reference="pretrained", **drawn)
 
 # %% [markdown]
 # Each line is a mean over findings with its 95% [interval](../docs/glossary.md#interval-95) over
@@ -502,8 +509,8 @@ print({arm: len(f["test"]) for arm, f in found.items()}, "findings explained")
 table.pivot(index="map", columns="measure", values="value").round(3)
 
 # %%
-pointing = table[table["measure"] == findings.POINTING].set_index("map")["value"]
-better = [pointing[arm] > pointing[findings.BELL] for arm in detectors]
+pointing = table[table["measure"] == map_scores.POINTING].set_index("map")["value"]
+better = [pointing[arm] > pointing[map_scores.BELL] for arm in detectors]
 claim(all(better), "every arm's brightest pixel lies in a box more often than a bell's", settings)
 
 # %% [markdown]
@@ -518,7 +525,7 @@ claim(all(better), "every arm's brightest pixel lies in a box more often than a 
 
 # %%
 claim(
-    pointing[findings.BOX] > pointing[list(detectors)].max(),
+    pointing[map_scores.BOX] > pointing[list(detectors)].max(),
     "the detected box beats its own explanation in the pointing game",
     settings,
 )
@@ -582,8 +589,8 @@ quiz("5.A")
 # So compare arms within a class, not classes.
 
 # %%
-measures = (findings.POINTING, findings.ENERGY)
-by_class = findings.class_table(scores, measures, at_least=10, **drawn)
+measures = (map_scores.POINTING, map_scores.ENERGY)
+by_class = map_scores.class_table(scores, measures, at_least=10, **drawn)
 ch05.plot_class_scores(by_class)
 plt.show()
 
@@ -597,7 +604,7 @@ plt.show()
 # difference on the findings that both explain: pretrained minus random, with its interval.
 
 # %%
-difference = findings.paired_difference(scores["random"], scores["pretrained"], **drawn)
+difference = map_scores.paired_difference(scores["random"], scores["pretrained"], **drawn)
 named = difference.assign(name=difference["measure"])
 figure = style.plot_estimates(named, xlabel="pretrained - random, same findings")
 sides = f"{(named['high'] < 0).sum()} intervals left of zero, {(named['low'] > 0).sum()} right"
@@ -620,7 +627,7 @@ plt.show()
 # pooled from one level of the pyramid, and stages below that level do not reach it.
 
 # %%
-by_layer = findings.pointing_by_layer(detectors["pretrained"], data, found["pretrained"]["val"])
+by_layer = map_scores.pointing_by_layer(detectors["pretrained"], data, found["pretrained"]["val"])
 named = by_layer.rename(LAYER_NAMES).round(2)
 figure = style.plot_dots(named, xlabel="pointing game, validation (0 to 1)")
 figure.axes[0].set_title(f"{named.idxmax()} points best", fontsize=10)
@@ -784,8 +791,8 @@ quiz("5.B")
 
 # %%
 one = scores["pretrained"]
-one = one[(one["map"] == findings.ABLATION) & (one[findings.POINTING] == 0)]
-by_key = viewer.by_key(found["pretrained"]["test"])
+one = one[(one["map"] == map_scores.ABLATION) & (one[map_scores.POINTING] == 0)]
+by_key = findings.by_key(found["pretrained"]["test"])
 missed = sorted(
     (by_key[key] for key in zip(one["row"], one["label"], strict=True)), key=lambda f: -f.score
 )[:4]
@@ -923,7 +930,7 @@ summary = {
     measure: table[table["measure"] == measure]
     .set_index("map")[["value", "low", "high"]]
     .T.to_dict()
-    for measure in findings.MEASURES
+    for measure in map_scores.MEASURES
 }
 results.add(
     **summary,

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from cxr_helpers.course.ch05 import findings
+from cxr_helpers.course.ch05 import findings, map_scores
 from cxr_helpers.course.core.data import BoxData
 from cxr_helpers.explanation import ablation_fast, heatmaps, sanity
 
@@ -91,7 +91,7 @@ def pixel_curves(
         image = np.asarray(data.images.pixels[item.row])
         height, width = data.images.filled_hw[item.row]
         maps = {
-            findings.ABLATION: findings.on_image(ablation, data.images, item.row),
+            map_scores.ABLATION: findings.on_image(ablation, data.images, item.row),
             "bell on the box": heatmaps.centered_gaussian((height, width), box_xyxy=item.box),
             "random map": heatmaps.resize_map(rng.random(ablation.heatmap.shape), (height, width)),
         }

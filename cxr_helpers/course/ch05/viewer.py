@@ -65,18 +65,13 @@ def static_view(arms: Arms, data: BoxData, key: tuple[int, int], *, level: float
     """
     figure, axes = style.panels(len(arms), len(LAYER_NAMES), width=1.5)
     for line, (arm, (detector, items)) in zip(axes, arms.items(), strict=True):
-        item = by_key(items).get(key)
+        item = findings.by_key(items).get(key)
         if item is None:
             raise KeyError(f"arm {arm!r} has no finding of row {key[0]} and label {key[1]}")
         for axis, (layer, name) in zip(line, LAYER_NAMES.items(), strict=True):
             title = f"{arm}\n{name.split(',')[0]}: "
             draw(axis, detector, data, item, layer=layer, level=level, title=title)
     return figure
-
-
-def by_key(items: Sequence[findings.Finding]) -> dict[tuple[int, int], findings.Finding]:
-    """Findings by row and label."""
-    return {(item.row, item.label): item for item in items}
 
 
 def viewer(arms: Arms, data: BoxData, *, level: float = 0.5) -> widgets.Widget:
@@ -119,7 +114,7 @@ def viewer(arms: Arms, data: BoxData, *, level: float = 0.5) -> widgets.Widget:
 
     def redraw(*_) -> None:
         detector, items = arms[arm.value]
-        item = by_key(items).get((image.value, box.value))
+        item = findings.by_key(items).get((image.value, box.value))
         if item is None:  # between two choices, when the boxes are still the last image's
             return
         figure, axis = plt.subplots(figsize=(4.2, 4.4))

@@ -17,7 +17,7 @@ from cxr_helpers.course.ch02 import pretraining
 from cxr_helpers.course.ch03 import linear
 from cxr_helpers.course.ch04 import experiment, tables
 from cxr_helpers.course.ch04.data import load_detection
-from cxr_helpers.course.ch05 import findings
+from cxr_helpers.course.ch05 import findings, map_scores
 from cxr_helpers.course.core.compute import LAUNCHED, ONE_PROCESS, Compute, process_rank
 from cxr_helpers.course.core.data import BoxData, NihData, load_nih
 from cxr_helpers.course.core.settings import Settings, SettingsError
@@ -172,25 +172,25 @@ def explain(run: Run) -> Outcome:
         )
         detector = detector.to(_device())
         found = {
-            part: findings.findings(
+            part: findings.choose(
                 data, own, experiment.predictions(detector, path, data, own), **found_by
             )
             for part, own in rows.items()
         }
-        scores[arm] = findings.score_maps(
+        scores[arm] = map_scores.score_maps(
             detector, data, found["val"], found["test"], layer=preset.layer
         )
         made.append(f"{arm}: {len(found['test'])} findings of {_shown(run, path)}")
     if not scores:
         raise SettingsError(f"--arms {' '.join(run.arms)}: explain takes {BASELINE} and {OURS}")
     drawn = {"resamples": preset.resamples, "seed": run.seed}
-    table = findings.score_table(scores, reference=list(scores)[-1], **drawn)
+    table = map_scores.score_table(scores, reference=list(scores)[-1], **drawn)
     metrics = {
         measure: part.set_index("map")[["value", "low", "high"]].T.to_dict()
         for measure, part in table.groupby("measure", sort=False)
     }
     if len(scores) == 2:
-        difference = findings.paired_difference(scores[BASELINE], scores[OURS], **drawn)
+        difference = map_scores.paired_difference(scores[BASELINE], scores[OURS], **drawn)
         figures = difference.set_index("measure")[["value", "low", "high"]]
         metrics["difference"] = figures.T.to_dict()
     return Outcome(metrics, [*made, *data.left_out], data.digest)

@@ -8,7 +8,7 @@ import pytest
 
 from cxr_helpers.course import __main__ as cli
 from cxr_helpers.course.ch03 import linear
-from cxr_helpers.course.ch05 import findings
+from cxr_helpers.course.ch05 import map_scores
 from cxr_helpers.course.ch06 import ledger as led
 from cxr_helpers.course.core import data
 from cxr_helpers.course.core.settings import PRESETS, project_root
@@ -228,7 +228,7 @@ def test_the_figures_that_notebook_00_shows_are_saved_by_their_notebook():
         "knn_difference / findings": "02_barlow_twins_pretraining",
         "difference / 0.1": "03_linear_evaluation",
         "difference": "04_faster_rcnn_finetuning",
-        f"difference / {findings.ENERGY}": "05_ablation_cam",
+        f"difference / {map_scores.ENERGY}": "05_ablation_cam",
     }
     start = (ROOT / "notebooks" / "source" / "00_start_here.py").read_text(encoding="utf-8")
     shown = start.split("main = {")[1].split("}")[0]

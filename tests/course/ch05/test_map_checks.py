@@ -1,0 +1,59 @@
+"""Maps of randomized detectors, of heads with random labels, and under deletion of pixels."""
+
+import numpy as np
+import pytest
+import torch
+
+from cxr_helpers.course.ch05 import findings, map_checks, random_labels
+from cxr_helpers.explanation import sanity
+
+
+def test_randomization_starts_at_one_and_moves(data, detector, found_in):
+    table = map_checks.randomization_check(detector, data, found_in("test"), layer="layer3", seed=0)
+    assert table.shape == (3, 1 + len(sanity.DETECTOR_PARTS))
+    assert (table["as trained"] > 0.999).all() and table["+ stem"].mean() < 0.9
+
+
+def test_curves_start_at_the_score_and_at_the_blurred_image(data, detector, found_in):
+    items = found_in("test")
+    means, areas = map_checks.pixel_curves(detector, data, items, layer="layer3", steps=4, seed=0)
+    assert areas.shape == (3, 6) and areas.min(axis=None) >= 0 and areas.max(axis=None) <= 1
+    scores = [a.score for _, a in findings.ablations(detector, data, items, layer="layer3")]
+    for name, (share, score) in means["deletion"].items():
+        assert share.tolist() == [0, 0.25, 0.5, 0.75, 1]
+        assert score[0] == pytest.approx(np.mean(scores), abs=1e-5)
+        assert means["insertion"][name][1][-1] == pytest.approx(score[0], abs=1e-5)
+        assert means["insertion"][name][1][0] == pytest.approx(score[-1], abs=1e-5)
+
+
+def test_deletion_begins_with_the_radiograph(detector, found_in, narrow, monkeypatch):
+    met, curve = [], sanity.Curve(np.zeros(2), np.zeros(2))
+    for name in ("deletion_curve", "insertion_curve"):
+        record = lambda score, image, heatmap, **_: met.append(heatmap) or curve  # noqa: E731
+        monkeypatch.setattr(sanity, name, record)
+    map_checks.pixel_curves(detector, narrow, found_in("test")[:1], layer="layer3", seed=0)
+    assert len(met) == 6
+    assert all(heatmap[:, 48:].max() < heatmap[:, :48].min() for heatmap in met)
+
+
+def test_background_boxes_overlap_no_finding_much():
+    rng = np.random.default_rng(0)
+    boxes = np.array([[10, 10, 30, 40], [5, 5, 12, 9.0]])
+    for _ in range(20):
+        others = random_labels.background_boxes(boxes, 64, rng)
+        assert others.shape[1] == 4 and others.min(initial=0) >= 0 and others.max(initial=0) <= 64
+        assert len(others) <= 2
+    assert random_labels.background_boxes(np.zeros((0, 4)), 64, rng).shape == (0, 4)
+
+
+def test_new_heads_learn_labels_and_leave_the_rest(data, detector, found_in):
+    heads, table = random_labels.random_label_heads(detector, data, steps=60, seed=0)
+    assert list(table.index) == ["true labels", "true labels again", "shuffled"]
+    assert table.loc["true labels", "accuracy on its training labels"] > 0.8
+    old = detector.state_dict()
+    for one in heads.values():
+        moved = {k for k, v in one.state_dict().items() if not torch.equal(v, old[k])}
+        assert moved and all(k.startswith("roi_heads.box") for k in moved)
+    alike = map_checks.agreement(heads.items(), data, found_in("test"), layer="layer3")
+    assert list(alike) == list(heads) and alike.abs().max(axis=None) <= 1
+    assert (alike["true labels"] > 0.999).all()

@@ -1,0 +1,45 @@
+"""The viewer of notebook 05: a new choice draws a new picture, and what there is, is listed."""
+
+import matplotlib
+import matplotlib.pyplot as plt
+import pytest
+
+from cxr_helpers.course.ch05 import viewer
+from cxr_helpers.data import vindr
+from cxr_helpers.explanation.layers import LAYER_NAMES, LAYERS
+
+matplotlib.use("Agg")
+HEART, AORTA = (vindr.CLASSES.index(n) + 1 for n in ("Cardiomegaly", "Aortic enlargement"))
+
+
+@pytest.fixture
+def arms(detector, found_in):
+    items = found_in("test")
+    return {"random": (detector, items), "pretrained": (detector, items[:1])}
+
+
+def test_the_viewer_draws_anew_and_lists_what_there_is(data, arms):
+    view = viewer.viewer(arms, data)
+    (arm, image, box, layer, threshold), picture = view.children[0].children, view.children[1]
+    assert [label for label, _ in image.options] == ["image6", "image7"]
+    assert bytes(picture.value).startswith(b"\x89PNG")
+    for control, value in ((layer, "layer2"), (threshold, 0.9), (image, 7), (box, AORTA)):
+        before, control.value = bytes(picture.value), value
+        assert bytes(picture.value) != before
+    assert len(box.options) == 2
+    arm.value = "pretrained"
+    assert [label for label, _ in image.options] == ["image6"] and box.value == HEART
+    assert plt.get_fignums() == []
+
+
+def test_a_viewer_without_findings_says_so(data, detector):
+    with pytest.raises(ValueError, match="no arm"):
+        viewer.viewer({"random": (detector, [])}, data)
+
+
+def test_the_static_view_shows_every_layer_and_arm(data, arms):
+    figure = viewer.static_view(arms, data, (6, HEART), level=0.5)
+    assert len(figure.axes) == 2 * len(LAYERS) and set(LAYER_NAMES) == set(LAYERS)
+    with pytest.raises(KeyError, match="no finding of row 7"):
+        viewer.static_view(arms, data, (7, AORTA), level=0.5)
+    plt.close("all")
