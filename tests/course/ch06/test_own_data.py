@@ -31,36 +31,35 @@ def files(tmp_path):
     return {path.stem: path for path in sorted(folder.iterdir())}
 
 
-def own(settings, files, **changes):
+def own(folder, files, epochs=1, **changes):
+    settings = tiny_settings(folder, cache_size=32, epochs=epochs)
     options = {"name": "mine", "files": files, "read": nih.read_image, "patient": patient}
-    return own_data.own_images(settings, **{**options, **changes})
+    return own_data.own_images(settings, **options | changes)
 
 
-def test_images_of_a_patient_stay_together_and_every_image_has_a_place(tmp_path, files):
-    settings, images = own(tiny_settings(tmp_path, cache_size=32), files)
+def test_images_of_a_patient_stay_together_and_a_broken_file_is_set_aside_and_named(
+    tmp_path, files
+):
+    files["p99_0"] = tmp_path / "files" / "p99_0.png"
+    files["p99_0"].write_bytes(b"no picture")
+    settings, images = own(tmp_path, files)
     assert images.images.pixels.shape == (60, 32, 32)
+    assert list(images.images.unreadable) == ["p99_0"]
     assert settings.runs == tmp_path / "runs" / "mine"
     parts = [set(images.patients[images.rows(part)]) for part in ("train", "val", "test")]
     assert sum(map(len, parts)) == len(set.union(*parts)) == 30
 
 
 def test_pretraining_takes_them_without_any_label(tmp_path, files):
-    settings, images = own(tiny_settings(tmp_path, cache_size=32, epochs=2), files)
+    settings, images = own(tmp_path, files, epochs=2)
     path = pretraining.pretrain(settings, images, seed=0, progress=False)
     log = pretraining.training_log(path)
     assert log["epoch"].tolist() == [0, 1, 2] and log["spread"].notna().any()
     assert not [name for name in log if name.startswith("knn")]
 
 
-def test_a_broken_file_is_set_aside_and_named(tmp_path, files):
-    files["p99_0"] = tmp_path / "files" / "p99_0.png"
-    files["p99_0"].write_bytes(b"no picture")
-    _, images = own(tiny_settings(tmp_path, cache_size=32), files)
-    assert list(images.images.unreadable) == ["p99_0"] and len(images.images.image_ids) == 60
-
-
 def test_the_digest_changes_with_a_pixel_and_with_the_split(tmp_path, files):
-    _, images = own(tiny_settings(tmp_path, cache_size=32), files)
+    _, images = own(tmp_path, files)
     pixels = np.array(images.images.pixels)
     pixels[3, 0, 0] ^= 1
     other = replace(images, images=replace(images.images, pixels=pixels))
@@ -68,19 +67,23 @@ def test_the_digest_changes_with_a_pixel_and_with_the_split(tmp_path, files):
     assert len({images.digest, other.digest, moved.digest}) == 3
 
 
+def fails_at_the_first(image_id):
+    return int(image_id) if image_id.startswith("p00") else image_id
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
         ({"files": {}}, SettingsError, "mine: no files were given"),
-        ({"name": "demo"}, SettingsError, "'demo' cannot be used"),
-        ({"name": "a/b"}, SettingsError, "'a/b' cannot be used"),
-        ({"name": ""}, SettingsError, "'' cannot be used"),
-        ({"name": ".."}, SettingsError, "'..' cannot be used"),
+        ({"files": ["a.png"]}, SettingsError, "map image ids to paths, not be a list"),
+        ({"files": {1: "a", "1": "b"}}, SettingsError, "two files have the id '1'"),
+        ({"files": pd.Series("ab", ["p1", "p1"])}, SettingsError, "two files have the id 'p1'"),
+        *(({"name": n}, SettingsError, f"'{n}' cannot be used") for n in ("demo", "a/b", "", "..")),
         ({"patient": lambda i: None}, SplitError, "60 patient ids .* missing"),
         (
-            {"patient": lambda i: int(i) if i.startswith("p00") else i},
+            {"patient": fails_at_the_first},
             SettingsError,
-            "`patient` fails for image 'p00_0' .ValueError",
+            "`patient` fails for image 'p00_0' .Value",
         ),
         (
             {"patient": lambda i: int(i[1:3]) if i < "p10" else i[1:3]},
@@ -91,30 +94,18 @@ def test_the_digest_changes_with_a_pixel_and_with_the_split(tmp_path, files):
 )
 def test_what_cannot_be_used_is_named(tmp_path, files, changes, error, message):
     with pytest.raises(error, match=message):
-        own(tiny_settings(tmp_path, cache_size=32), **{"files": files, **changes})
+        own(tmp_path, **{"files": files, **changes})
     assert not (tmp_path / "runs").exists()  # said before anything is packed
 
 
 def test_paths_as_text_and_ids_as_numbers_are_taken(tmp_path, files):
-    numbered = {np.int64(k): str(path) for k, path in enumerate(files.values())}
-    settings = tiny_settings(tmp_path, cache_size=32)
-    _, images = own(settings, pd.Series(numbered), patient=lambda i: int(i) // 2)
+    numbered = pd.Series({np.int64(k): str(path) for k, path in enumerate(files.values())})
+    _, images = own(tmp_path, numbered, patient=lambda i: int(i) // 2)
     assert images.images.image_ids == [str(k) for k in range(60)]
     assert images.patients.tolist() == [k // 2 for k in range(60)]
 
 
 def test_no_readable_file_is_an_error(tmp_path):
-    path = tmp_path / "a.png"
-    path.write_bytes(b"no picture")
+    (tmp_path / "a.png").write_bytes(b"no picture")
     with pytest.raises(CacheError, match="none of 1 files could be read"):
-        own(tiny_settings(tmp_path, cache_size=32), {"a": path})
-
-
-def test_files_of_one_id_and_files_without_ids_are_refused(tmp_path, files):
-    settings = tiny_settings(tmp_path, cache_size=32)
-    paths = list(files.values())
-    for twice in (pd.Series(paths[:2], index=["p1", "p1"]), {1: paths[0], "1": paths[1]}):
-        with pytest.raises(SettingsError, match="two files have the id"):
-            own(settings, twice)
-    with pytest.raises(SettingsError, match="map image ids to paths, not be a list"):
-        own(settings, paths)
+        own(tmp_path, {"a": tmp_path / "a.png"})
