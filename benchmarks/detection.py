@@ -113,7 +113,7 @@ def matches_of(
     minutes = None if known else (time.perf_counter() - start) / 60
     rows = data.rows("test", abnormal_only=True)
     found = experiment.predictions(detector, path, data, rows)
-    return tables.match(found, experiment.truths(data, rows), data), minutes
+    return tables.match(found, data.truths(rows), data), minutes
 
 
 def measure_fraction(

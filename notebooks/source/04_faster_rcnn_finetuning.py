@@ -41,7 +41,7 @@ import pandas as pd
 import torch
 import torchvision
 
-from cxr_helpers.course.ch04 import experiment, tables
+from cxr_helpers.course.ch04 import experiment, readers, tables
 from cxr_helpers.course.ch04.data import load_detection, load_nih_boxes
 from cxr_helpers.course.ch04.exact_boxes import exact_boxes
 from cxr_helpers.course.ch04.training import epoch_count
@@ -445,7 +445,7 @@ claim(len(strong) < len(step.proposals) < step.anchors / 10, "each stage keeps f
 
 # %%
 test = parts["test"]
-truths = experiment.truths(data, test)
+truths = data.truths(test)
 found = {
     arm: experiment.predictions(detector, path, data, test)
     for arm, (detector, path) in trained.items()
@@ -675,7 +675,7 @@ print(f"{n_images - n_boxed:,} of {n_images:,} images are normal")
 
 # %%
 everyone = data.rows("test")
-all_truths = experiment.truths(data, everyone)
+all_truths = data.truths(everyone)
 all_matches = {
     arm: tables.match(experiment.predictions(detector, path, data, everyone), all_truths, data)
     for arm, (detector, path) in trained.items()
@@ -807,7 +807,7 @@ exact = exact_boxes(settings, data, test)
 if exact is None:
     print("These are no phantoms: nobody knows their exact boxes.")
 known = {} if exact is None else {"exact boxes": exact}
-by_truth = tables.truth_table({arm: found[arm] for arm in arms} | known, data, test)
+by_truth = readers.truth_table({arm: found[arm] for arm in arms} | known, data, test)
 style.plot_dots(by_truth.drop(columns="boxes"), xlabel="mAP50 against each truth")
 plt.show()
 
@@ -846,7 +846,7 @@ claim(
 # recall takes the place of their average precision. Guess first: how far from 1 is a radiologist?
 
 # %%
-compared = tables.against_other_readers({arm: found[arm] for arm in arms} | known, data, test)
+compared = readers.against_other_readers({arm: found[arm] for arm in arms} | known, data, test)
 if len(compared):
     with_mean = pd.concat([compared, compared.mean().to_frame("mean of the classes").T])
     xlabel = "average precision against the other readers' fused boxes"
@@ -870,7 +870,7 @@ if exact is not None and len(compared):
 # disagree as the real ones do. Do they?
 
 # %%
-real = tables.score_readers(real_table, vindr.CLASSES)
+real = readers.score_readers(real_table, vindr.CLASSES)
 print(f"one of VinDr-CXR's real readers against the two others: {real.mean():.2f}, as a mean")
 if exact is not None and len(compared):
     claim(

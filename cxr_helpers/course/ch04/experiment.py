@@ -1,4 +1,4 @@
-"""Fine-tuning as notebook 04 runs it: arms, shares of the boxes, cached predictions, truths.
+"""Fine-tuning as notebook 04 runs it: arms, shares of the boxes, cached predictions.
 
 Detectors and their predictions lie in runs/<data>/detect, named after everything they depend on,
 and are made where they are missing.
@@ -27,7 +27,6 @@ from cxr_helpers.detection.backbone import DetectorError, place_backbone
 from cxr_helpers.detection.prediction import predict
 
 ARMS = pretraining.ARMS
-TRUTHS = ("fused", "two readers", "one reader", "any reader")
 UNTRAINED = ("fractions", "resamples", "checkpoint_every")  # settings that no training depends on
 
 
@@ -98,38 +97,6 @@ def _data_key(settings: Settings, data: BoxData) -> str:
     return fingerprint(settings.data_key, data.images.image_ids, data.split.tolist(), boxes)
 
 
-def truths(
-    data: BoxData, rows: np.ndarray, *, choice: str = "fused"
-) -> list[dict[str, np.ndarray]]:
-    """Boxes of these rows in the form that `detection.metrics` takes, packed pixels.
-
-    Args:
-        data: gives the boxes.
-        rows: images.
-        choice: `fused`, all readers' boxes fused; `two readers`, of these the ones that at least
-            two readers drew; `one reader`, what one reader of each image drew, the first by name
-            of those who drew any box; `any reader`, every box of every reader, unfused.
-
-    Raises:
-        ValueError: there is no such choice.
-    """
-    return data.truths(rows, _chosen(data, choice))
-
-
-def _chosen(data: BoxData, choice: str) -> pd.DataFrame:
-    drawn = data.readings.boxes
-    if choice == "fused":
-        return data.fused
-    if choice == "two readers":
-        return data.fused[data.fused["readers"] >= 2]
-    if choice == "any reader":
-        return drawn[drawn["image_id"].isin(data.images.image_ids)]
-    if choice == "one reader":
-        first = drawn.groupby("image_id")["reader_id"].transform("min")
-        return drawn[(drawn["reader_id"] == first) & drawn["image_id"].isin(data.images.image_ids)]
-    raise ValueError(f"truth {choice!r} is none of {', '.join(TRUTHS)}")
-
-
 def _check_backbone(settings: Settings, arm: str, path: Path, seed: int) -> None:
     if arm != "pretrained":
         return
@@ -190,7 +157,7 @@ def train_or_load_detector(
         rows,
         seed=seed,
         log=path.with_suffix(""),
-        validation=truths(data, data.rows("val", abnormal_only=True)),
+        validation=data.truths(data.rows("val", abnormal_only=True)),
         progress=progress,
         compute=compute,
         resume=resume,

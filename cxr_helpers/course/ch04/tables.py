@@ -1,7 +1,7 @@
 """The tables of notebook 04: sizes and pyramid levels, scores by truth, stages of one image."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -11,8 +11,6 @@ from torchvision.ops.poolers import LevelMapper
 from cxr_helpers.course.ch04 import experiment
 from cxr_helpers.course.core.data import BoxData
 from cxr_helpers.course.core.settings import Settings
-from cxr_helpers.data import consensus, vindr
-from cxr_helpers.data.datasets import boxes_by_image
 from cxr_helpers.detection import coco
 from cxr_helpers.detection import detector as det
 from cxr_helpers.detection import metrics as dm
@@ -59,7 +57,7 @@ class Stages:
     Attributes:
         anchors: how many there are.
         proposals: (P, 4) what the region proposal network kept, best first, input pixels.
-        found: what `detector.predict` gives.
+        found: what `prediction.predict` gives.
     """
 
     anchors: int
@@ -96,111 +94,8 @@ def score_table(
     return pd.DataFrame.from_dict(rows, orient="index"), scores
 
 
-def truth_table(found: Mapping[str, Sequence], data: BoxData, rows: np.ndarray) -> pd.DataFrame:
-    """mAP50 of the same detections against each choice of the truth.
-
-    Returns:
-        Indexed by choice: `boxes`, and a column for each arm. A choice without boxes has no row.
-    """
-    table = {}
-    for choice in experiment.TRUTHS:
-        truths = experiment.truths(data, rows, choice=choice)
-        boxes = sum(len(one["labels"]) for one in truths)
-        if boxes:
-            matched = {a: match(f, truths, data) for a, f in found.items()}
-            means = {arm: dm.mean_average_precision(m) for arm, m in matched.items()}
-            table[choice] = {"boxes": boxes} | means
-    return pd.DataFrame.from_dict(table, orient="index")
-
-
-def leave_out_readers(
-    readings: vindr.Readings,
-) -> Iterator[tuple[pd.Index, pd.DataFrame, pd.DataFrame]]:
-    """One reader of each image against the others, in turn: the first by name, the second, ...
-
-    Args:
-        readings: who read which image, those who drew nothing included.
-
-    Yields:
-        The images that have such a reader and others beside, the boxes of the reader who is left
-        out, and the fused boxes of the others. Nothing where images have a single reader.
-    """
-    pairs = ["image_id", "reader_id"]
-    who = readings.readings[pairs].drop_duplicates().sort_values(pairs)
-    who["turn"] = who.groupby("image_id").cumcount()
-    turn = readings.boxes.merge(who, on=pairs, how="left")["turn"].to_numpy()
-    count = who.groupby("image_id").size()
-    most = count.max() if len(count) else 0
-    for left_out in range(most if most > 1 else 0):
-        images = count.index[count > max(left_out, 1)]
-        here = readings.boxes["image_id"].isin(images).to_numpy()
-        own, others = here & (turn == left_out), here & (turn != left_out)
-        yield images, readings.boxes[own], consensus.fuse_readings(readings.boxes[others])
-
-
-def score_readers(readings: vindr.Readings, classes: Sequence[str]) -> pd.Series:
-    """How well one reader does against the fused boxes of the others, for each class.
-
-    Readers give no scores, so theirs is one point of precision and recall; the area below it,
-    their product, takes the place of average precision at IoU 0.5.
-
-    Returns:
-        Mean over the turns of `leave_out_readers` in which the others drew the class, indexed by
-        class; NaN where there is no such turn.
-    """
-    turns = [
-        _precision_times_recall(own, others, classes)
-        for _, own, others in leave_out_readers(readings)
-    ]
-    return pd.DataFrame(turns, columns=list(classes)).mean()
-
-
-def _precision_times_recall(
-    own: pd.DataFrame, others: pd.DataFrame, classes: Sequence[str]
-) -> np.ndarray:
-    names = sorted({*own["image_id"], *others["image_id"]})
-    truths, drawn = (boxes_by_image(table, names, classes) for table in (others, own))
-    drawn = [one | {"scores": np.ones(len(one["labels"]))} for one in drawn]
-    matched = dm.match_detections(drawn, truths, class_names=classes)
-    kinds = np.arange(1, len(classes) + 1)
-    hits = np.array([(matched.hit & (matched.label == k)).sum() for k in kinds])
-    said = np.array([(matched.label == k).sum() for k in kinds])
-    with np.errstate(invalid="ignore"):  # a class without a box in the truth has no score
-        return hits / np.maximum(said, 1) * (hits / matched.truths.sum(axis=0))
-
-
-def against_other_readers(
-    found: Mapping[str, Sequence], data: BoxData, rows: np.ndarray
-) -> pd.DataFrame:
-    """One reader and each detector against the same truth: the fused boxes of the other readers.
-
-    Returns:
-        Indexed by class: `one reader` as `score_readers` gives it, and average precision of each
-        detector, all means over the turns; empty where images have a single reader.
-    """
-    names = np.array([data.images.image_ids[row] for row in rows])
-    drawn, seen = data.readings.boxes, data.readings.readings
-    readings = replace(
-        data.readings,
-        boxes=drawn[drawn["image_id"].isin(names)],
-        readings=seen[seen["image_id"].isin(names)],
-    )
-    values = {arm: [] for arm in found}
-    for images, _, others in leave_out_readers(readings):
-        keep = np.flatnonzero(np.isin(names, images))
-        truths = data.truths(rows[keep], others)
-        for arm, one in found.items():
-            matched = match([one[i] for i in keep], truths, data)
-            values[arm].append(dm.average_precision(matched))
-    columns = {"one reader": score_readers(readings, data.class_names)}
-    columns |= {
-        a: pd.DataFrame(v, columns=list(data.class_names)).mean() for a, v in values.items()
-    }
-    return pd.DataFrame(columns).dropna(how="all")
-
-
 def match(found: Sequence, truths: Sequence, data: BoxData, **options) -> dm.Matches:
-    """`detection_metrics.match_detections` with the classes of this data."""
+    """`metrics.match_detections` with the classes of this data."""
     return dm.match_detections(found, truths, class_names=data.class_names, **options)
 
 

@@ -46,7 +46,7 @@ class KeepBest(Callback):
     Args:
         pixels: (N, H, W) validation images.
         truths: boxes and labels of each.
-        classes: names of the labels from 1.
+        class_names: of the labels from 1.
 
     Raises:
         ValueError: no validation image has a box, so no epoch could be told from another.
@@ -54,13 +54,13 @@ class KeepBest(Callback):
 
     state_key = "keep_best"
 
-    def __init__(self, pixels: np.ndarray, truths: Truths, classes: Sequence[str]):
+    def __init__(self, pixels: np.ndarray, truths: Truths, class_names: Sequence[str]):
         if not sum(len(one["boxes"]) for one in truths):
             raise ValueError(
                 f"none of the {len(truths)} validation images has a box, so no epoch is the best; "
                 "give validation images with boxes, or set keep to 'last'"
             )
-        self.pixels, self.truths, self.classes = pixels, truths, classes
+        self.pixels, self.truths, self.class_names = pixels, truths, class_names
         self.best, self.weights = -1.0, None
 
     def state_dict(self) -> dict:
@@ -77,7 +77,7 @@ class KeepBest(Callback):
             np.arange(len(self.pixels)),
             lambda share: predict(module.detector, self.pixels[share]),
         )
-        matches = metrics.match_detections(found, self.truths, class_names=self.classes)
+        matches = metrics.match_detections(found, self.truths, class_names=self.class_names)
         value = metrics.mean_average_precision(matches)
         module.log("val_map50", value)
         if value > self.best:
@@ -275,11 +275,11 @@ def epoch_count(settings: Settings, data: BoxData, n_images: int) -> int:
     return max(preset.epochs, round(preset.least_steps * steps / (n_images // preset.batch_size)))
 
 
-def _write_counts(log: Path, pipeline: CountedPipeline, classes: Sequence[str]) -> None:
+def _write_counts(log: Path, pipeline: CountedPipeline, class_names: Sequence[str]) -> None:
     """Keep beside the losses how many boxes augmentation met and lost, by class."""
-    numbers = range(1, len(classes) + 1)
+    numbers = range(1, len(class_names) + 1)
     table = {
-        "class": list(classes),
+        "class": list(class_names),
         "seen": [pipeline.seen[k] for k in numbers],
         "lost": [pipeline.lost[k] for k in numbers],
     }

@@ -1,10 +1,7 @@
 """Training a detector: kill and resume, several processes, what lies beside the result."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -84,49 +81,6 @@ def test_a_detector_that_could_not_be_saved_is_not_trained_again(unbroken, tmp_p
     assert all(np.allclose(expected[k], got[k], atol=1e-5) for k in expected)
     assert experiment.lost_boxes(path).equals(experiment.lost_boxes(unbroken))
     assert not (path.with_suffix("") / "last.ckpt").exists()
-
-
-def test_three_processes_detect_in_every_image_once(unbroken, tmp_path):
-    """Eight test images do not divide by three; every process ends with all of them."""
-    path = path_in(tmp_path)
-    detector = det.load_detector(unbroken)
-    path.parent.mkdir(parents=True)
-    det.save_detector(detector, path)
-    data = vindr_data()
-    rows = data.rows("test")
-    assert len(rows) % 3
-    alone = experiment.predictions(detector, path, data, rows)
-    script = (
-        "import sys, numpy as np, torch.distributed as dist, torch\n"
-        "from pathlib import Path\n"
-        "from tiny_detection import vindr_data\n"
-        "from cxr_helpers.detection import detector as det\n"
-        "from cxr_helpers.detection.prediction import predict\n"
-        "from cxr_helpers.course.core.compute import each_once\n"
-        "rank, path = int(sys.argv[1]), Path(sys.argv[2])\n"
-        "torch.set_num_threads(1)\n"
-        "dist.init_process_group('gloo', init_method=f'file://{path.parent}/meet',"
-        " rank=rank, world_size=3)\n"
-        "data = vindr_data()\n"
-        "detector = det.load_detector(path)\n"
-        "found = each_once(data.rows('test'), lambda s: predict(detector,"
-        " data.images.pixels[s]))\n"
-        "counts = [len(f['labels']) for f in found]\n"
-        "np.savez(path.parent / f'{rank}.npz', counts=counts,"
-        " boxes=np.concatenate([f['boxes'] for f in found]))\n"
-        "dist.destroy_process_group()\n"
-    )
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{SCRIPT.parent}", "OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen([sys.executable, "-c", script, str(rank), str(path)], env=environment)
-        for rank in range(3)
-    ]
-    assert [process.wait(timeout=240) for process in started] == [0, 0, 0]
-    for rank in range(3):
-        with np.load(path.parent / f"{rank}.npz") as stored:
-            assert stored["counts"].tolist() == [len(f["labels"]) for f in alone]
-            expected = np.concatenate([f["boxes"] for f in alone])
-            np.testing.assert_allclose(stored["boxes"], expected, atol=1e-3)
 
 
 def test_two_processes_train_one_detector_and_agree_on_its_detections(tmp_path):

@@ -1,4 +1,4 @@
-"""What notebook 04 runs on: truths to choose from, shares of the boxes, NIH's boxes alone."""
+"""What notebook 04 runs on: shares of the boxes, detectors by arm, NIH's boxes alone."""
 
 from dataclasses import replace
 
@@ -24,24 +24,6 @@ def data():
 @pytest.fixture
 def settings(tmp_path):
     return small_settings(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("choice", "labels"),
-    [("fused", [4, 9]), ("two readers", [4]), ("one reader", [9]), ("any reader", [4, 9, 4])],
-)
-def test_each_choice_of_the_truth_gives_its_boxes_in_packed_pixels(data, choice, labels):
-    (truth,) = experiment.truths(data, np.array([0]), choice=choice)
-    assert truth["labels"].tolist() == labels
-    expected = {4: [2, 4, 12, 14], 9: [1, 1, 4, 4]}
-    assert truth["boxes"].tolist() == [expected[label] for label in labels]
-
-
-def test_an_unknown_truth_is_refused_and_a_normal_image_has_no_box(data):
-    with pytest.raises(ValueError, match="majority"):
-        experiment.truths(data, np.array([0]), choice="majority")
-    (truth,) = experiment.truths(data, np.array([39]))
-    assert truth["boxes"].shape == (0, 4)
 
 
 def test_smaller_shares_lie_in_larger_ones_and_hold_abnormal_training_images(settings, data):
@@ -129,7 +111,7 @@ def test_nih_boxes_are_split_by_patient_and_scaled_to_the_packed_pixels(settings
     data = load_detection(found)
     assert data.class_names == ("Infiltration", "Mass") and len(data.images.image_ids) == 20
     assert set(data.split) == {"train", "val", "test"}
-    truth = experiment.truths(data, np.array([0]))[0]
+    truth = data.truths(np.array([0]))[0]
     assert truth["boxes"].tolist() == [[8, 4, 24, 12]]
     assert data.readings.boxes[CORNERS].iloc[0].tolist() == [16, 8, 48, 24]
     parts = {part: set(data.patients[data.rows(part)]) for part in set(data.split)}
