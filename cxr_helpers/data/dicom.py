@@ -61,8 +61,8 @@ class DicomImage:
         spacing_mm: height and width in mm of a pixel of `pixels`, or None. It is Pixel Spacing,
             else Imager Pixel Spacing, which is measured at the detector: the body is magnified
             there, so lengths in it come out too large.
-        pixel_aspect: height over width of a pixel. Where it is not 1, the steps say so; they
-            are square once the picture is resized to a height `pixel_aspect` times as large.
+        pixel_aspect: height over width of a pixel; the steps say so where it is not 1. Resizing
+            the picture to a height `pixel_aspect` times as large makes its pixels square.
         padding: share of pixels that were padding, 0 to 1.
     """
 

@@ -202,13 +202,7 @@ def read_header(dataset: Dataset | Header) -> Header:
 
 def read_layout(dataset: Dataset, header: Header, max_pixels: int) -> Layout:
     """Refuse what cannot be one gray radiograph before any memory is spent on it."""
-    if "PixelData" not in dataset:
-        if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
-            raise DicomError("pixels are floating point numbers; a radiograph has integers")
-        kind = uid.UID(str(dataset.get("SOPClassUID", ""))).name or "unknown kind"
-        raise DicomError(f"no Pixel Data (it is of {kind}); leave it out, or, if an image, {AGAIN}")
-    if not pixel_data(dataset):
-        raise DicomError(f"cut: 0 bytes of pixels; {AGAIN}")
+    _check_pixel_data(dataset)
     photometric = header.get("PhotometricInterpretation")
     if not photometric:
         raise DicomError(f"the header lacks PhotometricInterpretation; {AGAIN}")
@@ -252,6 +246,16 @@ def read_layout(dataset: Dataset, header: Header, max_pixels: int) -> Layout:
             "each other (PS3.5 8.1.1)"
         )
     return layout
+
+
+def _check_pixel_data(dataset: Dataset) -> None:
+    if "PixelData" not in dataset:
+        if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
+            raise DicomError("pixels are floating point numbers; a radiograph has integers")
+        kind = uid.UID(str(dataset.get("SOPClassUID", ""))).name or "unknown kind"
+        raise DicomError(f"no Pixel Data (it is of {kind}); leave it out, or, if an image, {AGAIN}")
+    if not pixel_data(dataset):
+        raise DicomError(f"cut: 0 bytes of pixels; {AGAIN}")
 
 
 def pixel_data(dataset: Dataset) -> bytes:
