@@ -101,6 +101,10 @@ def fit_platt(labels: np.ndarray, scores: np.ndarray) -> LogisticRegression:
             all are the same, or a score is not finite.
 
     Source: Platt 1999, 'Probabilistic outputs for support vector machines'.
+
+    >>> model = fit_platt([0, 1, 0, 1], [-2.0, -1.0, 1.0, 2.0])
+    >>> bool(model.coef_[0, 0] < 1)
+    True
     """
     labels, scores = _checked(labels, scores, "scores")
     check_finite(scores, "scores", NOT_FINITE)
@@ -128,6 +132,9 @@ def apply_platt(model: LogisticRegression, scores: np.ndarray) -> np.ndarray:
 
     Raises:
         EvaluationError: a score is no number, or not finite.
+
+    >>> apply_platt(fit_platt([0, 1, 0, 1], [-2.0, -1.0, 1.0, 2.0]), [[0.0, 0.0]]).round(2)
+    array([[0.5, 0.5]])
     """
     scores = numbers(scores, "scores").astype(float)
     check_finite(scores, "scores", NOT_FINITE)

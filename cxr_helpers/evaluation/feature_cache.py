@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,17 +53,12 @@ class FrozenFeatures:
                 f"{len(self.values)} rows of features and {len(self.image_ids)} image ids differ; "
                 "give one id a row"
             )
-        seen, twice = set(), set()
-        for image_id in self.image_ids:
-            (twice if image_id in seen else seen).add(image_id)
+        twice = [image_id for image_id, n in Counter(self.image_ids).items() if n > 1]
         if twice:
             raise FeatureError(
                 f"{len(twice)} images are there twice, such as {min(twice)!r}; a copy in training "
                 "and test flatters the score, so keep each once"
             )
-        self._check_values()
-
-    def _check_values(self) -> None:
         if self.values.ndim != 2 or self.values.dtype.kind not in "fiu":
             raise FeatureError(
                 f"features are {self.values.dtype} {self.values.shape}; expected numbers (N, D)"
@@ -111,7 +107,11 @@ def backbone_key(backbone: nn.Module) -> str:
 
 
 def pixels_key(pixels: np.ndarray, image_ids: Sequence[str]) -> str:
-    """Sixteen hex digits that change with any pixel, id or their order."""
+    """Sixteen hex digits that change with any pixel, id or their order.
+
+    >>> pixels_key(np.zeros((1, 2, 2)), ["a"]) == pixels_key(np.zeros((1, 2, 2)), ["b"])
+    False
+    """
     pixels, ids = np.asanyarray(pixels), [str(image_id) for image_id in image_ids]
     digest = hashlib.sha256(json.dumps([str(pixels.dtype), pixels.shape, ids]).encode())
     for start in range(0, len(pixels), 1024):

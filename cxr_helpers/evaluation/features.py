@@ -92,6 +92,10 @@ def extract_features(
     Raises:
         EvaluationError: the pixels have another shape, type or range; the backbone is elsewhere,
             takes another number of channels than 1 or 3, or gives no (B, D).
+
+    >>> backbone = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> extract_features(backbone, np.full((1, 8, 8), 255, np.uint8), image_size=4)
+    array([[2., 2., 2.]], dtype=float32)
     """
     pixels = check_gray(pixels)
     if image_size < 1 or batch_size < 1:
@@ -127,6 +131,9 @@ def check_gray(pixels, name: str = "image") -> np.ndarray | Tensor:
 
     Raises:
         EvaluationError: another shape or type; `name` is what the images are, for the text.
+
+    >>> check_gray([[[0.5, 0.1]]]).shape
+    (1, 1, 2)
     """
     try:
         pixels = pixels.detach() if isinstance(pixels, Tensor) else np.asarray(pixels)

@@ -79,6 +79,9 @@ def resampled(
 
     Raises:
         ValueError: there is nothing to resample, or the statistic gives another number of values.
+
+    >>> resampled(lambda counts: counts.sum(axis=1), 5, resamples=3, seed=0)
+    array([5., 5., 5.])
     """
     if n_images < 1 or resamples < 1:
         raise ValueError(
@@ -185,6 +188,9 @@ def over_seeds_and_images(
     Raises:
         ValueError: a single seed, draw or image, which shows no spread; shapes that do not fit;
             values that are not finite; or the confidence is outside 0 to 1.
+
+    >>> print(over_seeds_and_images([1.0, 2.0], [[0.9, 1.1], [1.9, 2.1]], n_images=50))
+    +1.500 (-3.221 to +6.221)
     """
     _check_confidence(confidence)
     values, drawn = _finite(values), np.asarray(drawn, dtype=float)

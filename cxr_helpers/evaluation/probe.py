@@ -193,6 +193,10 @@ def fit_path(
     Raises:
         EvaluationError: features or labels as in `fit_probe`, a class of one kind only, or no
             strength above 0.
+
+    >>> x, y = np.array([[-2.0], [-1.0], [1.0], [2.0]]), np.array([[0], [0], [1], [1]])
+    >>> [one.strength for one in fit_path(x, y, [0.01, 1.0])]
+    [0.01, 1.0]
     """
     features, labels = _checked(features, labels)
     strengths = list(strengths)

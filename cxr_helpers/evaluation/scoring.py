@@ -176,6 +176,10 @@ def macro_auroc(labels: np.ndarray, scores: np.ndarray, class_names: Sequence[st
 
     Raises:
         EvaluationError: as `auroc`, the names do not fit the columns, or no class can be scored.
+
+    >>> macro = macro_auroc([[0, 0], [1, 0]], [[0.1, 0.5], [0.9, 0.5]], ["Mass", "Hernia"])
+    >>> macro.value, macro.left_out
+    (1.0, {'Hernia': 'no positive among 2 scored images'})
     """
     class_names = check_class_names(class_names, labels, scores)
     per_class, columns = auroc(labels, scores), binary_labels(labels)
@@ -258,6 +262,10 @@ def resampled_scores(
     Raises:
         EvaluationError: as the metric and `patient_weights`, the second arm has another number of
             draws, there is none, or there is not one patient for each image.
+
+    >>> labels, scores = np.array([[0], [1], [0]]), np.array([[0.1], [0.9], [0.2]])
+    >>> resampled_scores(labels, [scores], ["a", "b", "c"], resamples=5, seed=0).shape
+    (1, 6, 1)
     """
     if len(patient_ids) != len(labels) or not len(scores):
         raise EvaluationError(
@@ -319,6 +327,9 @@ def macro_interval(values: np.ndarray, *, seed: int) -> Interval:
 
     Raises:
         EvaluationError: no class can be scored.
+
+    >>> print(macro_interval(np.array([[[0.7], [0.6], [0.8]]]), seed=0))
+    +0.700 (+0.605 to +0.795)
     """
     first, *drawn = over_draws(nan_mean(values, axis=2), seed=seed)
     if np.isnan(first):
@@ -327,6 +338,10 @@ def macro_interval(values: np.ndarray, *, seed: int) -> Interval:
 
 
 def class_intervals(values: np.ndarray, *, seed: int) -> list[Interval | None]:
-    """As `macro_interval` for each class; None for one that cannot be scored."""
+    """As `macro_interval` for each class; None for one that cannot be scored.
+
+    >>> class_intervals(np.full((1, 3, 1), np.nan), seed=0)
+    [None]
+    """
     means = over_draws(values, seed=seed).T  # (K, 1 + R)
     return [None if np.isnan(one[0]) else bias_corrected(one[0], one[1:]) for one in means]
