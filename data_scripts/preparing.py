@@ -102,7 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, size: int) -> None:
         help=f"side of the packed images in pixels; one cache each ({size}, the preset `paper`'s)",
     )
     parser.add_argument("--limit", type=_positive, help="only so many images, for a trial")
-    parser.add_argument("--workers", type=_positive, default=cores(), help="processes (all cores)")
+    parser.add_argument("--workers", type=_positive, default=_cores(), help="processes (all cores)")
     parser.add_argument("--again", action="store_true", help="pack anew what is packed already")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and stop")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
@@ -113,17 +113,17 @@ def add_arguments(parser: argparse.ArgumentParser, *, size: int) -> None:
     )
 
 
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
-    return int(text)
-
-
-def cores() -> int:
+def _cores() -> int:
     """Processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
+    return int(text)
 
 
 def prepare(source: Source, args: argparse.Namespace) -> int:
@@ -142,8 +142,7 @@ def prepare(source: Source, args: argparse.Namespace) -> int:
     _check_cache_space(_missing_sizes(source, args, files), files, args)
     packed = [_pack(source, args, files, size) for size in args.size]
 
-    aside = [*broken, *refused_members(root), *_unlisted(survey, args)]
-    aside += _unreadable(packed, files, root)
+    aside = [*broken, *refused_members(root), *_aside(survey, packed, args)]
     tables = source.tables(root, survey, packed[0])
     tables["set_aside.csv"] = pd.DataFrame(aside, columns=["image_id", "file", "reason"])
     tables["no_file.csv"] = pd.DataFrame({"image_id": survey.no_file})
@@ -155,20 +154,15 @@ def prepare(source: Source, args: argparse.Namespace) -> int:
     return SOME_SET_ASIDE if aside else DONE
 
 
-def _unlisted(survey: Survey, args) -> list[tuple[str, str, str]]:
-    """Files of which the table tells nothing; in a trial most files are not looked at."""
-    unlisted = {} if args.limit else survey.unlisted
-    reason = "no row of the table names it"
-    return [(i, _within(path, args.root), reason) for i, path in unlisted.items()]
-
-
-def _unreadable(packed, files: dict, root: Path) -> list[tuple[str, str, str]]:
+def _aside(survey: Survey, packed: list[PackedImages], args) -> list[tuple[str, str, str]]:
+    """Image id, file and reason of what is not among the packed images."""
+    unlisted = {} if args.limit else survey.unlisted  # in a trial most files are not looked at
+    rows = [(i, path, "no row of the table names it") for i, path in unlisted.items()]
     reasons = {i: why for images in packed for i, why in images.unreadable.items()}
-    return [
-        (i, _within(files[i], root), reasons[i].replace(f"{files[i]}: ", ""))
-        for i in files
-        if i in reasons
-    ]
+    for i, path in survey.files.items():
+        if i in reasons:
+            rows.append((i, path, reasons[i].replace(f"{path}: ", "")))
+    return [(i, _within(path, args.root), why) for i, path, why in rows]
 
 
 def _unpack_all(waiting: list[Path], root: Path, args) -> list[tuple[str, str, str]]:
@@ -236,19 +230,18 @@ def _pack(source: Source, args, files: dict, size: int) -> PackedImages:
 
 
 def _dry_run(source: Source, args, waiting: list[Path]) -> int:
-    print(
-        f"Dry run: nothing is written. Free in {_out(args)}: {free_bytes(_out(args)) / 1e9:.1f} GB"
-    )
+    free = free_bytes(_out(args)) / 1e9
+    print(f"Dry run: nothing is written. Free in {_out(args)}: {free:.1f} GB")
     if waiting:
         size = unpacked_bytes(waiting) / 1e9
         print(f"To unpack: {len(waiting)} archives, about {size:.1f} GB; images in them are not")
         print("counted below.")
-        try:
-            survey = source.survey(args.root)
-        except (PrepareError, ValueError, FileNotFoundError):
-            return DONE
-    else:
+    try:
         survey = source.survey(args.root)
+    except (ValueError, FileNotFoundError):
+        if waiting:  # what is not found yet may be in them
+            return DONE
+        raise
     files = dict(list(survey.files.items())[: args.limit])
     todo = _missing_sizes(source, args, files)
     print(
