@@ -11,7 +11,7 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.cluster.vq import kmeans2
+from scipy.cluster import vq
 
 from .boxes import as_boxes
 
@@ -111,4 +111,4 @@ def _kmeans(values: np.ndarray, k: int) -> np.ndarray:
     start = np.quantile(values, (np.arange(k) + 0.5) / k)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a center without values stays where it is
-        return np.sort(kmeans2(values, start, iter=50, minit="matrix")[0])
+        return np.sort(vq.kmeans2(values, start, iter=50, minit="matrix")[0])
