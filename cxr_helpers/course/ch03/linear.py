@@ -204,7 +204,7 @@ def fit_probes(
     data: NihData,
     features: FrozenFeatures,
     labels: np.ndarray,
-    names: Sequence[str],
+    class_names: Sequence[str],
     draws: LabelDraws,
 ) -> dict[float, list[probe.LinearProbe]]:
     """A linear probe for each draw; its regularization is chosen on the validation part.
@@ -213,11 +213,11 @@ def fit_probes(
         data: gives images and the split.
         features: of all images of `data`.
         labels: (N, K) of all images of `data`.
-        names: of the K labels.
+        class_names: of the K labels.
         draws: as `draw_labels` gives them.
     """
     values, val = features.of(data.entries["image_id"].tolist()), data.rows("val")
-    chosen_on, options = (values[val], labels[val]), {"class_names": names}
+    chosen_on, options = (values[val], labels[val]), {"class_names": class_names}
     return each_draw(
         draws.rows, lambda rows: probe.fit_probe(values[rows], labels[rows], *chosen_on, **options)
     )
@@ -297,7 +297,7 @@ def curves(
     labels: np.ndarray,
     patients: Sequence,
     scores: Mapping[str, Scores],
-    names: Sequence[str],
+    class_names: Sequence[str],
     *,
     minus: Scores | None = None,
     metric: Callable = scoring.auroc,
@@ -309,7 +309,7 @@ def curves(
         labels: (M, K) of the scored images.
         patients: (M,) their patients.
         scores: for each arm and fraction the draws of (M, K) scores.
-        names: of the K labels.
+        class_names: of the K labels.
         minus: scores of an arm on the same draws, to get paired differences from it: same draws,
             same resampled patients.
         metric: `scoring.auroc` or `scoring.average_precision`.
@@ -325,7 +325,7 @@ def curves(
             values = resampled(settings, labels, patients, draws, minus=other, metric=metric)
             each = scoring.class_intervals(values, seed=settings.seed)
             found = {MACRO: scoring.macro_interval(values, seed=settings.seed)}
-            found |= dict(zip(names, each, strict=True))
+            found |= dict(zip(class_names, each, strict=True))
             at = {"arm": arm, "fraction": fraction}
             rows += [at | {"label": k} | v.as_dict() for k, v in found.items() if v is not None]
     return pd.DataFrame(rows)
