@@ -6,6 +6,7 @@ expects; it comes at once.
 """
 
 import gzip
+import io
 import os
 import struct
 import subprocess
@@ -152,54 +153,49 @@ READERS = {
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(40)
 
 
-def last_column_gone(good: str) -> str:
-    width = {len(line.rstrip(",").split(",")) for line in good.splitlines()[:1]}.pop()
+def without_last_column(good: str) -> str:
+    width = len(good.splitlines()[0].rstrip(",").split(","))
     return "".join(",".join(line.split(",")[: width - 1]) + "\n" for line in good.splitlines())
 
 
-# name -> (what becomes of the good table, words that the message must hold)
-WRONG_FILES: dict[str, tuple[Callable[[str], Make], tuple[str, ...]]] = {
-    "missing": (lambda good: missing, ("no such file",)),
-    "a folder": (lambda good: directory, ("cannot be read",)),
-    "a symlink loop": (lambda good: loop, ("cannot be read",)),
-    "forbidden": (lambda good: forbidden, ("cannot be read",)),
-    "empty": (lambda good: write("t.csv", ""), ("empty", "download it again")),
-    "blank": (lambda good: write("t.csv", " \n\n"), ("empty",)),
-    "header only": (lambda good: write("t.csv", good.splitlines()[0] + "\n"), ("without rows",)),
-    "a picture": (lambda good: write("t.csv", PNG), ("no UTF-8 text",)),
-    "a zip archive": (lambda good: write("t.csv", b"PK\x03\x04" + bytes(30)), ("zip", "unpack")),
-    "a web page": (lambda good: write("t.csv", "<!DOCTYPE html><p>log in"), ("web page",)),
-    "UTF-16": (lambda good: write("t.csv", good.encode("utf-16")), ("save the table as UTF-8",)),
-    "Latin-1": (
-        lambda good: write("t.csv", good.encode() + "é".encode("latin-1")),
-        ("no UTF-8", "line "),
-    ),
-    "semicolons": (lambda good: write("t.csv", good.replace(",", ";")), ("';'",)),
-    "tabs": (lambda good: write("t.csv", good.replace(",", "\t")), ("'\\t'",)),
-    "no header": (lambda good: write("t.csv", good.split("\n", 1)[1]), ("column",)),
-    "a column gone": (lambda good: write("t.csv", last_column_gone(good)), ("column",)),
-    "a column twice": (
-        lambda good: write(
-            "t.csv",
-            "".join(f"{line.split(',')[0]},{line}\n" for line in good.splitlines()),
-        ),
-        ("twice", "times"),
-    ),
+def first_column_twice(good: str) -> str:
+    return "".join(f"{line.split(',')[0]},{line}\n" for line in good.splitlines())
+
+
+# (what makes the file, words that the message must hold)
+NO_FILES: dict[str, tuple[Make, str]] = {
+    "missing": (missing, "no such file"),
+    "a folder": (directory, "cannot be read"),
+    "a symlink loop": (loop, "cannot be read"),
+    "forbidden": (forbidden, "cannot be read"),
+}
+# (what becomes of the good table, words that the message must hold)
+WRONG_FILES: dict[str, tuple[Callable[[str], bytes | str], tuple[str, ...]]] = {
+    "empty": (lambda good: "", ("empty", "download it again")),
+    "blank": (lambda good: " \n\n", ("empty",)),
+    "header only": (lambda good: good.splitlines()[0] + "\n", ("without rows",)),
+    "a picture": (lambda good: PNG, ("no UTF-8 text",)),
+    "a zip archive": (lambda good: b"PK\x03\x04" + bytes(30), ("zip", "unpack")),
+    "a web page": (lambda good: "<!DOCTYPE html><p>log in", ("web page",)),
+    "UTF-16": (lambda good: good.encode("utf-16"), ("save the table as UTF-8",)),
+    "Latin-1": (lambda good: good.encode() + "é".encode("latin-1"), ("no UTF-8", "line ")),
+    "semicolons": (lambda good: good.replace(",", ";"), ("';'",)),
+    "tabs": (lambda good: good.replace(",", "\t"), ("'\\t'",)),
+    "no header": (lambda good: good.split("\n", 1)[1], ("column",)),
+    "a column gone": (without_last_column, ("column",)),
+    "a column twice": (first_column_twice, ()),  # one reader names the column, others count it
     "cut in a row": (
-        lambda good: write("t.csv", good[: -len(good.splitlines()[-1]) // 2]),
+        lambda good: good[: -len(good.splitlines()[-1]) // 2],
         ("fields where the header has",),
     ),
     "a row too long": (
-        lambda good: write("t.csv", good + good.splitlines()[-1] + ",x,y,z,x,y,z\n"),
+        lambda good: good + good.splitlines()[-1] + ",x,y,z,x,y,z\n",
         ("fields where the header has", "line "),
     ),
-    "a quote left open": (lambda good: write("t.csv", good + '"a,b\n'), ("not CSV",)),
-    "a cut gzip": (
-        lambda good: write("t.csv.gz", gzip.compress(good.encode())[:-20]),
-        ("gzip file is damaged",),
-    ),
+    "a quote left open": (lambda good: good + '"a,b\n', ("not CSV",)),
+    "a cut gzip": (lambda good: gzip.compress(good.encode())[:-20], ("gzip file is damaged",)),
     "a damaged gzip": (
-        lambda good: write("t.csv.gz", gzip.compress(good.encode())[:15] + bytes(50)),
+        lambda good: gzip.compress(good.encode())[:15] + bytes(50),
         ("gzip file is damaged",),
     ),
 }
@@ -212,43 +208,37 @@ def test_the_good_tables_are_good(reader, tmp_path):
     assert len(found.readings if reader == "vindr readings" else found) == good.count("\n") - 1
 
 
+@pytest.mark.parametrize("wrong", NO_FILES)
+@pytest.mark.parametrize("reader", READERS)
+def test_no_table(reader, wrong, tmp_path):
+    make, word = NO_FILES[wrong]
+    path = make(tmp_path)
+    assert not problems(lambda: READERS[reader][0](path), word, file=path)
+
+
 @pytest.mark.parametrize("wrong", WRONG_FILES)
 @pytest.mark.parametrize("reader", READERS)
 def test_wrong_table(reader, wrong, tmp_path):
     read, good = READERS[reader]
-    make, words = WRONG_FILES[wrong]
-    path = make(good)(tmp_path)
-    if wrong == "a column twice":  # one reader names the column, the others count it
-        with pytest.raises(ValueError, match="twice|times|on one row") as caught:
-            read(path)
-        assert str(path) in str(caught.value)
-        return
+    change, words = WRONG_FILES[wrong]
+    path = write("t.csv.gz" if "gzip" in wrong else "t.csv", change(good))(tmp_path)
     if wrong == "a column gone" and reader == "vindr image labels":
         words = ("No finding",)
     assert not problems(lambda: read(path), *words, file=path)
+    if wrong == "a column twice":
+        with pytest.raises(ValueError, match="twice|times|on one row"):
+            read(path)
 
 
 # --- tables: wrong values -------------------------------------------------------------------------
 
 WRONG_VALUES = {
     # reader, text in the good table, what stands there instead, words expected
-    "unknown finding": (
-        "nih entries",
-        "Emphysema",
-        "Emphisema",
-        "did you mean 'Emphysema'",
-        "line 2",
-    ),
+    "unknown finding": ("nih entries", "Emphysema", "Emphisema", "mean 'Emphysema'", "line 2"),
     "finding joined by ;": ("nih entries", "Cardiomegaly|", "Cardiomegaly;", "findings"),
     "finding twice": ("nih entries", "|Emphysema", "|Cardiomegaly", "each finding once"),
     "finding and none": ("nih entries", "|Emphysema", "|No Finding", "'No Finding' alone"),
-    "image twice": (
-        "nih entries",
-        "00000001_001",
-        "00000001_000",
-        "each image on one row",
-        "line 3",
-    ),
+    "image twice": ("nih entries", "0001_001", "0001_000", "each image on one row", "line 3"),
     "patient of another": ("nih entries", "png,No Finding,1,1", "png,No Finding,1,2", "patient_id"),
     "patient without number": ("nih entries", ",0,1,58", ",0,one,58", "patient_id is 'one'"),
     "negative age": ("nih entries", ",58,", ",-58,", "age is '-58'"),
@@ -271,8 +261,20 @@ WRONG_VALUES = {
     "class of another list": ("vindr readings", "Cardiomegaly,3", "Nodule_Mass,8", "'Nodule/Mass'"),
     "class without a name": ("vindr readings", "Cardiomegaly,3", ",3", "class_name is ''"),
     "class id shifted": ("vindr readings", "Cardiomegaly,3", "Cardiomegaly,4", "class_id is '4'"),
-    "corner in words": ("vindr readings", "691", "left", "x_min is 'left', expected a number", "line 2"),
-    "label that counts": ("vindr image labels", "R9,0,1,0", "R9,0,2,0", "expected 0 or 1", "line 2"),
+    "corner in words": (
+        "vindr readings",
+        "691",
+        "left",
+        "x_min is 'left', expected a number",
+        "line 2",
+    ),
+    "label that counts": (
+        "vindr image labels",
+        "R9,0,1,0",
+        "R9,0,2,0",
+        "expected 0 or 1",
+        "line 2",
+    ),
     "label in words": ("vindr image labels", "R9,0,1,0", "R9,0,yes,0", "expected 0 or 1"),
     "label unknown": ("vindr image labels", "Nodule/Mass", "Nodule_Mass", "did you mean"),
     "reading twice": ("vindr image labels", "b,R9", "a,R9", "line 3"),
@@ -288,17 +290,12 @@ def test_wrong_value(case, tmp_path):
     assert not problems(lambda: read(path), *words, file=path)
 
 
-def test_image_labels_where_the_boxes_belong(tmp_path):
-    path = write("image_labels_train.csv", IMAGE_LABELS)(tmp_path)
-    assert not problems(lambda: vindr.read_readings(path), "give it as image_labels", file=path)
-
-
-def test_boxes_and_image_labels_of_two_splits(tmp_path):
-    boxes = write("annotations_test.csv", READINGS.replace("rad_id", "who"))(tmp_path)
+def test_image_labels_where_the_boxes_belong_and_tables_of_two_splits(tmp_path):
     labels = write("image_labels_train.csv", IMAGE_LABELS)(tmp_path)
-    assert not problems(
-        lambda: vindr.read_readings(boxes, image_labels=labels), "take one split's two"
-    )
+    assert not problems(lambda: vindr.read_readings(labels), "give it as image_labels", file=labels)
+    boxes = write("annotations_test.csv", READINGS.replace("rad_id", "who"))(tmp_path)
+    two = lambda: vindr.read_readings(boxes, image_labels=labels)  # noqa: E731
+    assert not problems(two, "take one split's two")
 
 
 @pytest.mark.parametrize(
@@ -341,17 +338,18 @@ def test_wrong_folder(find, make, tmp_path):
     assert not problems(lambda: find(path), file=path)
 
 
-def test_one_image_in_two_folders(tmp_path):
-    for folder in ("images_001", "images_002"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "a.png").touch()
-    assert not problems(lambda: nih.find_images(tmp_path), "is also at", "keep one")
-
-
-def test_one_dicom_image_under_two_suffixes(tmp_path):
-    (tmp_path / "a.dcm").touch()
-    (tmp_path / "a.dicom").touch()
-    assert not problems(lambda: vindr.find_images(tmp_path), "are one image; keep one")
+@pytest.mark.parametrize(
+    ("find", "names", "words"),
+    [
+        (nih.find_images, ["images_001/a.png", "images_002/a.png"], ["is also at", "keep one"]),
+        (vindr.find_images, ["a.dcm", "a.dicom"], ["are one image; keep one"]),
+    ],
+)
+def test_one_image_twice(find, names, words, tmp_path):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert not problems(lambda: find(tmp_path), *words)
 
 
 # --- pictures -------------------------------------------------------------------------------------
@@ -359,8 +357,6 @@ def test_one_dicom_image_under_two_suffixes(tmp_path):
 
 def png(width: int = 40, height: int = 30) -> bytes:
     """Return a PNG whose header says width x height, around pixels of 40 x 30."""
-    import io
-
     buffer = io.BytesIO()
     Image.fromarray((gradient(30, 40) % 256).astype(np.uint8)).save(buffer, "PNG")
     data = bytearray(buffer.getvalue())
@@ -417,9 +413,12 @@ def test_a_cut_png_gives_no_picture(share, tmp_path):
 # --- DICOM ----------------------------------------------------------------------------------------
 
 
-def dicom(**elements) -> Make:
-    """Write a good file with some elements changed; of value None: left out."""
+def dicom(syntax=None, *, syntax_after=None, **elements) -> Make:
+    """Write a good file, compressed if asked for, with some elements changed; None: left out."""
     dataset = make_dataset(gradient())
+    if syntax:
+        dataset.compress(syntax, generate_instance_uid=False)
+        dataset.file_meta.TransferSyntaxUID = syntax_after or syntax
     for keyword, value in elements.items():
         if value is None:
             delattr(dataset, keyword)
@@ -428,14 +427,8 @@ def dicom(**elements) -> Make:
     return write("a.dicom", to_bytes(dataset))
 
 
-def compressed(syntax=uid.JPEG2000Lossless, *, syntax_after=None, **elements) -> Make:
-    """The same, compressed before the change."""
-    dataset = make_dataset(gradient())
-    dataset.compress(syntax, generate_instance_uid=False)
-    dataset.file_meta.TransferSyntaxUID = syntax_after or syntax
-    for keyword, value in elements.items():
-        setattr(dataset, keyword, value)
-    return write("a.dicom", to_bytes(dataset))
+def compressed(syntax=uid.JPEG2000Lossless, **changes) -> Make:
+    return dicom(syntax, **changes)
 
 
 ITEMS = b"\xfe\xff\x00\xe0\0\0\0\0" + b"\xfe\xff\x00\xe0\x10\0\0\0"  # of 0 and 16 bytes
@@ -481,12 +474,9 @@ WRONG_DICOM = {
     ),
     "more rows than compressed": (compressed(Rows=48), "the compressed picture 36 x 40"),
     "more rows than RLE has": (compressed(uid.RLELossless, Rows=48), "again"),
-    "garbage for a codestream": (
-        compressed(PixelData=ITEMS + b"abcd" * 4),
-        "again",
-    ),
+    "garbage for a codestream": (compressed(PixelData=ITEMS + b"abcd" * 4), "again"),
     "fragment longer than the file": (
-        compressed(PixelData=b"\xfe\xff\x00\xe0\0\0\0\0\xfe\xff\x00\xe0\xff\xff\0\0abcd"),
+        compressed(PixelData=ITEMS[:-4] + b"\xff\xff\0\0abcd"),
         "again",
     ),
     "a report": (bundled("reportsi.dcm"), "Basic Text SR"),
@@ -520,34 +510,23 @@ def sample_files() -> dict[str, bytes]:
     """One small file per way of storing pixels."""
     y, x = np.mgrid[:40, :48]
     stored = (2047 * (1 + np.sin(x / 5) * np.cos(y / 7))).astype(int)
-    files = {
-        syntax.keyword: to_bytes(
-            make_dataset(stored, syntax=syntax, WindowCenter=9, WindowWidth=99)
-        )
-        for syntax in (
-            uid.ExplicitVRLittleEndian,
-            uid.ImplicitVRLittleEndian,
-            uid.ExplicitVRBigEndian,
-            uid.DeflatedExplicitVRLittleEndian,
-        )
-    }
+    window = {"WindowCenter": 9, "WindowWidth": 99}
+    files = {s.keyword: make_dataset(stored, syntax=s, **window) for s in PLAIN}
     for syntax in (uid.RLELossless, uid.JPEG2000Lossless):
-        dataset = make_dataset(stored)
-        dataset.compress(syntax, generate_instance_uid=False)
-        files[syntax.keyword] = to_bytes(dataset)
-    dataset = make_dataset(stored, RescaleSlope=2, RescaleIntercept=-5, PixelPaddingValue=0)
-    dataset.VOILUTSequence = [lut_item(np.arange(4096) * 16)]
-    files["table"] = to_bytes(dataset)
-    for name in (
-        "JPGExtended",
-        "MR_small_jpeg_ls_lossless",
-        "SC_rgb_jpeg_dcmtk",
-        "SC_rgb_jpeg_gdcm",
-    ):
-        files[name] = bundled(f"{name}.dcm")(Path()).read_bytes()
-    return files
+        files[syntax.keyword] = make_dataset(stored)
+        files[syntax.keyword].compress(syntax, generate_instance_uid=False)
+    files["table"] = make_dataset(stored, RescaleSlope=2, RescaleIntercept=-5, PixelPaddingValue=0)
+    files["table"].VOILUTSequence = [lut_item(np.arange(4096) * 16)]
+    theirs = "JPGExtended MR_small_jpeg_ls_lossless SC_rgb_jpeg_dcmtk SC_rgb_jpeg_gdcm".split()
+    return {name: to_bytes(dataset) for name, dataset in files.items()} | {
+        name: bundled(f"{name}.dcm")(Path()).read_bytes() for name in theirs
+    }
 
 
+PLAIN = (
+    *(uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian, uid.ExplicitVRBigEndian),
+    uid.DeflatedExplicitVRLittleEndian,
+)
 FILES = sample_files()
 
 
