@@ -28,7 +28,7 @@ class DetectionDataset(Dataset):
     """Images with boxes, in the form that torchvision's detectors take.
 
     A box that reaches over the image's border stays as it is, for training takes it; the pipelines
-    of `detection_pipelines` clip it to the image. One that cannot train is refused by name.
+    of `detection.augmentation` clip it to the image. One that cannot train is refused by name.
 
     Args:
         images: what gives (H, W) for a row number, such as `PackedImages`: array or tensor, uint8,

@@ -201,7 +201,7 @@ def train_detector(
 
     Raises:
         ValueError: fewer images than one batch.
-        ComputeError, WeightsError, OSError, MemoryError: as `pretraining.pretrain`.
+        ComputeError, CheckpointError, OSError, MemoryError: as `pretraining.pretrain`.
     """
     preset = settings.detect
     if len(rows) < preset.batch_size:
