@@ -26,7 +26,6 @@ from cxr_helpers.course.ch05 import findings, map_scores
 from cxr_helpers.course.core.data import load_vindr
 from cxr_helpers.course.core.results import Results
 from cxr_helpers.course.core.settings import load_settings
-from cxr_helpers.detection.prediction import gray_to_tensor
 from cxr_helpers.explanation import ablation_fast, cam, heatmaps, sanity
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,7 +81,7 @@ def measure_speed(bench: dict, count: int) -> tuple[dict, bool]:
     detector, data, layer = bench["detectors"]["pretrained"], bench["data"], bench["layer"]
     rows = []
     for item in chosen_findings(bench, count):
-        image = gray_to_tensor(np.asarray(data.images.pixels[item.row]))
+        image = np.asarray(data.images.pixels[item.row])
         start = time.perf_counter()
         cam.ablation_cam(
             detector, image, item.box[None], [item.label], layer=layer, batch_size=LIBRARY_BATCH
@@ -112,7 +111,7 @@ def measure_relation(bench: dict, count: int) -> tuple[dict, bool]:
     detector, data, layer = bench["detectors"]["pretrained"], bench["data"], bench["layer"]
     rows = []
     for item in chosen_findings(bench, count):
-        image = gray_to_tensor(np.asarray(data.images.pixels[item.row]))
+        image = np.asarray(data.images.pixels[item.row])
         asked = (detector, image, item.box, item.label)
         fast = ablation_fast.ablate_box(*asked, layer=layer)
         brute = ablation_fast.brute_force_ablation(*asked, layer=layer)
@@ -159,7 +158,7 @@ def measure_scores(bench: dict) -> tuple[dict, bool]:
     return {"seconds": seconds}, kept
 
 
-def measure_large() -> dict:
+def measure_large() -> tuple[dict, bool]:
     """The library on a share of the channels of a ResNet-50's C4, and the fast path on all."""
     torch.manual_seed(0)
     detector = fasterrcnn_resnet50_fpn(
@@ -180,7 +179,7 @@ def measure_large() -> dict:
         f"{2 * LARGE_SHARE:.1%} of the channels in {part:.1f} s), fast {fast:.2f} s, "
         f"{library / fast:.0f} times"
     )
-    return {"library": library, "measured_share": 2 * LARGE_SHARE, "fast": fast}
+    return {"library": library, "measured_share": 2 * LARGE_SHARE, "fast": fast}, True
 
 
 def main() -> int:
@@ -197,22 +196,17 @@ def main() -> int:
     name = "explanation" if settings.is_demo else f"explanation_{settings.data}"
     results = Results(name, settings, folder=ROOT / "runs" / "benchmarks")
     kept = []
-    if options.parts != ["large"]:
-        bench = prepare(settings)
-    if "speed" in options.parts:
-        speed, held = measure_speed(bench, options.findings)
-        results.add(speed=speed)
+    bench = {} if options.parts == ["large"] else prepare(settings)
+    measures = {
+        "speed": lambda: measure_speed(bench, options.findings),
+        "relation": lambda: measure_relation(bench, options.findings),
+        "scores": lambda: measure_scores(bench),
+        "large": measure_large,
+    }
+    for part in options.parts:
+        measured, held = measures[part]()
+        results.add(**{part: measured})
         kept.append(held)
-    if "relation" in options.parts:
-        relation, held = measure_relation(bench, options.findings)
-        results.add(relation=relation)
-        kept.append(held)
-    if "scores" in options.parts:
-        scores, held = measure_scores(bench)
-        results.add(scores=scores)
-        kept.append(held)
-    if "large" in options.parts:
-        results.add(large=measure_large())
     results.save()
     return 0 if all(kept) else 1
 

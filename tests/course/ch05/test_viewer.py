@@ -2,9 +2,11 @@
 
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 
 from cxr_helpers.course.ch05 import viewer
+from cxr_helpers.course.plots import ch05
 from cxr_helpers.data import vindr
 from cxr_helpers.explanation.layers import LAYER_NAMES, LAYERS
 
@@ -43,3 +45,11 @@ def test_the_static_view_shows_every_layer_and_arm(data, arms):
     with pytest.raises(KeyError, match="no finding of row 7"):
         viewer.static_view(arms, data, (7, AORTA), level=0.5)
     plt.close("all")
+
+
+def test_a_box_beyond_the_picture_does_not_widen_the_panel():
+    figure, axis = plt.subplots()
+    ch05.show_heatmap(axis, np.zeros((64, 48)), np.ones((64, 48)), found_boxes=[[20, 20, 70, 64]])
+    figure.canvas.draw()
+    assert axis.get_xlim() == (-0.5, 47.5) and axis.get_ylim() == (63.5, -0.5)
+    plt.close(figure)
