@@ -134,8 +134,9 @@ print(f"{everything // 768} full batches from all {everything:,} images, "
 # python data_scripts/prepare_vindr.py /data/cxr/vindr
 # ```
 #
-# With `--download` they fetch the files first (`--help` says from where). They go on after an
-# interruption, and set broken files aside. Here is a trial of the first on forty images.
+# With `--download nih` the first fetches the NIH's archives; `--download kaggle` and `physionet` say
+# how to get the files from there with your account. They go on after an interruption, and set broken
+# files aside. Here is a trial of the first on forty images.
 
 # %%
 command = [sys.executable, str(settings.project / "data_scripts" / "prepare_nih.py")]
@@ -583,9 +584,9 @@ print("The plan has the steps of 600 epochs.")
 
 # %% [markdown]
 # Trials of some seconds are stretched far here; the last line shows how far the days move when they are
-# made again, and more trials would show a wider range. On a processor it is far too long anyhow: the
-# demo exists for a reason. For a plan that counts, use `--dry-run` on the GPU, for each stage. On which
-# GPUs, and how many, the published log was made is not known here, so its images a second compare
+# made again, and more trials would show a wider range. On a processor it is far too long anyhow: the demo
+# exists for a reason. For a plan that counts, use `--dry-run` on the GPU, for both stages that train. On
+# which GPUs, and how many, the published log was made is not known here, so its images a second compare
 # set-ups, not programs.
 #
 # If the memory does not fit:
@@ -931,7 +932,7 @@ results.save().name
 # invented:
 #
 # ```python
-# from cxr_helpers.course.exercises.nb06 import practice_scaling
+# from cxr_helpers.course.exercises.ch06 import practice_scaling
 # scaling_figure(plt.gca(), *practice_scaling())
 # ```
 
