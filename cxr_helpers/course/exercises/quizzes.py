@@ -17,20 +17,21 @@ LETTERS = "abcdef"
 WIDTH = 88  # columns of the text form
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Quiz:
-    """A question; each option is (text, whether it is right, explanation)."""
+    """A question; each option is (text, explanation), and `right` is the letter of one."""
 
     number: str
     question: str
-    options: tuple[tuple[str, bool, str], ...]
+    right: str
+    options: tuple[tuple[str, str], ...]
 
 
 def as_text(quiz: Quiz) -> str:
     """The question and its lettered options, without the answers."""
     lines = textwrap.wrap(f"Question {quiz.number}: {quiz.question}", WIDTH)
-    for letter, option in zip(LETTERS, quiz.options, strict=False):
-        lines += textwrap.wrap(f"({letter}) {option[0]}", WIDTH, subsequent_indent="    ")
+    for letter, (text, _) in zip(LETTERS, quiz.options, strict=False):
+        lines += textwrap.wrap(f"({letter}) {text}", WIDTH, subsequent_indent="    ")
     return "\n".join(lines)
 
 
@@ -52,10 +53,10 @@ def answer_to(quiz: Quiz, answer: str, on_right: Callable[[], None] = lambda: No
         raise ValueError(
             f"{reprlib.repr(answer)}: question {quiz.number} has the answers {letters}"
         )
-    _, right, why = quiz.options[LETTERS.index(letter)]
-    if right:
+    why = quiz.options[LETTERS.index(letter)][1]
+    if letter == quiz.right:
         on_right()
-    return f"({letter}) {'Right' if right else 'No'}. {why}"
+    return f"({letter}) {'Right' if letter == quiz.right else 'No'}. {why}"
 
 
 def as_html(quiz: Quiz) -> str:
@@ -71,15 +72,14 @@ def buttons(quiz: Quiz, on_right: Callable[[], None]) -> widgets.Widget:
     """One button for each option; a choice shows its explanation."""
     letters = list(LETTERS[: len(quiz.options)])
     choice = widgets.ToggleButtons(
-        options=letters, value=None, tooltips=[text for text, _, _ in quiz.options]
+        options=letters, value=None, tooltips=[text for text, _ in quiz.options]
     )
     choice.style.button_width = "3em"
     said = widgets.HTML()
 
     def show(change: dict) -> None:
-        if change["new"] is None:
-            return
-        said.value = html.escape(answer_to(quiz, change["new"], on_right))
+        if change["new"] is not None:
+            said.value = html.escape(answer_to(quiz, change["new"], on_right))
 
     choice.observe(show, "value")
     return widgets.VBox([choice, said])
