@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from cxr_helpers.course.exercises.engine import Exercise, judge_function
+from cxr_helpers.course.exercises.engine import Exercise, arrays, judge_function
 from cxr_helpers.detection.boxes import box_iou
 
 
@@ -207,26 +207,22 @@ EXERCISES = (
             [
                 (
                     _boxes([0, 0, 10, 10], [1, 1, 11, 11], [1, 0, 11, 10], [40, 40, 50, 50]),
-                    np.array([1, 1, 2, 1]),
-                    np.array([0.6, 0.9, 0.7, 0.95]),
+                    *arrays([1, 1, 2, 1], [0.6, 0.9, 0.7, 0.95]),
                     0.5,
                 ),
                 (
                     _boxes([0, 0, 10, 10], [3, 0, 13, 10], [6, 0, 16, 10], [0, 0, 10, 9]),
-                    np.array([3, 3, 3, 1]),
-                    np.array([0.9, 0.8, 0.7, 0.75]),
+                    *arrays([3, 3, 3, 1], [0.9, 0.8, 0.7, 0.75]),
                     0.5,
                 ),
                 (
                     _boxes([0, 0, 8, 8], [0, 0, 8, 7], [20, 20, 28, 28], [0, 0, 8, 6]),
-                    np.array([2, 2, 1, 2]),
-                    np.array([0.2, 0.4, 0.3, 0.9]),
+                    *arrays([2, 2, 1, 2], [0.2, 0.4, 0.3, 0.9]),
                     0.8,
                 ),
                 (
                     _boxes([0, 0, 10, 10], [0, 0, 10, 5], [0, 0, 10, 6]),
-                    np.array([1, 1, 1]),
-                    np.array([0.9, 0.8, 0.7]),
+                    *arrays([1, 1, 1], [0.9, 0.8, 0.7]),
                     0.5,
                 ),
                 (np.zeros((0, 4)), np.zeros(0, dtype=int), np.zeros(0), 0.5),
@@ -264,13 +260,11 @@ EXERCISES = (
         why="Level 2 takes all that is smaller, however small it is: there is no finer one.",
         judge=judge_function(
             [
-                (64, 64, 64),
-                (32, 32, 64),
-                (100, 30, 64),
-                (20, 80, 64),
-                (5, 4, 64),
+                *(
+                    (w, h, 64)
+                    for w, h in ((64, 64), (32, 32), (100, 30), (20, 80), (5, 4), (800, 500))
+                ),
                 (900, 700, 224),
-                (800, 500, 64),
             ]
         ),
     ),

@@ -127,11 +127,7 @@ EXERCISES = (
         why="Three lines, and all of Ablation-CAM. What costs time is to ask for the scores.",
         judge=judge_function(
             [
-                (
-                    3.0,
-                    np.array([1.0, 2.0]),
-                    np.array([[[4.0, 0], [0, 0]], [[0, 0], [2, 2]]]),
-                ),
+                (3.0, *arrays([1.0, 2.0], [[[4.0, 0], [0, 0]], [[0, 0], [2, 2]]])),
                 (
                     0.8,
                     np.array([0.2, 1.0, 0.8]),
