@@ -5,6 +5,7 @@ other weights or other images, so its files are named after the content of both.
 
 From cxr-helpers 0.1.0 (MIT license).
 Needs: numpy, torch.
+Goes with: checks.py.
 """
 
 import hashlib
@@ -20,9 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-
-class FeatureError(ValueError):
-    """Features that are damaged, or that belong to other images than asked for."""
+from .checks import EvaluationError, numbers
 
 
 @dataclass(frozen=True)
@@ -30,11 +29,11 @@ class FrozenFeatures:
     """Features with the ids of their images, so that they cannot slip against the labels.
 
     Attributes:
-        values: (N, D) float32.
+        values: (N, D) numbers; an array, a tensor or a list.
         image_ids: N ids, each once, as text: a number is the same id as its digits.
 
     Raises:
-        FeatureError: an id is there twice, ids and rows differ in number, or the values are no
+        EvaluationError: an id is there twice, ids and rows differ in number, or the values are no
             table of finite numbers.
 
     >>> frozen = FrozenFeatures(np.array([[1.0], [2.0]], np.float32), ["a.png", "b.png"])
@@ -46,26 +45,24 @@ class FrozenFeatures:
     image_ids: list[str]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "values", np.asarray(self.values))
+        object.__setattr__(self, "values", numbers(self.values, "features"))
         object.__setattr__(self, "image_ids", [str(image_id) for image_id in self.image_ids])
         if len(self.values) != len(self.image_ids):
-            raise FeatureError(
+            raise EvaluationError(
                 f"{len(self.values)} rows of features and {len(self.image_ids)} image ids differ; "
                 "give one id a row"
             )
         twice = [image_id for image_id, n in Counter(self.image_ids).items() if n > 1]
         if twice:
-            raise FeatureError(
+            raise EvaluationError(
                 f"{len(twice)} images are there twice, such as {min(twice)!r}; a copy in training "
                 "and test flatters the score, so keep each once"
             )
-        if self.values.ndim != 2 or self.values.dtype.kind not in "fiu":
-            raise FeatureError(
-                f"features are {self.values.dtype} {self.values.shape}; expected numbers (N, D)"
-            )
+        if self.values.ndim != 2:
+            raise EvaluationError(f"features of shape {self.values.shape}; expected numbers (N, D)")
         bad = np.flatnonzero(~np.isfinite(self.values).all(axis=1))
         if len(bad):
-            raise FeatureError(
+            raise EvaluationError(
                 f"{len(bad)} images have features that are not finite, such as "
                 f"{self.image_ids[bad[0]]!r}; look at its pixels, and at the network's weights"
             )
@@ -74,13 +71,13 @@ class FrozenFeatures:
         """Features of these images, in their order.
 
         Raises:
-            FeatureError: an image has no features; the text names it and says how many more.
+            EvaluationError: an image has no features; the text names it and says how many more.
         """
         image_ids = [str(image_id) for image_id in image_ids]
         row = {image_id: i for i, image_id in enumerate(self.image_ids)}
         absent = [i for i in image_ids if i not in row]
         if absent:
-            raise FeatureError(
+            raise EvaluationError(
                 f"{len(absent)} of {len(image_ids)} images have no features, such as "
                 f"{absent[0]!r} (there are such as {next(iter(row), None)!r}); extract features "
                 "from the same images as the labels"
@@ -139,7 +136,7 @@ def cached_features(
         folder: of the cache; made where it is missing.
 
     Raises:
-        FeatureError: a file is damaged (the text says which to delete), `extract` gave another
+        EvaluationError: a file is damaged (the text says which to delete), `extract` gave another
             number of rows than there are ids or values that are not finite, an id is there twice,
             or images and ids differ in number.
     """
@@ -150,7 +147,8 @@ def cached_features(
     path = Path(folder) / f"features_{key}.npz"
     if path.is_file():
         return _load(path)
-    found = FrozenFeatures(np.asarray(extract(backbone, pixels), np.float32), list(image_ids))
+    values = numbers(extract(backbone, pixels), "features").astype(np.float32)
+    found = FrozenFeatures(values, list(image_ids))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -167,7 +165,9 @@ def _plain(value: object) -> object:
     """A number of numpy or torch as Python's own."""
     if getattr(value, "ndim", None) == 0:
         return value.item()
-    raise FeatureError(f"{value!r} in the recipe is no number, text, list or dict; write it as one")
+    raise EvaluationError(
+        f"{value!r} in the recipe is no number, text, list or dict; write it as one"
+    )
 
 
 def _load(path: Path) -> FrozenFeatures:
@@ -175,6 +175,8 @@ def _load(path: Path) -> FrozenFeatures:
         with np.load(path, allow_pickle=False) as content:
             return FrozenFeatures(content["values"], content["image_ids"].tolist())
     except OSError as error:
-        raise FeatureError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise EvaluationError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise FeatureError(f"{path} is no whole cache of features ({error}); delete it") from error
+        raise EvaluationError(
+            f"{path} is no whole cache of features ({error}); delete it"
+        ) from error

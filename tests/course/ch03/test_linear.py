@@ -13,7 +13,7 @@ from cxr_helpers.course.ch03 import linear
 from cxr_helpers.data import nih, splits
 from cxr_helpers.evaluation import probe, scoring
 from cxr_helpers.evaluation.checks import EvaluationError
-from cxr_helpers.evaluation.feature_cache import FeatureError, FrozenFeatures
+from cxr_helpers.evaluation.feature_cache import FrozenFeatures
 from cxr_helpers.pretraining import barlow, weights
 
 
@@ -93,7 +93,9 @@ def test_neighbors_score_the_same_draws(settings, data):
     assert [len(s) for s in found.values()] == [2, 1]
     assert scoring.auroc(labels, found[1.0][0]).min() > 0.75
     other = FrozenFeatures(features.values, [f"x{i}" for i in features.image_ids])
-    with pytest.raises(FeatureError, match="360 of 360 images have no features.*00000000_000.png"):
+    with pytest.raises(
+        EvaluationError, match="360 of 360 images have no features.*00000000_000.png"
+    ):
         linear.knn_scores(settings, data, other, [0, 1], draws)
 
 
