@@ -1,1 +1,8 @@
-"""Radiographs and their tables: DICOM, NIH, VinDr-CXR, consensus, splits, data sets (chapter 1)."""
+"""Radiographs and their tables (chapter 1).
+
+- `nih`, `vindr`: the tables of the two data sets as data frames (`tables` reads any CSV)
+- `pictures`, `dicom`: one file as a gray picture (`dicom_header` and `dicom_decoding` are its parts)
+- `consensus`, `splits`: one truth from several readers; parts that share no patient
+- `packed`: every file decoded once (`gray` says what an image is, `workers` run the reading)
+- `datasets`: images with boxes, as detectors take them
+"""
