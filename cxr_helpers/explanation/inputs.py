@@ -28,8 +28,11 @@ def array(values, name: str) -> np.ndarray:
     if hasattr(values, "detach"):
         values = values.detach().cpu()
         values = values.float() if "bfloat16" in str(values.dtype) else values
-    elif isinstance(values, (list, tuple)) and any(hasattr(one, "detach") for one in values):
-        values = [array(one, name) for one in values]
+    elif isinstance(values, (list, tuple)):
+        values = [
+            array(one, name) if hasattr(one, "detach") or isinstance(one, (list, tuple)) else one
+            for one in values
+        ]
     elif isinstance(values, np.ma.MaskedArray):
         values = values.astype(float).filled(np.nan)
     try:

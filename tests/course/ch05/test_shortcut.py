@@ -61,7 +61,7 @@ def test_the_map_is_the_loss_of_the_logit(images):
     without = features.clone()
     without[:, 3] = 0
     lost = (net.head(features) - net.head(without)).item()
-    own = float(net.head[2].weight[0, 3] * features[0, 3].mean())
+    own = (net.head[2].weight[0, 3] * features[0, 3].mean()).item()
     assert lost == pytest.approx(own, abs=1e-5)
     heatmap = shortcut.ablation_heatmap(net, images.pixels[0])
     assert heatmap.shape == images.pixels[0].shape and 0 <= heatmap.min() <= heatmap.max() <= 1
