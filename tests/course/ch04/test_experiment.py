@@ -4,15 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
 from tiny_detection import CORNERS, small_settings, vindr_data
+from tiny_root import make_nih_root
 
 from cxr_helpers.course.ch02 import pretraining
 from cxr_helpers.course.ch04 import experiment
 from cxr_helpers.course.ch04.data import load_detection
 from cxr_helpers.course.core.data import load_nih
 from cxr_helpers.course.core.settings import SettingsError
-from cxr_helpers.data import splits
 from cxr_helpers.pretraining import barlow, weights
 
 
@@ -86,47 +85,24 @@ def test_too_few_images_for_a_batch_are_refused(settings, data):
 
 # NIH's boxes alone.
 @pytest.fixture
-def nih_root(tmp_path):
-    root = tmp_path / "root"
-    (root / "images").mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    header = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,"
-    header += "View Position,OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
-    lines, boxes = [header], ["Image Index,Finding Label,Bbox [x,y,w,h],,,"]
-    for k in range(1, 31):
-        name = f"{k:08d}_000.png"
-        Image.fromarray(rng.integers(0, 256, (64, 64), dtype=np.uint8)).save(root / "images" / name)
-        lines.append(f"{name},Mass,0,{k},50,F,PA,64,64,0.1,0.1")
-        if k > 10:
-            boxes.append(f"{name},{('Mass', 'Infiltrate')[k % 2]},256,128,512,256,,,")
-    (root / "Data_Entry_2017_v2020.csv").write_text("\n".join(lines))
-    (root / "BBox_List_2017.csv").write_text("\n".join(boxes))
-    tested = "\n".join(f"{k:08d}_000.png" for k in range(11, 31))
-    (root / "test_list.txt").write_text(tested)
-    return root
+def nih_boxes(tmp_path):
+    """Settings for 80 images of 32 pixels, 30 of them with boxes, packed at 16 pixels."""
+    root = make_nih_root(tmp_path / "root") / "nih"
+    return replace(small_settings(tmp_path, image_size=16), nih=root, vindr=None)
 
 
-def test_nih_boxes_are_split_by_patient_and_scaled_to_the_packed_pixels(settings, nih_root):
-    found = replace(settings, nih=nih_root, vindr=None)
-    data = load_detection(found)
-    assert data.class_names == ("Infiltration", "Mass") and len(data.images.image_ids) == 20
-    assert set(data.split) == {"train", "val", "test"}
-    truth = data.truths(np.array([0]))[0]
-    assert truth["boxes"].tolist() == [[8, 4, 24, 12]]
-    assert data.readings.boxes[CORNERS].iloc[0].tolist() == [16, 8, 48, 24]
-    parts = {part: set(data.patients[data.rows(part)]) for part in set(data.split)}
-    assert splits.patient_overlap(sorted(parts["train"]), sorted(parts["test"])) == 0
-    pretraining = load_nih(found)
+def test_nih_boxes_are_split_by_patient_and_scaled_to_the_packed_pixels(nih_boxes):
+    data, pretraining = load_detection(nih_boxes), load_nih(nih_boxes)
+    assert data.class_names == ("Cardiomegaly", "Mass") and len(data.images.image_ids) == 30
+    assert data.readings.boxes[CORNERS].iloc[0].tolist() == [4, 8, 24, 28]
+    assert data.truths([0])[0]["boxes"].tolist() == [[2, 4, 12, 14], [1, 1, 4.5, 4.5]]
+    parts = {part: set(data.patients[data.rows(part)]) for part in ("train", "val", "test")}
+    assert sum(map(len, parts.values())) == len(set.union(*parts.values())) == 30
     assert not set(data.patients) & set(pretraining.patients[pretraining.rows("train")])
 
 
-def test_pretraining_on_patients_with_boxes_is_refused(settings, nih_root):
-    (nih_root / "test_list.txt").unlink()
-    with pytest.raises(SettingsError, match="test_list.txt"):
-        load_detection(replace(settings, nih=nih_root, vindr=None))
-
-
-def test_a_root_without_any_boxes_is_refused(settings, nih_root):
-    (nih_root / "BBox_List_2017.csv").unlink()
-    with pytest.raises(SettingsError, match="BBox_List_2017.csv"):
-        load_detection(replace(settings, nih=nih_root, vindr=None))
+@pytest.mark.parametrize("name", ["test_list.txt", "BBox_List_2017.csv"])
+def test_boxes_whose_patients_are_pretrained_on_and_a_root_without_any_are_refused(nih_boxes, name):
+    (nih_boxes.nih / name).unlink()
+    with pytest.raises(SettingsError, match=name):
+        load_detection(nih_boxes)
