@@ -24,7 +24,9 @@ class Line(pl.LightningModule):
 
 
 def train(log, epochs, **options):
-    shown = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+    shown = dict.fromkeys(
+        ("enable_progress_bar", "enable_model_summary", "enable_checkpointing", "logger"), False
+    )
     with quiet_lightning():
         trainer = pl.Trainer(max_epochs=epochs, callbacks=[log], accelerator="cpu", **shown)
         trainer.fit(Line(), torch.utils.data.DataLoader(torch.rand(6, 1), 2), **options)
