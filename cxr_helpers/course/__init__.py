@@ -1,1 +1,1 @@
-"""The glue of the course: settings, data stages, results and notebook building."""
+"""The glue of the course: a folder for each chapter, and `core` for what all of them need."""

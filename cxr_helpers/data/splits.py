@@ -7,6 +7,8 @@ moves whole patients; what would not raises, unless `leak=True` asks for it by n
 Patient ids are all text or all numbers, none is missing, and each patient is written in one way:
 the number 1 and the text "1" or "001", or "p1" and "P1 ", would count as different patients.
 
+The course's own parts, and where an official list is taken instead, stand in `course/core/data.py`.
+
 From cxr-helpers 0.1.0 (MIT license).
 Needs: numpy.
 """

@@ -1,7 +1,8 @@
 """The backbone of the detector: a ResNet with a feature pyramid, and the hand-off of weights.
 
-Another backbone is built here: `build_backbone` gives the feature maps that everything else works
-on, and `place_backbone` puts the weights in that another stage has trained.
+Another backbone for the detector is built here (for pretraining in `pretraining/barlow.py`):
+`build_backbone` gives the feature maps that everything else works on, and `place_backbone` puts the
+weights in that another stage has trained.
 
 Paper: Lin et al., Feature Pyramid Networks, https://arxiv.org/abs/1612.03144.
 

@@ -1,6 +1,8 @@
 """Findings: where each lies, what it changes in the beam, and the box of that change.
 
-A new finding takes a row in `_TYPICAL` (place and size) and a function in `_DRAW`.
+A new finding takes a row in `_TYPICAL` (place and size) and a function in `_DRAW`; one that lies
+within 1.5 times its size also a line in `_LOCAL`. It comes into the demo by the tables at the head
+of `data_scripts/demo_nih.py` and `demo_vindr.py`.
 
 From cxr-helpers 0.1.0 (MIT license).
 Needs: numpy.

@@ -35,7 +35,11 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def backbone_path(settings: Settings, *, seed: int) -> Path:
-    """Where the pretrained backbone of these settings lies, made or not."""
+    """Where the pretrained backbone of these settings lies, made or not.
+
+    Its name follows from settings and data, not from code: whoever changes the loss or the views
+    moves the file away, or an older backbone is taken.
+    """
     key = fingerprint(asdict(settings.pretrain), settings.data_key, seed)
     return settings.runs / "pretrain" / f"{settings.pretrain.arch}_seed{seed}_{key}.safetensors"
 

@@ -1,4 +1,4 @@
-"""The one place where the course reads its two switches, `CXR_DATA` and `CXR_SCALE`.
+"""The presets of every stage, and the one place that reads `CXR_DATA` and `CXR_SCALE`.
 
 `CXR_DATA` is `demo` (the default) or the root folder of a real download. A root may hold NIH
 ChestX-ray14 (`images/` or `images_001/images/` ...), VinDr-CXR (`train/` and its table), or both

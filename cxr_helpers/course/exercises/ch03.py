@@ -1,4 +1,7 @@
-"""Exercises of notebook 03: scores, probabilities, leaks, resampling."""
+"""Exercises of notebook 03: scores, probabilities, leaks, resampling.
+
+How to add one: the head of engine.py says it.
+"""
 
 from collections.abc import Callable
 
