@@ -8,7 +8,6 @@ Source: Zbontar et al. 2021, equations 1 and 2 (arXiv 2103.03230).
 
 From cxr-helpers 0.1.0 (MIT license).
 Needs: lightly, pytorch-lightning, torch, torchvision.
-Goes with: processes.py.
 """
 
 from collections.abc import Callable
@@ -19,11 +18,10 @@ import torchvision
 from lightly.loss import BarlowTwinsLoss
 from lightly.models.modules import BarlowTwinsProjectionHead
 from lightly.models.utils import get_weight_decay_parameters
+from lightly.utils.dist import gather, world_size
 from lightly.utils.lars import LARS
 from lightly.utils.scheduler import CosineWarmupScheduler
 from torch import Tensor, nn
-
-from .processes import gather_outputs
 
 ARCHITECTURES = ("resnet18", "resnet50")
 
@@ -159,8 +157,8 @@ class BarlowTwins(pl.LightningModule):
     With several processes the outputs of all are gathered before lightly's loss, so that loss and
     gradients are those of one process with the whole batch. (lightly's own `gather_distributed`
     averages correlations that each process standardized by its own images.) For this batch norm
-    must be synchronized too: `Trainer(sync_batchnorm=True)` on GPUs, `synchronize_batch_norm` on
-    any device.
+    must be synchronized too: `Trainer(sync_batchnorm=True)` on GPUs, `synchronize_batch_norm` of
+    processes.py on any device.
 
     Args:
         backbone: (B, 3, H, W) to (B, features), as `build_backbone` makes it.
@@ -177,6 +175,10 @@ class BarlowTwins(pl.LightningModule):
 
     Raises:
         ValueError: a width, the batch or the number of steps is too small.
+
+    >>> module = BarlowTwins(build_backbone("resnet18", seed=0), projector=(8, 8, 4))
+    >>> module(torch.zeros(2, 1, 32, 32)).shape
+    torch.Size([2, 4])
     """
 
     def __init__(
@@ -234,7 +236,7 @@ class BarlowTwins(pl.LightningModule):
             raise ValueError("a batch of 1 image has no correlation; set batch_size to 2 or more")
         z_a, z_b = self(batch[0]), self(batch[1])  # (B, D) float32
         if self.hparams.gather_distributed:
-            z_a, z_b = gather_outputs(z_a), gather_outputs(z_b)
+            z_a, z_b = _of_all_processes(z_a), _of_all_processes(z_b)
         with torch.autocast(z_a.device.type, enabled=False):
             loss, logged = self._loss_and_log(z_a, z_b)
         if not torch.isfinite(loss):
@@ -293,6 +295,11 @@ class BarlowTwins(pl.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+
+def _of_all_processes(z: Tensor) -> Tensor:
+    """(B, D) of each process to (B * processes, D), in their order; gradients flow back to each."""
+    return torch.cat(gather(z.contiguous())) if world_size() > 1 else z
 
 
 def effective_rank(features: Tensor) -> float:

@@ -1,6 +1,4 @@
-"""Several processes as one batch: batch norm over all images, outputs gathered with gradients.
-
-Without other processes nothing here changes anything.
+"""Batch norm over the images of several processes, on any device; with one it is torch's.
 
 From cxr-helpers 0.1.0 (MIT license).
 Needs: lightly, torch.
@@ -68,18 +66,3 @@ def synchronize_batch_norm(module: nn.Module) -> nn.Module:
         else:
             synchronize_batch_norm(child)
     return module
-
-
-def gather_outputs(z: Tensor) -> Tensor:
-    """Outputs of all processes, in their order; gradients flow back to each.
-
-    Args:
-        z: (B, D) of this process.
-
-    Returns:
-        (B * processes, D).
-
-    >>> gather_outputs(torch.zeros(4, 2)).shape
-    torch.Size([4, 2])
-    """
-    return torch.cat(gather(z.contiguous())) if world_size() > 1 else z

@@ -187,6 +187,11 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict]
     Raises:
         WeightsError: the file is missing, damaged, or holds something else than tensors; the text
             says what it is, as far as its bytes show it.
+
+    >>> path = getfixture("tmp_path") / "net.pth"
+    >>> torch.save({"epoch": 3, "state_dict": {"module.conv1.weight": torch.ones(1)}}, path)
+    >>> read_weights(path)
+    ({'conv1.weight': tensor([1.])}, {})
     """
     path = Path(path)
     try:
