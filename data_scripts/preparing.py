@@ -7,7 +7,6 @@ result is the same bytes.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from fetching import (
 )
 
 from cxr_helpers.course.core.data import PREPARED, check_meet, listed
+from cxr_helpers.course.core.machine import usable_cores
 from cxr_helpers.data.packed import CacheError, PackedImages, drop_stale_lock, pack_images
 
 DONE, FAILED, SOME_SET_ASIDE, INTERRUPTED = 0, 1, 3, 130  # 2 is argparse's, for wrong usage
@@ -102,7 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, size: int) -> None:
         help=f"side of the packed images in pixels; one cache each ({size}, the preset `paper`'s)",
     )
     parser.add_argument("--limit", type=_positive, help="only so many images, for a trial")
-    parser.add_argument("--workers", type=_positive, default=_cores(), help="processes (all cores)")
+    parser.add_argument("--workers", type=_positive, default=usable_cores(), help="processes (all cores)")
     parser.add_argument("--again", action="store_true", help="pack anew what is packed already")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and stop")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
@@ -111,13 +111,6 @@ def add_arguments(parser: argparse.ArgumentParser, *, size: int) -> None:
         action="store_true",
         help="delete each archive of images once it is unpacked",
     )
-
-
-def _cores() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _positive(text: str) -> int:

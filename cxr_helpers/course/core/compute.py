@@ -11,6 +11,8 @@ import torch.distributed as dist
 from lightly.utils.dist import rank as process_rank
 from lightly.utils.dist import world_size as process_count
 
+from cxr_helpers.course.core.machine import usable_cores
+
 LAUNCHED = "TORCHELASTIC_RUN_ID"  # torchrun sets it for its workers
 CPU_BF16 = ("avx512_bf16", "amx_bf16")  # instructions that multiply it
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
@@ -30,12 +32,6 @@ def bf16_is_fast(*, gpu: bool | None = None) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     found = torch.cpu.get_capabilities()
     return any(found.get(name, False) for name in CPU_BF16)
-
-
-def usable_cores() -> int:
-    """Cores that this process may use, which may be fewer than the machine has."""
-    granted = getattr(os, "sched_getaffinity", None)
-    return len(granted(0)) if granted else os.cpu_count() or 1
 
 
 def training_precision(*, gpu: bool | None = None) -> str:

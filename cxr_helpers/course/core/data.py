@@ -7,7 +7,6 @@ cache that data_scripts/prepare_nih.py or prepare_vindr.py left in the download 
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cxr_helpers.course.core.machine import usable_cores
 from cxr_helpers.course.core.settings import VINDR_TABLES, Settings, SettingsError, fingerprint
 from cxr_helpers.course.core.tables import packaged_table
 from cxr_helpers.data import consensus, dicom, nih, splits, vindr
@@ -420,7 +420,7 @@ def pack_once(
             return images
     stamps = [(image_id, *_stamp(path)) for image_id, path in sorted(files.items())]
     folder = settings.runs / "cache" / f"{name}_{fingerprint(stamps, size, settings.data_key)}"
-    options = {"workers": min(8, os.cpu_count() or 1), "progress": True}
+    options = {"workers": min(8, usable_cores()), "progress": True}
     while True:
         try:
             return PackedImages.load(folder)

@@ -91,6 +91,12 @@ def installed(package: str) -> str:
         return "missing"
 
 
+def usable_cores() -> int:
+    """Cores that this process may use: containers and schedulers may grant fewer than there are."""
+    granted = getattr(os, "sched_getaffinity", None)
+    return len(granted(0)) if granted else os.cpu_count() or 1
+
+
 def machine_report(folder: Path | str = ".") -> pd.DataFrame:
     """List what the course needs and what this machine has.
 
@@ -101,9 +107,7 @@ def machine_report(folder: Path | str = ".") -> pd.DataFrame:
         One row for each item, the index; columns `found` (text), `ok` (bool) and `why` (what it is
         needed for, and what to do where `ok` is False).
     """
-    # Containers and schedulers may grant fewer cores than the machine has.
-    granted = getattr(os, "sched_getaffinity", None)
-    cores = len(granted(0)) if granted else os.cpu_count() or 1
+    cores = usable_cores()
     memory, free = psutil.virtual_memory(), shutil.disk_usage(folder).free
     (gpu, gpu_ok), (fast, fast_ok) = _try(accelerator), _try(bf16_is_fast)
     has = {
