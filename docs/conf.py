@@ -41,6 +41,8 @@ autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
+# What a room's `__init__` offers is shown there; its source is linked to from its own file's page.
+viewcode_follow_imported_members = False
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_custom_sections = ["Source", "Needs"]

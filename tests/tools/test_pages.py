@@ -98,29 +98,17 @@ def test_links_and_anchors_lead_somewhere(site, pages):
     assert [why for p, link in local if (why := broken(site, pages, p, link))] == []
 
 
-def test_a_broken_link_and_a_lost_anchor_are_found(site, pages):
-    page = site / "docs" / "glossary.html"
-    assert broken(site, pages, page, "ledger.html") == ""
-    assert "missing" in broken(site, pages, page, "no_such_page.html")
-    assert "anchor" in broken(site, pages, page, "ledger.html#no-such-part")
-
-
-def test_each_term_of_the_glossary_can_be_linked_to(site, pages):
+def test_each_term_of_the_glossary_can_be_linked_to_and_the_notebooks_link_to_no_other(site, pages):
     text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
     terms = re.findall(r"^- \*\*(.+?)\*\*:", text, re.MULTILINE)
     anchors = {web_pages.term_anchor(term) for term in terms}
     assert len(anchors) == len(terms) >= 60
     assert anchors <= pages[site / "docs" / "glossary.html"].ids
-
-
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_a_notebook_links_to_terms_that_the_glossary_has(name):
-    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
-    known = {
-        web_pages.term_anchor(t) for t in re.findall(r"^(?:- \*\*|## )(.+?)(?:\*\*:|$)", text, re.M)
-    }
-    notebook = (ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8")
-    assert set(re.findall(r"glossary\.md#([^)\s]+)\)", notebook)) <= known
+    headings = {web_pages.term_anchor(h) for h in re.findall(r"^## (.+)$", text, re.MULTILINE)}
+    for name in NOTEBOOKS:
+        notebook = (ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8")
+        linked = set(re.findall(r"glossary\.md#([^)\s]+)\)", notebook))
+        assert linked <= anchors | headings, name
 
 
 def test_pictures_are_there_and_have_a_text(site, pages):
@@ -129,13 +117,10 @@ def test_pictures_are_there_and_have_a_text(site, pages):
     assert [why for path, source, _ in shown if (why := broken(site, pages, path, source))] == []
     short = [(path.stem, source) for path, source, text in shown if len(text) < 20]
     assert len(shown) > 60 and short == []
-
-
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_each_stored_figure_is_shown(site, pages, name):
-    stored = (ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8")
-    page = pages[site / "notebooks" / f"{name}.html"]
-    assert len(page.pictures) == stored.count('"image/png":')
+    for name in NOTEBOOKS:
+        stored = (ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8")
+        page = pages[site / "notebooks" / f"{name}.html"]
+        assert len(page.pictures) == stored.count('"image/png":'), name
 
 
 def test_every_page_is_there(site, pages):
@@ -156,13 +141,10 @@ def test_docstrings_are_shown(site, pages):
     } <= course.ids
 
 
-def test_nothing_is_loaded_from_afar(pages):
+def test_nothing_is_loaded_from_afar_or_names_the_machine(pages):
     loaded = {address for page in pages.values() for address in page.loaded}
     loaded |= {source for page in pages.values() for source, _ in page.pictures}
     assert len(loaded) > 60 and [address for address in loaded if is_afar(address)] == []
-
-
-def test_nothing_names_the_machine(pages):
     assert [path.stem for path, page in pages.items() if str(ROOT) in page.text] == []
 
 
