@@ -57,7 +57,7 @@ lint: $(INSTALLED)
 	@$(PY) -m ruff format --check .
 
 check: lint ## lint, unit tests and doctests, for daily work
-	@$(ON_DEMO) $(PY) -m pytest -q --durations=5 --doctest-modules cxr_helpers tests
+	@$(ON_DEMO) $(PY) -m pytest -q --durations=5 --doctest-modules cxr_helpers tools tests
 
 test: $(DEMO) check ## all of check, then every notebook against its stored outputs
 	@$(ON_DEMO) $(PY) -m pytest -q --durations=15 --nbval notebooks
@@ -85,7 +85,7 @@ freshness: $(INSTALLED) ## test with the newest releases that pyproject.toml all
 	@cd $(FRESH)/course && export $(ON_DEMO) && fresh="../env/bin/python -m" \
 	  && $$fresh pip install -q --upgrade -e '.[dev]' && $$fresh pip list --format=freeze >../installed.txt \
 	  && ../env/bin/python data_scripts/make_demo.py && { status=0; $$fresh pip check || status=1; \
-	  $$fresh pytest -q --doctest-modules cxr_helpers tests || status=1; \
+	  $$fresh pytest -q --doctest-modules cxr_helpers tools tests || status=1; \
 	  $$fresh pytest -q --nbval notebooks || status=1; \
 	  echo "Newer than pinned:"; grep -ivxFf constraints.txt ../installed.txt; exit $$status; }
 
