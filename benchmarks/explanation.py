@@ -22,7 +22,7 @@ import torch
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
 
 from cxr_helpers.course.ch04 import experiment
-from cxr_helpers.course.ch05 import findings, map_scores
+from cxr_helpers.course.ch05 import explained, map_scores
 from cxr_helpers.course.core.data import load_vindr
 from cxr_helpers.course.core.results import Results
 from cxr_helpers.course.core.settings import load_settings
@@ -58,18 +58,18 @@ def prepare(settings) -> dict:
         found[arm] = {}
         for part in ("val", "test"):
             rows = data.rows(part, abnormal_only=True)
-            found[arm][part] = findings.choose(
+            found[arm][part] = explained.choose(
                 data, rows, experiment.predictions(detector, path, data, rows),
                 threshold=preset.score_threshold, max_images=len(rows),
             )  # fmt: skip
     return {"data": data, "detectors": detectors, "found": found, "layer": preset.layer}
 
 
-def chosen_findings(bench: dict, count: int) -> list[findings.Finding]:
+def chosen_findings(bench: dict, count: int) -> list[explained.Finding]:
     """The surest finding of each class, then the surest of what is left."""
     items = sorted(bench["found"]["pretrained"]["test"], key=lambda f: -f.score)
-    surest: list[findings.Finding] = []
-    rest: list[findings.Finding] = []
+    surest: list[explained.Finding] = []
+    rest: list[explained.Finding] = []
     for item in items:
         known = item.label in {one.label for one in surest}
         (rest if known else surest).append(item)
@@ -119,8 +119,8 @@ def measure_relation(bench: dict, count: int) -> tuple[dict, bool]:
         library = cam.ablation_cam(detector, image, item.box[None], [item.label], layer=layer)
         height, width = data.images.filled_hw[item.row]
         of_library = heatmaps.normalize_map(library.heatmap[:height, :width])
-        shown = findings.on_image(fast, data.images, item.row)
-        recomputed = findings.on_image(later, data.images, item.row)
+        shown = explained.on_image(fast, data.images, item.row)
+        recomputed = explained.on_image(later, data.images, item.row)
         rows.append(
             {
                 "class": item.name,

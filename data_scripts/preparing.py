@@ -102,7 +102,9 @@ def add_arguments(parser: argparse.ArgumentParser, *, size: int) -> None:
         help=f"side of the packed images in pixels; one cache each ({size}, the preset `paper`'s)",
     )
     parser.add_argument("--limit", type=_positive, help="only so many images, for a trial")
-    parser.add_argument("--workers", type=_positive, default=usable_cores(), help="processes (all cores)")
+    parser.add_argument(
+        "--workers", type=_positive, default=usable_cores(), help="processes (all cores)"
+    )
     parser.add_argument("--again", action="store_true", help="pack anew what is packed already")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and stop")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")

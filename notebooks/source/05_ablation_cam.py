@@ -47,7 +47,7 @@ from torch import nn
 from cxr_helpers.course.ch04 import experiment
 from cxr_helpers.course.ch04.data import load_detection
 from cxr_helpers.course.ch05 import (
-    findings,
+    explained,
     map_checks,
     map_scores,
     random_labels,
@@ -244,7 +244,7 @@ print(f"{len(rows['val'])} validation and {len(rows['test'])} test images; layer
 options = {"threshold": preset.score_threshold, "max_images": preset.max_images}
 found = {
     arm: {
-        part: findings.choose(
+        part: explained.choose(
             data, rows[part], experiment.predictions(detector, path, data, rows[part]), **options
         )
         for part in rows
@@ -258,7 +258,7 @@ found = {
 # highest. The first one is the example from here on.
 
 # %% tags=["nbval-ignore-output"]
-shared = findings.shared(found["random"]["test"], found["pretrained"]["test"])
+shared = explained.shared(found["random"]["test"], found["pretrained"]["test"])
 example = dict(zip(("random", "pretrained"), shared[0], strict=True))
 table = [{"class": a.name, "random": a.score, "pretrained": b.score} for a, b in shared[:3]]
 pd.DataFrame(table).round(2)
@@ -328,8 +328,8 @@ later = ablation_fast.brute_force_ablation(
 )
 shown = {
     "library": heatmaps.normalize_map(slow.heatmap[:height, :width]),
-    "fast": findings.on_image(fast, data.images, item.row),
-    "next stage again": findings.on_image(later, data.images, item.row),
+    "fast": explained.on_image(fast, data.images, item.row),
+    "next stage again": explained.on_image(later, data.images, item.row),
 }
 
 # %%
@@ -416,7 +416,7 @@ plt.show()
 # %%
 thirty = found["pretrained"]["test"][:30]
 alike = []
-for finding, ablation in findings.ablations(detectors["pretrained"], data, thirty, layer=layer):
+for finding, ablation in explained.ablations(detectors["pretrained"], data, thirty, layer=layer):
     tensor = gray_to_tensor(np.asarray(data.images.pixels[finding.row]))
     gradient = ablation_fast.box_gradient(
         detectors["pretrained"], tensor, finding.box, finding.label, layer=layer
@@ -460,7 +460,7 @@ chosen = list(best.values())[:4]
 figure, axes = style.panels(2, len(chosen), width=2.0)
 for column, pair in zip(axes.T, chosen, strict=True):
     for axis, arm, one in zip(column, detectors, pair, strict=True):
-        heatmap = findings.heatmap_of(detectors[arm], data, one, layer=layer)
+        heatmap = explained.heatmap_of(detectors[arm], data, one, layer=layer)
         ch05.show_heatmap(
             axis, data.images.picture(one.row), heatmap, title=f"{arm}: {one.name}",
             truth_boxes=one.readers, found_boxes=[one.box],
@@ -654,7 +654,7 @@ for name, changed in sanity.cascade(
 # %%
 figure, axes = style.panels(2, 4, width=1.6)
 for axis, (name, changed) in zip(axes.flat, steps.items(), strict=True):
-    heatmap = findings.heatmap_of(changed, data, item, layer=layer)
+    heatmap = explained.heatmap_of(changed, data, item, layer=layer)
     ch05.show_heatmap(axis, picture, heatmap, title=name, truth_boxes=item.readers)
 plt.show()
 
@@ -792,7 +792,7 @@ quiz("5.B")
 # %%
 one = scores["pretrained"]
 one = one[(one["map"] == map_scores.ABLATION) & (one[map_scores.POINTING] == 0)]
-by_key = findings.by_key(found["pretrained"]["test"])
+by_key = explained.by_key(found["pretrained"]["test"])
 missed = sorted(
     (by_key[key] for key in zip(one["row"], one["label"], strict=True)), key=lambda f: -f.score
 )[:4]
@@ -800,7 +800,7 @@ missed = sorted(
 # %%
 figure, axes = style.grid(len(missed), 4)
 for axis, f in zip(axes, missed, strict=True):
-    heatmap = findings.heatmap_of(detectors["pretrained"], data, f, layer=layer)
+    heatmap = explained.heatmap_of(detectors["pretrained"], data, f, layer=layer)
     ch05.show_heatmap(
         axis, data.images.picture(f.row), heatmap, title=f"{f.name} {f.score:.2f}",
         truth_boxes=f.readers, found_boxes=[f.box],

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxr_helpers.course.ch05.findings import Finding
+from cxr_helpers.course.ch05.explained import Finding
 
 PATH = Path(__file__).resolve().parents[2] / "benchmarks" / "explanation.py"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from cxr_helpers.course.ch05 import findings, map_scores
+from cxr_helpers.course.ch05 import explained, map_scores
 from cxr_helpers.course.core.data import BoxData
 from cxr_helpers.explanation import ablation_fast, heatmaps, sanity
 
@@ -16,7 +16,7 @@ from cxr_helpers.explanation import ablation_fast, heatmaps, sanity
 def randomization_check(
     detector: nn.Module,
     data: BoxData,
-    items: Sequence[findings.Finding],
+    items: Sequence[explained.Finding],
     *,
     layer: str,
     seed: int,
@@ -31,7 +31,7 @@ def randomization_check(
 def agreement(
     detectors: Iterable[tuple[str, nn.Module]],
     data: BoxData,
-    items: Sequence[findings.Finding],
+    items: Sequence[explained.Finding],
     *,
     layer: str,
 ) -> pd.DataFrame:
@@ -51,7 +51,7 @@ def agreement(
     first: list[np.ndarray] = []
     columns = {}
     for name, detector in detectors:
-        maps = [a.signed_map for _, a in findings.ablations(detector, data, items, layer=layer)]
+        maps = [a.signed_map for _, a in explained.ablations(detector, data, items, layer=layer)]
         first = first or maps
         pairs = zip(first, maps, strict=True)
         columns[name] = [sanity.rank_correlation(one, other) for one, other in pairs]
@@ -61,7 +61,7 @@ def agreement(
 def pixel_curves(
     detector: nn.Module,
     data: BoxData,
-    items: Sequence[findings.Finding],
+    items: Sequence[explained.Finding],
     *,
     layer: str,
     steps: int = 8,
@@ -87,11 +87,11 @@ def pixel_curves(
     rng = np.random.default_rng(seed)
     kinds = {"deletion": sanity.deletion_curve, "insertion": sanity.insertion_curve}
     scores: dict[tuple[str, str], list[sanity.Curve]] = {}
-    for item, ablation in findings.ablations(detector, data, items, layer=layer):
+    for item, ablation in explained.ablations(detector, data, items, layer=layer):
         image = np.asarray(data.images.pixels[item.row])
         height, width = data.images.filled_hw[item.row]
         maps = {
-            map_scores.ABLATION: findings.on_image(ablation, data.images, item.row),
+            map_scores.ABLATION: explained.on_image(ablation, data.images, item.row),
             "bell on the box": heatmaps.centered_gaussian((height, width), box_xyxy=item.box),
             "random map": heatmaps.resize_map(rng.random(ablation.heatmap.shape), (height, width)),
         }
@@ -110,5 +110,5 @@ def pixel_curves(
     return means, areas
 
 
-def _scores(detector: nn.Module, item: findings.Finding, images: np.ndarray) -> np.ndarray:
+def _scores(detector: nn.Module, item: explained.Finding, images: np.ndarray) -> np.ndarray:
     return ablation_fast.score_box(detector, images[:, None], item.box, item.label)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from cxr_helpers.course.ch05.findings import Finding, ablations, on_image
+from cxr_helpers.course.ch05.explained import Finding, ablations, on_image
 from cxr_helpers.course.core.data import BoxData
 from cxr_helpers.evaluation.intervals import bootstrap
 from cxr_helpers.explanation import heatmaps

@@ -13,20 +13,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import nn
 
-from cxr_helpers.course.ch05 import findings
+from cxr_helpers.course.ch05 import explained
 from cxr_helpers.course.core.data import BoxData
 from cxr_helpers.course.plots import ch05, style
 from cxr_helpers.explanation import heatmaps
 from cxr_helpers.explanation.layers import DEFAULT_LAYER, LAYER_NAMES
 
-Arms = Mapping[str, tuple[nn.Module, Sequence[findings.Finding]]]
+Arms = Mapping[str, tuple[nn.Module, Sequence[explained.Finding]]]
 
 
 def draw(
     axis: Axes,
     detector: nn.Module,
     data: BoxData,
-    item: findings.Finding,
+    item: explained.Finding,
     *,
     layer: str,
     level: float,
@@ -43,7 +43,7 @@ def draw(
         level: threshold as a share of the map's maximum.
         title: before the IoU.
     """
-    heatmap = findings.heatmap_of(detector, data, item, layer=layer)
+    heatmap = explained.heatmap_of(detector, data, item, layer=layer)
     value = heatmaps.iou_at(heatmap, item.readers, level=level)
     ch05.show_heatmap(
         axis, data.images.picture(item.row), heatmap, title=f"{title}IoU {value:.2f}",
@@ -65,7 +65,7 @@ def static_view(arms: Arms, data: BoxData, key: tuple[int, int], *, level: float
     """
     figure, axes = style.panels(len(arms), len(LAYER_NAMES), width=1.5)
     for line, (arm, (detector, items)) in zip(axes, arms.items(), strict=True):
-        item = findings.by_key(items).get(key)
+        item = explained.by_key(items).get(key)
         if item is None:
             raise KeyError(f"arm {arm!r} has no finding of row {key[0]} and label {key[1]}")
         for axis, (layer, name) in zip(line, LAYER_NAMES.items(), strict=True):
@@ -114,7 +114,7 @@ def viewer(arms: Arms, data: BoxData, *, level: float = 0.5) -> widgets.Widget:
 
     def redraw(*_) -> None:
         detector, items = arms[arm.value]
-        item = findings.by_key(items).get((image.value, box.value))
+        item = explained.by_key(items).get((image.value, box.value))
         if item is None:  # between two choices, when the boxes are still the last image's
             return
         figure, axis = plt.subplots(figsize=(4.2, 4.4))

@@ -17,7 +17,7 @@ from cxr_helpers.course.ch02 import pretraining
 from cxr_helpers.course.ch03 import linear
 from cxr_helpers.course.ch04 import experiment, tables
 from cxr_helpers.course.ch04.data import load_detection
-from cxr_helpers.course.ch05 import findings, map_scores
+from cxr_helpers.course.ch05 import explained, map_scores
 from cxr_helpers.course.core.compute import LAUNCHED, ONE_PROCESS, Compute, process_rank
 from cxr_helpers.course.core.data import BoxData, NihData, load_nih
 from cxr_helpers.course.core.settings import Settings, SettingsError
@@ -172,7 +172,7 @@ def explain(run: Run) -> Outcome:
         )
         detector = detector.to(_device())
         found = {
-            part: findings.choose(
+            part: explained.choose(
                 data, own, experiment.predictions(detector, path, data, own), **found_by
             )
             for part, own in rows.items()

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from tiny_detector import tiny_detector
 
-from cxr_helpers.course.ch05 import findings
+from cxr_helpers.course.ch05 import explained
 from cxr_helpers.course.core.data import BoxData
 from cxr_helpers.data import vindr
 from cxr_helpers.data.packed import PackedImages
@@ -51,7 +51,7 @@ def found_in(data):
              "scores": np.full(len(t["labels"]), score)}
             for t in data.truths(rows)
         ]  # fmt: skip
-        return findings.choose(data, rows, detected, threshold=0.5, max_images=100)
+        return explained.choose(data, rows, detected, threshold=0.5, max_images=100)
 
     return found
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cxr_helpers.course.ch05 import findings, map_checks, random_labels
+from cxr_helpers.course.ch05 import explained, map_checks, random_labels
 from cxr_helpers.explanation import sanity
 
 
@@ -18,7 +18,7 @@ def test_curves_start_at_the_score_and_at_the_blurred_image(data, detector, foun
     items = found_in("test")
     means, areas = map_checks.pixel_curves(detector, data, items, layer="layer3", steps=4, seed=0)
     assert areas.shape == (3, 6) and areas.min(axis=None) >= 0 and areas.max(axis=None) <= 1
-    scores = [a.score for _, a in findings.ablations(detector, data, items, layer="layer3")]
+    scores = [a.score for _, a in explained.ablations(detector, data, items, layer="layer3")]
     for name, (share, score) in means["deletion"].items():
         assert share.tolist() == [0, 0.25, 0.5, 0.75, 1]
         assert score[0] == pytest.approx(np.mean(scores), abs=1e-5)

@@ -10,7 +10,11 @@ SETTINGS = load_settings({})
 
 def test_fields_of_the_own_stage_and_of_another_take_values_of_their_type():
     pairs = ["batch_size=256", "detect.epochs = 3", "learning_rate=2", "projector=64,64,32"]
-    pairs += ["detect.anchors_at_every_level=false", "detect.batch_norm=frozen", "detect.fractions=0.1,1"]
+    pairs += [
+        "detect.anchors_at_every_level=false",
+        "detect.batch_norm=frozen",
+        "detect.fractions=0.1,1",
+    ]
     changed = with_overrides(SETTINGS, pairs, stage="pretrain")
     one, other = changed.pretrain, changed.detect
     assert (one.batch_size, one.learning_rate, one.projector) == (256, 2.0, (64, 64, 32))
