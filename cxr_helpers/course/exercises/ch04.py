@@ -263,11 +263,13 @@ EXERCISES = (
         why="Level 2 takes all that is smaller, however small it is: there is no finer one.",
         judge=judge_function(
             [
-                *(
-                    (w, h, 64)
-                    for w, h in ((64, 64), (32, 32), (100, 30), (20, 80), (5, 4), (800, 500))
-                ),
+                (64, 64, 64),
+                (32, 32, 64),
+                (100, 30, 64),
+                (20, 80, 64),
+                (5, 4, 64),
                 (900, 700, 224),
+                (800, 500, 64),
             ]
         ),
     ),
