@@ -161,7 +161,9 @@ def write_folder(
     ...     measured_on="noise", limits=["All"], license="mit", image_size=64,
     ... )
     >>> state = torchvision.models.resnet18().state_dict()
-    >>> files = write_folder(state, getfixture("tmp_path"), card, arch="resnet18")
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     files = write_folder(state, folder, card, arch="resnet18")
     >>> [file.name for file in files]
     ['model.safetensors', 'config.json', 'README.md']
     """

@@ -47,9 +47,11 @@ def save_weights(
         ValueError: the path ends otherwise, a weight is not finite, or a setting is no JSON value.
         OSError: the file cannot be written; one that was there is then as it was.
 
-    >>> folder = getfixture("tmp_path")
-    >>> save_weights(nn.Linear(2, 1).state_dict(), folder / "a.safetensors", settings={"seed": 0})
-    >>> state, settings = read_weights(folder / "a.safetensors")
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = f"{folder}/a.safetensors"
+    ...     save_weights(nn.Linear(2, 1).state_dict(), path, settings={"seed": 0})
+    ...     state, settings = read_weights(path)
     >>> sorted(state), settings
     (['bias', 'weight'], {'seed': 0})
     """
@@ -83,7 +85,9 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     Raises:
         OSError: it cannot be written.
 
-    >>> write_whole(getfixture("tmp_path") / "new" / "a.txt", b"whole")
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_whole(f"{folder}/new/a.txt", b"whole")
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -188,9 +192,11 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict]
         WeightsError: the file is missing, damaged, or holds something else than tensors; the text
             says what it is, as far as its bytes show it.
 
-    >>> path = getfixture("tmp_path") / "net.pth"
-    >>> torch.save({"epoch": 3, "state_dict": {"module.conv1.weight": torch.ones(1)}}, path)
-    >>> read_weights(path)
+    >>> import tempfile
+    >>> content = {"epoch": 3, "state_dict": {"module.conv1.weight": torch.ones(1)}}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     torch.save(content, f"{folder}/net.pth")
+    ...     read_weights(f"{folder}/net.pth")
     ({'conv1.weight': tensor([1.])}, {})
     """
     path = Path(path)
