@@ -8,17 +8,22 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def start(script, folder, *more):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+def start(script, folder, *more, launcher=(), **environment):
+    """Start Python with a script and its arguments; `launcher` comes before, as in -m MODULE."""
     return subprocess.Popen(
-        [sys.executable, str(script), str(folder), *more],
-        env=environment,
+        [sys.executable, *launcher, str(script), str(folder), *more],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
 
 
-def finish(process):
-    output = process.communicate(timeout=300)[0]
-    assert process.returncode == 0, output
+def finish(*started, timeout=300):
+    """Wait for all of them; none may fail, and none outlives the wait."""
+    try:
+        outputs = [process.communicate(timeout=timeout)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert not any(process.returncode for process in started), "\n".join(outputs)
