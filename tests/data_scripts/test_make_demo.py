@@ -33,6 +33,8 @@ REAL = {
 }
 
 SIZES = {"seed": 3, "n_nih": 24, "n_vindr": 30}
+FEW = {"n_nih": 2, "n_vindr": 2, "workers": 1, "progress": False}
+FEW_ARGUMENTS = ["--nih", "2", "--vindr", "2", "--workers", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -97,31 +99,21 @@ def test_every_listed_file_can_be_read(demo):
     """Tables, lists and files name the same images."""
     entries = pd.read_csv(demo / "nih" / "Data_Entry_2017_v2020.csv", index_col=False)
     images = {p.name for p in (demo / "nih" / "images").iterdir()}
-    listed = [
-        (demo / "nih" / f"{name}_list.txt").read_text().split() for name in ("train_val", "test")
-    ]
-    assert set(entries["Image Index"]) == images == {*listed[0], *listed[1]}
-    for path in (demo / "nih" / "images").iterdir():
-        with Image.open(path) as image:
+    lists = [(demo / "nih" / f"{name}_list.txt").read_text() for name in ("train_val", "test")]
+    assert set(entries["Image Index"]) == images == {*"\n".join(lists).split()}
+    for name in images:
+        with Image.open(demo / "nih" / "images" / name) as image:
             assert image.size == (256, 256) and image.mode in ("L", "RGBA")
     rows = pd.read_csv(demo / "vindr" / "train.csv")
     files = {p.stem: p for p in (demo / "vindr" / "train").glob("*.dicom")}
     assert set(rows["image_id"]) == set(files)
-    kinds = set()
-    for name, path in files.items():
-        assert len(name) == 32
-        ds = pydicom.dcmread(path)
+    assert {len(name) for name in files} == {32}
+    read = [pydicom.dcmread(path) for path in files.values()]
+    for ds in read:
         stored = ds.pixel_array
         assert stored.shape == (ds.Rows, ds.Columns) and stored.max() < 2**ds.BitsStored
         assert "PatientID" not in ds and "ViewPosition" not in ds
-        kinds.add(ds.PhotometricInterpretation)
-    assert kinds == {"MONOCHROME1", "MONOCHROME2"}
-
-
-def test_no_patient_is_in_both_lists(nih_rows):
-    """The official lists share no patient, and neither do these."""
-    lists = nih_rows.groupby("Patient ID")["list"].nunique()
-    assert lists.max() == 1
+    assert {ds.PhotometricInterpretation for ds in read} == {"MONOCHROME1", "MONOCHROME2"}
 
 
 def test_boxes_lie_inside_their_images(demo):
@@ -130,22 +122,22 @@ def test_boxes_lie_inside_their_images(demo):
         if row["class_id"] == "14":
             assert row["x_min"] == row["y_max"] == ""
             continue
-        ds = pydicom.dcmread(
-            demo / "vindr" / "train" / f"{row['image_id']}.dicom", stop_before_pixels=True
-        )
+        path = demo / "vindr" / "train" / f"{row['image_id']}.dicom"
+        ds = pydicom.dcmread(path, stop_before_pixels=True)
         assert 0 <= float(row["x_min"]) < float(row["x_max"]) <= ds.Columns
         assert 0 <= float(row["y_min"]) < float(row["y_max"]) <= ds.Rows
     for line in (demo / "nih" / "BBox_List_2017.csv").read_text().splitlines()[1:]:
-        name, label, x, y, w, h, *empty = line.split(",")
-        assert empty == ["", "", ""] and label != "Infiltration" and name.endswith(".png")
-        assert 0 <= float(x) < float(x) + float(w) <= 1024
-        assert 0 <= float(y) < float(y) + float(h) <= 1024
+        name, label, *box, a, b, c = line.split(",")
+        x, y, w, h = map(float, box)
+        assert a == b == c == "" and label != "Infiltration" and name.endswith(".png")
+        assert 0 <= x < x + w <= 1024 and 0 <= y < y + h <= 1024
 
 
 def test_nih_like_labels_follow_the_real_table(nih_rows):
-    """Prevalence, views, images per patient, and a sicker test list (tolerances in the asserts)."""
+    """Prevalence, views, images per patient; a sicker test list that shares no patient."""
     counts = nih_rows.groupby("Patient ID").size()
     assert abs(len(nih_rows) - 1500) <= 10
+    assert nih_rows.groupby("Patient ID")["list"].nunique().max() == 1
     assert 2.8 < counts.mean() < 4.6 and counts.median() <= 2 and 14 < counts.max() <= 25
     normal = (nih_rows["Finding Labels"] == "No Finding").groupby(nih_rows["list"]).mean()
     assert normal["test"] < normal["train_val"] - 0.10
@@ -195,18 +187,9 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(script, "write_vindr", interrupt)
-    arguments = ["--out", str(tmp_path / "demo"), "--nih", "2", "--vindr", "2", "--workers", "1"]
+    arguments = ["--out", str(tmp_path / "demo"), *FEW_ARGUMENTS]
     assert script.main(arguments) == 130
     assert list(tmp_path.iterdir()) == []
-
-
-def test_what_a_killed_run_left_is_swept_away(tmp_path):
-    """The next run removes it."""
-    left = tmp_path / "demo.partial-999999999" / "nih"
-    left.mkdir(parents=True)
-    script.make_demo(tmp_path / "demo", n_nih=2, n_vindr=2, workers=1, progress=False)
-    assert [p.name for p in tmp_path.iterdir()] == ["demo"]
-    assert json.loads((tmp_path / "demo" / "demo.json").read_text())["vindr_images"] == 2
 
 
 def test_nothing_but_a_demo_is_removed(tmp_path):
@@ -214,25 +197,26 @@ def test_nothing_but_a_demo_is_removed(tmp_path):
     beside = tmp_path / "demo.partial-notes"
     named = tmp_path / "demo.partial-999999999"  # a number, but no part of a demo
     out = tmp_path / "demo"
-    small = {"n_nih": 2, "n_vindr": 2, "workers": 1, "progress": False}
-    script.make_demo(out, **small)
+    script.make_demo(out, **FEW)
     for folder in (beside, named, out):
         folder.mkdir(exist_ok=True)
         (folder / "chapter1.txt").write_text("years of work")
     with pytest.raises(script.DemoError, match="chapter1.txt.*move it away"):
-        script.make_demo(out, seed=1, **small)
-    script.make_demo(tmp_path / "other", **small)
+        script.make_demo(out, seed=1, **FEW)
+    script.make_demo(tmp_path / "other", **FEW)
     for folder in (beside, named, out):
         assert (folder / "chapter1.txt").read_text() == "years of work"
 
 
-def test_an_older_demo_is_replaced(tmp_path):
+def test_an_older_demo_is_replaced_and_what_a_killed_run_left_swept_away(tmp_path):
     """Another seed in the same folder takes the older one's place."""
     out = tmp_path / "demo"
     for seed in (0, 1):
-        script.make_demo(out, seed=seed, n_nih=2, n_vindr=2, workers=1, progress=False)
-    assert json.loads((out / "demo.json").read_text())["seed"] == 1
-    assert [p.name for p in tmp_path.iterdir()] == ["demo"]
+        (tmp_path / "demo.partial-999999999" / "nih").mkdir(parents=True)
+        script.make_demo(out, seed=seed, **FEW)
+        assert [p.name for p in tmp_path.iterdir()] == ["demo"]
+        said = json.loads((out / "demo.json").read_text())
+        assert said["seed"] == seed and said["vindr_images"] == 2
 
 
 def test_bad_arguments_and_targets_end_in_one_sentence(tmp_path, capsys):
@@ -240,14 +224,13 @@ def test_bad_arguments_and_targets_end_in_one_sentence(tmp_path, capsys):
     (tmp_path / "file").write_text("mine")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
-    small = ["--nih", "2", "--vindr", "2", "--workers", "1"]
-    for arguments, words in (
-        ([*small, "--out", str(tmp_path / "x"), "--seed", "-1"], "seed must be 0 or more"),
-        ([*small, "--out", str(tmp_path / "file")], "is a file"),
-        ([*small, "--out", str(tmp_path / "full")], "holds other files"),
-        ([*small, "--out", str(tmp_path / "file" / "demo")], "cannot write the demo to"),
+    for out, seed, words in (
+        ("x", "-1", "seed must be 0 or more"),
+        ("file", "0", "is a file"),
+        ("full", "0", "holds other files"),
+        ("file/demo", "0", "cannot write the demo to"),
     ):
-        assert script.main(arguments) == 2
+        assert script.main([*FEW_ARGUMENTS, "--out", str(tmp_path / out), "--seed", seed]) == 2
         said = capsys.readouterr().err.strip()
         assert words in said and "\n" not in said
     assert (tmp_path / "full" / "thesis.txt").read_text() == "mine"
