@@ -89,6 +89,11 @@ def draw_lesion(
 
     Raises:
         ValueError: for another name or severity.
+
+    >>> from .patient import draw_patient
+    >>> patient = draw_patient(0, 7, sex="F", age=50)
+    >>> draw_lesion("Nodule/Mass", patient, seeded(0), severity=1.0).name
+    'Nodule/Mass'
     """
     if name not in FINDINGS:
         raise ValueError(f"name is {name!r}; expected one of {', '.join(FINDINGS)}")
@@ -407,7 +412,13 @@ def find(scene: Scene, lesion: Lesion) -> np.ndarray:
 
 
 def measure_box(name: str, change: np.ndarray, site: str) -> Box | None:
-    """The box of what was drawn: where the change exceeds a third of its peak."""
+    """The box of what was drawn: where the change exceeds a third of its peak.
+
+    >>> change = np.zeros((9, 9), np.float32)
+    >>> change[2:5, 3:7] = 1.0
+    >>> measure_box("Nodule/Mass", change, "nih").xyxy
+    (3.0, 2.0, 7.0, 5.0)
+    """
     peak = float(change.max())
     if peak < 0.05:
         return None

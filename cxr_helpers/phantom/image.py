@@ -72,6 +72,12 @@ def render(
 
     Returns:
         A `Radiograph`: float32 pixels (H, W) in [0, 1] and one box (or None) per lesion.
+
+    >>> from .patient import draw_acquisition, draw_patient
+    >>> patient = draw_patient(0, 7, sex="F", age=50)
+    >>> given = {"site": "nih", "view": "PA", "image_hw": (64, 64), "field_cm": (36.0, 36.0)}
+    >>> render(patient, draw_acquisition(0, 7, 0, **given)).pixels.shape
+    (64, 64)
     """
     patient = _changed(patient, lesions)
     scene = Scene(patient, acquisition)

@@ -237,6 +237,10 @@ def draw_acquisition(
 
     Raises:
         ValueError: for an unknown site or view, or a size that is not positive.
+
+    >>> given = {"site": "nih", "view": "PA", "image_hw": (64, 64), "field_cm": (36.0, 36.0)}
+    >>> draw_acquisition(0, 7, 0, **given).view
+    'PA'
     """
     if site not in SITES:
         raise ValueError(f"site is {site!r}; expected one of {', '.join(SITES)}")

@@ -150,6 +150,11 @@ class ViewPairs(pl.LightningDataModule):
 
     Raises:
         ValueError: the images do not fill one batch, or images or rows are not as above.
+
+    >>> pixels = np.zeros((4, 2, 2), np.uint8)
+    >>> fed = ViewPairs(pixels, range(4), lambda image: (image, image), batch_size=2, seed=0)
+    >>> len(fed.images)
+    4
     """
 
     def __init__(

@@ -116,6 +116,10 @@ class TwoViews:
     Raises:
         ValueError: there is no such preset, a chance or a crop is no share, or the size is not
             positive.
+
+    >>> view_a, view_b = TwoViews("demo", 8)(np.zeros((16, 16), np.uint8))
+    >>> view_a.shape, view_b.shape
+    (torch.Size([1, 8, 8]), torch.Size([1, 8, 8]))
     """
 
     def __init__(self, preset: str | tuple[dict, dict], image_size: int):
@@ -194,6 +198,9 @@ def view_to_image(view: torch.Tensor) -> np.ndarray:
 
     Raises:
         ValueError: the view has another shape.
+
+    >>> view_to_image(torch.zeros(1, 2, 2)).tolist()
+    [[0.5, 0.5], [0.5, 0.5]]
     """
     if view.ndim != 3 or len(view) != 1:
         raise ValueError(f"expected one view (1, H, W), got shape {tuple(view.shape)}")
@@ -250,6 +257,9 @@ def each_augmentation(
 
     Raises:
         ValueError: no such preset, or an image of another shape, type or range.
+
+    >>> list(each_augmentation(np.zeros((16, 16)), "demo", 8))[:4]
+    ['none', 'crop', 'flip', 'brightness']
     """
     settings, picture = recipe(preset)[1], Image.fromarray(to_uint8(image))
     pictures = {}
