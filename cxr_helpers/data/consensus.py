@@ -122,6 +122,13 @@ def reader_agreement(
 
     Raises:
         ValueError: a column is missing, a box is unusable, or an image has more readers than said.
+
+    Example:
+        >>> columns = ['image_id', 'reader_id', 'label', 'x_min', 'y_min', 'x_max', 'y_max']
+        >>> rows = [['a', 'R8', 'Edema', 0, 0, 10, 10], ['a', 'R9', 'Edema', 2, 0, 10, 10]]
+        >>> agreement = reader_agreement(pd.DataFrame(rows, columns=columns), readers_per_image=2)
+        >>> agreement.loc['Edema', ['boxes', 'matches', 'f1']].tolist()
+        [2.0, 1.0, 1.0]
     """
     images, labels, names, readers, corners = _columns(boxes, iou_threshold)
     if readers_per_image < 2:

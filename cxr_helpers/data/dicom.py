@@ -148,6 +148,11 @@ def load_dataset(source: Source) -> Dataset:
 
     Raises:
         DicomError: no such file, not readable, or no DICOM in it.
+
+    Example:
+        >>> from pydicom.data import get_testdata_file
+        >>> load_dataset(get_testdata_file('CT_small.dcm')).Modality
+        'CT'
     """
     with named(source):
         return parsed(source)[0]
@@ -165,6 +170,12 @@ def stored_values(dataset: Source) -> np.ndarray:
 
     Raises:
         DicomError: no, short or damaged pixel data, several frames, or a header in contradiction.
+
+    Example:
+        >>> from pydicom.data import get_testdata_file
+        >>> values = stored_values(get_testdata_file('CT_small.dcm'))
+        >>> values.shape, values.dtype
+        ((128, 128), dtype('int16'))
     """
     with named(dataset):
         dataset, _ = parsed(dataset)
@@ -236,6 +247,13 @@ def display_values(
     Raises:
         DicomError: what was asked for by name or by index is missing or unusable, or the picture
             is blank.
+
+    Example:
+        >>> dataset = Dataset()
+        >>> dataset.WindowCenter, dataset.WindowWidth = 50, 101
+        >>> shown, kind, step, window = display_values(np.array([-10, 50, 200]), dataset)
+        >>> shown.tolist(), kind, window
+        ([0.0, 0.505, 1.0], 'window', (50.0, 101.0))
     """
     _check_choice(voi, index, percentiles)
     header, values = read_header(dataset), _checked_values(values)

@@ -69,7 +69,16 @@ _CUT = f"the compressed picture is cut: it has no end; {AGAIN}"
 
 
 def decode(dataset: Dataset, layout: Layout) -> tuple[np.ndarray, uid.UID, str]:
-    """Decode, and name the transfer syntax and what was wrong with the one declared."""
+    """Decode, and name the transfer syntax and what was wrong with the one declared.
+
+    >>> from cxr_helpers.data.dicom_header import parsed, read_header, read_layout
+    >>> from pydicom.data import get_testdata_file
+    >>> dataset, _ = parsed(get_testdata_file("CT_small.dcm"))
+    >>> layout = read_layout(dataset, read_header(dataset), max_pixels=10**8)
+    >>> values, syntax, note = decode(dataset, layout)
+    >>> values.shape, syntax.name, note
+    ((128, 128), 'Explicit VR Little Endian', '')
+    """
     data = pixel_data(dataset)
     syntax, note = _transfer_syntax(dataset, data, layout)
     decoder = _decoder(syntax)

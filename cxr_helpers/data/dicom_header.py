@@ -107,7 +107,13 @@ class Layout:
 
 @contextmanager
 def named(source: Source) -> Iterator[None]:
-    """Name the source in every error, and make a DicomError of it."""
+    """Name the source in every error, and make a DicomError of it.
+
+    >>> with named("chest.dcm"):
+    ...     raise DicomError("holds no picture")
+    Traceback (most recent call last):
+    cxr_helpers.data.dicom_header.DicomError: chest.dcm: holds no picture
+    """
     try:
         yield
     except DicomError as error:
@@ -130,7 +136,13 @@ def _name(source: Source) -> str:
 
 
 def parsed(source: Source) -> tuple[Dataset, str]:
-    """Parse, and say if the end mark of the pixel data is missing."""
+    """Parse, and say if the end mark of the pixel data is missing.
+
+    >>> from pydicom.data import get_testdata_file
+    >>> dataset, note = parsed(get_testdata_file("CT_small.dcm"))
+    >>> dataset.Modality, note
+    ('CT', '')
+    """
     if isinstance(source, Dataset):
         return source, ""
     data, note = _content(source), ""
@@ -178,7 +190,13 @@ def _content(source: Source) -> bytes:
 
 
 def read_header(dataset: Dataset | Header) -> Header:
-    """Read the elements in _ELEMENTS once; one that cannot be parsed becomes its error."""
+    """Read the elements in _ELEMENTS once; one that cannot be parsed becomes its error.
+
+    >>> dataset = Dataset()
+    >>> dataset.Rows, dataset.PatientName = 64, "Nobody"
+    >>> read_header(dataset)
+    {'Rows': 64, 'big endian': False}
+    """
     if isinstance(dataset, Mapping):
         return dataset
     if not isinstance(dataset, Dataset):
@@ -201,7 +219,14 @@ def read_header(dataset: Dataset | Header) -> Header:
 
 
 def read_layout(dataset: Dataset, header: Header, max_pixels: int) -> Layout:
-    """Refuse what cannot be one gray radiograph before any memory is spent on it."""
+    """Refuse what cannot be one gray radiograph before any memory is spent on it.
+
+    >>> from pydicom.data import get_testdata_file
+    >>> dataset, _ = parsed(get_testdata_file("CT_small.dcm"))
+    >>> layout = read_layout(dataset, read_header(dataset), max_pixels=10**8)
+    >>> layout.rows, layout.columns, layout.stored, layout.signed
+    (128, 128, 16, True)
+    """
     _check_pixel_data(dataset)
     photometric = header.get("PhotometricInterpretation")
     if not photometric:
@@ -259,7 +284,13 @@ def _check_pixel_data(dataset: Dataset) -> None:
 
 
 def pixel_data(dataset: Dataset) -> bytes:
-    """Return the bytes of Pixel Data, none if it is empty."""
+    """Return the bytes of Pixel Data, none if it is empty.
+
+    >>> dataset = Dataset()
+    >>> dataset.PixelData = b"ab"
+    >>> pixel_data(dataset)
+    b'ab'
+    """
     value = dataset["PixelData"].value
     if hasattr(value, "read"):  # pydicom leaves a buffer where it was given one
         value.seek(0)
@@ -270,7 +301,11 @@ def pixel_data(dataset: Dataset) -> bytes:
 
 
 def whole_number(header: Header, keyword: str, default: int | None = None) -> int:
-    """Return a whole number of the header, or say that it is missing."""
+    """Return a whole number of the header, or say that it is missing.
+
+    >>> whole_number({"Rows": 64}, "Rows"), whole_number({}, "NumberOfFrames", 1)
+    (64, 1)
+    """
     values = values_of(header, keyword)
     if not values and default is None:
         raise DicomError(f"the header lacks {keyword}; {AGAIN}")
@@ -286,7 +321,11 @@ def whole_number(header: Header, keyword: str, default: int | None = None) -> in
 
 
 def values_of(header: Header, keyword: str) -> list[Any]:
-    """Return an element's values, none if it is missing or empty."""
+    """Return an element's values, none if it is missing or empty.
+
+    >>> values_of({"WindowCenter": [40, 400]}, "WindowCenter"), values_of({}, "WindowWidth")
+    ([40, 400], [])
+    """
     value = header.get(keyword)
     if isinstance(value, Exception):
         raise UnreadableError(f"{keyword} cannot be parsed ({short(value)})")
@@ -295,7 +334,11 @@ def values_of(header: Header, keyword: str) -> list[Any]:
 
 
 def as_number(value: Any, keyword: str) -> float:
-    """Return one value of an element as a number."""
+    """Return one value of an element as a number.
+
+    >>> as_number("2.5", "RescaleSlope")
+    2.5
+    """
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):
@@ -303,10 +346,18 @@ def as_number(value: Any, keyword: str) -> float:
 
 
 def short(value: object) -> str:
-    """Return a value on one line that fits into a message."""
+    """Return a value on one line that fits into a message.
+
+    >>> short("one   line")
+    'one line'
+    """
     return " ".join(str(value).split())[:300]
 
 
 def reason_of(error: DicomError) -> str:
-    """Return the message without its remedy, for what is passed over needs none."""
+    """Return the message without its remedy, for what is passed over needs none.
+
+    >>> reason_of(DicomError(f"the file is empty; {AGAIN}"))
+    'the file is empty'
+    """
     return str(error).removesuffix(f"; {AGAIN}")

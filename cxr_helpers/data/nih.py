@@ -221,7 +221,7 @@ def _means(finding: str, labels: Iterable[str]) -> bool:
 
 
 def read_boxes(path: str | os.PathLike[str], *, size: float = 1024) -> pd.DataFrame:
-    """Read BBox_List_2017.csv: 984 boxes on 880 images, at the scale of 1024 pixels.
+    r"""Read BBox_List_2017.csv: 984 boxes on 880 images, at the scale of 1024 pixels.
 
     Args:
         path: the table, .csv or .csv.gz.
@@ -235,6 +235,15 @@ def read_boxes(path: str | os.PathLike[str], *, size: float = 1024) -> pd.DataFr
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is no such table, or a box is empty or outside the image.
+
+    Example:
+        >>> import tempfile
+        >>> lines = ['Image Index,Finding Label,Bbox [x,y,w,h]', 'a.png,Infiltrate,512,256,100,200']
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, 'BBox_List_2017.csv')
+        ...     _ = path.write_text('\n'.join(lines))
+        ...     read_boxes(path, size=512).values.tolist()
+        [['a.png', 'Infiltration', 256.0, 128.0, 306.0, 228.0]]
     """
     if not size > 0:
         raise ValueError(f"size must be the width of the images in pixels, not {size!r}")
@@ -267,7 +276,7 @@ def read_boxes(path: str | os.PathLike[str], *, size: float = 1024) -> pd.DataFr
 
 
 def read_rereads(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read the radiologists' second look at 4,376 NIH images (google2019 labels).
+    r"""Read the radiologists' second look at 4,376 NIH images (google2019 labels).
 
     Args:
         path: a table with `Image Index` and the columns of REREAD_LABELS, each YES or NO.
@@ -280,6 +289,15 @@ def read_rereads(path: str | os.PathLike[str]) -> pd.DataFrame:
         ValueError: the file is no such table.
 
     Source: Majkowska et al., Radiology 2020, doi 10.1148/radiol.2019191293.
+
+    Example:
+        >>> import tempfile
+        >>> lines = ['Image Index,' + ','.join(REREAD_LABELS), 'a.png,NO,YES,NO,NO']
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, 'rereads.csv')
+        ...     _ = path.write_text('\n'.join(lines))
+        ...     read_rereads(path).loc['a.png'].tolist()
+        [False, True, False, False]
     """
     columns = {"image_id": ("Image Index",)} | {name: (name,) for name in REREAD_LABELS}
     table = _chosen(path, columns)
@@ -293,11 +311,19 @@ def read_rereads(path: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def read_image_list(path: str | os.PathLike[str]) -> list[str]:
-    """Read train_val_list.txt or test_list.txt: one PNG name per line.
+    r"""Read train_val_list.txt or test_list.txt: one PNG name per line.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a line is no PNG name, a name comes twice, or the file is empty.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, 'test_list.txt')
+        ...     _ = path.write_text('a.png\nb.png\n')
+        ...     read_image_list(path)
+        ['a.png', 'b.png']
     """
     names: dict[str, int] = {}
     for number, line in enumerate(read_text(path).splitlines(), start=1):
@@ -324,6 +350,14 @@ def find_images(root: str | os.PathLike[str]) -> dict[str, Path]:
     Raises:
         FileNotFoundError: no such folder, or no PNG in it.
         ValueError: a name occurs in two folders.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Path(folder, 'images').mkdir()
+        ...     Path(folder, 'images', 'a.png').touch()
+        ...     list(find_images(folder))
+        ['a.png']
     """
     root = Path(root)
     if not is_folder(root):

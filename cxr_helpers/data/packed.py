@@ -190,6 +190,13 @@ def pack_images(
             be read, the disk cannot be written, the workers cannot import `read`, or `out` is
             something else than a packed cache.
         CacheBusyError: another process is packing into `out`.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(f"{folder}/a.npy", np.full((4, 2), 255, np.uint8))
+    ...     files = {"a": f"{folder}/a.npy"}
+    ...     pack_images(files, np.load, size=2, out=f"{folder}/packed")[0].tolist()
+    [[255, 0], [255, 0]]
     """
     out, files = Path(out), _checked_files(files)
     if files and not isinstance(size, Integral):
@@ -318,7 +325,16 @@ def _alone(out: Path) -> Iterator[None]:
 
 
 def drop_stale_lock(out: str | Path) -> None:
-    """Remove what a run killed at its very end left beside a cache: lock and replaced cache."""
+    """Remove what a run killed at its very end left beside a cache: lock and replaced cache.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     lock = Path(folder, ".packed.lock")
+    ...     lock.touch()
+    ...     drop_stale_lock(f"{folder}/packed")
+    ...     lock.exists()
+    False
+    """
     out = Path(out)
     if out.with_name(f".{out.name}.lock").exists() or _is_cache(_replaced(out)):
         with suppress(CacheError), _alone(out):  # unless it is in use

@@ -41,6 +41,12 @@ def read_image(path: str | os.PathLike[str], *, bits: int | None = None) -> np.n
 
     Warns:
         UserWarning: `bits` was chosen; or the picture is in color, whose luminance is taken.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Image.new("RGB", (2, 1), (128, 128, 128)).save(f"{folder}/a.png")
+    ...     read_image(f"{folder}/a.png").tolist()
+    [[128, 128]]
     """
     if bits is not None and not (isinstance(bits, Integral) and 1 <= bits <= 16):
         raise ValueError(f"bits must be a whole number from 1 to 16, or None, not {bits!r}")

@@ -178,6 +178,12 @@ def check_split(split: Sequence[str], patient_ids: Sequence) -> None:
     Raises:
         SplitError: names how many patients are in several parts, and some of them; or the lengths
             differ, or the ids are not as the module says.
+
+    >>> check_split(["train", "test"], [1, 2])
+    >>> check_split(["train", "test"], [1, 1])
+    Traceback (most recent call last):
+    cxr_helpers.data.splits.SplitError: 1 of 1 patients are in several parts, for example [1]; split
+    by patient, or pass leak=True to measure what it does
     """
     split, (patient_ids,) = np.asarray(split), _comparable(patient_ids)
     if any(map(_is_missing, split.tolist())):

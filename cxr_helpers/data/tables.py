@@ -22,7 +22,15 @@ _SEPARATORS = (";", "\t", "|")
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """Return the file's text, unpacked if gzipped, or say what it is instead."""
+    """Return the file's text, unpacked if gzipped, or say what it is instead.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "table.csv.gz")
+    ...     _ = path.write_bytes(gzip.compress(b"image,age"))
+    ...     read_text(path)
+    'image,age'
+    """
     try:
         data = Path(path).read_bytes()
         if data.startswith(b"\x1f\x8b"):
@@ -49,7 +57,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
 
 
 def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read a CSV file.
+    r"""Read a CSV file.
 
     Args:
         path: .csv or .csv.gz.
@@ -61,6 +69,13 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is no table; the message names file, line and remedy.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "table.csv")
+    ...     _ = path.write_text("image, age\na.png, 58")
+    ...     read_table(path).to_dict()
+    {'image': {2: 'a.png'}, 'age': {2: '58'}}
     """
     lines, rows = [], []
     reader = csv.reader(io.StringIO(read_text(path)), strict=True)
@@ -94,7 +109,13 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
 def row_error(
     path: str | os.PathLike[str], table: pd.DataFrame, rows: Iterable[int], column: str, wanted: str
 ) -> ValueError:
-    """Describe the first of the bad rows, counted from 0, and how many there are."""
+    """Describe the first of the bad rows, counted from 0, and how many there are.
+
+    >>> table = pd.DataFrame({"age": ["58", "old"]}, index=[2, 3])
+    >>> print(row_error("table.csv", table, [1], "age", "whole years"))
+    table.csv, line 3: age is 'old', expected whole years; mend or delete the row, or download the
+    table again
+    """
     rows = [int(row) for row in rows]
     line, value = table.index[rows[0]], table[column].iloc[rows[0]]
     more = f" (and {len(rows) - 1} more rows)" if len(rows) > 1 else ""
@@ -105,7 +126,11 @@ def row_error(
 
 
 def hint(name: object, known: Iterable[str]) -> str:
-    """Name the known one that is spelled most like this one, or all of them."""
+    """Name the known one that is spelled most like this one, or all of them.
+
+    >>> hint("Edma", ["Edema", "Mass"])
+    "; did you mean 'Edema'?"
+    """
     known = list(known)
     spelled = {other.casefold(): other for other in known}
     close = difflib.get_close_matches(str(name).strip().casefold(), spelled, n=1)
@@ -113,7 +138,11 @@ def hint(name: object, known: Iterable[str]) -> str:
 
 
 def is_folder(path: Path) -> bool:
-    """Tell whether this is a folder; what cannot be asked is none."""
+    """Tell whether this is a folder; what cannot be asked is none.
+
+    >>> is_folder(Path()), is_folder(Path("no such folder"))
+    (True, False)
+    """
     try:
         return path.is_dir()
     except OSError:
@@ -125,6 +154,13 @@ def list_files(folder: Path) -> list[Path]:
 
     Raises:
         ValueError: it cannot be listed.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("a.png", ".hidden"):
+    ...         Path(folder, name).touch()
+    ...     [path.name for path in list_files(Path(folder))]
+    ['a.png']
     """
     try:
         with os.scandir(folder) as entries:

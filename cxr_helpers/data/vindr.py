@@ -147,7 +147,7 @@ def read_readings(
 
 
 def clip_boxes(readings: Readings, image_hw: Mapping[str, tuple[int, int]]) -> Readings:
-    """Clip the boxes at the right and lower border of their images, now that these are known.
+    r"""Clip the boxes at the right and lower border of their images, now that these are known.
 
     Args:
         readings: as `read_readings` returns them.
@@ -159,6 +159,15 @@ def clip_boxes(readings: Readings, image_hw: Mapping[str, tuple[int, int]]) -> R
 
     Raises:
         ValueError: `image_hw` names none of the images, or a size in it is none.
+
+    Example:
+        >>> import tempfile
+        >>> lines = ['image_id,class_name,x_min,y_min,x_max,y_max', 'a,Cardiomegaly,2,4,70,90']
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, 'train.csv').write_text('\n'.join(lines))
+        ...     readings = read_readings(Path(folder, 'train.csv'))
+        >>> clip_boxes(readings, {'a': (80, 64)}).boxes[['x_max', 'y_max']].values.tolist()
+        [[64.0, 80.0]]
     """
     image_hw = dict(image_hw)  # also of a pandas column
     _check_meet(readings.readings["image_id"], image_hw, "image_hw names images")
@@ -180,7 +189,7 @@ def clip_boxes(readings: Readings, image_hw: Mapping[str, tuple[int, int]]) -> R
 
 
 def read_image_labels(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read PhysioNet's image_labels_train.csv or image_labels_test.csv.
+    r"""Read PhysioNet's image_labels_train.csv or image_labels_test.csv.
 
     Returns:
         One row per image and reader: `image_id`, `reader_id` ('consensus' where the file names
@@ -190,6 +199,14 @@ def read_image_labels(path: str | os.PathLike[str]) -> pd.DataFrame:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is no such table.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, 'image_labels_train.csv')
+        ...     _ = path.write_text('image_id,rad_id,Edema,No finding\na,R8,1,0')
+        ...     read_image_labels(path).values.tolist()
+        [['a', 'R8', 1, 0]]
     """
     table = read_table(path)
     names = {name.casefold(): name for name in table.columns}
@@ -237,6 +254,14 @@ def find_images(
     Raises:
         FileNotFoundError: no such folder, or no DICOM file in it.
         ValueError: one image has two files, or `root` is the other part's folder.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Path(folder, 'train').mkdir()
+        ...     Path(folder, 'train', 'a.dicom').touch()
+        ...     list(find_images(folder))
+        ['a']
     """
     root = Path(root)
     if not is_folder(root):

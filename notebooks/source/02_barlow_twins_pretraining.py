@@ -476,7 +476,9 @@ votes = {
     for arm, f in features.items()
 }
 scores = {
-    arm: {name: float(np.nanmean(scoring.auroc(known[name][test], v))) for name, v in by_name.items()}
+    arm: {
+        name: float(np.nanmean(scoring.auroc(known[name][test], v))) for name, v in by_name.items()
+    }
     for arm, by_name in votes.items()
 }
 
