@@ -1,5 +1,8 @@
 """Exercises that check themselves, offline: `check`, `hint`, `solution`, `quiz`, progress.
 
+Each notebook's lie in `ch01.py` to `ch06.py`, questions in `questions.py`; `engine.py` says how to
+add one.
+
 >>> check("1.1", None)
 Exercise 1.1: Not attempted yet. For help: hint("1.1"), solution("1.1")
 >>> hint("1.1", 9)

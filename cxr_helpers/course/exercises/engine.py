@@ -9,8 +9,8 @@ A new exercise takes three steps, here for notebook 03:
    `figures.py`; what has many right answers `judge_property`.
 2. In `notebooks/source/03_linear_evaluation.py`: the question, and a cell with an empty answer that
    ends in `check("3.7", answer)`.
-3. In `tests/course/exercises/test_judges.py`: wrong answers that look right, and two right ones of
-   another style.
+3. In `tests/course/exercises/test_judges.py`: two right answers of another style under `RIGHT`, and
+   under `WRONG` what looks right and is not.
 
 To judge never raises: an empty answer is 'not attempted yet', a usual mistake gets its own message.
 """
