@@ -102,6 +102,14 @@ class DetectionPipeline(A.Compose):
         steps: of albumentations.
         bbox_params: for boxes xyxy in pixels, with `labels`.
         seed: of all draws, 0 or above.
+
+    >>> pipeline = detection_pipeline("demo", seed=0)
+    >>> item = {"image": np.eye(64), "bboxes": [[8, 8, 32, 32]], "labels": [1]}
+    >>> with pipeline.at(epoch=3, index=5):
+    ...     first = pipeline(**item)["bboxes"]
+    >>> with pipeline.at(epoch=3, index=5):
+    ...     np.array_equal(pipeline(**item)["bboxes"], first)
+    True
     """
 
     def __init__(self, steps: list, *, bbox_params: A.BboxParams, seed: int):
@@ -213,6 +221,10 @@ class EpochImages(Dataset):
     Args:
         dataset: calls the pipeline for the item of an index.
         pipeline: that it calls, directly or through a `CountedPipeline`.
+
+    >>> images = EpochImages(["a", "b"], detection_pipeline("none", seed=0))
+    >>> sorted(images[place] for place in EpochOrder(images, seed=0))
+    ['a', 'b']
     """
 
     def __init__(self, dataset: Dataset, pipeline: DetectionPipeline):

@@ -59,6 +59,11 @@ def place_backbone(detector: nn.Module, state: Mapping[str, Tensor]) -> tuple[st
     Raises:
         DetectorError: a tensor has no place, a place has no tensor, a shape differs, or a value
             is not finite; the text names them. The detector is then unchanged.
+
+    >>> backbone = nn.Linear(2, 1)  # a detector keeps its own in `backbone.body`
+    >>> detector = nn.ModuleDict({"backbone": nn.ModuleDict({"body": nn.Linear(2, 1)})})
+    >>> place_backbone(detector, backbone.state_dict())
+    ('weight', 'bias')
     """
     odd = [name for name, value in state.items() if not torch.is_tensor(value)]
     if odd:

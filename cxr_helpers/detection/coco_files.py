@@ -144,7 +144,13 @@ def read_coco(
             or classes have one id or one name. A class that differs by a letter is refused: left
             out, it would be missing from the truth without a word.
 
-    `write_coco` has an example.
+    >>> import tempfile
+    >>> boxes = [{"boxes": [[0, 0, 9, 9]], "labels": [1]}]
+    >>> truth = CocoTruth(("a",), np.array([[64, 64]]), boxes, ("mass",))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     read = read_coco(write_coco(f"{folder}/truth.json", truth), class_names=["mass"])
+    >>> read.boxes[0]["boxes"].tolist(), read.class_names
+    ([[0.0, 0.0, 9.0, 9.0]], ('mass',))
     """
     content = _read_json(path)
     kinds = ("images", "annotations", "categories")

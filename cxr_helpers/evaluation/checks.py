@@ -18,7 +18,11 @@ class EvaluationError(ValueError):
 
 
 def as_array(values) -> np.ndarray:
-    """An array of what users bring; a masked value is not known, so it becomes NaN."""
+    """An array of what users bring; a masked value is not known, so it becomes NaN.
+
+    >>> as_array(np.ma.masked_equal([0, 1, -1], -1))
+    array([ 0.,  1., nan])
+    """
     if hasattr(values, "detach"):
         values = values.detach().cpu()
         values = values.float() if "bfloat16" in str(values.dtype) else values
@@ -78,6 +82,11 @@ def check_finite(values: np.ndarray, name: str, remedy: str) -> None:
 
     Raises:
         EvaluationError: says how many images that are, which rows the first have, and the remedy.
+
+    >>> check_finite(np.array([0.5, np.nan]), "scores", "look at these images")
+    Traceback (most recent call last):
+    cxr_helpers.evaluation.checks.EvaluationError: the scores of 1 images are not finite, in rows
+    [1]; look at these images
     """
     bad = np.flatnonzero(~np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
     if len(bad):
@@ -100,6 +109,13 @@ def check_order(first, second, names: Sequence[str], *, axes: Sequence[str]) -> 
 
     Raises:
         EvaluationError: names the first ids or columns that differ.
+
+    >>> import pandas as pd
+    >>> labels = pd.DataFrame({"Mass": [0, 1]}, index=["a", "b"])
+    >>> check_order(labels, labels[::-1], ["labels", "scores"], axes=["index"])
+    Traceback (most recent call last):
+    cxr_helpers.evaluation.checks.EvaluationError: the index of labels and scores differ: 'a' stands
+    where the other has 'b'; bring both into one order, as by scores.reindex(index=...)
     """
     if not (hasattr(first, "iloc") and hasattr(second, "iloc")):
         return

@@ -139,6 +139,13 @@ def cached_features(
         EvaluationError: a file is damaged (the text says which to delete), `extract` gave another
             number of rows than there are ids or values that are not finite, an id is there twice,
             or images and ids differ in number.
+
+    >>> import tempfile
+    >>> data = (nn.Identity(), np.ones((1, 4, 2), np.uint8), ["a.png"])
+    >>> how = {"extract": lambda backbone, pixels: pixels.mean(axis=1), "recipe": {"pool": "rows"}}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     cached_features(*data, **how, folder=folder).of(["a.png"])
+    array([[1., 1.]], dtype=float32)
     """
     FrozenFeatures(np.empty((len(pixels), 0), np.float32), list(image_ids))  # before hours of work
     recipe_text = json.dumps(dict(recipe), sort_keys=True, default=_plain)

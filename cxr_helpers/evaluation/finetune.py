@@ -83,6 +83,11 @@ class Classifier(pl.LightningModule):
     Raises:
         EvaluationError: the backbone takes another number of channels, or not as many as the recipe
             normalizes, or gives no (B, D).
+
+    >>> backbone = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> classifier = Classifier(backbone, n_classes=2, recipe=Recipe(image_size=8), total_steps=1)
+    >>> classifier(torch.zeros(4, 1, 8, 8)).shape
+    torch.Size([4, 2])
     """
 
     def __init__(self, backbone: nn.Module, *, n_classes: int, recipe: Recipe, total_steps: int):
@@ -147,6 +152,11 @@ def score(classifier: Classifier, pixels: np.ndarray, *, batch_size: int = 256) 
 
     Raises:
         EvaluationError: the pixels have another shape, type or range.
+
+    >>> backbone = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> classifier = Classifier(backbone, n_classes=2, recipe=Recipe(image_size=8), total_steps=1)
+    >>> score(classifier, np.zeros((4, 16, 16), np.uint8)).shape
+    (4, 2)
     """
     pixels = _gray(pixels, "image")
     was_training = classifier.training
@@ -229,6 +239,14 @@ def train(
     Raises:
         EvaluationError: fewer than 2 images (batch norm needs them), images of another kind, labels
             that do not fit or are not 0 or 1, or a backbone that is none.
+
+    >>> backbone = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> images = np.zeros((2, 8, 8), np.uint8)
+    >>> recipe = Recipe(image_size=8, epochs=1, min_steps=2, checks=1)
+    >>> options = {"watched": {"val": images}, "recipe": recipe, "accelerator": "cpu", "seed": 0}
+    >>> classifier, checks = train(backbone, images, [[0], [1]], **options)
+    >>> [check["val"].shape for check in checks]
+    [(2, 1)]
     """
     pixels = _gray(pixels, "image")
     labels = _labels(labels, len(pixels))

@@ -94,6 +94,9 @@ def images_for(device, images, *, several: bool = False) -> np.ndarray:
         device: the detector's.
         images: (H, W), (1, H, W) or (3, H, W); or (B, 1, H, W) or (B, 3, H, W).
         several: whether a batch is expected.
+
+    >>> images_for("cpu", np.zeros((4, 6), np.uint8)).shape
+    (1, 1, 4, 6)
     """
     if hasattr(images, "detach") and images.device != device:
         raise ExplanationError(
