@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image
+from tiny_root import NIH_BOX_HEADER, NIH_HEADER, VINDR_HEADER
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "data_scripts"
 sys.path.insert(0, str(SCRIPTS))
@@ -19,12 +20,7 @@ import prepare_vindr  # noqa: E402
 
 FULL = Path("/dev/full")  # a file on a full disk, for every write to it fails as on one
 Usage = namedtuple("Usage", "total used free")
-ENTRIES = (
-    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,"
-    "View Position,OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]\n"
-)
-BOX_HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,\n"
-READINGS = "image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max\n"
+ENTRIES, BOX_HEADER, READINGS = NIH_HEADER + "\n", NIH_BOX_HEADER + "\n", VINDR_HEADER + "\n"
 N = 10
 
 

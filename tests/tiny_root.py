@@ -1,4 +1,4 @@
-"""A root with both data sets in their real formats, of noise and few pixels."""
+"""A root with both data sets in their real formats, of noise and few pixels; the real headers."""
 
 import numpy as np
 from dicom_files import make_dataset, to_bytes
@@ -8,6 +8,8 @@ NIH_HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
     "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
 )
+NIH_BOX_HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,"
+VINDR_HEADER = "image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max"
 # Presets that take seconds on one core.
 SMALL = (
     *("pretrain.batch_size=8", "pretrain.epochs=2", "pretrain.min_steps=0"),
@@ -32,7 +34,7 @@ def make_nih_root(root):
     """Write the NIH images alone, 30 of them in the test list and with boxes of two findings."""
     _write_nih(root, np.random.default_rng(0))
     names = [f"{k:08d}_000.png" for k in range(30)]
-    rows = ["Image Index,Finding Label,Bbox [x,y,w,h],,,"]
+    rows = [NIH_BOX_HEADER]
     for name in names:
         rows += [f"{name},Cardiomegaly,128,256,640,640,,,", f"{name},Mass,64,64,224,224,,,"]
     (root / "nih" / "BBox_List_2017.csv").write_text("\n".join(rows))
@@ -55,7 +57,7 @@ def _write_nih(root, rng):
 def _write_vindr(root, rng):
     train = root / "vindr" / "train"
     train.mkdir(parents=True)
-    rows = ["image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max"]
+    rows = [VINDR_HEADER]
     for k in range(30):
         name = f"{k:032x}"
         stored = rng.integers(0, 4096, (32, 32))

@@ -11,6 +11,7 @@ import pandas as pd
 import pydicom
 import pytest
 from PIL import Image
+from tiny_root import NIH_BOX_HEADER, NIH_HEADER, VINDR_HEADER
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "data_scripts"))
 import demo_nih  # noqa: E402
@@ -87,12 +88,11 @@ def test_the_version_names_these_bytes(demo):
 def test_the_headers_are_those_of_the_real_files(demo):
     """To the letter, split headers included."""
     heads = {p.name: p.read_text().splitlines()[0] for p in demo.rglob("*.csv")}
-    assert heads["Data_Entry_2017_v2020.csv"] == (
-        "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,"
-        "View Position,OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
-    )
-    assert heads["BBox_List_2017.csv"] == "Image Index,Finding Label,Bbox [x,y,w,h],,,"
-    assert heads["train.csv"] == "image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max"
+    assert heads == {
+        "Data_Entry_2017_v2020.csv": NIH_HEADER,
+        "BBox_List_2017.csv": NIH_BOX_HEADER,
+        "train.csv": VINDR_HEADER,
+    }
 
 
 def test_every_listed_file_can_be_read(demo):

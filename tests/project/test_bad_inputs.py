@@ -24,6 +24,7 @@ from dicom_files import gradient, lut_item, make_dataset, to_bytes
 from PIL import Image
 from pydicom import uid
 from pydicom.data import get_testdata_file
+from tiny_root import NIH_BOX_HEADER, NIH_HEADER, VINDR_HEADER
 
 from cxr_helpers.data import nih, vindr
 from cxr_helpers.data.dicom import DicomError, read_dicom
@@ -122,13 +123,12 @@ def tmp_path(request, tmp_path):
 # --- tables: every reader with every kind of wrong file -------------------------------------------
 
 ENTRIES = (
-    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,"
-    "View Position,OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]\n"
+    f"{NIH_HEADER}\n"
     "00000001_000.png,Cardiomegaly|Emphysema,0,1,58,M,PA,2682,2749,0.143,0.139\n"
     "00000001_001.png,No Finding,1,1,59,M,AP,2682,2749,0.143,0.139\n"
 )
 BOXES = (
-    "Image Index,Finding Label,Bbox [x,y,w,h],,,\n"
+    f"{NIH_BOX_HEADER}\n"
     "00000001_000.png,Atelectasis,225.08,547.01,86.77,79.18,,,\n"
     "00000001_001.png,Infiltrate,10,20,30,40,,,\n"
 )
@@ -136,11 +136,7 @@ REREADS = (
     "Image Index,Fracture,Pneumothorax,Airspace opacity,Nodule or mass\n"
     "00000001_000.png,NO,YES,NO,NO\n"
 )
-READINGS = (
-    "image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max\n"
-    "a,Cardiomegaly,3,R9,691,1375,1653,1831\n"
-    "b,No finding,14,R1,,,,\n"
-)
+READINGS = f"{VINDR_HEADER}\na,Cardiomegaly,3,R9,691,1375,1653,1831\nb,No finding,14,R1,,,,\n"
 IMAGE_LABELS = "image_id,rad_id,Edema,Nodule/Mass,No finding\na,R9,0,1,0\nb,R9,0,0,1\n"
 
 READERS = {
