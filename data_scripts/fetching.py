@@ -324,6 +324,21 @@ def _tar_members(raw: IO[bytes], root: Path) -> Iterator[Member]:
             except tarfile.FilterError as error:
                 reason = f"{_OUTSIDE} ({type(error).__name__})"
             yield name, member.size, reason, lambda member=member: tar.extractfile(member)
+        _check_end(tar)
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """Read on from where the members end to gzip's checksum, which comes last.
+
+    tarfile ends at a damaged header, and at a cut between two members, as it does at the end.
+    """
+    left = 0
+    while block := tar.fileobj.read(_BLOCK):
+        left += len(block)
+        if block.strip(b"\0"):
+            raise tarfile.ReadError("a header in it is damaged")
+    if not left:
+        raise tarfile.ReadError("it is cut between two files")
 
 
 def _zip_members(raw: IO[bytes], root: Path) -> Iterator[Member]:

@@ -1,6 +1,8 @@
 """fetching.py: archives and downloads, on tiny ones and a server on this machine."""
 
+import gzip
 import hashlib
+import io
 import json
 import tarfile
 import zipfile
@@ -152,6 +154,27 @@ def test_a_cut_archive_is_reported_and_what_is_in_it_used(archived):
     assert "download it again" in aside["reason"][0]
     assert 0 < len(table(archived, "entries.csv")) < N
     assert not [p for p in (archived / "images").iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    "damage, words",
+    [
+        (lambda tar: gzip.compress(tar)[:-4], "ended before"),
+        (lambda tar: gzip.compress(tar.replace(b"b.png", b"c.png")), "a header in it is damaged"),
+        (lambda tar: gzip.compress(tar, 0).replace(b"b.png", b"c.png"), "CRC check failed"),
+        (lambda tar: tar[:1024], "cut between two files"),
+    ],
+)
+def test_an_archive_damaged_where_tarfile_sees_its_end_is_kept(tmp_path, damage, words):
+    """With --remove-archives it would be gone, and with it the files after the damage."""
+    archive, stream = tmp_path / "images_001.tar.gz", io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        for name in ("a.png", "b.png"):
+            add(tar, name, b"of a block of 512 bytes")
+    archive.write_bytes(damage(stream.getvalue()))
+    error = fetching.unpack(archive, tmp_path, remove=True, progress=False)
+    assert words in error and "download it again" in error
+    assert archive.exists() and not fetching.is_unpacked(archive, tmp_path)
 
 
 # --- download -------------------------------------------------------------------------------------
