@@ -9,6 +9,7 @@ Needs: numpy.
 """
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 
 import numpy as np
 
@@ -16,12 +17,19 @@ Boxes = Sequence[Mapping[str, object]]
 
 
 def as_array(values: object) -> np.ndarray:
-    """An array, list or tensor on any device as an array.
+    """An array, a list or tensors of any device and type as an array; what is masked becomes NaN.
 
     >>> as_array([1, 2])
     array([1, 2])
     """
-    return values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = values.float() if "bfloat16" in str(values.dtype) else values
+    elif isinstance(values, list | tuple) and any(hasattr(one, "detach") for one in values):
+        values = [as_array(one) for one in values]
+    elif isinstance(values, np.ma.MaskedArray):
+        values = values.astype(float).filled(np.nan)
+    return np.asarray(values)
 
 
 def as_numbers(values: object, where: str) -> np.ndarray:
@@ -37,8 +45,13 @@ def as_numbers(values: object, where: str) -> np.ndarray:
     array = as_array(values)
     if not array.size:
         return np.zeros(array.shape)
-    if array.dtype.kind not in "uif":
-        raise ValueError(f"{where} holds {array.ravel()[:1].tolist()[0]!r}; expected numbers")
+    if array.dtype == object:  # as of a table with columns of several types
+        odd = [v for v in array.ravel() if isinstance(v, bool) or not isinstance(v, Real)]
+        array = array if odd else array.astype(float)
+    else:
+        odd = array.ravel()[:1].tolist() if array.dtype.kind not in "uif" else []
+    if odd:
+        raise ValueError(f"{where} holds {odd[0]!r}; expected numbers")
     if not np.isfinite(array).all():
         raise ValueError(f"{where} holds a value that is not finite")
     return array.astype(np.float64)
@@ -92,13 +105,15 @@ def different_names(class_names: Sequence[str]) -> tuple[str, ...]:
     """The names of the classes 1, 2, ...
 
     Raises:
-        ValueError: one text instead of a list, or a name that occurs twice.
+        ValueError: one text or a set, which has no order, instead of a list, or a name that occurs
+            twice.
 
     >>> different_names(["mass", "nodule"])
     ('mass', 'nodule')
     """
-    names = () if isinstance(class_names, str) else tuple(class_names)
-    if isinstance(class_names, str) or len(set(names)) < len(names):
+    unordered = isinstance(class_names, str | set | frozenset)
+    names = () if unordered else tuple(class_names)
+    if unordered or len(set(names)) < len(names):
         raise ValueError(f"class_names must be a list of different names, not {class_names!r}")
     return names
 

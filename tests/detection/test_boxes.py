@@ -1,6 +1,7 @@
 """The room's IoU and its check of truths and detections; who asks, asks this check."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from box_cases import NAMES, matched, prediction, random_case, truth
@@ -49,6 +50,10 @@ def test_iou_by_hand_and_without_area():
         ([[0, 0, np.nan, 9]], "not finite"),
         ([[9, 0, 0, 9]], r"\[9.0, 0.0, 0.0, 9.0\]; expected x_min"),
         ([["0", "0", "9", "9"]], "holds '0'; expected numbers"),
+        (np.ma.masked_array([[0, 0, 9, 9]], [[0, 0, 1, 0]]), "not finite"),
+        (pd.DataFrame([[0, 0, 9, pd.NA]], dtype="Int64"), "holds <NA>; expected numbers"),
+        (np.array([[0, 0, 9, "9"]], object), "holds '9'; expected numbers"),
+        (np.array([[0, 0, 9, True]], object), "holds True; expected numbers"),
     ],
 )
 def test_what_is_no_box_has_no_iou(boxes, words):
@@ -99,7 +104,7 @@ def test_everyone_asks_this_check(ask):
         ask([FOUND], [truth([[4, 0, 1, 9]], [1])])
 
 
-@pytest.mark.parametrize("names", ["mass", ["mass", "mass"]])
+@pytest.mark.parametrize("names", ["mass", ["mass", "mass"], {"mass", "nodule"}])
 def test_names_of_classes_are_different_ones(tmp_path, names):
     file = coco_files.CocoTruth(("a",), [(19, 19)], [MASS], names)
     for ask in (coco.coco_scores, metrics.match_detections, errors.error_table):
@@ -112,6 +117,21 @@ def test_names_of_classes_are_different_ones(tmp_path, names):
     )
     with pytest.raises(ValueError, match="list of different names"):
         coco_files.read_coco(path, class_names=names)
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        torch.tensor([[0, 0, 8, 8]], dtype=torch.bfloat16),
+        [torch.tensor([0.0, 0, 8, 8], requires_grad=True)],
+        np.array([[0, 0.0, np.float32(8), 8]], object),
+        pd.DataFrame([[0, 0, 8, 8]], dtype="Int64"),
+    ],
+)
+def test_boxes_of_short_floats_of_single_tensors_and_of_mixed_columns_are_read(boxes):
+    scores = torch.tensor([0.5], dtype=torch.bfloat16)
+    found = checked_image({"boxes": boxes, "labels": [1], "scores": scores}, "found", scores=True)
+    assert found["boxes"].tolist() == [[0, 0, 8, 8]] and found["scores"] == [0.5]
 
 
 @pytest.mark.parametrize("ask", ASK)
