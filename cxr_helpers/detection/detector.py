@@ -79,9 +79,12 @@ class DetectorSettings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
-        names = () if isinstance(self.class_names, str) else tuple(map(str, self.class_names))
+        unordered = isinstance(self.class_names, str | set | frozenset)
+        names = () if unordered else tuple(map(str, self.class_names))
         if not names or len(set(names)) < len(names):
-            raise DetectorError(f"class_names must be different names, got {self.class_names!r}")
+            raise DetectorError(
+                f"class_names must be a list of different names, got {self.class_names!r}"
+            )
         object.__setattr__(self, "class_names", names)
         if self.arch not in ARCHITECTURES:
             raise DetectorError(f"arch {self.arch!r} is none of {', '.join(ARCHITECTURES)}")

@@ -26,6 +26,8 @@ def as_array(values) -> np.ndarray:
     if hasattr(values, "detach"):
         values = values.detach().cpu()
         values = values.float() if "bfloat16" in str(values.dtype) else values
+    elif isinstance(values, list | tuple) and any(hasattr(one, "detach") for one in values):
+        values = [as_array(one) for one in values]
     if isinstance(values, np.ma.MaskedArray):
         values = values.astype(float).filled(np.nan)
     return np.asarray(values)
@@ -42,7 +44,11 @@ def numbers(values, name: str) -> np.ndarray:
     """
     try:
         array = as_array(values)
-        array = array.astype(float) if array.dtype == object else array
+        if array.dtype == object:
+            text = next((value for value in array.ravel() if isinstance(value, str)), None)
+            if text is not None:  # which float() might read as a number
+                raise TypeError(f"{text!r} is text")
+            array = array.astype(float)
     except (TypeError, ValueError) as error:
         raise EvaluationError(f"the {name} are no table of numbers: {error}") from None
     if array.dtype.kind not in "buif":
@@ -137,11 +143,16 @@ def check_class_names(class_names: Sequence[str], *tables) -> list[str]:
     """K different names that fit the columns of tables (N, K) or (N,).
 
     Raises:
-        EvaluationError: a name stands twice, or names and columns differ in number or order.
+        EvaluationError: the names are a set, which has no order; a name stands twice; or names
+            and columns differ in number or order.
 
     >>> check_class_names("Mass", np.zeros(5))
     ['Mass']
     """
+    if isinstance(class_names, set | frozenset):
+        raise EvaluationError(
+            f"class_names are a set, which has no order: {class_names}; give a list"
+        )
     names = [class_names] if isinstance(class_names, str) else [str(name) for name in class_names]
     twice = [name for name in names if names.count(name) > 1]
     if twice:

@@ -28,6 +28,7 @@ def settings(**changes):
         ({"class_names": ()}, "different names"),
         ({"class_names": ("mass", "mass")}, "different names"),
         ({"class_names": "mass"}, "different names"),
+        ({"class_names": {"mass", "nodule"}}, "different names"),
         ({"arch": "vgg"}, "vgg"),
         ({"batch_norm": "off"}, "off"),
         ({"frozen_stages": 5}, "5"),

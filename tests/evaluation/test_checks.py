@@ -14,6 +14,7 @@ KINDS = {
     "float16": lambda a: a.astype(np.float16),
     "list": np.ndarray.tolist,
     "tensor": torch.from_numpy,
+    "list of tensors": lambda a: [torch.from_numpy(row).bfloat16().requires_grad_() for row in a],
     "bfloat16 with gradient": lambda a: torch.from_numpy(a).bfloat16().requires_grad_(),
     "data frame": pd.DataFrame,
     "frame of pandas' own integers": lambda a: pd.DataFrame(a).astype("Int64"),
@@ -49,6 +50,7 @@ def test_what_is_masked_is_not_known():
     [
         ([["R1"], ["2"]], "<U2, no numbers"),
         (np.array([["R1"], [2]], object), "no table of numbers.*R1"),
+        (pd.DataFrame({"patient_id": ["013"], "x": [0.5]}), "no table of numbers: '013' is text"),
         ([[1, 2], [3]], "no table of numbers"),
         (np.array(["2026-11-28"], "datetime64[D]"), r"datetime64\[D\], no numbers"),
     ],
@@ -98,6 +100,7 @@ def test_rows_that_pandas_only_numbered_are_taken_in_their_order():
         (["a", "b"], "2 class names for 3 columns"),
         (["a", "b", "a"], "class 'a' is named 2 times"),
         ("abc", "1 class names for 3 columns"),
+        ({"a", "b", "c"}, "a set, which has no order"),
         (["c", "b", "a"], "class 'c' is named where the table's column is 'a'"),
     ],
 )
