@@ -1,4 +1,4 @@
-"""Share a backbone as a folder in the Hugging Face hub's format, and fetch one from there.
+"""Share a backbone as a folder in the Hugging Face hub's format, push it there, fetch one.
 
 A folder holds `model.safetensors`, `config.json` in timm's form and `README.md`, the model card.
 timm and torchvision load it without this file; the card says how, and the lines in it run.
@@ -6,36 +6,43 @@ timm and torchvision load it without this file; the card says how, and the lines
 The names inside are torchvision's. timm's ResNets use the same ones, so nothing is renamed.
 
 From cxr-helpers 0.1.0 (MIT license).
-Needs: torch, torchvision.
+Needs: huggingface-hub, torch, torchvision.
 Goes with: weights.py.
 """
 
 import json
 import os
-import re
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.client import HTTPException
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from string import Template
-from urllib.error import HTTPError
-from urllib.parse import quote
 
 import torch
 import torchvision
+from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from torch import Tensor, nn
 
-from .weights import WeightsError, load_weights, open_url, read_weights, save_weights, write_whole
+from .weights import WeightsError, load_weights, read_weights, save_weights, write_whole
 
-ENDPOINT = "https://huggingface.co"
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 ARCHITECTURES = {"resnet18": 512, "resnet34": 512, "resnet50": 2048, "resnet101": 2048}
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 
 
 class HubError(ValueError):
-    """A folder cannot be written or a file cannot be fetched; the text says what to do."""
+    """A folder cannot be written or pushed, or a file not fetched; the text says what to do."""
 
 
 @dataclass(frozen=True)
@@ -254,48 +261,96 @@ def _table(header: Sequence[str], rows) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
+def push(
+    folder: str | os.PathLike[str],
+    repository: str,
+    *,
+    private: bool = True,
+    endpoint: str | None = None,
+) -> str:
+    """Upload a folder that `write_folder` made to the hub, as whoever is logged in there.
+
+    Log in once with `hf auth login`, or set HF_TOKEN; the token must be allowed to write.
+
+    Args:
+        folder: its weights, configuration and card go there; other files in it stay here.
+        repository: `owner/name`, made where it does not exist.
+        private: seen by its owner alone; False shows it to everybody.
+        endpoint: of the hub or a mirror; by default HF_ENDPOINT, else https://huggingface.co.
+
+    Returns:
+        The repository's address.
+
+    Raises:
+        HubError: the folder is not complete, no network, no such owner, no token that may write,
+            or a repository that was to be private is there already and is public.
+    """
+    folder, names = Path(folder), [WEIGHTS, CONFIG, CARD]
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        raise HubError(f"{folder} lacks {', '.join(missing)}; `write_folder` makes such a folder")
+    if wrong := _wrong(folder / WEIGHTS):
+        raise HubError(f"{folder / WEIGHTS} {wrong}; nothing was uploaded")
+    api = HfApi(endpoint=endpoint)
+    with _one_sentence(repository):
+        made = api.create_repo(repository, private=private, exist_ok=True)
+        if private and not api.model_info(made.repo_id).private:
+            raise HubError(
+                f"{repository} is there already and public, nothing was uploaded: give another "
+                "name, or private=False"
+            )
+        api.upload_folder(repo_id=made.repo_id, folder_path=folder, allow_patterns=names)
+    return str(made)
+
+
 def fetch(
     repository: str,
     file: str,
-    folder: str | os.PathLike[str],
+    folder: str | os.PathLike[str] | None = None,
     *,
     revision: str = "main",
-    endpoint: str = ENDPOINT,
+    endpoint: str | None = None,
     timeout: float = 10.0,
 ) -> Path:
     """Fetch one file of weights from a repository on the hub; nothing in it is run.
 
+    A repository that is private or gated wants `hf auth login` once, or HF_TOKEN.
+
     Args:
         repository: `owner/name`, for instance `haooyuee/Barlowtwins-CXR`.
         file: its name there, which ends as one of `SUFFIXES`.
-        folder: where it goes; a whole file of weights that is there already is taken without asking
-            the network.
+        folder: the cache, by default the one that all programs of the hub share; a file of weights
+            that is there already is taken without asking the network.
         revision: branch, tag or commit.
-        endpoint: of the hub or a mirror.
-        timeout: seconds that a name look-up, a connection or a silence may last.
+        endpoint: of the hub or a mirror; by default HF_ENDPOINT, else https://huggingface.co.
+        timeout: seconds that a connection or its silence may last before the download begins.
 
     Returns:
         The file, which `weights.read_weights` takes.
 
     Raises:
-        HubError: no network, no such repository or file, a name that would leave the folder, or
-            what arrived is no file of weights.
+        HubError: no network, no such repository, revision or file, no right to read it, a name that
+            would leave the folder, or what arrived is no file of weights.
         OSError: the folder cannot be written.
     """
-    parts = PurePosixPath(file).parts
-    if not re.fullmatch(r"([\w-][\w.-]*/)?[\w-][\w.-]*", repository):
-        raise HubError(f"repository {repository!r}: write it as owner/name")
-    if not file.endswith(SUFFIXES) or {"..", "/"} & {*parts} or {*file} & {*"\\:\0"}:
-        raise HubError(
-            f"{file!r} is no name of a file of weights ({', '.join(SUFFIXES)}) within a "
-            "repository; nothing was fetched"
-        )
-    version = quote(revision, safe="")  # refs/pr/1 is one name to the hub
-    if version in ("", ".", ".."):
+    if not file.endswith(SUFFIXES):
+        raise HubError(f"{file!r} is no name of a file of weights ({', '.join(SUFFIXES)})")
+    if {"", ".", ".."} & {*revision.replace("\\", "/").split("/")}:
         raise HubError(f"revision {revision!r} is no branch, tag or commit")
-    path = Path(folder) / repository.replace("/", "--") / version / file
-    if not path.is_file() or _wrong(path):
-        _download(f"{endpoint}/{quote(repository)}/resolve/{version}/{quote(file)}", path, timeout)
+    where = {"repo_id": repository, "filename": file, "revision": revision, "endpoint": endpoint}
+    with _one_sentence(repository, file, revision):
+        try:
+            path = Path(hf_hub_download(**where, cache_dir=folder, local_files_only=True))
+        except LocalEntryNotFoundError:
+            path = None
+        if path is None or _wrong(path):
+            _check_answer(hf_hub_url(**where), timeout)
+            path = Path(
+                hf_hub_download(
+                    **where, cache_dir=folder, etag_timeout=timeout, force_download=path is not None
+                )
+            )
+    if wrong := _wrong(path):
+        raise HubError(f"{file} of {repository} {wrong}; before you try again, delete {path}")
     return path
 
 
@@ -308,30 +363,57 @@ def _wrong(path: Path) -> str:
     return ""
 
 
-def _download(url: str, path: Path, timeout: float) -> None:
-    """Fetch a file; it gets its name only once it is whole and holds weights."""
-    if not url.startswith(("https://", "http://")):
-        raise HubError(f"{url} is no address; an endpoint begins with https://")
+def _check_answer(url: str, timeout: float) -> None:
+    """Ask for a file's head once and in time; `hf_hub_download` alone tries for minutes."""
+    pool = ThreadPoolExecutor(1)  # the look-up of a name heeds no timeout
     try:
-        answer = open_url(url, timeout)
-    except HTTPError as error:
-        raise HubError(f"{url}: the hub answers {error.code} {error.reason}") from error
-    except OSError as error:
-        raise HubError(
-            f"{url} cannot be reached ({error or 'no answer'}); fetch the file on another machine, "
-            "put it on this one, and give its path"
-        ) from error
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        with answer, temporary.open("wb") as target:
-            shutil.copyfileobj(answer, target, 1 << 20)
-        if answer.length:  # bytes that were announced and did not come
-            raise ConnectionError(f"{answer.length} bytes are missing")
-        if wrong := _wrong(temporary):
-            raise HubError(f"what {url} gave {wrong}; it was not kept")
-        os.replace(temporary, path)
-    except (TimeoutError, ConnectionError, HTTPException) as error:
-        raise HubError(f"{url} broke off ({error}); try again") from error
+        pool.submit(get_hf_file_metadata, url, timeout=timeout).result(2 * timeout)
     finally:
-        temporary.unlink(missing_ok=True)
+        pool.shutdown(wait=False)
+
+
+@contextmanager
+def _one_sentence(repository: str, file: str = "", revision: str = "") -> Iterator[None]:
+    """Say what went wrong at the hub as `HubError`; a disk's error stays as it is."""
+    try:
+        yield
+    except HubError:
+        raise
+    except (HTTPError, OSError, RuntimeError, ValueError) as error:
+        if getattr(error, "errno", None):
+            raise
+        raise HubError(_remedy(error, repository, file, revision)) from error
+
+
+def _remedy(error: Exception, repository: str, file: str, revision: str) -> str:
+    login = "log in with `hf auth login`, or set HF_TOKEN"
+    remedies = {
+        GatedRepoError: f"{repository} is gated: accept its terms on its page, then {login}",
+        RepositoryNotFoundError: f"the hub shows you no repository {repository!r}: check owner and "
+        f"name; if it is private, {login}",
+        RevisionNotFoundError: f"{repository} has no branch, tag or commit {revision!r}; its page "
+        "lists them",
+        RemoteEntryNotFoundError: f"{repository} has no file {file!r} at {revision!r}; its page "
+        "lists them",
+        HFValidationError: f"repository {repository!r}: write it as owner/name",
+    }
+    for kind, told in remedies.items():
+        if isinstance(error, kind):
+            return told
+    said = str(error).split("\n")[0] or "no answer in time"
+    if isinstance(error, HfHubHTTPError):
+        code = error.response.status_code
+        if code not in (401, 403):
+            return f"{repository}: the hub answers {code}; try again later"
+        return (
+            f"the hub does not take your token for {repository} ({code}): make one with the right "
+            f"to it in your settings there, then {login}"
+        )
+    if isinstance(error, UnicodeError):
+        return f"your token is none: copy it again from your settings on the hub, then {login}"
+    if isinstance(error, ValueError):
+        return said
+    told = f"{repository} cannot be reached on the hub ({said}); try again"
+    if not file:
+        return told
+    return f"{told}, or fetch {file} on another machine, put it on this one, and give its path"

@@ -854,6 +854,8 @@ print("torchvision loads the file and computes the same features.")
 # The other way round, `weights.read_weights` takes torchvision's and the original Barlow Twins'
 # ResNet-50, the checkpoint that the paper's authors published, those of the library timm, and your own
 # files; `hub.fetch` gets one from the Hugging Face hub. No code in a file is ever run.
+# `hub.push(folder / "share", "owner/name")` would upload your folder there, private unless you
+# say otherwise; this notebook does not do it.
 
 # %% [markdown]
 # ## The ledger
