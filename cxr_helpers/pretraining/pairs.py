@@ -60,7 +60,8 @@ class ImagePairs(Dataset):
         seed: of the views, 0 or above.
 
     Raises:
-        ValueError: the pixels are no gray images, or a row is not there.
+        ValueError: the pixels are no gray images, a row is not there, or the rows are a mask of
+            numbers.
 
     >>> pixels = np.arange(8, dtype=np.uint8).reshape(2, 2, 2)
     >>> noisy = ImagePairs(pixels, [1], lambda image: (torch.rand(1), torch.rand(1)), seed=0)
@@ -88,6 +89,8 @@ class ImagePairs(Dataset):
             rows = np.flatnonzero(rows)
         if rows.ndim != 1 or (len(rows) and rows.dtype.kind not in "iu"):
             raise ValueError(f"rows are {rows.dtype} {rows.shape}; give the numbers of images")
+        if len(rows) == len(pixels) > 2 and rows.max() <= 1:
+            raise ValueError("rows are only 0 and 1, as a mask's; give a mask as bool")
         if len(rows) and not 0 <= rows.min() <= rows.max() < len(pixels):
             raise ValueError(
                 f"rows from {rows.min()} to {rows.max()}, but there are {len(pixels)} images"

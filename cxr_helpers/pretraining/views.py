@@ -167,12 +167,15 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
     >>> to_uint8(np.array([[0.0, 1.0]])).tolist(), to_uint8(np.array([[65535]], np.uint16)).tolist()
     ([[0, 255]], [[255]])
     """
-    image = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
+    if isinstance(image, torch.Tensor):
+        image = image.detach().cpu()
+        image = image.float() if image.is_floating_point() else image  # numpy has no bfloat16
+    image = np.asarray(image)
     if image.ndim != 2 or 0 in image.shape:
         raise ValueError(f"expected one gray image (height, width), got shape {image.shape}")
     if image.dtype == np.uint8:
         return image
-    if image.dtype == np.uint16:
+    if image.dtype.kind == "u" and image.dtype.itemsize == 2:  # of either byte order
         if 0 < (top := int(image.max())) < 32768:
             raise ValueError(
                 f"expected uint16 of the full range, got one up to {top}, which holds "
@@ -216,28 +219,29 @@ def share_in_view(boxes_xyxy: torch.Tensor, crops: torch.Tensor) -> torch.Tensor
             gives them.
 
     Returns:
-        (C, N) share of each box's area that lies inside each crop, in [0, 1].
+        (C, N) float32, share of each box's area that lies inside each crop, in [0, 1].
 
     Raises:
-        ValueError: boxes or crops of another shape, or a box without an area.
+        ValueError: boxes or crops of another shape, or a box that is not finite or has no area.
 
     >>> crop = torch.tensor([[0, 0, 10, 5]])  # the left half of an image of 10 x 10
     >>> share_in_view(torch.tensor([[4.0, 0.0, 8.0, 2.0]]), crop).tolist()
     [[0.25]]
     """
-    boxes_xyxy, crops = torch.as_tensor(boxes_xyxy), torch.as_tensor(crops)
+    # Areas do not fit into short types.
+    boxes_xyxy, crops = (torch.as_tensor(values).double() for values in (boxes_xyxy, crops))
     if not (boxes_xyxy.ndim == crops.ndim == 2 and boxes_xyxy.shape[1] == crops.shape[1] == 4):
         raise ValueError(
             f"expected (N, 4) boxes and (C, 4) crops, got {tuple(boxes_xyxy.shape)} and "
             f"{tuple(crops.shape)}"
         )
-    if not (boxes_xyxy[:, 2:] > boxes_xyxy[:, :2]).all():
-        raise ValueError("a box has no area; give x_min, y_min, x_max, y_max")
+    if not (boxes_xyxy.isfinite().all() and (boxes_xyxy[:, 2:] > boxes_xyxy[:, :2]).all()):
+        raise ValueError("a box has no area, or no end; give x_min, y_min, x_max, y_max")
     top, left, height, width = crops[:, :, None].unbind(dim=1)  # (C, 1) each
     x_min, y_min, x_max, y_max = boxes_xyxy.T  # (N,) each
     seen_w = (torch.minimum(x_max, left + width) - torch.maximum(x_min, left)).clamp_min(0)
     seen_h = (torch.minimum(y_max, top + height) - torch.maximum(y_min, top)).clamp_min(0)
-    return seen_w * seen_h / ((x_max - x_min) * (y_max - y_min))
+    return (seen_w * seen_h / ((x_max - x_min) * (y_max - y_min))).float()
 
 
 def each_augmentation(

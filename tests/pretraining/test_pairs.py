@@ -144,6 +144,7 @@ def test_rows_are_numbers_or_a_mask():
         ([-1, 2], "from -1 to 2"),
         (np.ones(3, bool), r"rows are bool \(3,\)"),
         ([0.5], "rows are float64"),
+        ((np.arange(COUNT) < 20).astype(int), "give a mask as bool"),
     ):
         with pytest.raises(ValueError, match=told):
             fed(rows=rows)

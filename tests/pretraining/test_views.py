@@ -81,6 +81,9 @@ def test_tensors_and_words_at_the_edge_are_taken():
     assert views.to_uint8(torch.tensor([[7]], dtype=torch.uint8)).tolist() == [[7]]
     assert views.to_uint8(np.array([[0, 32768]], np.uint16)).tolist() == [[0, 128]]
     assert views.to_uint8(np.zeros((2, 2), np.uint16)).max() == 0
+    assert views.to_uint8(np.array([[65535, 256]], ">u2")).tolist() == [[255, 1]]
+    short = torch.tensor([[0, 1.0]], dtype=torch.bfloat16, requires_grad=True)
+    assert views.to_uint8(short).tolist() == [[0, 255]]
     first, second = views.TwoViews("demo", 8)(torch.rand(16, 16))
     assert first.shape == second.shape == (1, 8, 8)
     with pytest.raises(ValueError, match=r"one view \(1, H, W\), got shape \(2, 8, 8\)"):
@@ -108,8 +111,13 @@ def test_how_much_of_a_finding_is_in_view():
     boxes = torch.tensor([[4.0, 0.0, 8.0, 2.0], [0.0, 0.0, 10.0, 10.0]])
     crops = np.array([[0, 0, 10, 5], [5, 5, 5, 5]])
     assert views.share_in_view(boxes, crops).tolist() == [[0.25, 0.5], [0.0, 0.25]]
-    with pytest.raises(ValueError, match="a box has no area"):
-        views.share_in_view(torch.tensor([[4.0, 4.0, 4.0, 8.0]]), crops)
+    for box in ([4, 4, 4, 8], [4, 4, torch.inf, 8], [torch.nan, 4, 6, 8]):
+        with pytest.raises(ValueError, match="a box has no area, or no end"):
+            views.share_in_view(torch.tensor([box]), crops)
+    for short in (torch.uint8, torch.int16, torch.float16):  # whose areas overflow
+        large = torch.tensor([[0, 0, 250, 250]], dtype=short)
+        assert views.share_in_view(large, [[0, 0, 300, 125]]).tolist() == [[0.5]]
+        assert views.share_in_view(large, torch.tensor([[0, 0, 250, 250]]).to(short)) == 1
     with pytest.raises(ValueError, match=r"expected \(N, 4\) boxes .* got \(4,\)"):
         views.share_in_view(torch.zeros(4), crops)
 
