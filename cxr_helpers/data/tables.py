@@ -80,13 +80,13 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     lines, rows = [], []
     reader = csv.reader(io.StringIO(read_text(path)), strict=True)
     try:
-        header = [name.strip() for name in next(reader)]
         for row in reader:
-            if row:
+            if len(row) > 1 or row and row[0].strip():  # no blank line
                 lines.append(reader.line_num)
                 rows.append([value.strip() for value in row])
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.line_num}: not CSV ({error})") from error
+    header, rows, lines = rows[0] if rows else [""], rows[1:], lines[1:]
     while len(header) > 1 and not header[-1]:
         header.pop()
     if other := next((s for s in _SEPARATORS if s in header[0]), None):

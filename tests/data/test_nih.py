@@ -109,6 +109,7 @@ def test_case_and_blanks_do_not_matter(tmp_path):
     row = ROW.replace("Cardiomegaly|Emphysema", "cardiomegaly | EMPHYSEMA")
     entries = nih.read_entries(table(tmp_path, HEADER.lower().replace(",", " , "), row))
     assert entries["findings"].tolist() == ["Cardiomegaly|Emphysema"]
+    assert len(nih.read_entries(table(tmp_path, f"\n  \n{HEADER}", f"{ROW}\n  \n"))) == 1
 
 
 def test_label_matrix_by_hand():
