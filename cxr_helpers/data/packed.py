@@ -10,6 +10,7 @@ Goes with: gray.py, workers.py.
 """
 
 import errno
+import hashlib
 import io
 import json
 import os
@@ -170,8 +171,9 @@ def pack_images(
 ) -> PackedImages:
     """Read every file once and write the packed cache.
 
-    A run that was killed goes on where it stopped, as long as files and size are the same, and
-    ends in the same bytes. A file that changed meanwhile is read again, with all after it.
+    A run that was killed goes on where it stopped, as long as files, size and `read` (by its
+    `reader_key`) are the same, and ends in the same bytes. A file that changed meanwhile is read
+    again, with all after it.
 
     Args:
         files: path of each image id; their order is kept. Ids are text or whole numbers, which
@@ -236,6 +238,32 @@ def pack_images(
             "is done is kept"
         ) from error
     return PackedImages.load(out)
+
+
+def reader_key(read: Reader) -> str:
+    """Sixteen hex digits that change with a reader's name, its own code and arguments set for it.
+
+    They are the same in every process. Not seen is what the reader calls in turn.
+
+    >>> reader_key(partial(np.load, mmap_mode=None)) == reader_key(np.load)
+    False
+    """
+    told = ""
+    if isinstance(read, partial):
+        told, read = f"{read.args} {read.keywords}", read.func
+    called = read if hasattr(read, "__code__") else type(read).__call__  # an object's
+    told += repr([getattr(called, name, None) for name in ("__defaults__", "__kwdefaults__")])
+    named = read if hasattr(read, "__qualname__") else type(read)
+    told += f"{named.__module__} {named.__qualname__} {_code_in(getattr(called, '__code__', None))}"
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def _code_in(value: object) -> str:
+    """A constant of a function, or its code, as text."""
+    if hasattr(value, "co_code"):
+        parts = [value.co_code.hex(), *value.co_names, *map(_code_in, value.co_consts)]
+        return " ".join(parts)
+    return repr(sorted(map(repr, value)) if isinstance(value, frozenset) else value)
 
 
 def _checked_files(files: Mapping[str, str | Path]) -> dict[str, Path]:
@@ -344,7 +372,8 @@ def drop_stale_lock(out: str | Path) -> None:
 def _pack_into(folder, files, read, size, workers, progress, name) -> dict:
     """Append squares to pixels.npy and then, once these are on the disk, lines to the journal."""
     pixels, journal = folder / "pixels.npy", folder / JOURNAL
-    done, journal_bytes = _finished(pixels, journal, files, size)
+    recipe = {"size": size, "read": reader_key(read)}
+    done, journal_bytes = _finished(pixels, journal, files, recipe)
     todo = list(files.items())[len(done) :]
     read_one = partial(_read_square, read=read, size=size)
     results = call_on_files(read_one, [p for _, p in todo], workers, crashed=_crashed)
@@ -358,7 +387,7 @@ def _pack_into(folder, files, read, size, workers, progress, name) -> dict:
         stream.truncate(stream.seek(_npy_bytes(_n_read(done), size)))
         lines.truncate(lines.seek(journal_bytes))
         if not done:
-            lines.write(json.dumps({"size": size}).encode() + b"\n")
+            lines.write(json.dumps(recipe).encode() + b"\n")
         done += _append(stream, lines, zip(todo, bar, strict=True))
         stream.seek(0)
         stream.write(_npy_header(_n_read(done), size))
@@ -403,25 +432,26 @@ def _save(stream: IO[bytes], lines: IO[bytes], entries: list) -> None:
     os.fsync(lines.fileno())
 
 
-def _finished(pixels: Path, journal: Path, files, size: int) -> tuple[list, int]:
+def _finished(pixels: Path, journal: Path, files, recipe: dict) -> tuple[list, int]:
     """What an interrupted run leaves to go on from, and how many bytes of its journal stand."""
     try:
         lines = journal.read_bytes().split(b"\n")[:-1]  # a line that was cut has no end
+        size = recipe["size"]
         room = (pixels.stat().st_size - _npy_bytes(0, size)) // size**2
-        if not lines or json.loads(lines[0]) != {"size": size}:
+        if not lines or json.loads(lines[0]) != recipe:
             return [], 0
     except (OSError, ValueError):
         return [], 0
     done, n_bytes = [], len(lines[0]) + 1
     for line, (image_id, path) in zip(lines[1:], files.items(), strict=False):
         try:
-            entry = json.loads(line)
-        except ValueError:
+            told_id, stamp, hw, reason = json.loads(line)
+        except (ValueError, TypeError):
             break
-        room -= entry[2] is not None
-        if entry[:2] != [image_id, _stamp(path)] or room < 0:
+        room -= hw is not None
+        if [told_id, stamp] != [image_id, _stamp(path)] or room < 0:
             break
-        done.append(entry)
+        done.append([told_id, stamp, hw, reason])
         n_bytes += len(line) + 1
     return (done, n_bytes) if done else ([], 0)
 

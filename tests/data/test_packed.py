@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -98,10 +99,18 @@ def cut_pixels(folder, files):
         stream.truncate(128 + 2 * 400 + 1)
 
 
-def garble_journal(folder, files):
+def garble_journal(folder, files, garbage=b"\0\0"):
     lines = (folder / packing.JOURNAL).read_bytes().split(b"\n")
-    lines[3] = b"\0\0"
+    lines[3] = garbage
     (folder / packing.JOURNAL).write_bytes(b"\n".join(lines))
+
+
+def shorten_an_entry(folder, files):
+    garble_journal(folder, files, b'["c", null]')
+
+
+def number_for_an_entry(folder, files):
+    garble_journal(folder, files, b"5")
 
 
 def touch_a_file(folder, files):
@@ -119,6 +128,8 @@ def lose_journal(folder, files):
         (cut_journal, ["c", "d", "broken"]),
         (cut_pixels, ["c", "d", "broken"]),
         (garble_journal, ["c", "d", "broken"]),
+        (shorten_an_entry, ["c", "d", "broken"]),
+        (number_for_an_entry, ["c", "d", "broken"]),
         (touch_a_file, ["b", "c", "d", "broken"]),
         (lose_journal, ["a", "b", "c", "d", "broken"]),
     ],
@@ -141,6 +152,37 @@ def test_an_unfinished_cache_of_another_size_or_list_is_not_gone_on_with(
     reader = Reader()
     packed = pack({"c": files["c"]}, tmp_path / "cache", reader)
     assert reader.names == ["c"] and packed.pixels.shape == (1, 8, 8)
+
+
+def test_an_unfinished_cache_of_another_reader_is_not_gone_on_with(files, tmp_path, interrupted):
+    """As where a warning came, the run was stopped, and `bits` given."""
+    packed = pack(files, tmp_path / "cache", lambda path: read_png(path) // 2, size=20)
+    whole = packing.PackedImages.load(tmp_path / "whole").pixels
+    assert np.abs(packed.pixels - whole / 2.0).max() <= 2
+
+
+def test_a_reader_is_known_by_its_name_its_code_and_its_arguments():
+    def made(text):
+        exec(text, found := {"__name__": "mine"})
+        return found["read"]
+
+    text = "def read(path, bits={}):\n    return path in {{'a', 'b', 'c'}} or (lambda: {})()\n"
+    readers = [made(text.format(*both)) for both in ((12, 1), (14, 1), (12, 2))]
+    readers += [partial(readers[0], bits=bits) for bits in (12, 14)] + [Reader(), read_png, np.load]
+    keys = [packing.reader_key(read) for read in readers]
+    assert len(set(keys)) == len(keys)
+    assert packing.reader_key(made(text.format(12, 1))) == keys[0]
+    code = "from cxr_helpers.data import packed; print(packed.reader_key(packed.fit_square))"
+    for seed in "12":  # sets are in another order in each process
+        environment = os.environ | {"PYTHONHASHSEED": seed}
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == packing.reader_key(gray.fit_square)
 
 
 def crash_or_read(path):

@@ -24,7 +24,13 @@ from cxr_helpers.course.core.settings import VINDR_TABLES, Settings, SettingsErr
 from cxr_helpers.course.core.tables import packaged_table
 from cxr_helpers.data import consensus, dicom, nih, splits, vindr
 from cxr_helpers.data.datasets import CORNERS, Truth, boxes_by_image
-from cxr_helpers.data.packed import CacheBusyError, CacheError, PackedImages, pack_images
+from cxr_helpers.data.packed import (
+    CacheBusyError,
+    CacheError,
+    PackedImages,
+    pack_images,
+    reader_key,
+)
 
 PARTS = ("train", "val", "test")
 NIH_PARTS = {"train": 0.7, "val": 0.1, "test": 0.2}
@@ -419,7 +425,8 @@ def pack_once(
         if images.size == size and set(files) == {*images.image_ids, *images.unreadable}:
             return images
     stamps = [(image_id, *_stamp(path)) for image_id, path in sorted(files.items())]
-    folder = settings.runs / "cache" / f"{name}_{fingerprint(stamps, size, settings.data_key)}"
+    key = fingerprint(stamps, size, settings.data_key, reader_key(read))
+    folder = settings.runs / "cache" / f"{name}_{key}"
     options = {"workers": min(8, usable_cores()), "progress": True}
     while True:
         try:

@@ -1,6 +1,7 @@
 """A folder of files becomes data to pretrain on: nothing but files, a reader and a patient."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -103,6 +104,15 @@ def test_paths_as_text_and_ids_as_numbers_are_taken(tmp_path, files):
     _, images = own(tmp_path, numbered, patient=lambda i: int(i) // 2)
     assert images.images.image_ids == [str(k) for k in range(60)]
     assert images.patients.tolist() == [k // 2 for k in range(60)]
+
+
+def test_another_reader_packs_anew(tmp_path, files):
+    """As where a warning says how many bits to give, and the first cache was scaled otherwise."""
+    for path in files.values():
+        Image.fromarray(np.full((40, 30), 1023, np.uint16)).save(path)
+    _, first = own(tmp_path, files)
+    _, second = own(tmp_path, files, read=partial(nih.read_image, bits=12))
+    assert [x.images.pixels.max() for x in (first, second)] == [255, 64]
 
 
 def test_no_readable_file_is_an_error(tmp_path):
