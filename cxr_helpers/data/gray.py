@@ -48,7 +48,8 @@ def gray_image(image: object) -> np.ndarray:
         (H, W) uint8, or float32 in [0, 1].
 
     Raises:
-        ValueError: the image is not (H, W), is empty, or is of another type or range.
+        ValueError: the image is not (H, W), is empty, is of another type or range, or has masked
+            pixels.
 
     >>> gray_image(np.array([[0, 65535]], np.uint16)).tolist()
     [[0.0, 1.0]]
@@ -57,6 +58,8 @@ def gray_image(image: object) -> np.ndarray:
     if hasattr(image, "detach"):  # a tensor
         image = image.detach().cpu()
         image = image.float() if image.is_floating_point() else image
+    if np.ma.is_masked(image):
+        raise ValueError("pixels of the image are masked; give them a value, image.filled(0)")
     image = np.asarray(image)
     if image.ndim != 2 or 0 in image.shape:
         raise ValueError(f"expected one gray image (height, width), got shape {image.shape}")

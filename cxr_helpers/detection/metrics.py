@@ -40,8 +40,8 @@ class Matches:
         iou_threshold: the IoU that a hit needs.
 
     Raises:
-        ValueError: lengths differ, an image is none of the truth's, a hit is neither 0 nor 1, or
-            the scores do not descend.
+        ValueError: lengths differ, an image is none of the truth's or a label none of the classes',
+            a hit is neither 0 nor 1, or the scores do not descend.
     """
 
     image: np.ndarray
@@ -55,11 +55,19 @@ class Matches:
     def __post_init__(self) -> None:
         """Take tensors and lists too, and refuse what no matching gives."""
         arrays = {name: as_array(getattr(self, name)) for name in ("image", "label", "score")}
-        hit, truths, (image, _, score) = as_array(self.hit), as_array(self.truths), arrays.values()
+        hit, truths = as_array(self.hit), as_array(self.truths)
+        image, label, score = arrays.values()
         shapes = {name: array.shape for name, array in (arrays | {"hit": hit}).items()}
         if len(set(shapes.values())) > 1 or score.ndim != 1 or truths.ndim != 2:
             raise ValueError(f"{shapes} and truths {truths.shape}; expected (M,) each, and (N, K)")
-        outside = image[(image < 0) | (image >= len(truths))]
+        classes = len(self.class_names)
+        strange = label[~np.isin(label, np.arange(1, classes + 1))]
+        if truths.shape[1] != classes or strange.size:
+            raise ValueError(
+                f"truths of {truths.shape[1]} classes and labels {np.unique(strange).tolist()} "
+                f"beside {classes} class names; labels are 1 to {classes}"
+            )
+        outside = image[~((image >= 0) & (image < len(truths)))]
         if outside.size:
             raise ValueError(
                 f"a detection is of image {outside[0]}, and the truth has {len(truths)} images, "

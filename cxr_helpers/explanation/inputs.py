@@ -51,6 +51,10 @@ def numbers(values, name: str) -> np.ndarray:
     try:
         if found.dtype.kind not in "buifO":
             raise TypeError(found.ravel()[:1].tolist())
+        if found.dtype == object:  # whose text float() might read as a number
+            text = [value for value in found.flat if isinstance(value, str)]
+            if text:
+                raise TypeError(text[:1])
         return found.astype(float)
     except (TypeError, ValueError) as error:
         raise ExplanationError(f"the {name} holds no plain numbers: {error}") from None

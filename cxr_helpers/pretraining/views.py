@@ -161,8 +161,8 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
         image: (H, W) array or tensor, uint8, or uint16 of the full range, or float in [0, 1].
 
     Raises:
-        ValueError: the image has another shape, type or range; or is uint16 with its highest bit
-            never set, so that it holds fewer bits.
+        ValueError: the image has another shape, type or range, or masked pixels; or is uint16 with
+            its highest bit never set, so that it holds fewer bits.
 
     >>> to_uint8(np.array([[0.0, 1.0]])).tolist(), to_uint8(np.array([[65535]], np.uint16)).tolist()
     ([[0, 255]], [[255]])
@@ -170,6 +170,8 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
     if isinstance(image, torch.Tensor):
         image = image.detach().cpu()
         image = image.float() if image.is_floating_point() else image  # numpy has no bfloat16
+    if np.ma.is_masked(image):
+        raise ValueError("pixels of the image are masked; give them a value, image.filled(0)")
     image = np.asarray(image)
     if image.ndim != 2 or 0 in image.shape:
         raise ValueError(f"expected one gray image (height, width), got shape {image.shape}")

@@ -15,6 +15,7 @@ TAKEN = {
     "uint16 of the other byte order": (RAMP.astype(np.uint16) * 257).astype(">u2"),
     "float32": (RAMP / 255).astype(np.float32),
     "float64": RAMP / 255,
+    "nothing masked": np.ma.masked_array(RAMP),
     "a tensor of bytes": torch.from_numpy(RAMP),
     "a tensor that wants a gradient": torch.tensor(RAMP / 255, requires_grad=True),
     "what read_dicom returns": SimpleNamespace(pixels=(RAMP / 255).astype(np.float32)),
@@ -34,6 +35,7 @@ REFUSED = {
     "12 bits": (np.array([[0, 4095]], np.uint16), "up to 4095 holds 12 bits"),
     "15 bits": (np.array([[0, 32767]], np.uint16), "15 bits"),
     "a list": ([[0, 255]], "int64"),
+    "masked": (np.ma.masked_array([[0.0, 0.5]], [[False, True]]), "masked; give them a value"),
 }
 
 

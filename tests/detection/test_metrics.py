@@ -62,6 +62,9 @@ def test_what_was_not_matched_is_refused():
     [
         ({"image": [0, 7]}, "image 7, and the truth has 2 images"),
         ({"image": [0, -1]}, "image -1"),
+        ({"image": [0, np.nan]}, "image nan"),
+        ({"label": [1, 0]}, r"labels \[0\] beside 4 class names"),
+        ({"class_names": ("mass", "nodule")}, "truths of 4 classes .* beside 2 class names"),
         ({"hit": [True]}, r"\(1,\)"),
         ({"hit": [0.0, -1.0]}, "hit -1.0 is neither 0 nor 1"),
         ({"truths": [1, 0]}, r"truths \(2,\)"),

@@ -46,6 +46,7 @@ BAD_BOXES = [
     ([5, 5, 20], r"shape \(1, 3\)"),
     ([64, 5, 70, 20], "outside the image of 64 x 64"),
     (list("abcd"), "table of boxes holds no plain numbers.*a"),
+    (np.array([5, 5, "20", 20], object), "table of boxes holds no plain numbers.*20"),
 ]
 BAD_LABELS = [
     (0, "label 0 is no class.*the last is 2"),

@@ -69,6 +69,7 @@ def test_images_of_the_wrong_kind_are_refused(image):
         (torch.full((4, 4), -0.1), r"expected floats in \[0, 1\], got -0\.1"),
         (torch.zeros(4, 4, dtype=torch.int64), "got int64 from 0 to 0"),
         (np.zeros((0, 4), np.uint8), "one gray image"),
+        (np.ma.masked_array([[0.0, 0.5]], [[False, True]]), "masked; give them a value"),
     ],
 )
 def test_what_is_no_gray_image_of_the_contract_is_named(image, told):
