@@ -41,8 +41,9 @@ class DetectionDataset(Dataset):
         rows: row number of each truth's image; None if there is one for each image, in order.
 
     Raises:
-        ValueError: images and truths differ in number, or a box cannot train: it is not finite, has
-            no area or lies outside its image. What lies beyond the right or lower border is known
+        ValueError: images and truths differ in number, a row is no image's, there is not a label,
+            a whole number from 1, for each box, or a box cannot train: it is not finite, has no
+            area or lies outside its image. What lies beyond the right or lower border is known
             only once the image is read, unless these are `PackedImages`. An image of another type
             or range raises when it is read.
 
@@ -60,14 +61,16 @@ class DetectionDataset(Dataset):
         *,
         rows: Sequence[int] | None = None,
     ):
-        self.rows = range(len(images)) if rows is None else [int(row) for row in rows]
+        self.rows = _checked_rows(range(len(images)) if rows is None else rows, len(images))
         if len(self.rows) != len(truths):
             raise ValueError(f"{len(self.rows)} images but {len(truths)} truths; give one each")
         self.images, self.truths, self.transform = images, truths, transform
         packed = isinstance(images, PackedImages)
         hw = (images.size, images.size) if packed else (sys.maxsize,) * 2
         for index, truth in enumerate(truths):
-            _check_boxes(np.asarray(truth["boxes"]), self._name(index), hw)
+            boxes, labels = np.asarray(truth["boxes"]), np.asarray(truth["labels"])
+            _check_labels(labels, len(boxes), self._name(index))
+            _check_boxes(boxes, self._name(index), hw)
 
     def __len__(self) -> int:
         return len(self.truths)
@@ -82,7 +85,7 @@ class DetectionDataset(Dataset):
             boxes = boxes.astype(np.float32).reshape(-1, 4)
             image = self._checked(index, changed["image"], boxes)
         target = {
-            "boxes": torch.from_numpy(boxes.astype(np.float32)),
+            "boxes": torch.from_numpy(boxes.astype(np.float32).reshape(-1, 4)),
             "labels": torch.as_tensor(labels.astype(np.int64).reshape(-1)),
             "image_id": torch.tensor(index),
         }
@@ -195,12 +198,35 @@ def _plain_id(image_id: object, bare: bool) -> str:
     return re.sub(r"^0*(\d+)(\.0)?$", r"\1", name)
 
 
+def _checked_rows(rows: Sequence[int], n_images: int) -> list[int]:
+    found = np.asarray(rows)
+    if found.ndim != 1 or (len(found) and found.dtype.kind not in "iu"):  # such as a mask
+        raise ValueError(f"rows are {found.dtype} {found.shape}; give the numbers of images")
+    if outside := [row for row in found.tolist() if not 0 <= row < n_images]:
+        raise ValueError(f"row {outside[0]} is none of {n_images} images, counted from 0")
+    return found.astype(int).tolist()
+
+
+def _check_labels(labels: np.ndarray, n_boxes: int, image_id: object) -> None:
+    whole = labels.dtype.kind in "iuf" and bool(((labels >= 1) & (labels % 1 == 0)).all())
+    if labels.shape != (n_boxes,) or not whole:
+        raise ValueError(
+            f"image {image_id!r}: {n_boxes} boxes with labels {labels.tolist()}; give each box a "
+            "whole number from 1"
+        )
+
+
 def _check_boxes(
     boxes_xyxy: np.ndarray, image_id: object, hw: tuple[int, int] = (sys.maxsize,) * 2
 ) -> None:
     """Raise for the first box that cannot train, naming image and box."""
     if not len(boxes_xyxy):
         return
+    if boxes_xyxy.dtype.kind not in "iuf" or boxes_xyxy.shape[1:] != (4,):
+        raise ValueError(
+            f"image {image_id!r}: boxes of {boxes_xyxy.dtype} {boxes_xyxy.shape}; expected numbers "
+            "(n, 4)"
+        )
     low, high = boxes_xyxy[:, :2], boxes_xyxy[:, 2:]
     outside = (high <= 0) | (low >= np.array(hw[::-1]))
     size = "" if sys.maxsize in hw else f" of {hw[0]} x {hw[1]} pixels"

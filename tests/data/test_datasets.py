@@ -123,8 +123,35 @@ def test_boxes_come_in_the_form_that_torchvision_takes():
     assert target["boxes"].tolist() == [[1, 2, 5, 6]] and target["labels"].tolist() == [2]
     assert normal["boxes"].shape == (0, 4) and normal["labels"].dtype == torch.int64
     assert len(DetectionDataset([], [])) == 0
+    empty = DetectionDataset(IMAGES[:1], [{"boxes": [], "labels": []}])[0][1]
+    assert empty["boxes"].shape == (0, 4)
     with pytest.raises(ValueError, match="3 images but 1 truths"):
         DetectionDataset(IMAGES, [TRUTH])
+
+
+@pytest.mark.parametrize(
+    "rows, words",
+    [([True, False], "rows are bool"), ([0.7, 1], "float64"), ([0, -1], "row -1 is none of 3")],
+)
+def test_rows_are_numbers_of_images(rows, words):
+    with pytest.raises(ValueError, match=words):
+        DetectionDataset(IMAGES, [TRUTH, NORMAL], rows=rows)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        *[
+            ({"labels": np.array(bad)}, "1 boxes with labels")
+            for bad in ([0], [1.5], [1, 2], ["1"])
+        ],
+        ({"boxes": np.ones((1, 5))}, r"boxes of float64 \(1, 5\)"),
+        ({"boxes": np.array([["1", "2", "5", "6"]])}, "boxes of <U1"),
+    ],
+)
+def test_truths_of_another_form_are_refused_by_name(change, words):
+    with pytest.raises(ValueError, match=f"image 2: {words}"):
+        DetectionDataset(IMAGES, [TRUTH | change], rows=[2])
 
 
 def test_a_transform_moves_image_and_boxes_alike():
