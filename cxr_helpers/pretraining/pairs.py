@@ -35,18 +35,29 @@ def drawn_from(*key: int) -> Iterator[None]:
     ...     bool(torch.rand(1) == first)
     True
     """
-    words = np.random.SeedSequence(key).generate_state(4)
+    with _put_back():
+        _seed(key)
+        yield
+
+
+@contextmanager
+def _put_back() -> Iterator[None]:
+    """Afterwards torch, numpy and `random` go on where they were."""
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    # torch.manual_seed would seed the GPUs as well, whose dropout and weights are not ours to set.
-    torch.default_generator.manual_seed(int(words[0]) << 32 | int(words[1]))
-    np.random.seed(words[2:])
-    random.seed(int(words[3]))
     try:
         yield
     finally:
         torch.set_rng_state(states[0])
         np.random.set_state(states[1])
         random.setstate(states[2])
+
+
+def _seed(key: Sequence[int]) -> None:
+    words = np.random.SeedSequence(key).generate_state(4)
+    # torch.manual_seed would seed the GPUs as well, whose dropout and weights are not ours to set.
+    torch.default_generator.manual_seed(int(words[0]) << 32 | int(words[1]))
+    np.random.seed(words[2:])
+    random.seed(int(words[3]))
 
 
 class ImagePairs(Dataset):
@@ -106,12 +117,22 @@ class ImagePairs(Dataset):
         Raises:
             TypeError: no pair of epoch and place came.
         """
-        if not isinstance(at, tuple):
-            raise TypeError(f"expected (epoch, place), got {at!r}; give the loader an EpochOrder")
-        epoch, row = at[0], self.rows[at[1]]
-        with drawn_from(self.seed, epoch, row):
-            first, second = self.make_views(np.array(self.pixels[row]))
-        return first, second
+        return self.__getitems__([at])[0]
+
+    def __getitems__(self, places: Sequence[tuple[int, int]]) -> list[Pair]:
+        """The views of several; torch's loader asks for a batch, and states are kept only once."""
+        found = []
+        with _put_back():
+            for at in places:
+                if not isinstance(at, tuple):
+                    raise TypeError(
+                        f"expected (epoch, place), got {at!r}; give the loader an EpochOrder"
+                    )
+                epoch, row = at[0], self.rows[at[1]]
+                _seed((self.seed, epoch, row))
+                first, second = self.make_views(np.array(self.pixels[row]))
+                found.append((first, second))
+        return found
 
 
 class EpochOrder(DistributedSampler):
