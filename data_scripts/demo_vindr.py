@@ -14,25 +14,10 @@ from demo_tables import Task, read_table, seeded, write_text
 from pydicom.dataset import FileDataset, FileMetaDataset
 
 from cxr_helpers import phantom
+from cxr_helpers.data.vindr import CLASSES as VINDR_CLASSES
 
 MIN_PER_CLASS = 6
 
-VINDR_CLASSES = (
-    "Aortic enlargement",
-    "Atelectasis",
-    "Calcification",
-    "Cardiomegaly",
-    "Consolidation",
-    "ILD",
-    "Infiltration",
-    "Lung Opacity",
-    "Nodule/Mass",
-    "Other lesion",
-    "Pleural effusion",
-    "Pleural thickening",
-    "Pneumothorax",
-    "Pulmonary fibrosis",
-)
 # Standard deviation of a reader's box edges in shares of the box, set so that two readers'
 # boxes agree as the real ones do (F1 at IoU 0.5; tests/data_scripts/test_make_demo.py compares).
 READER_JITTER = {
