@@ -4,4 +4,5 @@
   put together, its file), `training`, `prediction`, `augmentation`.
 - Scores: `boxes` (IoU and the check of what comes in), `metrics` (average precision on resamples),
   `coco` and `coco_files` (COCO's own figures and files), `froc`, `errors`.
+- Before any detector: `box_probe` (what do frozen features of a box know?).
 """
