@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from cxr_helpers.course.ch02 import pretraining
 from cxr_helpers.course.ch03.linear import Arm, LabelDraws, each_draw, label_names, untrained_to_nan
 from cxr_helpers.course.core.compute import training_precision
 from cxr_helpers.course.core.data import NihData
@@ -47,7 +46,7 @@ def train_end_to_end(
         EvaluationError: no label can be scored on validation.
     """
     labels = data.labels[:, columns]
-    recipe = finetune_recipe(settings, imagenet_input=arm.imagenet_input)
+    recipe = finetune_recipe(settings, arm)
     watched = {part: data.images.pixels[data.rows(part)] for part in ("val", "test")}
     with quiet_lightning():
         _, checks = finetune.train(
@@ -88,19 +87,16 @@ def chosen_scores(runs: Mapping[float, list[EndToEnd]]) -> dict[float, list[np.n
     return each_draw(runs, lambda run: run.test[run.chosen])
 
 
-def finetune_recipe(settings: Settings, *, imagenet_input: bool) -> finetune.Recipe:
-    """The preset as a recipe; the input is normalized as the weights were trained."""
+def finetune_recipe(settings: Settings, arm: Arm) -> finetune.Recipe:
+    """The preset as a recipe; the input is normalized as the arm's weights were trained."""
     preset = settings.probe
-    norm = {}
-    if imagenet_input:
-        norm = {"mean": pretraining.IMAGENET_MEAN, "std": pretraining.IMAGENET_STD}
     return finetune.Recipe(
         image_size=settings.pretrain.image_size,
         epochs=preset.finetune_epochs,
         min_steps=preset.finetune_min_steps,
         batch_size=preset.finetune_batch_size,
         learning_rate=preset.finetune_learning_rate,
-        **norm,
+        **arm.normalization,
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cxr_helpers.course.ch02 import pretraining
 from cxr_helpers.course.core.compute import each_once
@@ -18,10 +18,13 @@ from cxr_helpers.data.packed import PackedImages
 from cxr_helpers.evaluation import probe, scoring
 from cxr_helpers.evaluation.checks import EvaluationError
 from cxr_helpers.evaluation.feature_cache import FrozenFeatures, cached_features
+from cxr_helpers.evaluation.features import extract_features
 from cxr_helpers.pretraining import barlow, weights
 
 MIN_POSITIVES = 5
 MACRO = "macro"
+PIXELS = "pixels"  # the arm without a network
+OURS = ("pretrained", "evening")  # arms that learned from radiographs without labels
 
 Scores = Mapping[float, list[np.ndarray]]  # label fraction to draws of (images, labels)
 
@@ -37,6 +40,25 @@ def label_names(columns: Sequence[int]) -> list[str]:
     return [nih.LABELS[k] for k in columns]
 
 
+class Thumbnail(nn.Module):
+    """In place of a network: the image itself as a few gray values, row by row.
+
+    Args:
+        side: the image is averaged to side x side.
+
+    >>> Thumbnail()(torch.zeros(2, 3, 64, 64)).shape
+    torch.Size([2, 256])
+    """
+
+    def __init__(self, side: int = 16):
+        super().__init__()
+        self.shrink = nn.AdaptiveAvgPool2d(side)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) with C equal channels to (B, side * side)."""
+        return self.shrink(images[:, :1]).flatten(1)
+
+
 @dataclass(frozen=True)
 class Arm:
     """One way to start: a frozen backbone, how its input is normalized, where it came from."""
@@ -44,6 +66,13 @@ class Arm:
     backbone: nn.Module
     imagenet_input: bool
     source: str
+
+    @property
+    def normalization(self) -> dict[str, Sequence[float]]:
+        """Mean and standard deviation for `features.GrayInput`; the course's own need no word."""
+        if not self.imagenet_input:
+            return {}
+        return {"mean": pretraining.IMAGENET_MEAN, "std": pretraining.IMAGENET_STD}
 
 
 def load_arms(
@@ -53,7 +82,7 @@ def load_arms(
     seed: int | None = None,
     checkpoints: Mapping[str, Path] | None = None,
 ) -> tuple[dict[str, Arm], list[str]]:
-    """The arms that can be had here.
+    """The arms that can be had here: those of pretraining, and `pixels`, which has no network.
 
     Args:
         settings: give architecture, preset and folder.
@@ -77,8 +106,9 @@ def load_arms(
             left_out.append(f"{name}: {sentence}")
         else:
             arms[name] = Arm(backbone, name == "imagenet", sentence)
+    arms[PIXELS] = Arm(Thumbnail(), False, "16 x 16 gray values of each image, and no network.")
     for name, path in (checkpoints or {}).items():
-        if name in pretraining.ARMS:
+        if name in (*pretraining.ARMS, PIXELS):
             raise ValueError(f"the checkpoint {path} needs another name than {name!r}")
         arms[name] = _checkpoint_arm(settings, Path(path))
     return arms, left_out
@@ -102,7 +132,8 @@ def frozen_features(settings: Settings, arm: Arm, images: PackedImages) -> Froze
 
     def extract(net: nn.Module, pixels: np.ndarray) -> np.ndarray:
         def share(rows: np.ndarray) -> np.ndarray:
-            return pretraining.features(settings, net.to(device), pixels[rows], norm)
+            scaled = {"image_size": settings.pretrain.image_size, "device": device}
+            return extract_features(net.to(device), pixels[rows], **scaled, **arm.normalization)
 
         return np.stack(each_once(np.arange(len(pixels)), share))
 

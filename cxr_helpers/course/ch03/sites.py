@@ -9,6 +9,7 @@ import pandas as pd
 from cxr_helpers.course.ch03.linear import (
     MACRO,
     MIN_POSITIVES,
+    OURS,
     Arm,
     LabelDraws,
     Scores,
@@ -63,7 +64,7 @@ class SiteChange:
 
     Attributes:
         scores: columns arm, site, label (`macro` for the mean), value, low, high.
-        gains: pretrained minus random, columns site, value, low, high.
+        gains: each pretrained arm minus random, columns arm, site, value, low, high.
         labels: names that both sites share and that can be scored at both.
         left_out: shared names with too few positives at one of them.
     """
@@ -107,10 +108,10 @@ def site_change(
     for site, (labels, patients) in truth.items():
         table = curves(settings, labels, patients, said[site], names)
         scores.append(table.assign(site=site).drop(columns="fraction"))
-        arm = {"pretrained - random": said[site]["pretrained"]}
+        ours = {name: said[site][name] for name in OURS if name in arms}
         minus = said[site]["random"]
-        gain = curves(settings, labels, patients, arm, names, minus=minus)
-        gains.append(macro_of(gain).assign(site=site).drop(columns=["fraction", "arm"]))
+        gain = curves(settings, labels, patients, ours, names, minus=minus)
+        gains.append(macro_of(gain).assign(site=site).drop(columns="fraction"))
     return SiteChange(
         pd.concat(scores, ignore_index=True),
         pd.concat(gains, ignore_index=True),

@@ -11,7 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cxr_helpers.course.plots._checks import check_table, some
-from cxr_helpers.course.plots.style import draw_intervals, grid, look, tidy
+from cxr_helpers.course.plots.style import BLACK, draw_intervals, grid, look, tidy
+
+_LOOKS = {"evening": (BLACK, "v", "-"), "pixels": ("0.5", "X", ":")}
 
 
 def plot_label_curve(
@@ -20,6 +22,8 @@ def plot_label_curve(
     ylabel: str = "macro AUROC (test)",
     chance: float | None = 0.5,
     legend: str = "initialization",
+    names: Mapping[str, str] | None = None,
+    own: pd.DataFrame | None = None,
 ) -> Figure:
     """Score against label fraction, a line and an interval for each arm.
 
@@ -28,17 +32,22 @@ def plot_label_curve(
         ylabel: of the vertical axis.
         chance: where to draw the line of chance, or None.
         legend: its title.
+        names: of arms in the legend, where they differ from those in the table.
+        own: columns arm, fraction, value of one more run, drawn as large open markers on the lines
+            of the same arms; its other arms are left out.
 
     Raises:
-        ValueError: the table has no rows or lacks a column, or a fraction is no share.
+        ValueError: a table has no rows or lacks a column, or a fraction is no share.
 
     Example:
         >>> curve = pd.DataFrame({"arm": "random", "fraction": [0.1, 1], "value": [0.6, 0.7]})
         >>> plt.close(plot_label_curve(curve.assign(low=0.5, high=0.8)))
     """
     _check_curve(curve, "arm")
+    if own is not None:
+        _check_curve(own, "arm", numbers=("fraction", "value"))
     figure, axis = plt.subplots(figsize=(7.2, 3.8), layout="constrained")
-    _draw_curves(axis, curve)
+    _draw_curves(axis, curve, names=names, own=own)
     axis.set(xlabel="labels used (% of the training images)", ylabel=ylabel)
     if chance is not None:
         axis.axhline(chance, color="0.6", lw=1)
@@ -50,13 +59,20 @@ def plot_label_curve(
     return tidy(figure, text=None)
 
 
-def plot_class_curves(curves: pd.DataFrame, *, columns: int = 4, ylabel: str = "AUROC") -> Figure:
+def plot_class_curves(
+    curves: pd.DataFrame,
+    *,
+    columns: int = 4,
+    ylabel: str = "AUROC",
+    names: Mapping[str, str] | None = None,
+) -> Figure:
     """A small panel with each label's curves, on common axes.
 
     Args:
         curves: as for `plot_label_curve`, and a column label.
         columns: panels a row.
         ylabel: of the vertical axes.
+        names: as for `plot_label_curve`.
 
     Raises:
         ValueError: as `plot_label_curve`.
@@ -71,18 +87,22 @@ def plot_class_curves(curves: pd.DataFrame, *, columns: int = 4, ylabel: str = "
     figure, axes = grid(len(groups), columns, width=2.6, height=1.9, **shared)
     for axis, (label, part) in zip(axes, groups, strict=True):
         axis.axhline(0.5, color="0.6", lw=1)
-        _draw_curves(axis, part)
+        _draw_curves(axis, part, names=names)
         axis.set_title(label, fontsize=9)
         axis.tick_params(labelsize=8)
     figure.supxlabel("labels used (%)", fontsize=9)
     figure.supylabel(ylabel, fontsize=9)
-    handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper right", ncols=len(names), fontsize=9)
+    handles, shown = axes[0].get_legend_handles_labels()
+    figure.legend(handles, shown, loc="outside upper right", ncols=len(shown), fontsize=9)
     return tidy(figure, text=None)
 
 
-def _check_curve(curve: pd.DataFrame, *texts: str) -> None:
-    check_table(curve, *texts, numbers=("fraction", "value", "low", "high"))
+def _check_curve(
+    curve: pd.DataFrame,
+    *texts: str,
+    numbers: tuple[str, ...] = ("fraction", "value", "low", "high"),
+) -> None:
+    check_table(curve, *texts, numbers=numbers)
     wrong = curve["fraction"][~curve["fraction"].between(0, 1, inclusive="right")]
     if len(wrong):
         raise ValueError(
@@ -91,16 +111,34 @@ def _check_curve(curve: pd.DataFrame, *texts: str) -> None:
         )
 
 
-def _draw_curves(axis: Axes, curve: pd.DataFrame) -> None:
+def _draw_curves(
+    axis: Axes,
+    curve: pd.DataFrame,
+    *,
+    names: Mapping[str, str] | None = None,
+    own: pd.DataFrame | None = None,
+) -> None:
     """A line with intervals for each arm, on a logarithmic axis of label shares in percent."""
     for i, (arm, part) in enumerate(curve.groupby("arm", sort=False)):
         part = part.sort_values("fraction")
-        x = part["fraction"] * 100 * (1 + 0.04 * i)  # beside each other, not over each other
-        draw_intervals(axis, part, x, vertical=True, label=arm, **look(arm, i))
+        beside = 100 * (1 + 0.04 * i)  # not over each other
+        shown = _look(arm, i)
+        label = (names or {}).get(arm, arm)
+        draw_intervals(axis, part, part["fraction"] * beside, vertical=True, label=label, **shown)
+        if own is not None:
+            mine = own[(own["arm"] == arm) & own["fraction"].isin(part["fraction"])]
+            ring = {"facecolors": "none", "edgecolors": shown["color"], "s": 90, "zorder": 3}
+            axis.scatter(mine["fraction"] * beside, mine["value"], **ring)
     fractions = sorted(curve["fraction"].unique())
     axis.set_xscale("log")
     axis.set_xticks([100 * f for f in fractions], [f"{100 * f:g}" for f in fractions])
     axis.minorticks_off()
+
+
+def _look(arm: str, place: int) -> dict[str, object]:
+    if arm not in _LOOKS:
+        return look(arm, place)
+    return dict(zip(("color", "marker", "linestyle"), _LOOKS[arm], strict=True))
 
 
 def plot_reliability(tables: Mapping[str, pd.DataFrame]) -> Figure:

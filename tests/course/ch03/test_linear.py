@@ -136,22 +136,36 @@ def test_a_verdict_looks_at_the_interval_and_needs_both_ends(low, high, word):
 
 def test_arms_are_frozen_features_cached_by_content(settings, data, monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        pretraining,
-        "features",
-        lambda settings, backbone, pixels, arm: (
-            asked.append(arm) or pixels.mean((1, 2))[:, None].astype(np.float32)
-        ),
-    )
+
+    def means(backbone, pixels, *, image_size, device, **norm):
+        asked.append((image_size, norm.get("mean")))
+        return pixels.mean((1, 2))[:, None].astype(np.float32)
+
+    monkeypatch.setattr(linear, "extract_features", means)
     for seed, imagenet_input in ((0, False), (0, False), (1, False), (0, True)):
         arm = linear.Arm(barlow.build_backbone("resnet18", seed=seed), imagenet_input, "")
         linear.frozen_features(settings, arm, data.images)
-    assert asked == ["course", "course", "imagenet"]
+    assert asked == [(16, None), (16, None), (16, pretraining.IMAGENET_MEAN)]
+
+
+def test_pixels_are_the_gray_values_of_the_image_and_are_probed_like_any_arm(settings, data):
+    arm = linear.Arm(linear.Thumbnail(4), False, "")
+    found = linear.frozen_features(settings, arm, data.images)
+    blocks = data.images.pixels.reshape(-1, 4, 4, 4, 4).mean((2, 4)) / 255  # of 16 x 16 images
+    expected = (blocks.reshape(-1, 16) - 0.5) / 0.25
+    assert np.allclose(found.values, expected, atol=1e-5)
+    draws = linear.draw_labels(settings, data, [0, 1])
+    probes = linear.fit_probes(data, found, data.labels[:, :2], ["a", "b"], draws)
+    assert probes[1.0][0].weights.shape == (2, 16)
+    other = linear.frozen_features(
+        settings, linear.Arm(linear.Thumbnail(2), False, ""), data.images
+    )
+    assert other.values.shape[1] == 4  # and not those of the larger one, from the cache
 
 
 def test_arms_come_with_checkpoints_and_say_what_is_left_out(settings, monkeypatch, tmp_path):
     def arm_backbone(settings, name, *, seed, data):
-        if name == "imagenet":
+        if name in ("evening", "imagenet"):
             return None, "not to be had"
         return barlow.build_backbone("resnet18", seed=seed), name
 
@@ -161,12 +175,13 @@ def test_arms_come_with_checkpoints_and_say_what_is_left_out(settings, monkeypat
     torch.save(backbone.state_dict(), tmp_path / "theirs.pth")
     files = {"ours": tmp_path / "ours.safetensors", "theirs": tmp_path / "theirs.pth"}
     arms, left_out = linear.load_arms(settings, None, checkpoints=files)
-    assert list(arms) == ["random", "pretrained", "ours", "theirs"]
-    assert left_out == ["imagenet: not to be had"]
+    assert list(arms) == ["random", "pretrained", "pixels", "ours", "theirs"]
+    assert left_out == ["evening: not to be had", "imagenet: not to be had"]
     assert not arms["ours"].imagenet_input and arms["theirs"].imagenet_input
     assert torch.equal(arms["theirs"].backbone.conv1.weight, backbone.conv1.weight)
-    with pytest.raises(ValueError, match="another name than 'random'"):
-        linear.load_arms(settings, None, checkpoints={"random": files["ours"]})
+    for taken in ("random", "pixels"):
+        with pytest.raises(ValueError, match=f"another name than '{taken}'"):
+            linear.load_arms(settings, None, checkpoints={taken: files["ours"]})
     with pytest.raises(weights.WeightsError, match="absent.pth"):
         linear.load_arms(settings, None, checkpoints={"x": tmp_path / "absent.pth"})
 

@@ -32,6 +32,7 @@ def test_the_other_site_is_scored_with_probes_of_this_one(settings, data, monkey
     assert found.labels == ["Atelectasis"] and "Cardiomegaly" in found.left_out
     at = found.scores.set_index(["arm", "site", "label"])["value"]
     assert at["pretrained", sites.OTHER_SITE, "macro"] > 0.8
+    assert set(found.gains["arm"]) == {"pretrained"}  # the evening's weights are not here
     gain = found.gains.set_index("site").loc[sites.OTHER_SITE]
     expected = at["pretrained", sites.OTHER_SITE, "macro"]
     expected -= at["random", sites.OTHER_SITE, "macro"]

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import PathCollection
 
 from cxr_helpers.course.plots import ch03
 
@@ -29,6 +30,29 @@ def test_a_label_curve_has_a_line_an_arm_and_names_its_axes():
     assert len(styles) == 3  # color and marker tell the arms apart
     with_chance = ch03.plot_label_curve(CURVE, chance=0.5).axes[0]
     assert len(with_chance.lines) == len(axis.lines) + 1
+
+
+def test_arms_have_names_of_their_own_and_one_more_run_is_drawn_as_open_rings():
+    own = pd.DataFrame(
+        [("pretrained", 0.01, 0.55), ("pretrained", 0.1, 0.6), ("unknown", 0.01, 0.7)],
+        columns=["arm", "fraction", "value"],
+    )
+    figure = ch03.plot_label_curve(CURVE, names={"pretrained": "pretrained here"}, own=own)
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["random", "pretrained here", "another"]
+    drawn = [c for c in figure.axes[0].collections if isinstance(c, PathCollection)]
+    rings = np.concatenate([c.get_offsets() for c in drawn])
+    assert rings.round(6).tolist() == [[1.04, 0.55]]  # of a share and an arm that have a line
+    with pytest.raises(ValueError, match="no share of the labels"):
+        ch03.plot_label_curve(CURVE, own=own.assign(fraction=10))
+
+
+def test_the_arms_of_the_course_can_be_told_apart():
+    arms = ("random", "pretrained", "evening", "imagenet", "pixels", "from scratch", "fine-tuned")
+    table = pd.concat([CURVE[CURVE["arm"] == "random"].assign(arm=arm) for arm in arms])
+    lines = [c[0] for c in ch03.plot_label_curve(table).axes[0].containers]
+    for kinds in ({line.get_color() for line in lines}, {line.get_marker() for line in lines}):
+        assert len(kinds) == len(arms)
 
 
 def test_each_label_gets_a_panel_on_common_axes():
