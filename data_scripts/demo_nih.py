@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from demo_tables import Task, read_table, seeded, write_text
+from demo_tables import LOOKS, Look, Task, read_table, seeded, write_text
 from PIL import Image
 
 from cxr_helpers import phantom
 
-MAX_IMAGES = 25
+MAX_IMAGES = {"train_val": 25, "test": 3}  # of one patient; many test patients tell more
+TEST_SHARE = 0.45  # of the images
 NIH_SIZE = 256
 
 # NIH label -> finding of the phantom.
@@ -62,7 +63,7 @@ def nih_rows(seed: int, n_images: int) -> pd.DataFrame:
     patients = grouped.mean()
     patients["n"] = grouped.size()
     rng = seeded(seed, 11)
-    n_test = round(0.228 * n_images)
+    n_test = round(TEST_SHARE * n_images)
     weight = patients["n"] ** 0.3 * (0.05 + patients["sick"]) * (0.4 + patients["ap"])
     rarely = patients["n"].to_numpy() ** 0.15  # a mean of about 3.3 images, not 3.6
     order = np.argsort(rng.exponential(size=len(patients)) * rarely)
@@ -71,13 +72,13 @@ def nih_rows(seed: int, n_images: int) -> pd.DataFrame:
     hernia = np.flatnonzero((patients["hernia"].to_numpy() > 0) & (patients["n"].to_numpy() < 8))
     hernia = rng.permutation(hernia)[:5] if n_images >= 500 else hernia[:0]
     chosen: dict[int, str] = {}
-    for name, limit, candidates, cap in (
-        ("test", n_test, [*hernia[:2], *test_order], 10),
-        ("train_val", n_images - n_test, [*hernia[2:], *order], MAX_IMAGES),
+    for name, limit, candidates in (
+        ("test", n_test, [*hernia[:2], *test_order]),
+        ("train_val", n_images - n_test, [*hernia[2:], *order]),
     ):
         total = 0
         for i in candidates:
-            patient, n = int(patients.index[i]), min(int(patients["n"].iloc[i]), cap)
+            patient, n = int(patients.index[i]), min(int(patients["n"].iloc[i]), MAX_IMAGES[name])
             if total >= limit:
                 break
             if patient not in chosen and total + n <= limit + 2:
@@ -86,7 +87,7 @@ def nih_rows(seed: int, n_images: int) -> pd.DataFrame:
     rows = real[real["Patient ID"].isin(chosen)].copy()
     rows["list"] = rows["Patient ID"].map(chosen)
     rank = rows.groupby("Patient ID").cumcount()
-    rows = rows[rank < np.where(rows["list"] == "test", 10, MAX_IMAGES)]
+    rows = rows[rank < rows["list"].map(MAX_IMAGES)]
     numbers = dict(zip(chosen, rng.permutation(len(chosen)) + 1, strict=True))
     rows["Patient ID"] = rows["Patient ID"].map(numbers)
     rows = rows.sort_values(["Patient ID", "Follow-up #"], kind="stable").reset_index(drop=True)
@@ -98,13 +99,17 @@ def nih_rows(seed: int, n_images: int) -> pd.DataFrame:
     return rows
 
 
-def _nih_truth(seed: int, number: int, image: int, labels: set[str], share: dict[str, float]):
+def _nih_truth(
+    seed: int, number: int, image: int, labels: set[str], share: dict[str, float], look: Look
+):
     """The findings that the picture shows: the labels through the noise of labelling."""
     shown = []
     for i, label in enumerate(NIH_FINDINGS):
         lasting = label in LASTING
         confirmed = seeded(seed, 21, number, i, 0 if lasting else image + 1).uniform()
         ppv, sensitivity = NIH_NOISE.get(label, ASSUMED_NOISE)
+        if look.labels_right is not None:
+            ppv = sensitivity = look.labels_right
         p = share.get(label, 0.0)
         missed = p * ppv * (1 / sensitivity - 1) / max(1 - p, 0.05)
         if label in labels and confirmed < ppv:
@@ -114,7 +119,9 @@ def _nih_truth(seed: int, number: int, image: int, labels: set[str], share: dict
     return shown
 
 
-def _nih_lesions(seed: int, patient: phantom.Patient, image: int, shown) -> list[tuple[str, Any]]:
+def _nih_lesions(
+    seed: int, patient: phantom.Patient, image: int, shown, look: Look
+) -> list[tuple[str, Any]]:
     """One or more lesions per shown finding; lasting ones keep their place from image to image."""
     lesions = []
     for label, missed in shown:
@@ -128,10 +135,18 @@ def _nih_lesions(seed: int, patient: phantom.Patient, image: int, shown) -> list
         side = int(rng.choice((-1, 1)))
         for k in range(n):
             drift = seeded(seed, 23, patient.number, index, image, k).normal(0, 0.08)
-            severity = float(np.clip(base + drift, 0, 1))
-            lesion = phantom.draw_lesion(NIH_FINDINGS[label], patient, rng, severity=severity)
+            severity = look.severity(float(np.clip(base + drift, 0, 1)))
+            lesion = phantom.draw_lesion(
+                NIH_FINDINGS[label],
+                patient,
+                rng,
+                severity=severity,
+                size=look.size,
+                plain=look.plain,
+            )
             if label in ("Nodule", "Mass"):
                 size = rng.uniform(1.3, 3.0) if label == "Nodule" else rng.uniform(3.2, 7.5)
+                size *= look.size
                 lesion = replace(lesion, width=size, height=size * rng.uniform(0.8, 1.2))
             if label in ("Effusion", "Pneumothorax"):
                 grow = 2.0 if label == "Effusion" else 1.3
@@ -142,12 +157,13 @@ def _nih_lesions(seed: int, patient: phantom.Patient, image: int, shown) -> list
 
 
 def make_patient(task: dict[str, Any]) -> list[dict[str, Any]]:
-    """Draw all images of one patient; return the boxes."""
+    """Draw all images of one patient; return what is in each: its name, findings and boxes."""
     seed, number, folder = task["seed"], task["number"], Path(task["folder"])
+    look = LOOKS[task["look"]]
     rows = task["rows"]
     age = min(float(rows[0]["age"]), 95.0)
     patient = phantom.draw_patient(seed, number, sex=rows[0]["sex"], age=age)
-    boxes = []
+    drawn = []
     for k, row in enumerate(rows):
         acquisition = phantom.draw_acquisition(
             seed,
@@ -157,22 +173,27 @@ def make_patient(task: dict[str, Any]) -> list[dict[str, Any]]:
             view=row["view"],
             image_hw=(NIH_SIZE, NIH_SIZE),
             field_cm=row["field_cm"],
+            variety=look.variety,
         )
-        shown = _nih_truth(seed, number, k, set(row["labels"]), task["share"])
-        lesions = _nih_lesions(seed, patient, k, shown)
+        shown = _nih_truth(seed, number, k, set(row["labels"]), task["share"], look)
+        lesions = _nih_lesions(seed, patient, k, shown, look)
         made = phantom.render(patient, acquisition, tuple(lesion for _, lesion in lesions))
         pixels = np.round(made.pixels * 255).astype(np.uint8)
         rgba = seeded(seed, 24, number, k).uniform() < 0.005
         image = Image.fromarray(pixels)
         image = image.convert("RGBA") if rgba else image
         image.save(folder / row["name"], compress_level=4)
-        for (label, _), box in zip(lesions, made.boxes, strict=True):
-            if box is not None and label in row["labels"] and label in NIH_BOXED:
-                boxes.append({"name": row["name"], "label": label, "xyxy": box.xyxy})
-    return boxes
+        boxes = [
+            (label, box.xyxy)
+            for (label, _), box in zip(lesions, made.boxes, strict=True)
+            if box is not None and label in row["labels"] and label in NIH_BOXED
+        ]
+        found = [label for label, _ in shown]
+        drawn.append({"name": row["name"], "findings": found, "boxes": boxes})
+    return drawn
 
 
-def nih_tasks(seed: int, rows: pd.DataFrame, folder: Path) -> list[Task]:
+def nih_tasks(seed: int, look: str, rows: pd.DataFrame, folder: Path) -> list[Task]:
     """One piece of work for each patient; makes the folder of the pictures."""
     images = folder / "images"
     images.mkdir(parents=True)
@@ -195,13 +216,13 @@ def nih_tasks(seed: int, rows: pd.DataFrame, folder: Path) -> list[Task]:
             }
             for _, r in group.iterrows()
         ]
-        task = {"seed": seed, "number": int(number), "rows": described, "share": share}
-        tasks.append(("nih", task | {"folder": str(images)}))
+        task = {"seed": seed, "look": look, "number": int(number), "rows": described}
+        tasks.append(("nih", task | {"share": share, "folder": str(images)}))
     return tasks
 
 
-def write_nih(rows: pd.DataFrame, boxes: list[dict[str, Any]], folder: Path) -> None:
-    """The tables and lists, under the real files' headers."""
+def write_nih(rows: pd.DataFrame, drawn: list[dict[str, Any]], folder: Path) -> None:
+    """The tables and lists, under the real files' headers, and what was really drawn."""
     columns = [c for c in rows.columns if c != "list"]
     header = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,"
     header += "View Position,OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
@@ -213,9 +234,12 @@ def write_nih(rows: pd.DataFrame, boxes: list[dict[str, Any]], folder: Path) -> 
     test = set(rows.loc[rows["list"] == "test", "Image Index"])
     scale = 1024 / NIH_SIZE  # the real table's boxes are those of the 1024 x 1024 images
     lines = ["Image Index,Finding Label,Bbox [x,y,w,h],,,"]
-    for box in boxes:
-        if box["name"] in test:
-            x0, y0, x1, y1 = (scale * v for v in box["xyxy"])
-            label = "Infiltrate" if box["label"] == "Infiltration" else box["label"]
-            lines.append(f"{box['name']},{label},{x0},{y0},{x1 - x0},{y1 - y0},,,")
+    for one in drawn:
+        for name, xyxy in one["boxes"] if one["name"] in test else ():
+            x0, y0, x1, y1 = (scale * v for v in xyxy)
+            label = "Infiltrate" if name == "Infiltration" else name
+            lines.append(f"{one['name']},{label},{x0},{y0},{x1 - x0},{y1 - y0},,,")
     write_text(folder / "BBox_List_2017.csv", "\n".join(lines) + "\n")
+    exact = [f"{one['name']},{'|'.join(one['findings']) or 'No Finding'}" for one in drawn]
+    header = "Image Index,Exact Findings"
+    write_text(folder / "exact_findings.csv", "\n".join([header, *sorted(exact)]) + "\n")

@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 import pydicom
-from demo_tables import Task, read_table, seeded, write_text
+from demo_tables import LOOKS, Look, Task, read_table, seeded, write_text
 from pydicom.dataset import FileDataset, FileMetaDataset
 
 from cxr_helpers import phantom
 from cxr_helpers.data.vindr import CLASSES as VINDR_CLASSES
 
 MIN_PER_CLASS = 6
+# Of the images, against 0.29 in the real table: detectors learn from and are tested on these alone.
+ABNORMAL_SHARE = 0.75
 
 # Standard deviation of a reader's box edges in shares of the box, set so that two readers'
 # boxes agree as the real ones do (F1 at IoU 0.5; tests/data_scripts/test_make_demo.py compares).
@@ -46,7 +48,7 @@ def vindr_rows(seed: int, n_images: int) -> list[dict[str, Any]]:
     counts = marked.groupby(["image_id", "class_id", "rad_id"]).size()
     abnormal = np.array(sorted(marked["image_id"].unique()))
     normal = np.array(sorted(set(real["image_id"]) - set(abnormal)))
-    n_abnormal = round(n_images * len(abnormal) / real["image_id"].nunique())
+    n_abnormal = round(n_images * ABNORMAL_SHARE)
     classes = marked.drop_duplicates(["image_id", "class_id"]).groupby("class_id")["image_id"]
     first: list[str] = []
     if n_abnormal >= 14 * MIN_PER_CLASS:
@@ -104,7 +106,7 @@ def reader_boxes(
 
 
 def draw_lesions(
-    rng: np.random.Generator, patient: phantom.Patient, marks
+    rng: np.random.Generator, patient: phantom.Patient, marks, look: Look
 ) -> list[tuple[int, Any]]:
     """Lesions of each marked class; the more readers marked it, the plainer it is."""
     lesions = []
@@ -113,16 +115,23 @@ def draw_lesions(
         for k in range(min(max(by_reader.values()), 8)):
             severity = rng.uniform(low, high) * (1.0 if k == 0 else rng.uniform(0.5, 1.0))
             name = VINDR_CLASSES[class_id]
-            lesion = phantom.draw_lesion(name, patient, rng, severity=severity)
+            lesion = phantom.draw_lesion(
+                name,
+                patient,
+                rng,
+                severity=look.severity(severity),
+                size=look.size,
+                plain=look.plain,
+            )
             if k == 1:
                 lesion = replace(lesion, side=-lesions[-1][1].side)
             lesions.append((class_id, lesion))
     return lesions
 
 
-def make_image(task: dict[str, Any]) -> list[list[Any]]:
-    """Draw one image, write its DICOM file; return its rows of train.csv."""
-    seed, number = task["seed"], task["number"]
+def make_image(task: dict[str, Any]) -> list[dict[str, list[list[Any]]]]:
+    """Draw one image, write its DICOM file; return its readers' rows and its exact boxes."""
+    seed, number, look = task["seed"], task["number"], LOOKS[task["look"]]
     rng = seeded(seed, 31, number)
     abnormal = bool(task["marks"])
     age = float(np.clip(rng.normal(58 if abnormal else 44, 16), 16, 92))
@@ -131,9 +140,16 @@ def make_image(task: dict[str, Any]) -> list[list[Any]]:
     hw, field_cm = draw_shape(rng)
     view = "AP" if rng.uniform() < (0.12 if abnormal else 0.03) else "PA"
     acquisition = phantom.draw_acquisition(
-        seed, patient.number, 0, site="vindr", view=view, image_hw=hw, field_cm=field_cm
+        seed,
+        patient.number,
+        0,
+        site="vindr",
+        view=view,
+        image_hw=hw,
+        field_cm=field_cm,
+        variety=look.variety,
     )
-    lesions = draw_lesions(rng, patient, task["marks"])
+    lesions = draw_lesions(rng, patient, task["marks"], look)
     made = phantom.render(patient, acquisition, tuple(lesion for _, lesion in lesions))
     found: dict[int, list[phantom.Box]] = {}
     for (class_id, _), box in zip(lesions, made.boxes, strict=True):
@@ -150,7 +166,12 @@ def make_image(task: dict[str, Any]) -> list[list[Any]]:
                 drawn += [[task["id"], name, class_id, reader, *map(float, b)] for b in boxes]
         lines += drawn or [[task["id"], "No finding", 14, reader, "", "", "", ""]]
     _write_dicom(Path(task["folder"]) / f"{task['id']}.dicom", made.pixels, seed, number)
-    return lines
+    exact = [
+        [task["id"], VINDR_CLASSES[class_id], class_id, *map(float, box.xyxy)]
+        for class_id, boxes in sorted(found.items())
+        for box in boxes
+    ]
+    return [{"readers": lines, "exact": exact}]
 
 
 def _write_dicom(path: Path, pixels: np.ndarray, seed: int, number: int) -> None:
@@ -198,16 +219,21 @@ def _write_dicom(path: Path, pixels: np.ndarray, seed: int, number: int) -> None
     path.write_bytes(buffer.getvalue())
 
 
-def vindr_tasks(seed: int, images: list[dict[str, Any]], folder: Path) -> list[Task]:
+def vindr_tasks(seed: int, look: str, images: list[dict[str, Any]], folder: Path) -> list[Task]:
     """One piece of work for each image; makes the folder of the files."""
     train = folder / "train"
     train.mkdir(parents=True)
-    return [("vindr", image | {"seed": seed, "folder": str(train)}) for image in images]
+    shared = {"seed": seed, "look": look, "folder": str(train)}
+    return [("vindr", image | shared) for image in images]
 
 
-def write_vindr(seed: int, lines: list[list[Any]], folder: Path) -> None:
-    """train.csv, rows in a random order as Kaggle's."""
+def write_vindr(seed: int, drawn: list[dict[str, list[list[Any]]]], folder: Path) -> None:
+    """train.csv, rows in a random order as Kaggle's, and the boxes of what was really drawn."""
+    lines, exact = ([row for one in drawn for row in one[key]] for key in ("readers", "exact"))
     order = seeded(seed, 33).permutation(len(lines))
     text = ["image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max"]
     text += [",".join(map(str, lines[i])) for i in order]
     write_text(folder / "train.csv", "\n".join(text) + "\n")
+    text = ["image_id,class_name,class_id,x_min,y_min,x_max,y_max"]
+    text += [",".join(map(str, row)) for row in exact]
+    write_text(folder / "exact_boxes.csv", "\n".join(text) + "\n")

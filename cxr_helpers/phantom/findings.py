@@ -50,7 +50,7 @@ class Lesion:
     """One finding: where it is (`side` -1 right lung, 1 left; `u`, `f`), how large, how dense.
 
     `width` and `height` are in cm. `severity` runs from 0 (barely visible) to 1 (obvious). `seed`
-    is that of the finding's own shape.
+    is that of the finding's own shape. `plain` times its contrast is drawn: 1 is as in radiographs.
     """
 
     name: str
@@ -61,6 +61,7 @@ class Lesion:
     height: float
     severity: float
     seed: int
+    plain: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,13 @@ class Box:
 
 
 def draw_lesion(
-    name: str, patient: Patient, rng: np.random.Generator, *, severity: float
+    name: str,
+    patient: Patient,
+    rng: np.random.Generator,
+    *,
+    severity: float,
+    size: float = 1.0,
+    plain: float = 1.0,
 ) -> Lesion:
     """Draw place and size of a finding in a patient.
 
@@ -86,9 +93,11 @@ def draw_lesion(
         patient: whose lungs it lies in.
         rng: where the draws come from.
         severity: 0 (barely visible) to 1 (obvious).
+        size: times the usual width and height.
+        plain: times the usual contrast.
 
     Raises:
-        ValueError: for another name or severity.
+        ValueError: for another name or severity, or a size or contrast that is not positive.
 
     >>> from .patient import draw_patient
     >>> patient = draw_patient(0, 7, sex="F", age=50)
@@ -99,10 +108,12 @@ def draw_lesion(
         raise ValueError(f"name is {name!r}; expected one of {', '.join(FINDINGS)}")
     if not 0 <= severity <= 1:
         raise ValueError(f"severity is {severity!r}; expected 0 to 1")
+    if not min(size, plain) > 0:
+        raise ValueError(f"size is {size!r} and plain is {plain!r}; expected more than 0")
     mean_w, mean_h, spread, u, f, spread_f = _TYPICAL[name]
     log = rng.normal(0, spread)
     stretch = rng.normal(0, 0.08 if name == "Nodule/Mass" else 0.25)
-    grown = patient.traits["grown"]
+    grown = size * patient.traits["grown"]
     width = grown * mean_w * np.exp(log + 0.35 * severity - 0.15 + stretch)
     height = grown * mean_h * np.exp(log + 0.35 * severity - 0.15 - stretch)
     side = -1 if rng.uniform() < 0.54 else 1
@@ -121,7 +132,7 @@ def draw_lesion(
     if name == "Nodule/Mass":  # a smaller one does not show between the vessels
         width, height = max(width, 0.7), max(height, 0.7)
     height = min(height, 0.9 * patient.lung_height)
-    return Lesion(name, side, u_at, f_at, float(width), float(height), float(severity), seed)
+    return Lesion(name, side, u_at, f_at, float(width), float(height), float(severity), seed, plain)
 
 
 @dataclass(frozen=True)
@@ -181,7 +192,7 @@ def _spot(scene: Scene, lesion: Lesion) -> _Spot:
         own=scene.side[w] == lesion.side,
         seen=scene.field[w] * (scene.side[w] == lesion.side),
         lung_width=max(lateral - medial, 1.0),
-        strength=_PLAIN[scene.a.site] * (0.25 + 1.05 * lesion.severity),
+        strength=_PLAIN[scene.a.site] * lesion.plain * (0.25 + 1.05 * lesion.severity),
     )
 
 
@@ -271,13 +282,18 @@ def _calcification(scene: Scene, lesion: Lesion, spot: _Spot) -> np.ndarray:
 
 
 def _effusion(scene: Scene, lesion: Lesion, spot: _Spot) -> np.ndarray:
-    """Fluid at the base with a meniscus; a veil where the patient lies."""
+    """Fluid at the base: a meniscus that rises to the wall, a veil where the patient leans back.
+
+    The level has no sharp edge: fluid lies in front of and behind the lung, in a layer that thins
+    out upward. On portable images some of it runs behind the lung and veils the base.
+    """
     h = scene.p.lung_height * scene.insp
     s = spot.strength
+    leaning = scene.a.view == "AP"
+    top = 1.0 - 1.25 * lesion.height / h
+    veil = smooth_step((scene.f - top) / 0.35) * spot.own * scene.inside
     if scene.q["supine"] and lesion.height > 6:
-        top = 1.0 - 1.25 * lesion.height / h
-        veil = smooth_step((scene.f - top) / 0.35) * spot.own * scene.inside
-        change = np.minimum((1.2 + 3.8 * s) * veil, 0.85 * scene.lung)
+        change = (1.2 + 3.8 * s) * veil
     else:
         reach = float(np.clip(lesion.width / spot.lung_width, 0.12, 1.6))
         rise = np.clip((np.clip(scene.u, 0, 1) - (1 - reach)) / reach, 0, 1) ** 2
@@ -285,8 +301,11 @@ def _effusion(scene: Scene, lesion: Lesion, spot: _Spot) -> np.ndarray:
             rise = 0.55 + 0.45 * rise
         # from the wall, where it is highest, the level falls
         under = spot.dy - spot.half[1] + lesion.height * rise
-        inside = smooth_step(under / 0.55) * (rise > 0)
-        change = inside * spot.own * scene.inside * np.minimum(scene.lung, 2.0 + 7.0 * s)
+        inside = smooth_step(under / (0.5 + 0.1 * lesion.height)) * (rise > 0)
+        layer = 0.4 + 0.6 * np.clip(under / (0.5 * lesion.height), 0, 1)
+        change = inside * layer * spot.own * scene.inside * (2.0 + 7.0 * s)
+        change += 0.3 * leaning * s * veil
+    change = np.minimum(change, 0.9 * scene.lung)
     scene.fluid += change
     return change * smooth_step((2.5 - scene.below) / 0.5)
 

@@ -223,6 +223,7 @@ def draw_acquisition(
     view: str,
     image_hw: tuple[int, int],
     field_cm: tuple[float, float],
+    variety: float = 1.0,
 ) -> Acquisition:
     """Draw how image `image` of patient `number` is taken.
 
@@ -234,9 +235,10 @@ def draw_acquisition(
         view: 'PA' or 'AP'; AP stands for a portable, often supine image.
         image_hw: pixels, height and width.
         field_cm: what the detector covers in cm, height and width.
+        variety: times the usual spread of gray values and the usual haze; 1 is as in radiographs.
 
     Raises:
-        ValueError: for an unknown site or view, or a size that is not positive.
+        ValueError: for an unknown site or view, a size that is not positive, or a negative variety.
 
     >>> given = {"site": "nih", "view": "PA", "image_hw": (64, 64), "field_cm": (36.0, 36.0)}
     >>> draw_acquisition(0, 7, 0, **given).view
@@ -248,6 +250,8 @@ def draw_acquisition(
         raise ValueError(f"view is {view!r}; expected 'PA' or 'AP'")
     if min(*image_hw, *field_cm) <= 0:
         raise ValueError(f"image_hw {image_hw} and field_cm {field_cm} must be positive")
+    if not variety >= 0:
+        raise ValueError(f"variety is {variety!r}; expected 0 or more")
     rng = seeded(seed, 2, number, image)
     ap, nih = view == "AP", site == "nih"
     traits = {
@@ -265,7 +269,7 @@ def draw_acquisition(
         "arms": rng.normal(2.2, 1.2) if ap else rng.normal(4.0, 1.8),
         "shrug": rng.uniform(-2.2, 0.6) if ap else rng.uniform(-0.5, 1.2),
         "supine": float(ap and rng.uniform() < 0.6),
-        "haze": rng.gamma(1.3, 2.2) if ap else rng.gamma(0.8, 0.6),
+        "haze": variety * (rng.gamma(1.3, 2.2) if ap else rng.gamma(0.8, 0.6)),
         "haze_side": rng.normal(0, 0.6),
         "gradient_x": rng.normal(0, 0.20 if ap else 0.08),
         "gradient_y": rng.normal(0, 0.30 if ap else 0.12),
@@ -284,6 +288,8 @@ def draw_acquisition(
         "border": rng.uniform(),
         "chin": rng.uniform() * (1.0 if ap else 4.0),
     }
+    for name, usual in (("lung_gray", 0.41), ("contrast", 0.38)):
+        traits[name] = usual + variety * (traits[name] - usual)
     if not nih:
         traits["lung_gray"] -= 0.12
         traits["contrast"] += 0.12

@@ -128,6 +128,35 @@ def strip_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return clean
 
 
+def distance_moved(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, float]:
+    """How far training moved the kernels of each stage, in shares of their length before.
+
+    Args:
+        before: a backbone's `state_dict()`, torchvision's names.
+        after: the same later. Norms and statistics are left out: they move by the data's scale.
+
+    Returns:
+        Share by stage, `conv1`, `layer1` and so on.
+
+    Raises:
+        WeightsError: the two are not of one network.
+
+    >>> distance_moved({"conv1.weight": torch.ones(2, 2)}, {"conv1.weight": torch.zeros(2, 2)})
+    {'conv1': 1.0}
+    """
+    if before.keys() != after.keys():
+        name = min(before.keys() ^ after.keys())
+        raise WeightsError(f"the weights are of two networks: {name} is in one of them only")
+    squares: dict[str, list[float]] = {}
+    for key, old in before.items():
+        if old.ndim > 1:
+            old, new = (w.detach().cpu().double() for w in (old, after[key]))
+            sums = squares.setdefault(key.split(".")[0], [0.0, 0.0])
+            sums[0] += (new - old).square().sum().item()
+            sums[1] += old.square().sum().item()
+    return {stage: (moved / length) ** 0.5 for stage, (moved, length) in squares.items()}
+
+
 def load_weights(backbone: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Put weights into a backbone; every key must find its place.
 

@@ -1,7 +1,7 @@
 """Pretraining as notebook 02 runs it, and the backbones of all arms for those that follow."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,15 +22,22 @@ from cxr_helpers.course.core.compute import (
     resolved,
     training_precision,
 )
-from cxr_helpers.course.core.data import NihData
+from cxr_helpers.course.core.data import NihData, data_digest, load_nih, load_phantoms
 from cxr_helpers.course.core.epoch_log import EpochLog, read_log
 from cxr_helpers.course.core.quiet import quiet_lightning
 from cxr_helpers.course.core.settings import PretrainPreset, Settings, fingerprint
+from cxr_helpers.data.packed import PackedImages
 from cxr_helpers.evaluation import probe, scoring
 from cxr_helpers.evaluation.features import extract_features
 from cxr_helpers.pretraining import barlow, pairs, processes, views, weights
 
-ARMS = ("random", "pretrained", "imagenet")
+ARMS = ("random", "pretrained", "evening", "imagenet")
+ARM_NAMES = {
+    "random": "random weights",
+    "pretrained": "pretrained here",
+    "evening": "pretrained for an evening",
+    "imagenet": "ImageNet",
+}
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -88,6 +95,11 @@ def build_module(
         )
 
 
+def evening_path(settings: Settings) -> Path:
+    """The backbone that ships with the course; its log and record lie in the folder of its name."""
+    return settings.project / "weights" / "evening.safetensors"
+
+
 def two_views(preset: PretrainPreset) -> views.TwoViews:
     """What makes two views of an image, by the preset's recipe."""
     return views.TwoViews(preset.views, preset.image_size)
@@ -130,20 +142,28 @@ class MeasuredLog(EpochLog):
         super().add_row(trainer, epoch, figures)
 
 
-def watch(settings: Settings, data: NihData, *, most: int = 2000) -> Callable:
+def watch(
+    settings: Settings,
+    data: NihData,
+    *,
+    start: Mapping[str, Tensor] | None = None,
+    most: int = 2000,
+) -> Callable:
     """What the log measures on validation patients, whom pretraining never sees.
 
     Args:
         settings: views, image size and neighbors.
         data: validation images are measured; training images and their labels vote, where there
             are labels.
+        start: the backbone's weights before training; the log then says how far they moved.
         most: images of each part, evenly spaced, so that large data is measured in seconds.
 
     Returns:
         A function of the module. Its figures: `knn_findings` and `knn_view`, macro AUROC of a
         k-NN probe for findings and AUROC for AP against PA; `spread` and `effective_rank` of the
-        features; `heldout_diagonal` and `heldout_offdiagonal` of the outputs for two views. And
-        the matrix of the last two.
+        features; `heldout_diagonal` and `heldout_offdiagonal` of the outputs for two views;
+        `moved_conv1`, `moved_layer1` and so on, see `weights.distance_moved`. And the matrix of the
+        outputs.
     """
     train, val = (_spaced(data.rows(part), most) for part in ("train", "val"))
     pixels = np.concatenate([data.images.pixels[train], data.images.pixels[val]])
@@ -175,6 +195,9 @@ def watch(settings: Settings, data: NihData, *, most: int = 2000) -> Callable:
         correlation = output_correlation(settings, module, pixels[len(train) :])
         row["heldout_diagonal"] = correlation.diagonal().mean().item()
         row["heldout_offdiagonal"] = barlow.offdiagonal_abs_mean(correlation)
+        if start is not None:
+            moved = weights.distance_moved(start, module.backbone.state_dict())
+            row |= {f"moved_{stage}": share for stage, share in moved.items()}
         return row, correlation
 
     return measure
@@ -229,13 +252,14 @@ def pretrain(
     compute: Compute = ONE_PROCESS,
     resume: str = "auto",
 ) -> Path:
-    """Pretrain on the training part (its pixels only) and save the backbone.
+    """Pretrain on the training part, its pixels only, or the preset's phantoms; save the backbone.
 
     A run that was killed goes on from its last checkpoint and ends as an unbroken one would.
 
     Args:
         settings: give the preset.
-        data: images of the `train` part are used, no label of theirs.
+        data: images of the `train` part are used, no label of theirs; none where the preset names
+            phantoms. The validation part is measured.
         seed: of weights, order and augmentations.
         progress: show Lightning's progress bar.
         compute: processes and precision.
@@ -256,9 +280,10 @@ def pretrain(
     """
     preset, path = settings.pretrain, backbone_path(settings, seed=seed)
     compute = resolved(compute, batch_size=preset.batch_size)
-    folder, rows = path.with_suffix(""), data.rows("train")
+    folder = path.with_suffix("")
+    images, rows, told = _learned_from(settings, data)
     fed = pairs.ViewPairs(
-        data.images.pixels,
+        images.pixels,
         rows,
         two_views(preset),
         batch_size=preset.batch_size,
@@ -271,9 +296,10 @@ def pretrain(
     checkpoints.check_room(path.parent, checkpoint_bytes(module))
     if compute.processes > 1 and not compute.uses_gpu:
         processes.synchronize_batch_norm(module)
-    told = {"data": settings.data, "images": len(rows), "digest": data.digest}
     checkpoint = checkpoints.checkpoint_to_resume(folder, told, resume=resume)
-    log = MeasuredLog(folder, watch(settings, data), every=preset.measure_every)
+    start = {key: value.clone() for key, value in module.backbone.state_dict().items()}
+    measure = watch(settings, data, start=start)
+    log = MeasuredLog(folder, measure, every=preset.measure_every)
     callbacks = [log, checkpoints.Identity(told), *([TQDMProgressBar()] if progress else [])]
     with quiet_lightning():
         trainer = _trainer(preset, folder, epochs, callbacks, compute)
@@ -288,10 +314,22 @@ def pretrain(
         weights.save_weights(
             module.backbone.state_dict(),
             path,
-            settings={"preset": asdict(preset), "seed": seed, **told},
+            settings={"preset": asdict(preset), "seed": seed, "steps": steps, **told},
         )
         (folder / checkpoints.NAME).unlink(missing_ok=True)
     return path
+
+
+def _learned_from(settings: Settings, data: NihData) -> tuple[PackedImages, np.ndarray, dict]:
+    """The images that a run learns from, their rows, and what the run says of them."""
+    told = {"data": settings.data, "digest": data.digest}
+    if not settings.pretrain.phantoms:
+        rows = data.rows("train")
+        return data.images, rows, told | {"images": len(rows)}
+    made = load_phantoms(settings)
+    rows = np.arange(len(made.image_ids))
+    digest = data_digest(made, ["train"] * len(rows))
+    return made, rows, told | {"images": len(rows), "phantoms": digest}
 
 
 def checkpoint_bytes(module: barlow.BarlowTwins) -> int:
@@ -351,13 +389,14 @@ def arm_state(settings: Settings, arm: str, *, seed: int, data: NihData | None =
 
     Args:
         settings: give preset and folder.
-        arm: `random`, `pretrained` or `imagenet`.
+        arm: one of `ARMS`.
         seed: of the random weights or of pretraining.
         data: needed where the pretrained backbone has to be made first.
 
     Returns:
         State dict under torchvision's names, and a sentence on where it came from. The state is
-        None for `imagenet` where those weights are not to be had.
+        None for `imagenet` where those weights are not to be had, and for `evening` where the file
+        is missing or of another architecture.
 
     Raises:
         ValueError: there is no such arm.
@@ -368,13 +407,13 @@ def arm_state(settings: Settings, arm: str, *, seed: int, data: NihData | None =
         return backbone.state_dict(), f"Random weights, seed {seed}."
     if arm == "imagenet":
         return weights.imagenet_state(settings.pretrain.arch)
+    if arm == "evening":
+        return _evening_state(settings)
     if arm != "pretrained":
         raise ValueError(f"no arm {arm!r}; there are {ARMS}")
     path = backbone_path(settings, seed=seed)
     if not path.is_file():
         if data is None:
-            from cxr_helpers.course.core.data import load_nih
-
             data = load_nih(settings)
         pretrain(settings, data, seed=seed)
     state, told = weights.read_weights(path)
@@ -385,6 +424,21 @@ def arm_state(settings: Settings, arm: str, *, seed: int, data: NihData | None =
             "elsewhere to pretrain anew"
         )
     return state, f"Barlow Twins pretraining: {path.name}."
+
+
+def _evening_state(settings: Settings) -> tuple[dict[str, Tensor] | None, str]:
+    path, arch = evening_path(settings), settings.pretrain.arch
+    if not path.is_file():
+        return None, f"{path.name} is not there; `python -m tools.evening` makes it in an hour."
+    state, told = weights.read_weights(path)
+    if told["preset"]["arch"] != arch:
+        return None, f"{path.name} is a {told['preset']['arch']}, and this scale takes a {arch}."
+    state = {key: v.float() if v.is_floating_point() else v for key, v in state.items()}
+    images, steps = told["images"], told["steps"]
+    return (
+        state,
+        f"Barlow Twins pretraining of {steps:,} steps on {images:,} phantoms: {path.name}.",
+    )
 
 
 def arm_backbone(settings: Settings, arm: str, *, seed: int, data: NihData | None = None):

@@ -35,6 +35,7 @@ from cxr_helpers.data.packed import (
 PARTS = ("train", "val", "test")
 NIH_PARTS = {"train": 0.7, "val": 0.1, "test": 0.2}
 NIH_TABLE = "Data_Entry_2017_v2020.csv"  # the version that the README names
+EXACT_TABLE = "exact_boxes.csv"  # of the demo's VinDr-like half
 TEST_LIST, TRAIN_LIST = "test_list.txt", "train_val_list.txt"
 PREPARED = "packed"  # folder in a download in which the scripts leave what they prepared
 VINDR_PARTS = {"train": 0.6, "val": 0.1, "test": 0.3}
@@ -104,6 +105,7 @@ class BoxData(SplitImages):
     Attributes:
         readings: what each reader said of each image (see `vindr.Readings`).
         fused: one truth from the readers' boxes, in pixels of the original file.
+        exact: what was really drawn, in the same form; None of real radiographs: nobody knows.
         images: the pixels.
         split: (N,) `train`, `val` or `test`.
         class_names: of the classes that boxes have, numbered from 1.
@@ -118,6 +120,7 @@ class BoxData(SplitImages):
     class_names: tuple[str, ...] = vindr.CLASSES
     patients: np.ndarray | None = None
     left_out: tuple[str, ...] = field(default=(), kw_only=True)
+    exact: pd.DataFrame | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         """Without patients each image counts as one of its own."""
@@ -187,16 +190,43 @@ def data_digest(images: PackedImages, split: Sequence[str]) -> str:
 
 
 def ensure_demo(settings: Settings) -> None:
-    """Make the demo data where it is missing; takes about a minute.
+    """Make the demo data where it is missing; takes about two minutes.
 
     Raises:
         SettingsError: the script that makes it failed; the text holds its last words.
     """
     demo = settings.project / "data" / "demo"
-    if settings.data != "demo" or (demo / "demo.json").is_file():
-        return
+    if settings.data == "demo" and not (demo / "demo.json").is_file():
+        _run_make_demo(settings, "--out", str(demo))
+
+
+def load_phantoms(settings: Settings) -> PackedImages:
+    """The phantoms that a preset pretrains on, made where they are missing; some 40 a second.
+
+    Raises:
+        SettingsError: their seed is that of the demo, so they would hold its test patients; or the
+            script that makes them failed.
+    """
+    preset = settings.pretrain
+    stamp = settings.project / "data" / "demo" / "demo.json"
+    if stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8"))["seed"] == (
+        preset.phantoms_seed
+    ):
+        raise SettingsError(
+            f"phantoms_seed {preset.phantoms_seed} is the seed of {stamp.parent}, whose test "
+            "patients nobody may learn from; give another seed"
+        )
+    root = settings.project / "data" / f"phantoms_{preset.phantoms_seed}"
+    asked = {"out": root, "seed": preset.phantoms_seed, "nih": preset.phantoms, "vindr": 0}
+    _run_make_demo(settings, *(str(a) for key, v in asked.items() for a in (f"--{key}", v)))
+    files = nih.find_images(root / "nih")
+    size = preset.cache_size
+    return pack_once(settings, root / "nih", f"phantoms_{size}", files, nih.read_image, size)
+
+
+def _run_make_demo(settings: Settings, *arguments: str) -> None:
     script = settings.project / "data_scripts" / "make_demo.py"
-    command = [sys.executable, str(script), "--out", str(demo)]
+    command = [sys.executable, str(script), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SettingsError(f"{script.name} failed: {done.stderr.strip()[-500:]}")
@@ -351,7 +381,17 @@ def load_vindr(settings: Settings) -> BoxData:
     fused = consensus.fuse_readings(readings.boxes)
     fused = fused[fused["image_id"].isin(images.image_ids)].reset_index(drop=True)
     split = splits.split_by_patient(images.image_ids, parts=VINDR_PARTS, seed=settings.split_seed)
-    return BoxData(readings, fused, images, split, left_out=passed_over(files, ordered, images))
+    left_out, exact = passed_over(files, ordered, images), _exact_boxes(settings, images)
+    return BoxData(readings, fused, images, split, left_out=left_out, exact=exact)
+
+
+def _exact_boxes(settings: Settings, images: PackedImages) -> pd.DataFrame | None:
+    """The boxes of the demo's phantoms, in pixels of the files."""
+    path = settings.vindr / EXACT_TABLE
+    if not path.is_file():
+        return None
+    boxes = pd.read_csv(path).rename(columns={"class_name": "label"}).drop(columns="class_id")
+    return boxes[boxes["image_id"].isin(images.image_ids)].reset_index(drop=True)
 
 
 def read_dicom_pixels(path: Path) -> np.ndarray:

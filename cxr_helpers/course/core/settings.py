@@ -2,7 +2,8 @@
 
 `CXR_DATA` is `demo` (the default) or the root folder of a real download. A root may hold NIH
 ChestX-ray14 (`images/` or `images_001/images/` ...), VinDr-CXR (`train/` and its table), or both
-in two subfolders named `nih` and `vindr`. `CXR_SCALE` is `demo` (a laptop) or `paper` (GPUs).
+in two subfolders named `nih` and `vindr`. `CXR_SCALE` is `demo` (a laptop), `evening` (a laptop,
+and an hour of pretraining) or `paper` (GPUs).
 """
 
 import hashlib
@@ -15,8 +16,9 @@ from pathlib import Path
 from cxr_helpers.explanation.layers import DEFAULT_LAYER
 
 DATA_SWITCH, SCALE_SWITCH = "CXR_DATA", "CXR_SCALE"
-SCALES = ("demo", "paper")
+SCALES = ("demo", "evening", "paper")
 VINDR_TABLES = ("train.csv", "annotations_train.csv")
+RATES = ("learning_rate", "backbone_rate")
 
 
 class SettingsError(ValueError):
@@ -29,7 +31,9 @@ class PretrainPreset:
 
     A small data set trains for more than `epochs`, until it has had `min_steps` steps.
     `initial_weights` is `random`, `imagenet`, or the path of a checkpoint. Figures on validation
-    patients are measured every `measure_every` epochs. The redundancy term sums over D (D - 1)
+    patients are measured every `measure_every` epochs. With `phantoms` above 0 it learns from about
+    so many phantoms, made for it with the demo's script from the seed `phantoms_seed`, which is no
+    demo's, instead of from the training part. The redundancy term sums over D (D - 1)
     entries and the invariance term over D, so a narrower output takes a larger redundancy weight:
     weight times D is 15 here and 42 at the paper's scale.
     """
@@ -48,6 +52,8 @@ class PretrainPreset:
     weight_decay: float = 1e-4
     warmup_fraction: float = 0.1
     initial_weights: str = "random"
+    phantoms: int = 0
+    phantoms_seed: int = 0
     measure_every: int = 5
     checkpoint_every: int = 5
 
@@ -77,20 +83,37 @@ class DetectPreset:
     """Faster R-CNN fine-tuning; sizes in pixels.
 
     The demo's pyramid and box head are narrower than usual and fewer proposals train the head,
-    since on two cores they would cost more than the backbone does. Learning rate, image size,
-    anchors and norms were chosen on validation images, for a random start.
+    since on two cores they would cost more than the backbone does. Image size, anchors and norms
+    were chosen on validation images.
 
     What has a name of `DetectorSettings` or `DetectorModule` is said there. `batch_norm` and
     `frozen_stages` hold for backbones that were trained before: random weights have no statistics
     or stages that are worth keeping, so a random arm learns both. `fractions` are the shares of the
-    training images for label efficiency; a share takes as large a share of the steps, but at least
-    `least_steps` of them. `checkpoint_every` is in epochs; 0 keeps none, for a run of a minute.
+    training images for label efficiency. `epochs` is said of all of them: a share is trained for as
+    many steps, so for more epochs. `checkpoint_every` is in epochs; 0 keeps none, for a run of a
+    minute.
+
+    `recipes` holds `learning_rate` and `backbone_rate` of each arm, chosen for each from the same
+    grid on validation images (`benchmarks/detection.py --only recipes`). They are taken where
+    `learning_rate` is 0; another one holds for every arm, together with `backbone_rate`.
+
+    Raises:
+        SettingsError: the recipes are no table of the two rates by arm.
     """
 
     image_size: int = 160
     batch_size: int = 8
     epochs: int = 14
-    learning_rate: float = 1e-3
+    learning_rate: float = 0.0
+    backbone_rate: float = 1.0
+    recipes: dict[str, dict[str, float]] = field(
+        default_factory=lambda: {
+            "random": {"learning_rate": 1e-3, "backbone_rate": 1.0},
+            "pretrained": {"learning_rate": 1e-3, "backbone_rate": 1.0},
+            "evening": {"learning_rate": 1e-3, "backbone_rate": 1.0},
+            "imagenet": {"learning_rate": 1e-3, "backbone_rate": 1.0},
+        }
+    )
     optimizer: str = "adamw"
     weight_decay: float = 1e-4
     warmup_steps: int = 40
@@ -106,9 +129,17 @@ class DetectPreset:
     frozen_stages: int = 0
     keep: str = "last"
     fractions: tuple[float, ...] = (0.1, 0.3, 1.0)
-    least_steps: float = 0.25
     resamples: int = 1000
     checkpoint_every: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse recipes that no arm could be trained by."""
+        tables = self.recipes.values() if isinstance(self.recipes, dict) else (None,)
+        if any(not isinstance(one, dict) or set(one) != set(RATES) for one in tables):
+            raise SettingsError(
+                f"recipes must give {' and '.join(RATES)} by arm, not {self.recipes!r}; to set one "
+                "for every arm, set detect.learning_rate and detect.backbone_rate"
+            )
 
 
 @dataclass(frozen=True)
@@ -124,6 +155,21 @@ class ExplainPreset:
 PRESETS = {
     "demo": {
         "pretrain": PretrainPreset(),
+        "probe": ProbePreset(),
+        "detect": DetectPreset(),
+        "explain": ExplainPreset(),
+    },
+    "evening": {
+        "pretrain": PretrainPreset(
+            views="evening",
+            cache_size=160,
+            epochs=35,
+            min_steps=1600,
+            learning_rate=2e-3,
+            phantoms=6000,
+            phantoms_seed=20_241_126,
+            checkpoint_every=1,
+        ),
         "probe": ProbePreset(),
         "detect": DetectPreset(),
         "explain": ExplainPreset(),
@@ -179,7 +225,7 @@ class Settings:
 
     Attributes:
         data: name of the data, `demo` or the name of the real root folder.
-        scale: `demo` or `paper`.
+        scale: `demo`, `evening` or `paper`.
         project: root folder of the course.
         nih: root of an NIH ChestX-ray14 download, or None where the data has none.
         vindr: root of a VinDr-CXR download, or None where the data has none.
@@ -297,7 +343,7 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     project = project_root()
     scale = environ.get(SCALE_SWITCH, "demo")
     if scale not in SCALES:
-        raise SettingsError(f"{SCALE_SWITCH}={scale!r} is neither `demo` nor `paper`.")
+        raise SettingsError(f"{SCALE_SWITCH}={scale!r} is none of {', '.join(SCALES)}.")
     data = environ.get(DATA_SWITCH, "demo") or "demo"
     if data == "demo":
         demo = project / "data" / "demo"
