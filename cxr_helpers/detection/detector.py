@@ -161,6 +161,7 @@ class Detector(FasterRCNN):
             self.backbone.body = body
         for module in self._frozen_modules():
             module.requires_grad_(False)
+        self.train()  # a new module counts as training, and what is frozen must not
 
     def _frozen_modules(self) -> list[nn.Module]:
         count = self.settings.frozen_stages

@@ -18,13 +18,20 @@ class DetectorModule(pl.LightningModule):
     """Trains a detector: its losses, an optimizer with warm-up and cosine, and a log of both.
 
     Args:
-        detector: takes (images, targets) and returns a dict of losses while training.
+        detector: takes (images, targets) and returns a dict of losses while training. Its ResNet is
+            `backbone.body`.
         optimizer: `sgd` (momentum 0.9) or `adamw`.
         learning_rate: at its highest, after the warm-up.
+        backbone_rate: share of the learning rate that the ResNet gets, 0 to 1. 0 keeps it as it
+            came, the statistics of its batch norm included, which also saves its backward pass;
+            0.1 is slow; 1 is free. Pyramid and heads always learn at the full rate.
         weight_decay: for all parameters.
         warmup_steps: steps of linear increase.
         final_share: share of `learning_rate` that is left at the end.
         max_norm: to which the norm of the gradient is cut.
+
+    Raises:
+        ValueError: there is no such optimizer, or `backbone_rate` is outside 0 to 1.
     """
 
     def __init__(
@@ -33,6 +40,7 @@ class DetectorModule(pl.LightningModule):
         *,
         optimizer: str,
         learning_rate: float,
+        backbone_rate: float = 1.0,
         weight_decay: float = 1e-4,
         warmup_steps: int = 50,
         final_share: float = 0.02,
@@ -41,10 +49,18 @@ class DetectorModule(pl.LightningModule):
         super().__init__()
         if optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer {optimizer!r} is none of {OPTIMIZERS}")
+        if not 0 <= backbone_rate <= 1:
+            raise ValueError(
+                f"backbone_rate {backbone_rate} is a share of the learning rate; give 0 for a "
+                "frozen backbone, up to 1 for a free one"
+            )
         self.detector, self.optimizer_name = detector, optimizer
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.backbone_rate = backbone_rate
         self.warmup_steps, self.final_share = warmup_steps, final_share
         self.max_norm = max_norm
+        if backbone_rate == 0:
+            detector.backbone.body.requires_grad_(False)
 
     def training_step(self, batch: tuple[list[Tensor], list[dict]], batch_index: int) -> Tensor:
         """Sum of the four losses of one batch.
@@ -55,6 +71,8 @@ class DetectorModule(pl.LightningModule):
         """
         settings = getattr(self.detector, "settings", None)
         check_batch(*batch, getattr(settings, "class_names", None))
+        if self.backbone_rate == 0:  # at each step, for a look at validation turns training on
+            self.detector.backbone.body.eval()
         losses = self.detector(*batch)
         total = sum(losses.values())
         if not torch.isfinite(total):
@@ -72,14 +90,14 @@ class DetectorModule(pl.LightningModule):
 
     def configure_optimizers(self) -> dict:
         """The optimizer and a schedule that moves at every step."""
-        parameters = [p for p in self.parameters() if p.requires_grad]
+        groups = self._parameter_groups()
         if self.optimizer_name == "sgd":
             optimizer = torch.optim.SGD(
-                parameters, self.learning_rate, momentum=0.9, weight_decay=self.weight_decay
+                groups, self.learning_rate, momentum=0.9, weight_decay=self.weight_decay
             )
         else:
             optimizer = torch.optim.AdamW(
-                parameters,
+                groups,
                 self.learning_rate,
                 weight_decay=self.weight_decay,
                 fused=self.device.type == "cpu",  # a tenth of a step on two cores
@@ -92,6 +110,16 @@ class DetectorModule(pl.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def _parameter_groups(self) -> list[dict]:
+        """What learns at the full rate, and the ResNet where it learns more slowly."""
+        slow = self.detector.backbone.body.parameters() if self.backbone_rate < 1 else ()
+        slow = set(map(id, slow))
+        learning = [p for p in self.parameters() if p.requires_grad]
+        groups = [{"params": [p for p in learning if id(p) not in slow]}]
+        if own := [p for p in learning if id(p) in slow]:
+            groups.append({"params": own, "lr": self.backbone_rate * self.learning_rate})
+        return groups
 
     def _rate_share(self, step: int, steps: int) -> float:
         warmup = min(self.warmup_steps, steps // 2)

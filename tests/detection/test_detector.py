@@ -93,6 +93,14 @@ def test_what_is_frozen_stays_and_the_rest_learns(change, learns, stays):
     assert learns <= changed and not any(name.startswith(stays) for name in changed if stays)
 
 
+def test_what_is_frozen_is_so_from_the_start():
+    built = d.build_detector(
+        settings(batch_norm="frozen", frozen_stages=1), backbone_state(), seed=0
+    )
+    norms = [m for m in built.backbone.body.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert built.training and norms and not any(norm.training for norm in norms)
+
+
 def test_synchronized_batch_norm_takes_the_same_weights():
     built = d.build_detector(settings(batch_norm="sync"), backbone_state(), seed=0)
     kinds = {type(m) for m in built.backbone.body.modules() if hasattr(m, "running_mean")}

@@ -62,6 +62,54 @@ def test_a_loss_that_is_not_finite_stops_training_by_name():
         DetectorModule(Broken(), optimizer="lion", learning_rate=1.0)
 
 
+def fitted(backbone_rate, steps=3):
+    """How far the ResNet and the rest moved, each a largest change, and the rates at the end."""
+    built = tiny_detector(batch_norm="train").train()
+    before = {k: v.clone() for k, v in built.state_dict().items()}
+    module = DetectorModule(
+        built, optimizer="adamw", learning_rate=1e-3, backbone_rate=backbone_rate, warmup_steps=0
+    )
+    image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
+    loader = DataLoader([(image, GOOD)] * 2, 2, collate_fn=collate_detection)
+    trainer = pl.Trainer(
+        max_epochs=steps, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=1,
+        callbacks=[LooksBetween()],
+    )  # fmt: skip
+    trainer.fit(module, loader)
+    moved = {k: float((v - before[k]).abs().max()) for k, v in built.state_dict().items()}
+    body = {k: v for k, v in moved.items() if k.startswith("backbone.body.")}
+    rest = max(v for k, v in moved.items() if k not in body)
+    return body, rest, [group["lr"] for group in trainer.optimizers[0].param_groups]
+
+
+class LooksBetween(pl.Callback):
+    """Switches training off and on after each epoch, as a look at validation images does."""
+
+    def on_train_epoch_end(self, trainer, module):
+        module.detector.eval()
+        module.detector.train()
+
+
+def test_a_frozen_backbone_keeps_weights_and_statistics_and_the_rest_learns():
+    body, rest, rates = fitted(0.0)
+    assert any("running_mean" in name for name in body) and max(body.values()) == 0
+    assert rest > 1e-4 and len(rates) == 1
+
+
+def test_a_slow_backbone_moves_less_than_a_free_one():
+    (slow, rest, rates), (free, _, one_rate) = fitted(0.1), fitted(1.0)
+    slow, free = (b["backbone.body.layer4.1.conv2.weight"] for b in (slow, free))
+    assert 0 < slow < 0.3 * free < free and rest > 1e-4
+    assert rates[1] == pytest.approx(0.1 * rates[0]) and len(one_rate) == 1
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
+def test_a_share_of_the_rate_outside_0_to_1_is_refused(share):
+    with pytest.raises(ValueError, match=f"backbone_rate {share}.*0 for a frozen"):
+        DetectorModule(tiny_detector(), optimizer="sgd", learning_rate=1.0, backbone_rate=share)
+
+
 @pytest.mark.parametrize(
     ("box", "label", "words"),
     [
