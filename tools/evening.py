@@ -14,7 +14,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from cxr_helpers.course.ch02 import pretraining
@@ -29,6 +28,7 @@ SEED = 0  # of the first weights, order and views
 def half(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same weights in half precision; counts stay whole numbers.
 
+    >>> import torch
     >>> half({"weight": torch.ones(2)})["weight"].dtype
     torch.float16
     """
