@@ -1,12 +1,14 @@
 """How fast does pretraining step, and does it help on the demo, over several seeds?
 
-    python benchmarks/pretraining.py [--seeds 0 1 2 3 4] [--only speed|seeds]
+    python benchmarks/pretraining.py [--seeds 0 1 2 3 4] [--only speed|seeds|recipes]
 
 1. Images a second of the course's training against a plain loop: contiguous tensors, float32; the
    same views, network, image size, batch, loss and optimizer, rounds in turn. And the share of the
    time in which a step waits for its data.
 2. A pretrained and a random network for each seed: k-NN and linear probe on the test patients.
    Backbones that were pretrained before with the same settings are used again.
+3. With `--only recipes`: other crops and rates in the same steps, on a demo of another seed than
+   the notebooks' (`make_demo.py --seed 1`), whose test part chooses.
 benchmarks/README.md says what was measured.
 """
 
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import sys
 import time
@@ -35,20 +38,31 @@ from cxr_helpers.course.core.compute import training_precision
 from cxr_helpers.course.core.data import NihData, ensure_demo, load_nih
 from cxr_helpers.course.core.quiet import quiet_lightning
 from cxr_helpers.course.core.results import Results
-from cxr_helpers.course.core.settings import Settings, load_settings
+from cxr_helpers.course.core.settings import Settings, SettingsError, load_settings
 from cxr_helpers.evaluation import probe, scoring
 from cxr_helpers.evaluation.intervals import over_seeds, over_seeds_and_images
-from cxr_helpers.pretraining import barlow, pairs, views
+from cxr_helpers.pretraining import barlow, pairs
 
 SPEEDUP, WAITING = 1.3, 0.15
 DIAGONAL, OFFDIAGONAL, MINUTES = 0.7, 0.1, 6.0
+
+
+# What differs from the demo's preset; all take its steps.
+RECIPES = {
+    "crop 0.8, rate 1e-3": {},
+    "crop 0.8, rate 2e-3": {"learning_rate": 2e-3},
+    "crop 0.6, rate 2e-3": {"min_crop": 0.6, "learning_rate": 2e-3},
+    "crop 0.4, rate 2e-3": {"min_crop": 0.4, "learning_rate": 2e-3},
+    "crop 0.6, rate 1e-3": {"min_crop": 0.6},
+}
+SHARES, DRAWS = (0.1, 1.0), 5
 
 
 class PillowPairs(Dataset):
     """Two views of one image at a time, made by lightly's classes on Pillow images."""
 
     def __init__(self, pixels: np.ndarray, preset):
-        self.pixels, self.make = pixels, views.TwoViews(preset.views, preset.image_size)
+        self.pixels, self.make = pixels, pretraining.two_views(preset)
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -209,6 +223,41 @@ def measure_seeds(settings: Settings, data: NihData, seeds: list[int]) -> dict:
     return {"rows": rows, "labels": linear.label_names(columns), "gains": gains}
 
 
+def measure_recipes(settings: Settings, data: NihData, seeds: list[int]) -> list[dict]:
+    """A row for each recipe and seed: how far the weights moved, and a linear probe's macro AUROC.
+
+    Raises:
+        SettingsError: this is the demo of seed 0, which the notebooks report.
+    """
+    stamp = settings.project / "data" / "demo" / "demo.json"
+    if json.loads(stamp.read_text(encoding="utf-8"))["seed"] == 0:
+        raise SettingsError("recipes are chosen on another demo: make_demo.py --seed 1")
+    settings = replace(settings, probe=replace(settings.probe, fractions=SHARES, draws=DRAWS))
+    columns, test = linear.scorable_labels(data), data.rows("test")
+    draws, labels = linear.draw_labels(settings, data, columns), data.labels[:, columns]
+    names, rows = linear.label_names(columns), []
+    for recipe, changes in {"random weights": None, **RECIPES}.items():
+        for seed in seeds:
+            own = replace(settings, pretrain=replace(settings.pretrain, **(changes or {})))
+            arm = "random" if changes is None else "pretrained"
+            backbone, source = pretraining.arm_backbone(own, arm, seed=seed, data=data)
+            features = linear.frozen_features(own, linear.Arm(backbone, False, source), data.images)
+            probes = linear.fit_probes(data, features, labels, names, draws)
+            scores = linear.probe_scores(probes, features, np.array(data.images.image_ids)[test])
+            row = {"recipe": recipe, "seed": seed}
+            for share, drawn in scores.items():
+                values = [np.nanmean(scoring.auroc(labels[test], one)) for one in drawn]
+                row[f"AUROC at {100 * share:g}%"] = float(np.mean(values))
+            if changes is not None:
+                path = pretraining.backbone_path(own, seed=seed)
+                last = pretraining.training_log(path).iloc[-1]
+                row |= {k: float(last[k]) for k in last.index if k.startswith("moved")}
+                row["k-NN of findings"] = float(last["knn_findings"])
+            rows.append(row)
+            print({k: v if isinstance(v, str) else round(v, 3) for k, v in row.items()}, flush=True)
+    return rows
+
+
 def intervals_of(macro: np.ndarray, *, n_patients: int) -> dict[str, dict[str, float | None]]:
     """Mean over seeds with 95% intervals; without bounds for a single seed.
 
@@ -251,7 +300,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure, print and save; status 1 where a bound is not kept."""
     parser = argparse.ArgumentParser(description="Speed and worth of pretraining on the demo.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--only", choices=["speed", "seeds"], help="measure one of the two")
+    parser.add_argument("--only", choices=["speed", "seeds", "recipes"], help="one of them")
     parser.add_argument("--steps", type=int, default=12, help="steps of each round of the speed")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of the speed")
     args = parser.parse_args(arguments)
@@ -261,6 +310,10 @@ def main(arguments: list[str] | None = None) -> int:
     settings = replace(settings, probe=replace(settings.probe, resamples=1000))
     name = "pretraining" if args.only is None else f"pretraining_{args.only}"
     results = Results(name, settings, folder=settings.project / "runs" / "benchmarks")
+    if args.only == "recipes":
+        results.add(recipes=measure_recipes(settings, data, args.seeds))
+        results.save()
+        return 0
     speed = measure_speed(settings, data, args.steps, args.rounds) if args.only != "seeds" else None
     table = measure_seeds(settings, data, args.seeds) if args.only != "speed" else None
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None

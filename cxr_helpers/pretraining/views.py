@@ -1,6 +1,6 @@
 """Two random views of a radiograph for Barlow Twins, on lightly's transform classes.
 
-Three recipes are named. `paper` is the recipe of the published code, the original Barlow Twins
+Two recipes are named. `paper` is the recipe of the published code, the original Barlow Twins
 augmentations at 224 px, but for two things: that code resizes with bicubic weights, lightly's
 classes with bilinear ones, and it normalizes with ImageNet's mean and standard deviation. `demo`
 keeps larger crops, so that a finding stays in view, leaves out what does nothing on gray images
@@ -8,8 +8,7 @@ keeps larger crops, so that a finding stays in view, leaves out what does nothin
 finding changes.
 
 In both the two views differ in kind: the first is blurred more often, the second alone is
-solarized (bright values inverted). `evening` is `demo` with crops of three tenths and more: views
-that differ more teach more, to a network that has the steps for it.
+solarized (bright values inverted).
 
 Source: Zbontar et al. 2021, appendix A (arXiv 2103.03230), for the recipe called `paper`.
 
@@ -62,8 +61,6 @@ PRESETS: dict[str, dict] = {
     },
 }
 
-PRESETS["evening"] = PRESETS["demo"] | {"both": PRESETS["demo"]["both"] | {"min_scale": 0.3}}
-
 # What each augmentation changes in the settings above when it acts alone.
 NOTHING = {
     "min_scale": 1.0,
@@ -94,7 +91,7 @@ def recipe(preset: str) -> tuple[dict, dict]:
     """Settings of the first and of the second view, as keyword arguments of lightly's classes.
 
     Args:
-        preset: `demo`, `evening` or `paper`.
+        preset: `demo` or `paper`.
 
     Raises:
         ValueError: there is no such preset.
@@ -113,7 +110,7 @@ class TwoViews:
     """Makes two views of a gray image with lightly's BYOLView1Transform and BYOLView2Transform.
 
     Args:
-        preset: `demo`, `evening` or `paper`; or two dicts of keyword arguments, one for each class.
+        preset: `demo` or `paper`; or two dicts of keyword arguments, one for each class.
         image_size: side of a view in pixels.
 
     Raises:

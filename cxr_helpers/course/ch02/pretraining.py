@@ -102,7 +102,8 @@ def evening_path(settings: Settings) -> Path:
 
 def two_views(preset: PretrainPreset) -> views.TwoViews:
     """What makes two views of an image, by the preset's recipe."""
-    return views.TwoViews(preset.views, preset.image_size)
+    first, second = ({**side, "min_scale": preset.min_crop} for side in views.recipe(preset.views))
+    return views.TwoViews((first, second), preset.image_size)
 
 
 class MeasuredLog(EpochLog):

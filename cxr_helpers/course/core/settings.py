@@ -29,17 +29,19 @@ class SettingsError(ValueError):
 class PretrainPreset:
     """Barlow Twins pretraining; sizes in pixels.
 
-    A small data set trains for more than `epochs`, until it has had `min_steps` steps.
-    `initial_weights` is `random`, `imagenet`, or the path of a checkpoint. Figures on validation
-    patients are measured every `measure_every` epochs. With `phantoms` above 0 it learns from about
-    so many phantoms, made for it with the demo's script from the seed `phantoms_seed`, which is no
-    demo's, instead of from the training part. The redundancy term sums over D (D - 1)
-    entries and the invariance term over D, so a narrower output takes a larger redundancy weight:
-    weight times D is 15 here and 42 at the paper's scale.
+    `min_crop` is the least share of the image that a view shows; views that differ more teach more,
+    to a network that has the steps for it. A small data set trains for more than `epochs`, until it
+    has had `min_steps` steps. `initial_weights` is `random`, `imagenet`, or the path of a
+    checkpoint. Figures on validation patients are measured every `measure_every` epochs. With
+    `phantoms` above 0 it learns from about so many phantoms, made for it with the demo's script
+    from the seed `phantoms_seed`, which is no demo's, instead of from the training part. The
+    redundancy term sums over D (D - 1) entries and the invariance term over D, so a narrower output
+    takes a larger redundancy weight: weight times D is 15 here and 42 at the paper's scale.
     """
 
     arch: str = "resnet18"
     views: str = "demo"
+    min_crop: float = 0.8
     cache_size: int = 96
     image_size: int = 64
     batch_size: int = 128
@@ -103,7 +105,7 @@ class DetectPreset:
 
     image_size: int = 160
     batch_size: int = 8
-    epochs: int = 14
+    epochs: int = 3
     learning_rate: float = 0.0
     backbone_rate: float = 1.0
     recipes: dict[str, dict[str, float]] = field(
@@ -161,7 +163,7 @@ PRESETS = {
     },
     "evening": {
         "pretrain": PretrainPreset(
-            views="evening",
+            min_crop=0.3,
             cache_size=160,
             epochs=35,
             min_steps=1600,
@@ -178,6 +180,7 @@ PRESETS = {
         "pretrain": PretrainPreset(
             arch="resnet50",
             views="paper",
+            min_crop=0.08,
             cache_size=256,
             image_size=224,
             batch_size=768,
