@@ -202,11 +202,24 @@ def average_precision(matches: Matches, image_weights: np.ndarray | None = None)
     return values if image_weights is not None else values[0]
 
 
-def mean_average_precision(matches: Matches, image_weights: np.ndarray | None = None):
+def mean_average_precision(
+    matches: Matches,
+    image_weights: np.ndarray | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+):
     """Mean over the classes that the (weighted) truth holds; NaN where it holds none.
+
+    Args:
+        matches: of N images.
+        image_weights: as for `average_precision`.
+        classes: names of those that count; None takes all.
 
     Returns:
         A float, or (B,) for weights (B, N).
+
+    Raises:
+        ValueError: as `average_precision`, or a name is none of the classes'.
 
     >>> mass = {"boxes": [[0, 0, 9, 9]], "labels": [1]}
     >>> found = [mass | {"scores": [0.9]}, mass | {"boxes": [[50, 50, 59, 59]], "scores": [0.8]}]
@@ -214,11 +227,45 @@ def mean_average_precision(matches: Matches, image_weights: np.ndarray | None = 
     >>> round(mean_average_precision(matches), 3), mean_average_precision(matches, [[1, 0], [0, 1]])
     (0.505, array([1., 0.]))
     """
-    values = average_precision(matches, image_weights)
+    mean = mean_over_classes(
+        average_precision(matches, image_weights), matches.class_names, classes=classes
+    )
+    return mean if image_weights is not None else float(mean)
+
+
+def mean_over_classes(
+    values: np.ndarray, class_names: Sequence[str], *, classes: Sequence[str] | None = None
+) -> np.ndarray:
+    """Mean of the classes' average precision, of those that have one.
+
+    Args:
+        values: (..., K) as `average_precision` gives them.
+        class_names: K names.
+        classes: names of those that count; None takes all.
+
+    Returns:
+        (...,) float64, NaN where none of them has a value.
+
+    Raises:
+        ValueError: `values` are of another number of classes, or `classes` names none of them.
+
+    >>> mean_over_classes([[0.5, np.nan], [0.2, 0.4]], ["mass", "node"]).round(2)
+    array([0.5, 0.3])
+    >>> mean_over_classes([0.2, 0.4], ["mass", "node"], classes=["node"])
+    array(0.4)
+    """
+    values, names = np.asarray(values, dtype=float), list(class_names)
+    chosen = names if classes is None else list(classes)
+    if values.shape[-1:] != (len(names),):
+        raise ValueError(f"values {values.shape} for {len(names)} class names; give (..., K)")
+    if not chosen or set(chosen) - set(names):
+        raise ValueError(
+            f"classes {chosen} must be one or more of {', '.join(names)}; None takes all"
+        )
+    values = values[..., [names.index(name) for name in chosen]]
     known = ~np.isnan(values)
     total, count = np.where(known, values, 0.0).sum(-1), known.sum(-1)
-    mean = np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)
-    return mean if image_weights is not None else float(mean)
+    return np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)
 
 
 def _class_precision(matches: Matches, label: int, weights: np.ndarray) -> np.ndarray:
@@ -244,15 +291,27 @@ def _class_precision(matches: Matches, label: int, weights: np.ndarray) -> np.nd
     return np.where(truths > 0, area, np.nan)
 
 
-def map_difference(first: Matches, second: Matches, image_weights: np.ndarray | None = None):
+def map_difference(
+    first: Matches,
+    second: Matches,
+    image_weights: np.ndarray | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+):
     """Mean average precision of `second` minus `first`, on the same weighting of the images.
+
+    Args:
+        first: matched to the truth.
+        second: matched to the same truth.
+        image_weights: as for `average_precision`.
+        classes: as for `mean_average_precision`.
 
     Returns:
         A float, or (B,) for weights (B, N).
 
     Raises:
-        ValueError: as `average_precision`, or the two were not matched to the same truth at the
-            same IoU.
+        ValueError: as `mean_average_precision`, or the two were not matched to the same truth at
+            the same IoU.
 
     >>> mass = {"boxes": [[0, 0, 9, 9]], "labels": [1]}
     >>> nothing = {"boxes": [], "labels": [], "scores": []}
@@ -268,5 +327,5 @@ def map_difference(first: Matches, second: Matches, image_weights: np.ndarray | 
         )
     if first.class_names != second.class_names or not np.array_equal(first.truths, second.truths):
         raise ValueError("the two detectors were matched to different truths; compare on one set")
-    a, b = (mean_average_precision(m, image_weights) for m in (first, second))
+    a, b = (mean_average_precision(m, image_weights, classes=classes) for m in (first, second))
     return b - a

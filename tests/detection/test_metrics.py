@@ -196,3 +196,24 @@ def test_detectors_on_different_images_or_thresholds_cannot_be_compared():
         dm.map_difference(first, matched(*random_case(seed=1)))
     with pytest.raises(ValueError, match="IoU of 0.5, the other at 0.4"):
         dm.map_difference(first, matched(predictions, truths, iou_threshold=0.4))
+
+
+def test_the_mean_of_some_classes_is_the_mean_of_their_own_precision():
+    matches = matched(*random_case(n=60))
+    values, names = dm.average_precision(matches), matches.class_names
+    some = dm.mean_average_precision(matches, classes=names[1:])
+    assert some == pytest.approx(np.nanmean(values[1:]))
+    assert some != pytest.approx(dm.mean_average_precision(matches))
+    weights = np.random.default_rng(0).integers(0, 3, (5, 60))
+    drawn = dm.mean_average_precision(matches, weights, classes=names[:1])
+    np.testing.assert_allclose(drawn, dm.average_precision(matches, weights)[:, 0])
+    assert dm.map_difference(matches, matches, classes=names[:1]) == 0
+
+
+@pytest.mark.parametrize("classes", [[], ["no such"]])
+def test_a_mean_over_no_class_is_refused(classes):
+    matches = matched(*random_case(n=5))
+    with pytest.raises(ValueError, match="must be one or more of"):
+        dm.mean_average_precision(matches, classes=classes)
+    with pytest.raises(ValueError, match=r"values \(2,\) for 1 class names"):
+        dm.mean_over_classes([0.1, 0.2], ["mass"])

@@ -4,8 +4,9 @@ Detectors and their predictions lie in runs/<data>/detect, named after everythin
 and are made where they are missing.
 """
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from cxr_helpers.course.core.compute import ONE_PROCESS, Compute, each_once, pro
 from cxr_helpers.course.core.data import BoxData
 from cxr_helpers.course.core.epoch_log import read_log
 from cxr_helpers.course.core.files import whole
-from cxr_helpers.course.core.settings import Settings, fingerprint
+from cxr_helpers.course.core.settings import RATES, Settings, SettingsError, fingerprint
 from cxr_helpers.data import splits
 from cxr_helpers.detection import detector as det
 from cxr_helpers.detection.anchors import derive_anchors
@@ -27,7 +28,41 @@ from cxr_helpers.detection.backbone import DetectorError, place_backbone
 from cxr_helpers.detection.prediction import predict
 
 ARMS = pretraining.ARMS
-UNTRAINED = ("fractions", "resamples", "checkpoint_every")  # settings that no training depends on
+# Settings that no training depends on; of the recipes it is the arm's own that counts.
+UNTRAINED = ("fractions", "resamples", "checkpoint_every", "recipes")
+
+
+def arms_here(settings: Settings) -> tuple[str, str]:
+    """The two arms that notebook 04 trains itself, and 05 explains: from scratch, and the best.
+
+    The best is `evening` where its file is there, or else `pretrained`.
+    """
+    state, _ = pretraining.arm_state(settings, "evening", seed=settings.seed)
+    return "random", "pretrained" if state is None else "evening"
+
+
+def with_recipe(settings: Settings, arm: str) -> Settings:
+    """Settings with the learning rate and the backbone's share of it that this arm is trained by.
+
+    Raises:
+        SettingsError: the preset has no recipe of this arm, or says how the backbone learns
+            without a learning rate.
+    """
+    preset = settings.detect
+    if preset.learning_rate:
+        return settings
+    if preset.backbone_rate != 1:
+        raise SettingsError(
+            f"detect.backbone_rate is {preset.backbone_rate}, but the recipe of each arm is taken, "
+            "since detect.learning_rate is 0; set both"
+        )
+    if arm not in preset.recipes:
+        known = ", ".join(preset.recipes) or "no arm"
+        raise SettingsError(
+            f"detect.recipes has {known}, not {arm}; add it there, or set detect.learning_rate"
+        )
+    rates = {name: preset.recipes[arm][name] for name in RATES}
+    return replace(settings, detect=replace(preset, **rates))
 
 
 def detector_settings(settings: Settings, data: BoxData, arm: str) -> det.DetectorSettings:
@@ -77,10 +112,10 @@ def detector_path(
     settings: Settings, data: BoxData, arm: str, *, seed: int, fraction: float = 1.0
 ) -> Path:
     """Where the detector of an arm lies, made or not."""
-    preset = {k: v for k, v in asdict(settings.detect).items() if k not in UNTRAINED}
+    preset = asdict(with_recipe(settings, arm).detect)
     key = fingerprint(
-        preset,
-        asdict(settings.pretrain) if arm == "pretrained" else settings.pretrain.arch,
+        {name: value for name, value in preset.items() if name not in UNTRAINED},
+        _weights_key(settings, arm),
         _data_key(settings, data),
         arm,
         seed,
@@ -89,6 +124,16 @@ def detector_path(
     )
     share = "" if fraction == 1 else f"_{100 * fraction:g}percent"
     return settings.runs / "detect" / f"{arm}{share}_seed{seed}_{key}.safetensors"
+
+
+def _weights_key(settings: Settings, arm: str) -> object:
+    """Changes when the arm's weights do, as far as settings and shipped files tell."""
+    if arm == "pretrained":
+        return asdict(settings.pretrain)
+    path = pretraining.evening_path(settings)
+    if arm == "evening" and path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    return settings.pretrain.arch
 
 
 def _data_key(settings: Settings, data: BoxData) -> str:
@@ -121,12 +166,12 @@ def train_or_load_detector(
     compute: Compute = ONE_PROCESS,
     resume: str = "auto",
 ) -> tuple[det.Detector | None, Path | str]:
-    """The detector of an arm, trained where its file is missing.
+    """The detector of an arm, trained by its recipe where its file is missing.
 
     Args:
         settings: give preset and folder.
         data: to train on.
-        arm: `random`, `pretrained` or `imagenet`.
+        arm: one of `ARMS`.
         seed: of everything, the backbone's weights or pretraining included.
         fraction: share of the abnormal training images.
         progress: show Lightning's progress bar.
@@ -140,7 +185,9 @@ def train_or_load_detector(
     Raises:
         DetectorError: the detector that is here began from a backbone of other images than the
             pretrained one that is here now.
+        SettingsError: as `with_recipe`.
     """
+    settings = with_recipe(settings, arm)
     path = detector_path(settings, data, arm, seed=seed, fraction=fraction)
     if path.is_file():
         _check_backbone(settings, arm, path, seed)

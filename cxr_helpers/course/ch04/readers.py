@@ -1,4 +1,7 @@
-"""Readers as the truth: which of their boxes count, and one reader against the others."""
+"""Readers as the truth: which of their boxes count, and one reader against the others.
+
+Of the demo's phantoms the exact boxes are known too (`data.exact`), as of no real radiograph.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +14,7 @@ from cxr_helpers.data import consensus, vindr
 from cxr_helpers.data.datasets import boxes_by_image
 from cxr_helpers.detection import metrics
 
-TRUTHS = ("fused", "two readers", "one reader", "any reader")
+TRUTHS = ("fused", "two readers", "one reader", "any reader", "exact")
 
 
 def truths_by(choice: str, data: BoxData, rows: np.ndarray) -> list[dict[str, np.ndarray]]:
@@ -20,15 +23,20 @@ def truths_by(choice: str, data: BoxData, rows: np.ndarray) -> list[dict[str, np
     Args:
         choice: `fused`, all readers' boxes fused; `two readers`, of these the ones that at least
             two readers drew; `one reader`, what one reader of each image drew, the first by name
-            of those who drew any box; `any reader`, every box of every reader, unfused.
+            of those who drew any box; `any reader`, every box of every reader, unfused; `exact`,
+            where the findings really are, known of phantoms alone.
         data: gives the boxes.
         rows: images.
 
     Raises:
-        ValueError: there is no such choice.
+        ValueError: there is no such choice, or nobody knows the exact boxes of these data.
     """
     if choice not in TRUTHS:
         raise ValueError(f"truth {choice!r} is none of {', '.join(TRUTHS)}")
+    if choice == "exact":
+        if data.exact is None:
+            raise ValueError("nobody knows the exact boxes of these data; they are no phantoms")
+        return data.truths(rows, data.exact)
     drawn = data.readings.boxes
     drawn = drawn[drawn["image_id"].isin(data.images.image_ids)]
     first = drawn.groupby("image_id")["reader_id"].transform("min")
@@ -41,6 +49,14 @@ def truths_by(choice: str, data: BoxData, rows: np.ndarray) -> list[dict[str, np
     return data.truths(rows, tables[choice])
 
 
+def exact_detections(data: BoxData, rows: np.ndarray) -> list[dict[str, np.ndarray]] | None:
+    """What a perfect detector would say of these rows, surely; None where nobody knows it."""
+    if data.exact is None:
+        return None
+    exact = truths_by("exact", data, rows)
+    return [one | {"scores": np.ones(len(one["labels"]))} for one in exact]
+
+
 def truth_table(found: Mapping[str, Sequence], data: BoxData, rows: np.ndarray) -> pd.DataFrame:
     """mAP50 of the same detections against each choice of the truth.
 
@@ -48,7 +64,7 @@ def truth_table(found: Mapping[str, Sequence], data: BoxData, rows: np.ndarray) 
         Indexed by choice: `boxes`, and a column for each arm. A choice without boxes has no row.
     """
     table = {}
-    for choice in TRUTHS:
+    for choice in TRUTHS if data.exact is not None else TRUTHS[:-1]:
         truths = truths_by(choice, data, rows)
         boxes = sum(len(one["labels"]) for one in truths)
         if boxes:

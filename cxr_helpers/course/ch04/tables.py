@@ -8,7 +8,6 @@ import pandas as pd
 import torch
 from torchvision.ops.poolers import LevelMapper
 
-from cxr_helpers.course.ch04 import experiment
 from cxr_helpers.course.core.data import BoxData
 from cxr_helpers.course.core.settings import Settings
 from cxr_helpers.detection import coco
@@ -19,6 +18,7 @@ from cxr_helpers.evaluation.intervals import Interval, bootstrap
 
 PAPER_SIZE = 640  # pixels; what is small or large is said at this size
 FINEST, COARSEST = 2, 5  # pyramid levels that boxes are pooled from, strides 4 to 32
+FINDABLE = 0.1  # average precision on validation images from which a class counts as found
 
 
 def size_table(data: BoxData, rows: np.ndarray, settings: Settings) -> pd.DataFrame:
@@ -99,57 +99,60 @@ def match(found: Sequence, truths: Sequence, data: BoxData, **options) -> dm.Mat
     return dm.match_detections(found, truths, class_names=data.class_names, **options)
 
 
-def bootstrap_map(matches: dm.Matches, *, resamples: int, seed: int) -> Interval:
-    """Mean average precision of matched detections with its interval over test images."""
+def findable(matches: Mapping[str, dm.Matches], *, least: float = FINDABLE) -> tuple[str, ...]:
+    """Classes that at least one arm finds, to be asked of validation images.
+
+    Args:
+        matches: of each arm, in the same images.
+        least: average precision from which a class counts as found.
+
+    Raises:
+        ValueError: no arm finds any class.
+    """
+    values = np.stack([dm.average_precision(one) for one in matches.values()])
+    names = next(iter(matches.values())).class_names
+    found = tuple(np.array(names)[(np.nan_to_num(values) >= least).any(axis=0)].tolist())
+    if not found:
+        raise ValueError(
+            f"no arm of {', '.join(matches)} finds any class with an average precision of {least}; "
+            "train longer, or ask for less"
+        )
+    return found
+
+
+def bootstrap_map(matches: dm.Matches, **options) -> Interval:
+    """Mean average precision of matched detections with its interval over test images.
+
+    Args:
+        matches: to the truth.
+        options: `classes` as for `metrics.mean_average_precision`, `resamples` and `seed` as for
+            `intervals.bootstrap`.
+    """
+    classes = options.pop("classes", None)
     return bootstrap(
-        lambda counts: dm.mean_average_precision(matches, counts),
+        lambda counts: dm.mean_average_precision(matches, counts, classes=classes),
         len(matches.truths),
-        resamples=resamples,
-        seed=seed,
+        **options,
     )
 
 
-def bootstrap_map_difference(
-    first: dm.Matches, second: dm.Matches, *, resamples: int, seed: int
-) -> Interval:
+def bootstrap_map_difference(first: dm.Matches, second: dm.Matches, **options) -> Interval:
     """Mean average precision, `second` minus `first`, on the same resampled test images.
+
+    Args:
+        first: matched to the truth.
+        second: matched to the same truth.
+        options: as for `bootstrap_map`.
 
     Raises:
         ValueError: the two were not matched to the same truth.
     """
+    classes = options.pop("classes", None)
     return bootstrap(
-        lambda counts: dm.map_difference(first, second, counts),
+        lambda counts: dm.map_difference(first, second, counts, classes=classes),
         len(first.truths),
-        resamples=resamples,
-        seed=seed,
+        **options,
     )
-
-
-def label_efficiency(
-    settings: Settings, data: BoxData, arms: Sequence[str], truths: Sequence, rows: np.ndarray
-) -> tuple[pd.DataFrame, dict[float, Interval]]:
-    """mAP50 at each share of the training images, and the paired difference of the two arms.
-
-    Returns:
-        Columns arm, fraction, images, value, low, high; and for each fraction the interval of
-        pretrained minus random on the same resampled test images.
-    """
-    options = {"resamples": settings.detect.resamples, "seed": settings.seed}
-    lines, differences = [], {}
-    for fraction in settings.detect.fractions:
-        matched = {}
-        for arm in arms:
-            detector, path = experiment.train_or_load_detector(
-                settings, data, arm, seed=settings.seed, fraction=fraction
-            )
-            matched[arm] = match(experiment.predictions(detector, path, data, rows), truths, data)
-            used = len(experiment.training_rows(settings, data, fraction=fraction))
-            line = {"arm": arm, "fraction": fraction, "images": used}
-            lines.append(line | bootstrap_map(matched[arm], **options).as_dict())
-        differences[fraction] = bootstrap_map_difference(
-            matched["random"], matched["pretrained"], **options
-        )
-    return pd.DataFrame(lines), differences
 
 
 def gallery_rows(matches: dm.Matches, *, score: float = 0.3) -> dict[str, int]:

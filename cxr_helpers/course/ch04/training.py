@@ -1,5 +1,6 @@
 """How a detector is trained in the course: its loader, log, checkpoints and best epoch."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -185,7 +186,7 @@ def train_detector(
 
     Args:
         detector: with its backbone in place; changed.
-        settings: give the preset.
+        settings: give the preset, with a learning rate.
         data: boxes are the fused ones.
         rows: training images.
         seed: of order and augmentation.
@@ -200,18 +201,22 @@ def train_detector(
         Its last checkpoint is still in `log`: remove it once the detector is saved.
 
     Raises:
-        ValueError: fewer images than one batch.
+        ValueError: fewer images than one batch, or the preset's learning rate is 0, which stands
+            for the arms' own (`experiment.with_recipe`).
         ComputeError, CheckpointError, OSError, MemoryError: as `pretraining.pretrain`.
     """
     preset = settings.detect
     if len(rows) < preset.batch_size:
         raise ValueError(f"{len(rows)} training images do not fill a batch of {preset.batch_size}")
+    if not preset.learning_rate:
+        raise ValueError("detect.learning_rate is 0; take the settings of experiment.with_recipe")
     compute = resolved(compute, batch_size=preset.batch_size)
     pipeline = CountedPipeline(detection_pipeline(preset.pipeline, seed=seed))
     module = DetectorModule(
         detector.to(memory_format=torch.channels_last),
         optimizer=preset.optimizer,
         learning_rate=preset.learning_rate,
+        backbone_rate=preset.backbone_rate,
         weight_decay=preset.weight_decay,
         warmup_steps=preset.warmup_steps,
     )
@@ -228,6 +233,7 @@ def train_detector(
     with quiet_lightning():
         trainer = pl.Trainer(
             max_epochs=epoch_count(settings, data, len(rows)),
+            max_steps=step_count(settings, data),
             logger=False,
             callbacks=callbacks,
             plugins=[checkpoints.AtomicCheckpointIO()],
@@ -268,11 +274,15 @@ def _dataset(data: BoxData, rows: np.ndarray, pipeline: CountedPipeline) -> Epoc
     return EpochImages(dataset, pipeline.pipeline)
 
 
+def step_count(settings: Settings, data: BoxData) -> int:
+    """Steps of every training, on whatever share of the images: the preset's epochs on all."""
+    preset = settings.detect
+    return preset.epochs * (len(data.rows("train", abnormal_only=True)) // preset.batch_size)
+
+
 def epoch_count(settings: Settings, data: BoxData, n_images: int) -> int:
-    """The preset's epochs, or more where few images would make less than the least steps."""
-    preset, all_images = settings.detect, len(data.rows("train", abnormal_only=True))
-    steps = preset.epochs * (all_images // preset.batch_size)
-    return max(preset.epochs, round(preset.least_steps * steps / (n_images // preset.batch_size)))
+    """Epochs in which so many images make `step_count` steps; the last may end early."""
+    return math.ceil(step_count(settings, data) / (n_images // settings.detect.batch_size))
 
 
 def _write_counts(log: Path, pipeline: CountedPipeline, class_names: Sequence[str]) -> None:

@@ -29,6 +29,21 @@ def test_an_interval_of_a_difference_is_paired():
     assert paired.high - paired.low < np.hypot(one.high - one.low, two.high - two.low)
 
 
+def test_what_any_arm_finds_counts_and_its_mean_is_over_these_alone():
+    box, far = [[0, 0, 9, 9]], [[50, 50, 59, 59]]
+    truths = [truth([*box, *far], [1, 2])]
+    one = matched([prediction(box, [1], [0.9])], truths)
+    nothing = matched([prediction()], truths)
+    assert tables.findable({"a": nothing, "b": one}) == (one.class_names[0],)
+    options = {"resamples": 5, "seed": 0}
+    assert tables.bootstrap_map(one, **options).value == 0.5
+    assert tables.bootstrap_map(one, classes=one.class_names[:1], **options).value == 1
+    less = tables.bootstrap_map_difference(one, nothing, classes=one.class_names[:1], **options)
+    assert less.value == -1
+    with pytest.raises(ValueError, match="no arm of a finds any class"):
+        tables.findable({"a": nothing})
+
+
 @pytest.fixture(scope="module")
 def data():
     return vindr_data()

@@ -42,6 +42,76 @@ def test_a_share_has_a_file_of_its_own_and_resampling_does_not_change_names(sett
     assert path() != path(replace(settings, detect=replace(settings.detect, learning_rate=1.0)))
 
 
+def with_detect(settings, **changes):
+    return replace(settings, detect=replace(settings.detect, **changes))
+
+
+def recipes(**of_random):
+    rates = {"learning_rate": 1e-3, "backbone_rate": 1.0}
+    return {"random": rates | of_random, "pretrained": rates}
+
+
+def test_an_arm_is_trained_by_its_own_recipe_and_one_set_by_hand_holds_for_all(settings):
+    own = with_detect(settings, recipes=recipes(learning_rate=4e-3, backbone_rate=0.1))
+    slow, free = (experiment.with_recipe(own, arm).detect for arm in ("random", "pretrained"))
+    assert (slow.learning_rate, slow.backbone_rate) == (4e-3, 0.1)
+    assert (free.learning_rate, free.backbone_rate) == (1e-3, 1.0)
+    by_hand = with_detect(own, learning_rate=2e-3, backbone_rate=0.0)
+    assert experiment.with_recipe(by_hand, "random") == by_hand
+    with pytest.raises(SettingsError, match="has random, pretrained, not evening; add it"):
+        experiment.with_recipe(own, "evening")
+    with pytest.raises(SettingsError, match="backbone_rate is 0.1.*learning_rate is 0; set both"):
+        experiment.with_recipe(with_detect(own, backbone_rate=0.1), "random")
+
+
+def test_recipes_that_are_no_table_of_rates_are_refused(settings):
+    for wrong in (3.0, {"random": {"learning_rate": 1e-3}}, {"random": 1e-3}):
+        with pytest.raises(SettingsError, match="learning_rate and backbone_rate by arm"):
+            with_detect(settings, recipes=wrong)
+
+
+def test_the_recipe_of_another_arm_does_not_change_a_file_and_one_s_own_does(settings, data):
+    def path(arm, **of_random):
+        other = with_detect(settings, recipes=recipes(**of_random))
+        return experiment.detector_path(other, data, arm, seed=0)
+
+    assert path("pretrained") == path("pretrained", backbone_rate=0.1)
+    assert path("random") != path("random", backbone_rate=0.1)
+    by_hand = with_detect(settings, learning_rate=1e-3)
+    assert path("random") == experiment.detector_path(by_hand, data, "random", seed=0)
+
+
+def test_new_evening_weights_make_a_new_detector_and_none_leave_the_pretrained_ones(settings, data):
+    assert experiment.arms_here(settings) == ("random", "pretrained")
+    without = experiment.detector_path(settings, data, "evening", seed=0)
+    shipped = pretraining.evening_path(settings)
+    shipped.parent.mkdir()
+    shipped.write_bytes(b"one")
+    first = experiment.detector_path(settings, data, "evening", seed=0)
+    shipped.write_bytes(b"two")
+    assert len({without, first, experiment.detector_path(settings, data, "evening", seed=0)}) == 3
+
+
+@pytest.mark.parametrize("fraction", [0.3, 1.0])
+def test_every_share_is_trained_for_as_many_steps(settings, data, fraction):
+    two_epochs = with_detect(settings, epochs=2)
+    options = {"seed": 0, "fraction": fraction, "progress": False}
+    _, path = experiment.train_or_load_detector(two_epochs, data, "random", **options)
+    log = experiment.training_log(path)
+    images = len(data.rows("train", abnormal_only=True))
+    assert log["step"].iloc[-1] == 2 * (images // settings.detect.batch_size) > 10
+    assert (log["step"].diff().dropna() <= log["step"].iloc[0]).all()
+
+
+def test_a_frozen_backbone_is_in_the_detector_as_it_came(settings, data):
+    frozen = with_detect(settings, learning_rate=1e-2, backbone_rate=0.0)
+    options = {"seed": 0, "fraction": 0.3, "progress": False}
+    built, _ = experiment.train_or_load_detector(frozen, data, "random", **options)
+    state, _ = pretraining.arm_state(frozen, "random", seed=0)
+    body = built.backbone.body.state_dict()
+    assert all((body[name] == state[name]).all() for name in body)
+
+
 def test_a_random_arm_keeps_no_stage_and_no_statistics(settings, data):
     paper = replace(settings, detect=replace(settings.detect, batch_norm="frozen", frozen_stages=1))
     built = {arm: experiment.detector_settings(paper, data, arm) for arm in experiment.ARMS[:2]}

@@ -47,6 +47,20 @@ def test_the_truth_moves_the_number(data):
     assert table["boxes"].tolist() == [12, 6, 6, 18]
 
 
+def test_exact_boxes_are_one_more_truth_where_they_are_known(data):
+    rows = np.arange(6)
+    assert readers.exact_detections(data, rows) is None
+    with pytest.raises(ValueError, match="nobody knows the exact boxes"):
+        readers.truths_by("exact", data, rows)
+    hearts = data.fused[data.fused["label"] == "Cardiomegaly"]
+    phantoms = replace(data, exact=hearts)
+    perfect = readers.exact_detections(phantoms, rows)
+    assert all(one["scores"].tolist() == [1] and one["labels"].tolist() == [4] for one in perfect)
+    table = readers.truth_table({"perfect": perfect}, phantoms, rows)
+    assert table.loc["exact"].tolist() == [6, 1] and table.loc["fused", "perfect"] == 0.5
+    assert "exact" not in readers.truth_table({"perfect": perfect}, data, rows).index
+
+
 def test_a_truth_without_boxes_has_no_row(data):
     alone = replace(data, fused=data.fused.assign(readers=1))
     table = readers.truth_table({"none": [prediction()]}, alone, np.arange(1))
