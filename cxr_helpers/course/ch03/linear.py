@@ -25,8 +25,10 @@ MIN_POSITIVES = 5
 MACRO = "macro"
 PIXELS = "pixels"  # the arm without a network
 OURS = ("pretrained", "evening")  # arms that learned from radiographs without labels
+NAMES = pretraining.ARM_NAMES | {PIXELS: "16 x 16 pixels"}
 
 Scores = Mapping[float, list[np.ndarray]]  # label fraction to draws of (images, labels)
+Drawn = Mapping[float, np.ndarray]  # label fraction to (draws, 1 + resamples, labels)
 
 
 def scorable_labels(data: NihData, *, minimum: int = MIN_POSITIVES) -> list[int]:
@@ -323,6 +325,68 @@ def resampled(
     return scoring.resampled_scores(labels, scores, patients, **options)
 
 
+def resampled_arms(
+    settings: Settings,
+    labels: np.ndarray,
+    patients: Sequence,
+    scores: Mapping[str, Scores],
+    **options,
+) -> dict[str, dict[float, np.ndarray]]:
+    """Each arm's score of each label, at each share, on the same resamples of the patients.
+
+    Args:
+        settings: resamples and seed.
+        labels: (M, K) of the scored images.
+        patients: (M,) their patients.
+        scores: for each arm and fraction the draws of (M, K) scores.
+        **options: of `scoring.resampled_scores`, such as the metric.
+    """
+    return {
+        arm: {
+            fraction: resampled(settings, labels, patients, draws, **options)
+            for fraction, draws in by_fraction.items()
+        }
+        for arm, by_fraction in scores.items()
+    }
+
+
+def curve_table(
+    settings: Settings,
+    drawn: Mapping[str, Drawn],
+    class_names: Sequence[str],
+    *,
+    minus: Drawn | None = None,
+) -> pd.DataFrame:
+    """Each arm's score at each share of the labels, for the mean over labels and for each label.
+
+    Args:
+        settings: give the seed.
+        drawn: as `resampled_arms` gives it.
+        class_names: of the K labels.
+        minus: one arm of `drawn`, to get paired differences from it: same draws, same resampled
+            patients. Shares that it lacks are left out; where one arm has fewer draws, the first
+            draws of the other are taken.
+
+    Returns:
+        Columns arm, fraction, label (`macro` for the mean), value, low, high: 95% intervals by
+        bootstrap over patients and over draws. Labels that cannot be scored have no row.
+    """
+    rows = []
+    for arm, by_fraction in drawn.items():
+        for fraction, values in by_fraction.items():
+            if minus is not None:
+                if fraction not in minus:
+                    continue
+                both = min(len(values), len(minus[fraction]))
+                values = values[:both] - minus[fraction][:both]
+            each = scoring.class_intervals(values, seed=settings.seed)
+            found = {MACRO: scoring.macro_interval(values, seed=settings.seed)}
+            found |= dict(zip(class_names, each, strict=True))
+            at = {"arm": arm, "fraction": fraction}
+            rows += [at | {"label": k} | v.as_dict() for k, v in found.items() if v is not None]
+    return pd.DataFrame(rows)
+
+
 def curves(
     settings: Settings,
     labels: np.ndarray,
@@ -333,7 +397,7 @@ def curves(
     minus: Scores | None = None,
     metric: Callable = scoring.auroc,
 ) -> pd.DataFrame:
-    """Each arm's score at each share of the labels, for the mean over labels and for each label.
+    """`curve_table` of scores, minus those of one more arm where these are given.
 
     Args:
         settings: resamples and seed.
@@ -341,30 +405,41 @@ def curves(
         patients: (M,) their patients.
         scores: for each arm and fraction the draws of (M, K) scores.
         class_names: of the K labels.
-        minus: scores of an arm on the same draws, to get paired differences from it: same draws,
-            same resampled patients.
+        minus: scores of an arm on the same draws.
         metric: `scoring.auroc` or `scoring.average_precision`.
-
-    Returns:
-        Columns arm, fraction, label (`macro` for the mean), value, low, high: 95% intervals by
-        bootstrap over patients and over draws. Labels that cannot be scored have no row.
     """
-    rows = []
-    for arm, by_fraction in scores.items():
-        for fraction, draws in by_fraction.items():
-            other = None if minus is None else minus[fraction]
-            values = resampled(settings, labels, patients, draws, minus=other, metric=metric)
-            each = scoring.class_intervals(values, seed=settings.seed)
-            found = {MACRO: scoring.macro_interval(values, seed=settings.seed)}
-            found |= dict(zip(class_names, each, strict=True))
-            at = {"arm": arm, "fraction": fraction}
-            rows += [at | {"label": k} | v.as_dict() for k, v in found.items() if v is not None]
-    return pd.DataFrame(rows)
+    known = settings, labels, patients
+    drawn = resampled_arms(*known, scores, metric=metric)
+    other = None if minus is None else resampled_arms(*known, {"": minus}, metric=metric)[""]
+    return curve_table(settings, drawn, class_names, minus=other)
 
 
 def macro_of(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of the mean over labels, without the column that says so."""
     return table[table["label"] == MACRO].drop(columns="label").reset_index(drop=True)
+
+
+def worth(curve: pd.DataFrame, arm: str, *, baseline: str = "random") -> str:
+    """What an arm reaches at each share, and with how few labels it does what the baseline does.
+
+    Args:
+        curve: means over labels, columns arm, fraction, value.
+        arm: that is told of.
+        baseline: the arm that has all labels.
+
+    >>> curve = pd.DataFrame({"fraction": [0.1, 1.0] * 2, "value": [0.62, 0.7, 0.55, 0.6]})
+    >>> print(worth(curve.assign(arm=["evening", "evening", "random", "random"]), "evening"))
+    pretrained for an evening: 0.620 at 10%, 0.700 at 100%; with 10% of the labels as good as random
+    weights with 100%
+    """
+    own, other = (curve[curve["arm"] == a].sort_values("fraction") for a in (arm, baseline))
+    told = ", ".join(f"{r.value:.3f} at {r.fraction:.0%}" for r in own.itertuples())
+    most = other.iloc[-1]
+    enough = own["fraction"][own["value"] >= most["value"]]
+    name = f"{NAMES.get(baseline, baseline)} with {most['fraction']:.0%}"
+    if enough.empty:
+        return f"{NAMES.get(arm, arm)}: {told}; at no share as good as {name}"
+    return f"{NAMES.get(arm, arm)}: {told}; with {enough.min():.0%} of the labels as good as {name}"
 
 
 def pooled(

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from course_data import person_features
@@ -83,6 +84,39 @@ def test_informative_features_win_and_the_difference_says_so(settings, data, met
     few, every = (row for _, row in linear.macro_of(gains).iterrows())
     assert few["value"] > 0.1  # a handful of patients: the sign is plain, the interval is wide
     assert every["low"] > 0.2 and linear.verdict(every) == "better"
+
+
+def test_arms_with_fewer_shares_and_draws_are_paired_where_both_are(settings, data):
+    test, rng = data.rows("test"), np.random.default_rng(0)
+    labels, patients = data.labels[test][:, :2], data.patients[test]
+    said = [labels * s + rng.normal(size=labels.shape) for s in (0, 0.5, 1, 1.5)]
+    scores = {"many": {0.1: said[:3], 1.0: said[3:]}, "few": {0.1: said[1:2]}}
+    drawn = linear.resampled_arms(settings, labels, patients, scores)
+    assert drawn["many"][0.1].shape == (3, 1 + settings.probe.resamples, 2)
+    apart = linear.macro_of(linear.curve_table(settings, drawn, "ab", minus=drawn["few"]))
+    assert apart[["arm", "fraction"]].values.tolist() == [["many", 0.1], ["few", 0.1]]
+    expected = np.mean(scoring.auroc(labels, said[0]) - scoring.auroc(labels, said[1]))
+    assert apart["value"].tolist() == [pytest.approx(expected), 0]
+    alone = linear.curves(settings, labels, patients, scores, "ab")
+    pd.testing.assert_frame_equal(alone, linear.curve_table(settings, drawn, "ab"))
+
+
+def test_an_arm_is_worth_the_share_at_which_it_does_what_random_weights_do_with_all():
+    columns = ["arm", "fraction", "value"]
+    rows = [
+        ("random", 0.1, 0.5),
+        ("random", 1.0, 0.6),
+        ("evening", 0.1, 0.6),
+        ("evening", 1.0, 0.7),
+    ]
+    said = linear.worth(pd.DataFrame(rows, columns=columns), "evening")
+    assert said.endswith("with 10% of the labels as good as random weights with 100%")
+    rows[2:] = [("evening", 0.1, 0.5), ("evening", 1.0, 0.59)]
+    said = linear.worth(pd.DataFrame(rows, columns=columns), "evening")
+    assert said == (
+        "pretrained for an evening: 0.500 at 10%, 0.590 at 100%; at no share as good as random "
+        "weights with 100%"
+    )
 
 
 def test_neighbors_score_the_same_draws(settings, data):
