@@ -16,6 +16,8 @@ from cxr_helpers.data.gray import fit_square
 from cxr_helpers.data.vindr import Readings
 from cxr_helpers.phantom import Radiograph
 
+EXACT = "exact_findings.csv"  # in the demo's folder of NIH-like images
+
 
 def cooccurrence(labels: pd.DataFrame) -> pd.DataFrame:
     """How often one label comes with another.
@@ -104,6 +106,37 @@ def _of_rereads(labels: pd.DataFrame, rereads: pd.DataFrame) -> pd.DataFrame:
             f"{absent[0]!r}; the labels are of images such as {next(iter(labels.index), None)!r}"
         )
     return labels.loc[rereads.index]
+
+
+def exact_labels(root: str | Path, image_ids: Sequence[str]) -> pd.DataFrame | None:
+    """What was really drawn into the demo's NIH-like images, as `nih.label_matrix` has labels.
+
+    Args:
+        root: folder of the NIH-like images.
+        image_ids: wanted, in this order.
+
+    Returns:
+        0 and 1, indexed by `image_id`; None where no file says so: of real radiographs nobody
+        knows.
+
+    Raises:
+        ValueError: the file lacks its columns, or an image.
+    """
+    path = Path(root) / EXACT
+    if not path.is_file():
+        return None
+    table = pd.read_csv(path, dtype=str)
+    if absent := {"Image Index", "Exact Findings"} - set(table.columns):
+        raise ValueError(f"{path} has no column {min(absent)!r}; delete the demo and make it anew")
+    table = table.rename(columns={"Image Index": "image_id", "Exact Findings": "findings"})
+    labels = nih.label_matrix(table)
+    unknown = pd.Index(image_ids).difference(labels.index)
+    if len(unknown):
+        raise ValueError(
+            f"{path} does not name {len(unknown)} of {len(image_ids)} images, such as "
+            f"{unknown[0]!r}; delete the demo and make it anew"
+        )
+    return labels.loc[list(image_ids)]
 
 
 def short_sides_at(boxes: pd.DataFrame, *, long_side: float, size: int) -> pd.Series:

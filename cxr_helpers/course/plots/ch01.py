@@ -50,48 +50,6 @@ def plot_heatmap(
     return tidy(figure)
 
 
-def plot_histograms(
-    groups: Mapping[str, Sequence[float]], *, xlabel: str, bin_width: float
-) -> Figure:
-    """How often values occur, in percent of each group, one outline for each group.
-
-    The bins begin at 0, or below the least value where that is negative.
-
-    Args:
-        groups: name to values; NaN is left out, and so is a group without any other value.
-        xlabel: with the unit.
-        bin_width: in the unit of the values.
-
-    Raises:
-        ValueError: there is no value, one is infinite, or the bins have no width.
-
-    Example:
-        >>> ages = {"AP": [61, 72], "PA": [33, 38, 45]}
-        >>> plt.close(plot_histograms(ages, xlabel="age (years)", bin_width=5))
-    """
-    clean = {name: floats(values, f"group {name!r}").ravel() for name, values in groups.items()}
-    clean = {name: values[~np.isnan(values)] for name, values in clean.items()}
-    clean = {name: values for name, values in clean.items() if len(values)}
-    together = np.concatenate([[], *clean.values()])
-    if not len(together) or np.isinf(together).any() or not 0 < bin_width < np.inf:
-        raise ValueError(
-            f"{len(together)} values in bins of {bin_width}: give finite ones, a width"
-        )
-    start = bin_width * min(0, together.min() // bin_width)
-    end = bin_width * (1 + together.max() // bin_width)
-    bins = np.arange(start, end + bin_width / 2, bin_width)
-    figure, axis = plt.subplots(figsize=(6, 2.8))
-    looks = zip(clean.items(), cycle(COLORS), cycle(LINES), strict=False)
-    for (name, values), color, line in looks:
-        sns.histplot(
-            x=values, bins=bins, stat="percent", element="step", fill=False, color=color,
-            linestyle=line, label=name, ax=axis,
-        )  # fmt: skip
-    axis.set(xlabel=xlabel, ylabel="share of the group (%)")
-    axis.legend(frameon=False, fontsize=9)
-    return tidy(figure)
-
-
 def plot_spread(values: pd.Series, groups: pd.Series, *, xlabel: str) -> Figure:
     """Median, quartiles and the middle 90% of positive values, a line for each group.
 

@@ -1,5 +1,9 @@
 """The tables of notebook 01: by hand, and against the facts known of the real tables."""
 
+import ast
+import importlib
+import re
+
 import numpy as np
 import pandas as pd
 import pydicom
@@ -8,6 +12,7 @@ from pydicom.dataset import FileMetaDataset
 
 from cxr_helpers import phantom
 from cxr_helpers.course.ch01 import exploration
+from cxr_helpers.course.core.settings import project_root
 from cxr_helpers.course.core.tables import packaged_table
 from cxr_helpers.data import nih, vindr
 
@@ -61,6 +66,30 @@ def test_label_noise_of_the_real_tables():
     assert noise.loc["Nodule/Mass", ["ppv", "sensitivity"]].round(3).tolist() == [0.563, 0.423]
     quiet = real.loc[rereads.index].sum(axis=1) == 0
     assert round(rereads[quiet].any(axis=1).mean(), 2) == 0.36
+
+
+def test_exact_labels_come_in_the_order_of_the_images(tmp_path):
+    assert exploration.exact_labels(tmp_path, ["a"]) is None
+    path = tmp_path / "exact_findings.csv"
+    path.write_text("Image Index,Exact Findings\na,No Finding\nb,Edema|Mass\n")
+    exact = exploration.exact_labels(str(tmp_path), ["b", "a"])
+    assert list(exact.index) == ["b", "a"] and list(exact.columns) == list(nih.LABELS)
+    assert exact.loc["b"][exact.loc["b"] == 1].index.tolist() == ["Edema", "Mass"]
+    assert exact.loc["a"].sum() == 0
+    with pytest.raises(ValueError, match="does not name 1 of 2 images, such as 'c'"):
+        exploration.exact_labels(tmp_path, ["a", "c"])
+    path.write_text("Image Index,Finding Labels\na,No Finding\n")
+    with pytest.raises(ValueError, match="no column 'Exact Findings'"):
+        exploration.exact_labels(tmp_path, ["a"])
+
+
+def test_the_looks_that_the_notebook_draws_are_the_demos(monkeypatch):
+    monkeypatch.syspath_prepend(project_root() / "data_scripts")
+    looks = importlib.import_module("demo_tables").LOOKS
+    source = project_root() / "notebooks" / "source" / "01_data_exploration.py"
+    rows = re.search(r"^rows = (.*)$", source.read_text(encoding="utf-8"), re.MULTILINE)[1]
+    for name, values in ast.literal_eval(rows).items():
+        assert values == [getattr(looks[look], name) for look in ("realistic", "teaching")], name
 
 
 def test_short_sides_scale_with_the_image():

@@ -64,22 +64,6 @@ def test_heatmap_names_every_line():
     assert texts(axis.get_yticklabels()) == list("abc")
 
 
-def test_no_group_and_no_negative_value_is_lost_in_histograms():
-    groups = {f"group {i}": [-3.0, i, np.nan] for i in range(8)} | {"empty": [np.nan]}
-    axis = ch01.plot_histograms(groups, xlabel="", bin_width=2).axes[0]
-    assert len(axis.get_legend().get_texts()) == 8
-    for line in axis.lines:
-        assert line.get_xdata().min() <= -3 and set(line.get_xdata() % 2) == {0.0}  # shared bins
-
-
-@pytest.mark.parametrize(
-    ("groups", "width"), [({}, 1), ({"a": [np.nan]}, 1), ({"a": [np.inf]}, 1), ({"a": [1]}, 0)]
-)
-def test_histograms_of_nothing_are_refused(groups, width):
-    with pytest.raises(ValueError, match="give finite ones, a width"):
-        ch01.plot_histograms(groups, xlabel="", bin_width=width)
-
-
 def test_spread_orders_by_median_and_joins_no_values_to_groups_of_others():
     values = pd.Series([1.0, 2.0, 10.0, 20.0])
     axis = ch01.plot_spread(values, pd.Series(list("aabb")), xlabel="mm").axes[0]
