@@ -90,5 +90,5 @@ freshness: $(INSTALLED) ## test with the newest releases that pyproject.toml all
 	  echo "Newer than pinned:"; grep -ivxFf constraints.txt ../installed.txt; exit $$status; }
 
 clean: ## remove .venv, the demo data, its results and caches (results on other data stay)
-	rm -rf $(VENV) $(INSTALLING) data/demo runs/demo build docs/api/generated *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(INSTALLING) data/demo data/phantoms_* runs/demo build docs/api/generated *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

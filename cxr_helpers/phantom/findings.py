@@ -108,7 +108,7 @@ def draw_lesion(
         raise ValueError(f"name is {name!r}; expected one of {', '.join(FINDINGS)}")
     if not 0 <= severity <= 1:
         raise ValueError(f"severity is {severity!r}; expected 0 to 1")
-    if not min(size, plain) > 0:
+    if not (size > 0 and plain > 0):
         raise ValueError(f"size is {size!r} and plain is {plain!r}; expected more than 0")
     mean_w, mean_h, spread, u, f, spread_f = _TYPICAL[name]
     log = rng.normal(0, spread)

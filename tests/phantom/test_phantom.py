@@ -1,5 +1,7 @@
 """The phantom: reproducible, findings leave what their boxes say, bad input is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,16 +11,17 @@ from cxr_helpers import phantom
 def make(number=3, image=0, view="PA", lesions=(), site="nih", hw=(128, 128), sex="F", **more):
     """A small radiograph, with its patient's anatomy."""
     patient = phantom.draw_patient(0, number, sex=sex, age=more.pop("age", 55))
-    acquisition = phantom.draw_acquisition(
-        0, number, image, site=site, view=view, image_hw=hw, field_cm=(42.0, 42.0)
-    )
+    taken = {"site": site, "view": view, "image_hw": hw, "field_cm": (42.0, 42.0)}
+    taken["variety"] = more.pop("variety", 1.0)
+    acquisition = phantom.draw_acquisition(0, number, image, **taken)
     return phantom.render(patient, acquisition, tuple(lesions), **more)
 
 
-def lesion(name, severity=0.8, seed=0, number=3):
+def lesion(name, severity=0.8, seed=0, number=3, **look):
     """A finding in the patient of `make`."""
     patient = phantom.draw_patient(0, number, sex="F", age=55)
-    return phantom.draw_lesion(name, patient, np.random.default_rng(seed), severity=severity)
+    rng = np.random.default_rng(seed)
+    return phantom.draw_lesion(name, patient, rng, severity=severity, **look)
 
 
 @pytest.mark.parametrize(
@@ -31,6 +34,9 @@ def lesion(name, severity=0.8, seed=0, number=3):
         (lambda: make(hw=(0, 128)), "must be positive"),
         (lambda: lesion("Nothing"), "expected one of Aortic"),
         (lambda: lesion("Atelectasis", severity=2), "severity"),
+        (lambda: lesion("Atelectasis", size=0), "size is 0"),
+        (lambda: lesion("Atelectasis", plain=float("nan")), "plain is nan"),
+        (lambda: make(variety=-1), "variety is -1"),
     ],
 )
 def test_bad_input_is_refused_with_what_was_expected(call, said):
@@ -84,6 +90,36 @@ def test_an_obvious_consolidation_stands_out_more_than_a_faint_one():
         drawn = lesion("Consolidation", severity=severity)
         change[severity] = np.abs(make(lesions=[drawn]).pixels - make().pixels).sum()
     assert change[1.0] > 1.5 * change[0.0] > 0
+
+
+def test_a_larger_and_a_plainer_finding_is_both():
+    """Size shows in the box, plainness in the change of the picture."""
+    look = [{}, {"size": 1.5}, {"plain": 3.0}]
+    drawn = [make(lesions=[lesion("Consolidation", severity=0.3, **one)]) for one in look]
+    (x0, y0, x1, y1), (a0, b0, a1, b1), _ = (one.boxes[0].xyxy for one in drawn)
+    assert (a1 - a0) * (b1 - b0) > 1.5 * (x1 - x0) * (y1 - y0)
+    assert drawn[2].boxes[0].contrast > 1.5 * drawn[0].boxes[0].contrast
+
+
+def test_less_variety_brings_the_gray_of_lungs_together():
+    """Over patients, the spread of the images' means falls."""
+    spread = [
+        np.std([make(number=n, hw=(64, 64), variety=v).pixels.mean() for n in range(12)])
+        for v in (0.3, 1.0)
+    ]
+    assert spread[0] < 0.8 * spread[1]
+
+
+def test_fluid_thins_out_upward_and_rises_to_the_wall():
+    """A large effusion of an upright patient: densest at the base, without a sharp level."""
+    one = lesion("Pleural effusion", severity=0.9)
+    one = replace(one, width=9.0, height=9.0)
+    made, without = make(lesions=[one]), make()
+    change = made.pixels - without.pixels
+    x0, y0, x1, y1 = map(int, made.boxes[0].xyxy)
+    rows = np.clip(change[y0:y1, x0:x1], 0, None).mean(axis=1)
+    thirds = [part.mean() for part in np.array_split(rows[: len(rows) * 2 // 3], 3)]
+    assert thirds[0] < thirds[1] and thirds[0] < thirds[2]
 
 
 def test_cardiomegaly_widens_the_heart():

@@ -222,3 +222,14 @@ def test_imagenet_weights_are_left_out_within_seconds_where_they_cannot_be_had(
     assert state is None and "resnet18.pth is a web page" in sentence
     with pytest.raises(ValueError, match="no ImageNet weights of 'vgg'"):
         weights.imagenet_state("vgg")
+
+
+def test_the_distance_moved_is_that_of_kernels_by_stage():
+    before = {"conv1.weight": torch.ones(4, 1), "layer1.0.bn1.weight": torch.ones(4)}
+    before |= {"layer1.0.conv1.weight": torch.full((2, 2), 2.0)}
+    after = {key: value.clone() for key, value in before.items()}
+    after["layer1.0.bn1.weight"] += 5  # no kernel
+    after["layer1.0.conv1.weight"][0, 0] += 1
+    assert weights.distance_moved(before, after) == {"conv1": 0.0, "layer1": 0.25}
+    with pytest.raises(weights.WeightsError, match="conv1.weight is in one of them only"):
+        weights.distance_moved(before, {k: v for k, v in after.items() if k != "conv1.weight"})

@@ -205,7 +205,7 @@ def plan_pretrain(
         training_images: plan for so many instead of those of `data`.
     """
     run, preset = _resolved(run, "pretrain"), run.settings.pretrain
-    n = len(data.rows("train")) if training_images is None else training_images
+    n = training_images or preset.phantoms or len(data.rows("train"))
     images = min(SMALL_TRIAL, preset.batch_size // 2)
     if cost is None:
         cost = pretrain_cost(run, data, images=images, seconds=seconds)

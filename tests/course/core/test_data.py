@@ -1,6 +1,8 @@
 """How tables, lists, boxes and files of a download are joined: what does not meet is told."""
 
 import gzip
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -230,3 +232,35 @@ def test_a_split_of_other_images_has_no_digest():
     found, _ = vindr_data()
     with pytest.raises(ValueError, match="2 images, but a split of 3"):
         data.data_digest(found.images, ["train"] * 3)
+
+
+def demo_of(project, *, seed, **sizes):
+    """A project folder with the scripts of this one and a small demo of a seed."""
+    project.mkdir()
+    here = load_settings({}).project
+    for name in ("data_scripts", "cxr_helpers"):
+        (project / name).symlink_to(here / name)
+    out = project / "data" / "demo"
+    command = [sys.executable, str(here / "data_scripts" / "make_demo.py"), "--out", str(out)]
+    asked = {"seed": seed, **sizes, "workers": 1}
+    command += [str(part) for key, value in asked.items() for part in (f"--{key}", value)]
+    subprocess.run(command, check=True, capture_output=True)
+    settings = load_settings({})
+    return replace(settings, project=project, nih=out / "nih", vindr=out / "vindr")
+
+
+def test_phantoms_are_made_from_their_own_seed_and_the_demo_brings_its_exact_boxes(tmp_path):
+    settings = demo_of(tmp_path / "project", seed=5, nih=4, vindr=12)
+    preset = replace(settings.pretrain, phantoms=6, phantoms_seed=77)
+    made = data.load_phantoms(replace(settings, pretrain=preset))
+    assert made.size == settings.pretrain.cache_size and len(made.image_ids) >= 6
+    own = data.load_nih(settings).images.pixels
+    assert not any((picture == own).all(axis=(1, 2)).any() for picture in made.pixels)
+    with pytest.raises(SettingsError, match="phantoms_seed 5 is the seed of .*give another seed"):
+        data.load_phantoms(replace(settings, pretrain=replace(preset, phantoms_seed=5)))
+    boxes = data.load_vindr(settings)
+    rows = np.flatnonzero(boxes.abnormal)
+    exact, readers = boxes.truths(rows, boxes.exact), boxes.truths(rows, boxes.readings.boxes)
+    assert all(set(r["labels"]) <= set(e["labels"]) for e, r in zip(exact, readers, strict=True))
+    (settings.vindr / data.EXACT_TABLE).unlink()
+    assert data.load_vindr(settings).exact is None

@@ -16,6 +16,20 @@ def test_the_default_is_the_demo_and_paper_scale_the_published_recipe():
     assert (paper.detect.image_size, paper.detect.frozen_stages) == (640, 1)
 
 
+def test_an_evening_is_the_demo_with_a_longer_pretraining_on_phantoms_of_its_own():
+    demo, evening = s.load_settings({}), s.load_settings({"CXR_SCALE": "evening"})
+    assert (evening.probe, evening.detect, evening.explain) == (
+        demo.probe,
+        demo.detect,
+        demo.explain,
+    )
+    assert evening.pretrain.min_steps > 4 * demo.pretrain.min_steps
+    assert evening.pretrain.phantoms and evening.pretrain.phantoms_seed not in range(1000)
+    assert not demo.pretrain.phantoms and evening.data == "demo"
+    with pytest.raises(s.SettingsError, match="'night' is none of demo, evening, paper"):
+        s.load_settings({"CXR_SCALE": "night"})
+
+
 def make(root, *names):
     for name in names:
         path = root / name
