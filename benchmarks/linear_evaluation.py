@@ -49,7 +49,7 @@ REAL_SIZE = (86_524, 2_048)
 N_LABELS, N_VAL = 14, 8_652
 MAX_GB, MAX_MINUTES = 8, 10
 RESAMPLES = 1000
-SCRATCH = "from scratch"
+SCRATCH, SCRATCH_DRAWS = "from scratch", 3
 FIXED = ("evening", "imagenet", linear.PIXELS)  # one each, whatever the seed
 PAIRS = (
     ("pretrained", "random"),
@@ -99,7 +99,8 @@ def seed_scores(
             frozen = linear.frozen_features(settings, arm, data.images)
             probes = linear.fit_probes(data, frozen, labels, names, draws)
             scores[name] = linear.probe_scores(probes, frozen, ids)
-    few = end_to_end.few_draws(settings, draws)
+    preset = replace(settings.probe, finetune_draws=SCRATCH_DRAWS)
+    few = end_to_end.few_draws(replace(settings, probe=preset), draws)
     own = replace(settings, seed=seed)
     runs = end_to_end.train_runs(own, data, arms["random"], columns, few)
     scores[SCRATCH] = end_to_end.chosen_scores(runs)
