@@ -1,9 +1,13 @@
 """Ablation-CAM of one fixed box of a Faster R-CNN, all channels at once.
 
 Ablation-CAM (Desai and Ramaswamy, WACV 2020) removes one channel of a layer at a time and weighs
-the channel's map A_c by the share of the score that goes with it:
+the channel's map A_c by what the score s loses:
 
-    w_c = (s - s_c) / s,    heatmap = relu(sum_c w_c A_c).
+    w_c = s - s_c,    heatmap = relu(sum_c w_c A_c).
+
+The score is the class's log-odds (`fixed_box` says why), which may be zero or negative. So the loss
+is not divided by the score, as the paper does with a probability: that would only scale the map,
+and a negative score would turn it over.
 
 Done literally, the detector runs once for each channel. If the box is held fixed, it need not run
 again: all that lies between the channel and the first layer of the box head is linear.
@@ -59,12 +63,10 @@ be arrays, lists or tensors. What cannot be explained raises `inputs.Explanation
 (64,)
 >>> box_gradient(detector, image, box, label).heatmap.shape
 (4, 4)
->>> score_box(detector, np.zeros((5, 1, 64, 64)), box, label).shape
-(5,)
 
 From cxr-helpers 0.1.0 (MIT license).
-Needs: numpy, torch, torchvision.
-Goes with: inputs.py, layers.py.
+Needs: numpy, torch.
+Goes with: fixed_box.py, inputs.py, layers.py.
 """
 
 from collections.abc import Sequence
@@ -73,12 +75,20 @@ from functools import cache
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
-from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, roi_align
 
-from .inputs import ExplanationError, check_labeled_boxes, images_for
+from .fixed_box import (
+    Scene,
+    enter,
+    first_layer,
+    log_odds,
+    mixing,
+    pool,
+    pool_shifted,
+    pyramid,
+    spread,
+)
+from .inputs import ExplanationError
 from .layers import DEFAULT_LAYER, LAYERS, PYRAMID, STAGES
 
 
@@ -87,15 +97,15 @@ class BoxAblation:
     """What every channel of a layer contributes to the score of one fixed box.
 
     Attributes:
-        score: probability of the class in the box, all channels in place.
-        ablated: (C,) float32, the probability with each channel removed.
+        score: log-odds of the class in the box, all channels in place.
+        ablated: (C,) float32, the log-odds with each channel removed.
         activations: (C, h, w) float32, what the channels show; magnitudes for the pyramid, whose
             channels have no sign convention.
         covered: share of the map's height and width that shows the image; the rest is the padding
             that the detector adds to a side not divisible by 32.
 
     >>> maps = np.array([[[4.0, 0.0]], [[0.0, 2.0]]])
-    >>> ablation = BoxAblation(0.8, np.array([0.2, 0.8]), maps)
+    >>> ablation = BoxAblation(-0.5, np.array([-1.25, -0.5]), maps)
     >>> ablation.weights.round(2).tolist(), ablation.heatmap.round(2).tolist()
     ([0.75, 0.0], [[3.0, 0.0]])
     """
@@ -107,10 +117,8 @@ class BoxAblation:
 
     @property
     def weights(self) -> np.ndarray:
-        """(C,) share of the score that goes with each channel; negative if removal helps."""
-        if self.score == 0:
-            return np.zeros_like(self.ablated)
-        return (self.score - self.ablated) / self.score
+        """(C,) log-odds that go with each channel; negative if removal helps."""
+        return self.score - self.ablated
 
     @property
     def signed_map(self) -> np.ndarray:
@@ -131,7 +139,7 @@ class BoxGradient:
     """What the gradient says of the same score.
 
     Attributes:
-        score: probability of the class in the box.
+        score: log-odds of the class in the box.
         gradient: (C, h, w) float32, slope of the score at each value of the layer.
         activations: (C, h, w) float32, as they are.
         covered: as in `BoxAblation`.
@@ -161,16 +169,6 @@ class BoxGradient:
         return np.maximum(np.tensordot(self.weights, self.activations, axes=1), 0)
 
 
-@dataclass(frozen=True)
-class _Scene:
-    """An image inside the detector: stages C2 to C5, boxes in its pixels, their levels."""
-
-    stages: list[Tensor]
-    rois: Tensor
-    levels: list[int]
-    covered: tuple[float, float]
-
-
 def ablate_box(
     detector: nn.Module,
     image: np.ndarray | Tensor,
@@ -198,82 +196,47 @@ def ablate_boxes(
         detector: a torchvision Faster R-CNN on a ResNet with feature pyramid, in eval mode.
         image: (H, W), (1, H, W) or (3, H, W), see above; a tensor on the detector's device.
         boxes_xyxy: (n, 4) floats; detected or not. n may be 0.
-        labels: n classes whose probability is explained.
+        labels: n classes whose log-odds are explained.
         layer: of `layers.LAYERS`; the pyramid is that level (P2 to P5) that a box is pooled from.
 
     Returns:
         One ablation for each box; none where there is no box.
 
     Raises:
-        ExplanationError: the detector trains, or it, its pyramid or its box head is of another
-            kind; the image is of another type or shape, on another device, or holds values that
-            are not finite or outside [0, 1]; a box has no area or lies outside the image; a label
-            or the layer does not exist; or the detector scores a box NaN.
+        ExplanationError: as `fixed_box.enter`, or the detector scores a box NaN.
     """
-    scene, labels = _enter(detector, image, boxes_xyxy, labels, layer)
-    pyramid, weight = _pyramid(detector, scene.stages), detector.roi_heads.box_head.fc6.weight
-    spread = cache(lambda level: _spread(detector, scene.stages, STAGES.index(layer), level))
+    scene, labels = enter(detector, image, boxes_xyxy, labels, layer)
+    levels, weight = pyramid(detector, scene.stages), detector.roi_heads.box_head.fc6.weight
+    linear = cache(lambda level: _linear(detector, scene.stages, STAGES.index(layer), level))
     found = []
     for roi, level, label in zip(scene.rois, scene.levels, labels, strict=True):
-        pooled = _pool(detector, pyramid[level], roi[None], level)  # (1, F, 7, 7)
+        pooled = pool(detector, levels[level], roi[None], level)  # (1, F, 7, 7)
         if layer == PYRAMID:
             delta = torch.block_diag(*pooled[0].flatten(1))  # (F, F * 49)
         elif STAGES.index(layer) < level:  # the stage does not reach the box
             delta = weight.new_zeros(scene.stages[STAGES.index(layer)].shape[1], weight.shape[1])
         else:
-            mixing, padded = spread(level)
-            delta = torch.bmm(mixing, _pool_shifted(detector, padded, roi, level)).flatten(1)
-        before = _first_layer(detector, pooled)
+            mixed, padded = linear(level)
+            delta = torch.bmm(mixed, pool_shifted(detector, padded, roi, level)).flatten(1)
+        before = first_layer(detector, pooled)
         hidden = torch.cat([before, before - delta @ weight.T])
-        scores = _class_scores(detector, hidden, label).float().cpu().numpy()
-        activations = _activations(scene, pyramid[level], layer)
+        scores = log_odds(detector, hidden, label).float().cpu().numpy()
+        activations = _activations(scene, levels[level], layer)
         found.append(BoxAblation(float(scores[0]), scores[1:], activations, scene.covered))
     return found
 
 
-def _activations(scene: _Scene, features: Tensor, layer: str) -> np.ndarray:
-    """(C, h, w) float32 of the layer, or of the level of the pyramid with these features."""
-    maps = features.abs() if layer == PYRAMID else scene.stages[STAGES.index(layer)]
-    return maps[0].float().cpu().numpy()
-
-
-def _spread(
+def _linear(
     detector: nn.Module, stages: list[Tensor], stage: int, level: int
 ) -> tuple[Tensor, Tensor]:
     """The matrix in brackets, (C, F, 9), and U A_c with a border of zeros, (C, h + 2, w + 2)."""
-    fpn, maps = detector.backbone.fpn, stages[stage]
-    inner = fpn.inner_blocks[stage][0].weight[:, :, 0, 0]  # (G, C)
-    outer = fpn.layer_blocks[level][0].weight.flatten(2)  # (F, G, 9)
-    for lower in range(stage - 1, level - 1, -1):
-        maps = F.interpolate(maps, size=stages[lower].shape[-2:], mode="nearest")
-    mixing = torch.einsum("fgd,gc->cfd", outer, inner).contiguous()
-    return mixing, F.pad(maps, (1, 1, 1, 1))[0]
+    return mixing(detector, stage, level), spread(stages[stage], stages, stage, level)
 
 
-def _pool_shifted(detector: nn.Module, padded: Tensor, roi: Tensor, level: int) -> Tensor:
-    """R(S_d U A_c) for the nine shifts d, (C, 9, 49), from maps with a border of zeros.
-
-    Only the part of the maps that the box touches is shifted.
-    """
-    scale = detector.roi_heads.box_roi_pool.scales[level]
-    height, width = padded.shape[1] - 2, padded.shape[2] - 2
-    x_min, y_min, x_max, y_max = (roi * scale).tolist()
-    top, bottom = _span(y_min, y_max, height)
-    left, right = _span(x_min, x_max, width)
-    shifted = torch.cat([padded[:, top + i : bottom + i, left + j : right + j]
-                         for i in range(3) for j in range(3)])  # fmt: skip
-    moved = roi - roi.new_tensor([left, top, left, top]) / scale
-    pooled = _pool(detector, shifted[None], moved[None], level)  # (1, 9 * C, 7, 7)
-    return pooled.reshape(9, padded.shape[0], -1).transpose(0, 1)
-
-
-def _span(low: float, high: float, size: int) -> tuple[int, int]:
-    """Rows or columns that bilinear sampling between two places may read, with one to spare.
-
-    RoIAlign makes boxes at least one pixel wide, and repeats the edge outside the map.
-    """
-    first = min(max(int(low) - 2, 0), size - 1)
-    return first, min(max(int(max(high, low + 1)) + 3, first + 1), size)
+def _activations(scene: Scene, features: Tensor, layer: str) -> np.ndarray:
+    """(C, h, w) float32 of the layer, or of the level of the pyramid with these features."""
+    maps = features.abs() if layer == PYRAMID else scene.stages[STAGES.index(layer)]
+    return maps[0].float().cpu().numpy()
 
 
 @torch.no_grad()
@@ -295,7 +258,7 @@ def brute_force_ablation(
         recompute_later: also run the stages after this one again, as they would be in the network
             without the channel. `ablate_box` holds them.
     """
-    scene, (label,) = _enter(detector, image, [box_xyxy], [label], layer)
+    scene, (label,) = enter(detector, image, [box_xyxy], [label], layer)
     (level,), stage = scene.levels, LAYERS.index(layer)
 
     def score(channel: int | None = None) -> float:
@@ -304,13 +267,13 @@ def brute_force_ablation(
             stages[stage] = _without(stages[stage], channel)
             for later in range(stage + 1, len(STAGES)) if recompute_later else ():
                 stages[later] = detector.backbone.body[STAGES[later]](stages[later - 1])
-        features = _pyramid(detector, stages)[level]
+        features = pyramid(detector, stages)[level]
         if channel is not None and layer == PYRAMID:
             features = _without(features, channel)
-        pooled = _pool(detector, features, scene.rois, level)
-        return float(_class_scores(detector, _first_layer(detector, pooled), label)[0])
+        pooled = pool(detector, features, scene.rois, level)
+        return float(log_odds(detector, first_layer(detector, pooled), label)[0])
 
-    activations = _activations(scene, _pyramid(detector, scene.stages)[level], layer)
+    activations = _activations(scene, pyramid(detector, scene.stages)[level], layer)
     ablated = np.float32([score(channel) for channel in range(len(activations))])
     return BoxAblation(score(), ablated, activations, scene.covered)
 
@@ -333,133 +296,17 @@ def box_gradient(
 
     Arguments and errors are those of `ablate_boxes`, but the pyramid is refused.
     """
-    scene, (label,) = _enter(detector, image, [box_xyxy], [label], layer)
+    scene, (label,) = enter(detector, image, [box_xyxy], [label], layer)
     if layer == PYRAMID:
         raise ExplanationError(f"Grad-CAM is given for {', '.join(STAGES)}, not for the pyramid")
     (level,), stages = scene.levels, [*scene.stages]
     with torch.enable_grad():
         maps = stages[STAGES.index(layer)].detach().requires_grad_()
         stages[STAGES.index(layer)] = maps
-        pooled = _pool(detector, _pyramid(detector, stages)[level], scene.rois, level)
-        score = _class_scores(detector, _first_layer(detector, pooled), label)[0]
+        pooled = pool(detector, pyramid(detector, stages)[level], scene.rois, level)
+        score = log_odds(detector, first_layer(detector, pooled), label)[0]
         (gradient,) = torch.autograd.grad(score, maps, allow_unused=True)
     if gradient is None:  # the stage does not reach the box
         gradient = torch.zeros_like(maps)
     slope, activations = (x[0].detach().float().cpu().numpy() for x in (gradient, maps))
     return BoxGradient(float(score.detach()), slope, activations, scene.covered)
-
-
-@torch.no_grad()
-def score_box(
-    detector: nn.Module, images: np.ndarray | Tensor, box_xyxy: Sequence[float], label: int
-) -> np.ndarray:
-    """Probability of a class in one fixed box, for several versions of an image.
-
-    Args:
-        detector: as in `ablate_boxes`, and so are the errors.
-        images: (B, 1, H, W) or (B, 3, H, W), see above; a tensor on the detector's device.
-        box_xyxy: the box, the same in all of them.
-        label: of the class.
-
-    Returns:
-        (B,) float32 in [0, 1].
-    """
-    scene, (label,) = _enter(detector, images, [box_xyxy], [label], PYRAMID, several=True)
-    (level,) = scene.levels
-    features = _pyramid(detector, scene.stages)[level]
-    pooled = _pool(detector, features, scene.rois, level)
-    return _class_scores(detector, _first_layer(detector, pooled), label).float().cpu().numpy()
-
-
-def _check_detector(detector: nn.Module) -> None:
-    """Refuse by name what the derivation does not cover."""
-    if detector.training:
-        raise ExplanationError("the detector is in training mode; call detector.eval() first")
-    if not (hasattr(detector, "roi_heads") and hasattr(detector, "backbone")):
-        raise ExplanationError(
-            f"the network is a {type(detector).__name__}; only torchvision's FasterRCNN is covered"
-        )
-    heads, backbone = detector.roi_heads, detector.backbone
-    parts = {
-        "box head": (heads.box_head, TwoMLPHead),
-        "box predictor": (heads.box_predictor, FastRCNNPredictor),
-        "pooling": (heads.box_roi_pool, MultiScaleRoIAlign),
-        "pyramid": (getattr(backbone, "fpn", None), FeaturePyramidNetwork),
-    }
-    for name, (part, kind) in parts.items():
-        if not isinstance(part, kind):
-            raise ExplanationError(
-                f"the {name} is a {type(part).__name__}; only torchvision's {kind.__name__} is "
-                "covered"
-            )
-    body = [name for name, _ in getattr(backbone, "body", nn.Module()).named_children()]
-    if not set(STAGES) <= set(body) or len(backbone.fpn.inner_blocks) != len(STAGES):
-        raise ExplanationError(
-            f"the backbone is no ResNet with a pyramid on all of {', '.join(STAGES)}; it has "
-            f"{', '.join(body) or 'no body'}"
-        )
-    blocks = (*backbone.fpn.inner_blocks, *backbone.fpn.layer_blocks)
-    if any(len(block) != 1 for block in blocks):
-        raise ExplanationError("the pyramid has more than a convolution in a block, such as a norm")
-
-
-@torch.no_grad()
-def _enter(
-    detector: nn.Module,
-    images: np.ndarray | Tensor,
-    boxes_xyxy: Sequence[Sequence[float]],
-    labels: Sequence[int],
-    layer: str,
-    *,
-    several: bool = False,
-) -> tuple[_Scene, list[int]]:
-    """Run the backbone on an image, or on several of one size, after all refusals."""
-    _check_detector(detector)
-    if layer not in LAYERS:
-        raise ExplanationError(f"layer {layer!r} is none of {', '.join(LAYERS)}")
-    device = next(detector.parameters()).device
-    images = torch.from_numpy(images_for(device, images, several=several)).to(device)
-    images = images.expand(-1, 3, -1, -1)
-    boxes, labels = check_labeled_boxes(
-        boxes_xyxy,
-        labels,
-        image_hw=tuple(images.shape[-2:]),
-        class_count=detector.roi_heads.box_predictor.cls_score.out_features,
-    )
-    target = {"boxes": torch.as_tensor(boxes, dtype=torch.float32, device=device)}
-    batch, targets = detector.transform(list(images), [target] * len(images))
-    stages = list(detector.backbone.body(batch.tensors).values())
-    rois = targets[0]["boxes"]
-    pool = detector.roi_heads.box_roi_pool
-    if pool.scales is None:  # it learns its scales at first use
-        pyramid = dict(zip(pool.featmap_names, _pyramid(detector, stages), strict=False))
-        pool(pyramid, [rois] * len(images), batch.image_sizes)
-    covered = tuple(
-        own / padded
-        for own, padded in zip(batch.image_sizes[0], batch.tensors.shape[-2:], strict=True)
-    )
-    return _Scene(stages, rois, pool.map_levels([rois]).tolist(), covered), labels
-
-
-def _pyramid(detector: nn.Module, stages: list[Tensor]) -> list[Tensor]:
-    return list(detector.backbone.fpn({str(i): x for i, x in enumerate(stages)}).values())
-
-
-def _pool(detector: nn.Module, features: Tensor, rois: Tensor, level: int) -> Tensor:
-    """(B, F, h, w) and (n, 4) -> (B * n, F, 7, 7): the same boxes in each image."""
-    pool, rois = detector.roi_heads.box_roi_pool, [rois] * len(features)
-    return roi_align(features, rois, pool.output_size, pool.scales[level], pool.sampling_ratio)
-
-
-def _first_layer(detector: nn.Module, pooled: Tensor) -> Tensor:
-    return detector.roi_heads.box_head.fc6(pooled.flatten(1))
-
-
-def _class_scores(detector: nn.Module, hidden: Tensor, label: int) -> Tensor:
-    """(N, D) before the head's first activation -> (N,) probability of the class."""
-    head = detector.roi_heads.box_head
-    logits, _ = detector.roi_heads.box_predictor(F.relu(head.fc7(F.relu(hidden))))
-    scores = logits.softmax(dim=1)[:, label]
-    if scores.isnan().any():
-        raise ExplanationError("the detector scores this box NaN; look for NaN in its weights")
-    return scores

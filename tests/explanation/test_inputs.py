@@ -5,7 +5,16 @@ import pytest
 import torch
 from tiny_detector import gray_image, tiny_detector
 
-from cxr_helpers.explanation import ablation_fast, cam, heatmaps, inputs, sanity
+from cxr_helpers.explanation import (
+    ablation_fast,
+    cam,
+    cells,
+    fixed_box,
+    heatmaps,
+    inputs,
+    probe_map,
+    sanity,
+)
 
 BOX = [3.5, 10, 20, 31]
 # Every function that takes an image, with its first argument left open.
@@ -15,6 +24,7 @@ ASKERS = {
         d, image, box, label, layer="layer1"
     ),
     "box_gradient": lambda d, image, box, label: ablation_fast.box_gradient(d, image, box, label),
+    "ablate_cells": lambda d, image, box, label: cells.ablate_cells(d, image, [box], [label]),
     "ablation_cam": lambda d, image, box, label: cam.ablation_cam(d, image, [box], [label]),
     "grad_cam": lambda d, image, box, label: cam.grad_cam(d, image, [box], [label]),
 }
@@ -71,9 +81,17 @@ def test_bad_input_is_refused(detector, ask):
             ask(detector, **asked)
 
 
+def test_a_probe_refuses_the_same_images(detector):
+    center = probe_map.pooled_features(detector, gray_image()[:1])[1]
+    probe = probe_map.ProbeMaps(detector, "layer3", np.ones((2, 256)), center)
+    for image, words in BAD_IMAGES:
+        with pytest.raises(inputs.ExplanationError, match=words):
+            probe.explain(image, [1])
+
+
 def test_boxes_and_labels_are_as_many(detector):
     for count in (0, 2):
-        for ask in (ablation_fast.ablate_boxes, cam.grad_cam):
+        for ask in (ablation_fast.ablate_boxes, cells.ablate_cells, cam.grad_cam):
             with pytest.raises(inputs.ExplanationError, match=rf"labels of shape \({count},\)"):
                 ask(detector, gray_image(), [BOX], [1] * count)
 
@@ -101,8 +119,10 @@ def test_each_kind_of_image_says_the_same(detector, kind):
     for ask in (ablation_fast.ablate_box, ablation_fast.box_gradient):
         assert ask(detector, made, box, label).score == pytest.approx(expected.score, abs=1e-6)
     batch = made[None, None] if torch.is_tensor(made) else np.asarray(made)[None, None]
-    score = ablation_fast.score_box(detector, batch, box, label)
+    score = fixed_box.score_box(detector, batch, box, label)
     assert score == pytest.approx(expected.score, abs=1e-6)
+    (alone,) = cells.ablate_cells(detector, made, boxes, labels)
+    assert alone.score == pytest.approx(expected.score, abs=1e-6)
     maps = [cam.grad_cam(detector, one, boxes, labels).heatmap for one in (image, made)]
     np.testing.assert_allclose(*maps, atol=1e-3)
     curves = [

@@ -1,7 +1,8 @@
-"""Scores of notebook 05's maps and of three that need no network, against the readers' boxes.
+"""Scores of notebook 05's maps and of three that need no network, against boxes.
 
 The baselines are a bell in the middle, how often the class's training boxes cover a pixel, and the
-detected box itself, filled.
+detected box itself, filled. The boxes are the readers' and, where it is known, where the finding
+really lies.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,16 +11,28 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from cxr_helpers.course.ch05.explained import Finding, ablations, on_image
+from cxr_helpers.course.ch05.explained import (
+    CHANNELS,
+    PROBE,
+    WAYS,
+    Finding,
+    Layers,
+    maps_of,
+    on_image,
+    ways,
+)
 from cxr_helpers.course.core.data import BoxData
 from cxr_helpers.evaluation.intervals import bootstrap
 from cxr_helpers.explanation import heatmaps
-from cxr_helpers.explanation.layers import LAYERS
+from cxr_helpers.explanation.layers import LAYER_NAMES, LAYERS
+from cxr_helpers.explanation.probe_map import ProbeMaps
 
 POINTING, ENERGY = "pointing game", "energy in the box"
 IOU, BEST_IOU = "IoU, validation's threshold", "IoU, own best threshold"
 MEASURES = (POINTING, ENERGY, IOU, BEST_IOU)
-ABLATION, PRIOR, BELL, BOX = "ablation", "class prior", "centered bell", "detected box"
+PRIOR, BELL, BOX = "class prior", "centered bell", "detected box"
+BASELINES = (PRIOR, BELL, BOX)
+READERS, EXACT = "readers", "exact"
 
 
 def class_priors(data: BoxData) -> dict[int, np.ndarray]:
@@ -40,21 +53,27 @@ def score_maps(
     validation: Sequence[Finding],
     test: Sequence[Finding],
     *,
-    layer: str,
+    layer: Layers,
+    probe: ProbeMaps | None = None,
+    names: Sequence[str] = (*WAYS, *BASELINES),
 ) -> pd.DataFrame:
-    """Scores of the detector's maps and of the baselines, against readers' boxes.
+    """Scores of the detector's maps and of the baselines, against readers' and exact boxes.
 
-    Each kind of map gets the threshold at which its mean IoU is highest on the validation findings.
+    Each kind of map gets the threshold at which its mean IoU with the readers' boxes is highest on
+    the validation findings.
 
     Args:
         detector: in eval mode.
         data: images, and training boxes for the prior.
         validation: findings that choose the thresholds.
         test: findings that are scored.
-        layer: of `layers.LAYERS`.
+        layer: of `layers.LAYERS`, or one for each way.
+        probe: adds its maps.
+        names: ways and baselines that are scored, one way at least; fewer take less time.
 
     Returns:
-        A row for each test finding and map: row, label, class (its name), map, the measures, and
+        A row for each test finding, map and truth: row, label, class (its name), map, truth
+        (`readers` or `exact`; the latter where a finding is known to lie), the measures, and
         `level` (the threshold). The last measure takes the threshold that is best for this very
         map and its boxes: no honest score, but an upper bound.
 
@@ -66,10 +85,15 @@ def score_maps(
             f"{len(validation)} findings to choose the threshold by, {len(test)} to score: the "
             "detector finds too little; lower the score threshold or train it longer"
         )
-    priors = class_priors(data)
+    priors, known = class_priors(data), ways(detector, probe, layer=layer)
+    makers = {name: explain for name, explain in known.items() if name in names}
     chosen, scored = (
-        pd.DataFrame(_measured(detector, data, items, priors, layer))
-        for items in (validation, test)
+        pd.DataFrame(
+            row
+            for item, maps in all_maps(makers, data, items, priors)
+            for row in _measured(item, {n: m for n, m in maps.items() if n in names}, truths)
+        )
+        for items, truths in ((validation, (READERS,)), (test, (READERS, EXACT)))
     )
     tables = []
     for name, part in scored.groupby("map", sort=False):
@@ -80,31 +104,51 @@ def score_maps(
     return pd.concat(tables, ignore_index=True)
 
 
-def _measured(
-    detector: nn.Module,
-    data: BoxData,
-    items: Sequence[Finding],
-    priors: Mapping[int, np.ndarray],
-    layer: str,
-) -> Iterator[dict]:
-    """A row for each finding and map; `ious` holds the IoU at each of `heatmaps.LEVELS`."""
+def all_maps(
+    makers: Mapping, data: BoxData, items: Sequence[Finding], priors: Mapping[int, np.ndarray]
+) -> Iterator[tuple[Finding, dict[str, np.ndarray]]]:
+    """Each finding with its maps of every way and those of the baselines, of the radiograph's size.
+
+    Args:
+        makers: as `explained.ways` gives them.
+        data: images.
+        items: findings.
+        priors: as `class_priors` gives them.
+    """
     square = (data.images.size, data.images.size)
-    for item, ablation in ablations(detector, data, items, layer=layer):
+    made = {name: maps_of(explain, data, items) for name, explain in makers.items()}
+    for together in zip(*made.values(), strict=True):
+        item = together[0][0]
         height, width = data.images.filled_hw[item.row]
-        maps = {
-            ABLATION: on_image(ablation, data.images, item.row),
-            PRIOR: priors[item.label][:height, :width],
-            BELL: heatmaps.centered_gaussian((height, width)),
-            # A detected box may reach into what makes the image square.
-            BOX: heatmaps.box_mask(item.box[None], square)[:height, :width],
-        }
+        drawn = zip(made, together, strict=True)
+        yield (
+            item,
+            {
+                **{name: on_image(one, data.images, item.row) for name, (_, one) in drawn},
+                PRIOR: priors[item.label][:height, :width],
+                BELL: heatmaps.centered_gaussian((height, width)),
+                # A detected box may reach into what makes the image square.
+                BOX: heatmaps.box_mask(item.box[None], square)[:height, :width],
+            },
+        )
+
+
+def _measured(
+    item: Finding, maps: Mapping[str, np.ndarray], truths: Sequence[str]
+) -> Iterator[dict]:
+    """A row for each map and truth; `ious` holds the IoU at each of `heatmaps.LEVELS`."""
+    boxes = {READERS: item.readers, EXACT: item.exact}
+    for truth in truths:
+        if boxes[truth] is None or not len(boxes[truth]):
+            continue
         for name, heatmap in maps.items():
-            asked = {"boxes_xyxy": item.readers, "image_hw": (height, width)}
+            asked = {"boxes_xyxy": boxes[truth], "image_hw": heatmap.shape}
             yield {
                 "row": item.row,
                 "label": item.label,
                 "class": item.name,
                 "map": name,
+                "truth": truth,
                 POINTING: heatmaps.pointing_game(heatmap, **asked),
                 ENERGY: heatmaps.energy_in_box(heatmap, **asked),
                 "ious": heatmaps.iou_at_levels(heatmap, **asked),
@@ -112,7 +156,12 @@ def _measured(
 
 
 def score_table(
-    scores: Mapping[str, pd.DataFrame], *, reference: str, resamples: int, seed: int
+    scores: Mapping[str, pd.DataFrame],
+    *,
+    reference: str,
+    resamples: int,
+    seed: int,
+    truth: str = READERS,
 ) -> pd.DataFrame:
     """Means with intervals: each arm's maps, and the baselines on the boxes of one arm.
 
@@ -121,18 +170,58 @@ def score_table(
         reference: the arm whose boxes the baselines are scored on.
         resamples: of images.
         seed: of the resamples.
+        truth: `readers` or `exact`.
 
     Returns:
-        Columns measure, map, value, low, high.
+        Columns measure, map, value, low, high; an arm's map is called `arm: way`.
     """
-    baselines = scores[reference]
-    lines = {name: baselines[baselines["map"] == name] for name in (PRIOR, BELL, BOX)}
+    asked = {arm: table[table["truth"] == truth] for arm, table in scores.items()}
+    lines = {
+        f"{arm}: {name}": table[table["map"] == name]
+        for arm, table in asked.items()
+        for name in WAYS
+        if name in set(table["map"])
+    }
+    own = asked[reference]
+    lines |= {name: own[own["map"] == name] for name in BASELINES if name in set(own["map"])}
     drawn = {"resamples": resamples, "seed": seed}
     return pd.DataFrame(
         {"measure": measure, "map": name, **_mean(table, measure, **drawn)}
         for measure in MEASURES
-        for name, table in (_own_maps(scores) | lines).items()
+        for name, table in lines.items()
     )
+
+
+def over_baselines(
+    scores: pd.DataFrame,
+    *,
+    resamples: int,
+    seed: int,
+    measure: str = POINTING,
+    minus: Sequence[str] = (BELL, PRIOR),
+) -> pd.DataFrame:
+    """Each map minus each baseline on the same findings, with intervals over images.
+
+    Args:
+        scores: `score_maps` of one arm.
+        resamples: of images.
+        seed: of the resamples.
+        measure: of `MEASURES`.
+        minus: of `BASELINES`.
+
+    Returns:
+        Columns truth, map, minus, n (findings), value, low, high.
+    """
+    rows = []
+    for truth, table in scores.groupby("truth", sort=False):
+        wide = table.pivot(index=["row", "label"], columns="map", values=measure)
+        for name in (name for name in WAYS if name in wide):
+            for baseline in minus:
+                change = (wide[name] - wide[baseline]).rename(measure).reset_index()
+                mean = _mean(change, measure, resamples=resamples, seed=seed)
+                at = {"truth": truth, "map": name, "minus": baseline, "n": len(change)}
+                rows.append({**at, **mean})
+    return pd.DataFrame(rows)
 
 
 def class_table(
@@ -142,8 +231,9 @@ def class_table(
     at_least: int,
     resamples: int,
     seed: int,
+    way: str = CHANNELS,
 ) -> pd.DataFrame:
-    """Scores class by class and arm by arm, with intervals over images.
+    """Scores class by class and arm by arm against the readers, with intervals over images.
 
     Args:
         scores: `score_maps` of each arm.
@@ -151,11 +241,12 @@ def class_table(
         at_least: findings that each arm must have of a class; other classes are left out.
         resamples: of images.
         seed: of the resamples.
+        way: whose maps.
 
     Returns:
         Columns measure, class, n, arm, value, low, high, the most frequent class first.
     """
-    own, drawn = _own_maps(scores), {"resamples": resamples, "seed": seed}
+    own, drawn = _own_maps(scores, way), {"resamples": resamples, "seed": seed}
     counts = pd.DataFrame({arm: t["class"].value_counts() for arm, t in own.items()}).fillna(0)
     enough = counts[counts.min(axis=1) >= at_least].sum(axis=1).sort_values(ascending=False)
     rows = []
@@ -169,20 +260,21 @@ def class_table(
 
 
 def paired_difference(
-    first: pd.DataFrame, second: pd.DataFrame, *, resamples: int, seed: int
+    first: pd.DataFrame, second: pd.DataFrame, *, resamples: int, seed: int, way: str = CHANNELS
 ) -> pd.DataFrame:
-    """Second minus first on the findings that both explain, with intervals over images.
+    """Second minus first on the findings that both explain, against the readers.
 
     Args:
         first: `score_maps` of one arm.
         second: of the other.
         resamples: of images.
         seed: of the resamples.
+        way: whose maps.
 
     Returns:
-        Columns measure, n (findings), value, low, high.
+        Columns measure, n (findings), value, low, high; the intervals are over images.
     """
-    own = _own_maps({"first": first, "second": second}).values()
+    own = _own_maps({"first": first, "second": second}, way).values()
     before, after = (table.set_index(["row", "label"])[list(MEASURES)] for table in own)
     both = before.index.intersection(after.index)
     change = (after.loc[both] - before.loc[both]).reset_index()
@@ -193,20 +285,89 @@ def paired_difference(
     )
 
 
-def pointing_by_layer(detector: nn.Module, data: BoxData, items: Sequence[Finding]) -> pd.Series:
-    """Share of the findings whose map points into a reader's box, for each layer."""
-    shares = {}
-    for layer in LAYERS:
-        made = ablations(detector, data, items, layer=layer)
-        maps = (
-            (on_image(ablation, data.images, item.row), item.readers) for item, ablation in made
-        )
-        shares[layer] = np.mean([heatmaps.pointing_game(*one) for one in maps])
-    return pd.Series(shares)
+def pointing_by_layer(
+    detector: nn.Module,
+    data: BoxData,
+    items: Sequence[Finding],
+    *,
+    probe: ProbeMaps | None = None,
+    layers: Sequence[str] = LAYERS,
+) -> pd.DataFrame:
+    """Share of the findings whose map points into a reader's box, for each layer and way.
+
+    Args:
+        detector: in eval mode.
+        data: images.
+        items: findings, of validation images where something is chosen by them.
+        probe: scored at its own layer alone.
+        layers: of `layers.LAYERS`.
+
+    Returns:
+        A row for each layer, a column for each way; NaN where a way has no such map.
+    """
+    shares: dict[str, dict[str, float]] = {}
+    for layer in layers:
+        for name, explain in ways(detector, probe, layer=layer).items():
+            if name == PROBE and probe.layer != layer:
+                continue
+            hits = [
+                heatmaps.pointing_game(on_image(made, data.images, item.row), item.readers)
+                for item, made in maps_of(explain, data, items)
+            ]
+            shares.setdefault(name, {})[layer] = float(np.mean(hits))
+    return pd.DataFrame(shares).reindex(list(layers))
 
 
-def _own_maps(scores: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    return {arm: table[table["map"] == ABLATION] for arm, table in scores.items()}
+def reported_map(pointing: pd.DataFrame) -> tuple[str, dict[str, str]]:
+    """The rule: of each way the layer that points best on validation, and of these the best way.
+
+    Args:
+        pointing: `pointing_by_layer` of validation findings; of equals the first counts.
+
+    Returns:
+        The way that is reported, and the layer of each way.
+
+    >>> shares = {"channel ablation": [0.3, 0.2], "cell ablation": [0.3, 0.5]}
+    >>> reported_map(pd.DataFrame(shares, index=["layer3", "layer4"]))
+    ('cell ablation', {'channel ablation': 'layer3', 'cell ablation': 'layer4'})
+    """
+    return str(pointing.max().idxmax()), {way: str(pointing[way].idxmax()) for way in pointing}
+
+
+def answer(scores: pd.DataFrame, gains: pd.DataFrame, reach: float, *, way: str, layer: str) -> str:
+    """Where does it look? In one sentence.
+
+    Args:
+        scores: `score_maps` of the arm.
+        gains: its `over_baselines`.
+        reach: mean share of the cells that change a score.
+        way: that is reported.
+        layer: its layer.
+    """
+    own = scores[scores["truth"] == READERS]
+    share = own.groupby("map")[POINTING].mean()
+    at = gains[(gains["truth"] == READERS) & (gains["map"] == way)].set_index("minus")
+
+    def over(name: str) -> str:
+        one = at.loc[name]
+        return f"{one['value']:+.2f} ({one['low']:+.2f} to {one['high']:+.2f})"
+
+    least = at["low"].min()
+    where = "on the finding more often than place alone explains" if least > 0 else "not known"
+    return (
+        f"Where does it look? {where[0].upper()}{where[1:]}: {reach:.0%} of the cells can change "
+        f"a score at all, and the reported map ({way}, {LAYER_NAMES[layer].split(',')[0]}) points "
+        f"into a reader's box for {share[way]:.0%} of {at['n'].iloc[0]} findings, which is "
+        f"{over(BELL)} against a bell in the middle and {over(PRIOR)} against the class prior; "
+        f"the detected box by itself, filled, gets {share[BOX]:.0%}."
+    )
+
+
+def _own_maps(scores: Mapping[str, pd.DataFrame], way: str) -> dict[str, pd.DataFrame]:
+    return {
+        arm: table[(table["map"] == way) & (table["truth"] == READERS)]
+        for arm, table in scores.items()
+    }
 
 
 def _mean(scores: pd.DataFrame, measure: str, *, resamples: int, seed: int) -> dict[str, float]:

@@ -114,16 +114,24 @@ def head_accuracy(detector: nn.Module, boxes: PooledBoxes) -> float:
 
 
 def random_label_heads(
-    detector: nn.Module, data: BoxData, *, steps: int, seed: int
+    detector: nn.Module, data: BoxData, *, steps: int, seed: int, most: int = 300
 ) -> tuple[dict[str, nn.Module], pd.DataFrame]:
     """Three detectors with a new box head each: true labels, true labels again, shuffled labels.
+
+    Args:
+        detector: left as it is; in eval mode.
+        data: images and boxes.
+        steps: of each head's training.
+        seed: of everything drawn.
+        most: training images whose boxes are taken, and a third of it in validation.
 
     Returns:
         The detectors, and a row for each with its accuracy on the labels it was trained on and on
         the true labels of validation boxes.
     """
-    train = pool_boxes(detector, data, data.rows("train", abnormal_only=True), seed=seed)
-    val = pool_boxes(detector, data, data.rows("val", abnormal_only=True), seed=seed)
+    rows = {part: data.rows(part, abnormal_only=True) for part in ("train", "val")}
+    train = pool_boxes(detector, data, rows["train"][:most], seed=seed)
+    val = pool_boxes(detector, data, rows["val"][: max(1, most // 3)], seed=seed)
     mixed = sanity.shuffle_labels(train.labels.numpy(), seed=seed)
     wrong = PooledBoxes(train.features, torch.from_numpy(mixed))
     plans = {"true labels": (train, 1), "true labels again": (train, 2), "shuffled": (wrong, 1)}

@@ -71,20 +71,21 @@ class SmallNet(nn.Module):
         return self.head(self.features(images - 0.5))
 
 
-def finding_images(data: BoxData, part: str, name: str) -> Images:
-    """All images of one part, with the boxes of one finding, at 64 pixels.
+def finding_images(data: BoxData, part: str, name: str, *, most: int | None = None) -> Images:
+    """The images of one part, with the boxes of one finding, at 64 pixels.
 
     Args:
         data: images and boxes.
         part: `train`, `val` or `test`.
         name: class of the finding.
+        most: the first so many images; None takes all.
 
     Raises:
         ValueError: the data has no such class.
     """
     if name not in data.class_names:
         raise ValueError(f"no boxes of {name!r} here; there are {', '.join(data.class_names)}")
-    rows = data.rows(part)
+    rows = data.rows(part)[:most]
     scale = SIZE / data.images.size
     pixels = [
         ndimage.zoom(np.asarray(data.images.pixels[row], dtype=np.float32) / 255, scale, order=1)

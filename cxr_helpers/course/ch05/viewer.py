@@ -1,4 +1,4 @@
-"""The viewer of notebook 05: pick an image, a box, a layer, an arm and a threshold.
+"""The viewer of notebook 05: pick an image, a box, a way, a layer, an arm and a threshold.
 
 `draw` makes one figure; `static_view` shows a choice of them side by side for those who only read,
 and `viewer` puts widgets around it.
@@ -28,6 +28,7 @@ def draw(
     data: BoxData,
     item: explained.Finding,
     *,
+    way: str,
     layer: str,
     level: float,
     title: str = "",
@@ -39,11 +40,12 @@ def draw(
         detector: whose map it is.
         data: gives the image.
         item: the finding.
+        way: channel or cell ablation.
         layer: of `layers.LAYERS`.
         level: threshold as a share of the map's maximum.
         title: before the IoU.
     """
-    heatmap = explained.heatmap_of(detector, data, item, layer=layer)
+    heatmap = explained.heatmap_of(explained.ways(detector, layer=layer)[way], data, item)
     value = heatmaps.iou_at(heatmap, item.readers, level=level)
     ch05.show_heatmap(
         axis, data.images.picture(item.row), heatmap, title=f"{title}IoU {value:.2f}",
@@ -51,7 +53,14 @@ def draw(
     )  # fmt: skip
 
 
-def static_view(arms: Arms, data: BoxData, key: tuple[int, int], *, level: float) -> Figure:
+def static_view(
+    arms: Arms,
+    data: BoxData,
+    key: tuple[int, int],
+    *,
+    level: float,
+    way: str = explained.CELLS,
+) -> Figure:
     """All layers for one finding, a row for each arm.
 
     Args:
@@ -59,6 +68,7 @@ def static_view(arms: Arms, data: BoxData, key: tuple[int, int], *, level: float
         data: gives the image.
         key: the finding's row and label; each arm must have it.
         level: threshold.
+        way: channel or cell ablation.
 
     Raises:
         KeyError: an arm has no such finding.
@@ -70,7 +80,7 @@ def static_view(arms: Arms, data: BoxData, key: tuple[int, int], *, level: float
             raise KeyError(f"arm {arm!r} has no finding of row {key[0]} and label {key[1]}")
         for axis, (layer, name) in zip(line, LAYER_NAMES.items(), strict=True):
             title = f"{arm}\n{name.split(',')[0]}: "
-            draw(axis, detector, data, item, layer=layer, level=level, title=title)
+            draw(axis, detector, data, item, way=way, layer=layer, level=level, title=title)
     return figure
 
 
@@ -91,6 +101,7 @@ def viewer(arms: Arms, data: BoxData, *, level: float = 0.5) -> widgets.Widget:
     arm = widgets.Dropdown(options=list(arms), description="arm")
     image = widgets.Dropdown(description="image")
     box = widgets.Dropdown(description="box")
+    way = widgets.Dropdown(options=[explained.CELLS, explained.CHANNELS], description="way")
     layer = widgets.Dropdown(
         options=[(name, layer) for layer, name in LAYER_NAMES.items()],
         value=DEFAULT_LAYER,
@@ -118,15 +129,16 @@ def viewer(arms: Arms, data: BoxData, *, level: float = 0.5) -> widgets.Widget:
         if item is None:  # between two choices, when the boxes are still the last image's
             return
         figure, axis = plt.subplots(figsize=(4.2, 4.4))
-        draw(axis, detector, data, item, layer=layer.value, level=threshold.value)
+        chosen = {"way": way.value, "layer": layer.value, "level": threshold.value}
+        draw(axis, detector, data, item, **chosen)
         picture.value = _png(figure)
 
     arm.observe(list_images, "value")
     image.observe(list_boxes, "value")
-    for control in (box, layer, threshold):
+    for control in (box, way, layer, threshold):
         control.observe(redraw, "value")
     list_images()
-    return widgets.HBox([widgets.VBox([arm, image, box, layer, threshold]), picture])
+    return widgets.HBox([widgets.VBox([arm, image, box, way, layer, threshold]), picture])
 
 
 def _keep_choice(control: widgets.Dropdown, options: list[tuple[str, int]]) -> None:

@@ -35,6 +35,7 @@ def show_heatmap(
     truth_boxes: np.ndarray = (),
     found_boxes: np.ndarray = (),
     level: float | None = None,
+    veiled: np.ndarray | None = None,
 ) -> None:
     """A map in [0, 1] over its image; transparent where there is no evidence.
 
@@ -48,10 +49,11 @@ def show_heatmap(
         truth_boxes: (n, 4), dashed.
         found_boxes: (m, 4), solid.
         level: also draw the line where the map reaches this share of its maximum, in (0, 1].
+        veiled: (H, W) bool, the pixels that a blue veil lies over.
 
     Raises:
-        ValueError: image, map, a box or the level is none; or the map has another shape than the
-            image, over which it would lie in the wrong place.
+        ValueError: image, map, veil, a box or the level is none; or map or veil has another shape
+            than the image, over which it would lie in the wrong place.
 
     Example:
         >>> figure, axis = plt.subplots()
@@ -72,6 +74,9 @@ def show_heatmap(
             if level is not None:
                 contour = {"colors": "white", "linewidths": 0.8}
                 axis.contour(heatmap, levels=[level * heatmap.max()], **contour)
+    if veiled is not None:
+        veil = _check_map(veiled, axis.images[0].get_array().shape)
+        axis.imshow(np.ones_like(veil), cmap="Blues", vmin=0, vmax=1, alpha=0.35 * veil)
     draw_boxes(axis, truth_boxes, **TRUTH)
     draw_boxes(axis, found_boxes, **FOUND)
 
@@ -122,7 +127,7 @@ def plot_predicted(measured: np.ndarray, predicted: np.ndarray) -> Figure:
     """What removing each channel costs, against what the gradient says it costs.
 
     Args:
-        measured: (C,) loss of score without each channel.
+        measured: (C,) log-odds lost without each channel.
         predicted: (C,) the same along a straight line.
 
     Raises:
@@ -136,37 +141,42 @@ def plot_predicted(measured: np.ndarray, predicted: np.ndarray) -> Figure:
     ends = [np.nanmin([measured, predicted]), np.nanmax([measured, predicted])]
     axis.plot(ends, ends, color="0.6", lw=1, label="equal")
     axis.scatter(measured, predicted, s=12, color=BLUE, alpha=0.6, lw=0, label="one channel")
-    axis.set(xlabel="score lost without the channel", ylabel="loss along the gradient")
+    axis.set(xlabel="log-odds lost without the channel", ylabel="loss along the gradient")
     axis.ticklabel_format(style="sci", scilimits=(0, 0))
     axis.locator_params(nbins=5)
     axis.legend(frameon=False, fontsize=9)
     return tidy(figure)
 
 
-def plot_randomization(values: pd.DataFrame, *, ylabel: str) -> Figure:
-    """One line for each box and their median, over the steps of a randomization.
+def plot_randomization(tables: Mapping[str, pd.DataFrame], *, ylabel: str) -> Figure:
+    """A panel for each way: one line for each box and their median, over steps of a randomization.
 
     Args:
-        values: a row for each box, a column for each step in order.
+        tables: name -> a row for each box, a column for each step in order.
         ylabel: of the values.
 
     Raises:
-        ValueError: the table has no rows, or holds text.
+        ValueError: there is no table, or one has no rows or holds text.
 
     Example:
         >>> alike = pd.DataFrame({"as trained": [1.0, 1.0], "+ head": [0.3, 0.2]})
-        >>> plt.close(plot_randomization(alike, ylabel="rank correlation"))
+        >>> plt.close(plot_randomization({"cells": alike}, ylabel="rank correlation"))
     """
-    check_table(values, numbers=list(values))
-    figure, axis = plt.subplots(figsize=(6, 3.2))
-    steps = np.arange(values.shape[1])
-    axis.plot(steps, values.to_numpy().T, color=BLUE, alpha=0.15, lw=0.8)
-    axis.plot(steps, values.median(), color=ORANGE, marker="o", lw=2, label="median")
-    axis.plot([], [], color=BLUE, alpha=0.4, lw=0.8, label="one box")
-    axis.axhline(0, color="0.6", lw=1)
-    axis.set(ylabel=ylabel, ylim=(-1.02, 1.02))
-    axis.set_xticks(steps, values.columns)
-    axis.legend(frameon=False, fontsize=9, loc="lower left")
+    some(list(tables), "table of a randomization")
+    for values in tables.values():
+        check_table(values, numbers=list(values))
+    figure, axes = panels(1, len(tables), width=3.4, height=3.2, sharey=True)
+    for axis, (name, values) in zip(axes.flat, tables.items(), strict=True):
+        steps = np.arange(values.shape[1])
+        axis.plot(steps, values.to_numpy().T, color=BLUE, alpha=0.15, lw=0.8)
+        axis.plot(steps, values.median(), color=ORANGE, marker="o", lw=2, label="median")
+        axis.plot([], [], color=BLUE, alpha=0.4, lw=0.8, label="one box")
+        axis.axhline(0, color="0.6", lw=1)
+        axis.set(ylim=(-1.02, 1.02))
+        axis.set_title(name, fontsize=10)
+        axis.set_xticks(steps, values.columns, rotation=45, ha="right")
+    axes.flat[0].set_ylabel(ylabel)
+    axes.flat[0].legend(frameon=False, fontsize=9, loc="lower left")
     return tidy(figure)
 
 
@@ -180,7 +190,7 @@ def plot_curves(curves: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]
         ValueError: there is no curve.
 
     Example:
-        >>> plt.close(plot_curves({"deletion": {"ablation": ([0, 0.5, 1], [0.9, 0.3, 0.1])}}))
+        >>> plt.close(plot_curves({"deletion": {"cell ablation": ([0, 1], [2.5, -0.5])}}))
     """
     some([line for lines in curves.values() for line in lines], "curve")
     figure, axes = panels(1, len(curves), width=3.8, height=3.2, sharey=True)
@@ -189,6 +199,6 @@ def plot_curves(curves: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]
             axis.plot(*pair(*line, repr(name)), label=name, ms=4, **look(name, i))
         axis.set_title(kind, fontsize=10)
         axis.set_xlabel("share of the pixels")
-    axes.flat[0].set_ylabel("class probability in the box")
+    axes.flat[0].set_ylabel("log-odds of the class in the box")
     axes.flat[-1].legend(frameon=False, fontsize=9)
     return tidy(figure)

@@ -9,6 +9,7 @@ import pytest
 from tiny_detector import tiny_detector
 
 from cxr_helpers.course.ch05 import explained
+from cxr_helpers.course.ch05.probe import train_probe
 from cxr_helpers.course.core.data import BoxData
 from cxr_helpers.data import vindr
 from cxr_helpers.data.packed import PackedImages
@@ -32,12 +33,18 @@ def data():
     images = PackedImages(pixels, ids, np.full((8, 2), SIZE), {})
     split = np.array(["train"] * 4 + ["val"] * 2 + ["test"] * 2)
     fused = pd.DataFrame(rows, columns=columns)
-    return BoxData(SimpleNamespace(boxes=None), fused, images, split)
+    exact = fused.assign(x_min=fused["x_min"] + 2)[:-1]  # nothing is known to lie at the last one
+    return BoxData(SimpleNamespace(boxes=None), fused, images, split, exact=exact)
 
 
 @pytest.fixture(scope="session")
 def detector():
     return tiny_detector(class_names=vindr.CLASSES)
+
+
+@pytest.fixture(scope="session")
+def probe(data, detector):
+    return train_probe(detector, data, layer="layer3")
 
 
 @pytest.fixture(scope="session")

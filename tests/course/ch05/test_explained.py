@@ -34,18 +34,64 @@ def test_shared_findings_pair_and_sort(found_in):
 
 def test_maps_of_one_image_equal_maps_one_by_one(data, detector, found_in):
     items = found_in("test")
-    for item, ablation in explained.ablations(detector, data, items[::-1], layer="layer2"):
-        alone = explained.heatmap_of(detector, data, item, layer="layer2")
-        assert alone.shape == (64, 64) and alone.max() in (0, pytest.approx(1))
-        on_image = explained.on_image(ablation, data.images, item.row)
-        np.testing.assert_allclose(on_image, alone, atol=1e-3)
+    for explain in explained.ways(detector, layer="layer2").values():
+        for item, made in explained.maps_of(explain, data, items[::-1]):
+            alone = explained.heatmap_of(explain, data, item)
+            assert alone.shape == (64, 64) and alone.max() in (0, pytest.approx(1))
+            on_image = explained.on_image(made, data.images, item.row)
+            np.testing.assert_allclose(on_image, alone, atol=1e-3)
+
+
+def test_each_way_has_its_layer_and_the_probe_its_own(data, detector, probe, found_in):
+    items = found_in("test")
+    layers = {explained.CHANNELS: "layer4", explained.CELLS: "layer2"}
+    made = explained.ways(detector, probe, layer=layers)
+    assert tuple(made) == explained.WAYS
+    shapes = [next(explained.maps_of(one, data, items))[1].heatmap.shape for one in made.values()]
+    assert shapes == [(2, 2), (8, 8), (4, 4)]
+    of_probe = [m.signed_map for _, m in explained.maps_of(made[explained.PROBE], data, items)]
+    moved = [replace(item, box=item.box + 9) for item in items]
+    again = [m.signed_map for _, m in explained.maps_of(made[explained.PROBE], data, moved)]
+    np.testing.assert_array_equal(of_probe, again)  # it knows no box
+
+
+def test_exact_boxes_come_with_a_finding_where_they_are_known(data, found_in):
+    first, second, third = found_in("test")
+    np.testing.assert_allclose(first.exact - first.readers, [[2, 0, 0, 0]], atol=1e-4)
+    known = {f.label: len(f.exact) for f in (second, third)}
+    assert known == {AORTA: 0, HEART: 1}
+    unknown = explained.choose(
+        replace(data, exact=None), data.rows("test"),
+        [{"boxes": f.box[None], "labels": [f.label], "scores": np.ones(1)} for f in (first, third)],
+        threshold=0.5, max_images=9,
+    )  # fmt: skip
+    assert len(unknown) == 2 and all(f.exact is None for f in unknown)
+
+
+def test_cells_are_drawn_as_blocks_over_their_pixels(data, detector, found_in, narrow):
+    item = found_in("test")[0]
+    cells = explained.ways(detector, layer="layer3")[explained.CELLS]
+    ((_, made),) = explained.maps_of(cells, data, [item])
+    blocks = explained.as_cells(np.arange(16).reshape(4, 4), made, data.images, item.row)
+    np.testing.assert_array_equal(blocks, np.kron(np.arange(16).reshape(4, 4), np.ones((16, 16))))
+    cut = explained.as_cells(np.arange(16).reshape(4, 4), made, narrow.images, item.row)
+    np.testing.assert_array_equal(cut, blocks[:, :48])
+
+
+def test_what_matters_is_a_share_of_the_cells(data, detector, found_in):
+    items = found_in("test")
+    table = explained.shares_that_matter(detector, data, items, layer="layer2")
+    assert len(table) == len(items)
+    assert table["cells that change the score"].between(0.01, 0.99).all()
+    assert table["channel map on other cells"].dropna().between(0, 1).all()
 
 
 def test_a_map_is_cut_as_the_radiograph_lies_in_what_was_packed_and_padded(
     data, detector, found_in, narrow
 ):
     item = found_in("test")[0]
-    ((_, ablation),) = explained.ablations(detector, data, [item], layer="layer2")
+    channels = explained.ways(detector, layer="layer2")[explained.CHANNELS]
+    ((_, ablation),) = explained.maps_of(channels, data, [item])
     cut = explained.on_image(ablation, narrow.images, item.row)
     whole = heatmaps.resize_map(ablation.heatmap, (64, 64), covered=ablation.covered)
     assert narrow.images.picture(item.row).shape == cut.shape == (64, 48)

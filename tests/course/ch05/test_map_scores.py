@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_helpers.course.ch05 import map_scores
+from cxr_helpers.course.ch05 import explained, map_scores
 from cxr_helpers.course.plots import ch05, style
 from cxr_helpers.data import vindr
 from cxr_helpers.explanation import heatmaps
@@ -18,19 +18,35 @@ DRAWN = {"resamples": 20, "seed": 0}
 
 
 @pytest.fixture(scope="module")
-def scores(data, detector, found_in):
-    return map_scores.score_maps(detector, data, found_in("val"), found_in("test"), layer="layer3")
+def scores(data, detector, probe, found_in):
+    parts = found_in("val"), found_in("test")
+    return map_scores.score_maps(detector, data, *parts, layer="layer3", probe=probe)
 
 
-def test_scores_have_a_row_for_each_finding_and_map(scores, found_in):
-    assert len(scores) == 4 * len(found_in("test"))
-    assert set(scores["map"]) == {"ablation", "class prior", "centered bell", "detected box"}
+def test_scores_have_a_row_for_each_finding_map_and_truth(scores, found_in):
+    names = {*explained.WAYS, "class prior", "centered bell", "detected box"}
+    assert set(scores["map"]) == names
+    counts = scores["truth"].value_counts()
+    test = found_in("test")
+    assert counts["readers"] == 6 * len(test)
+    assert counts["exact"] == 6 * (len(test) - 1)  # one lies nowhere, for all that is known
     values = scores[list(map_scores.MEASURES)]
     assert values.notna().all(axis=None) and values.min(axis=None) >= 0
     assert values.max(axis=None) <= 1
     assert (scores[map_scores.BEST_IOU] >= scores[map_scores.IOU]).all()
-    box = scores[scores["map"] == "detected box"]
+    assert scores.groupby("map")["level"].nunique().eq(1).all()  # from the readers, for both
+    box = scores[(scores["map"] == "detected box") & (scores["truth"] == "readers")]
     assert (box[map_scores.IOU] > 0.8).all() and (box[map_scores.POINTING] > 0.8).all()
+
+
+def test_fewer_maps_can_be_asked(data, detector, scores, found_in):
+    few = map_scores.score_maps(
+        detector, data, found_in("val"), found_in("test"), layer="layer3", names=["cell ablation"]
+    )
+    same = scores[scores["map"] == "cell ablation"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(few, same)
+    table = map_scores.score_table({"random": few}, reference="random", **DRAWN)
+    assert set(table["map"]) == {"random: cell ablation"}
 
 
 def test_the_prior_knows_training_boxes_only(data):
@@ -42,6 +58,7 @@ def test_the_prior_knows_training_boxes_only(data):
 
 def test_the_threshold_comes_from_validation(data, scores, found_in):
     priors, one = map_scores.class_priors(data), scores[scores["map"] == "class prior"]
+    one = one[one["truth"] == "readers"]
     level = one["level"].iloc[0]
     ious = [heatmaps.iou_at_levels(priors[f.label], f.readers) for f in found_in("val")]
     assert level == heatmaps.LEVELS[int(np.argmax(np.mean(ious, axis=0)))]
@@ -53,7 +70,7 @@ def test_scores_look_at_the_radiograph_alone(data, detector, found_in):
     narrow = replace(data, images=replace(data.images, original_hw=np.full((8, 2), (64, 56))))
     asked = {"validation": found_in("val")[:1], "test": found_in("test")[:1], "layer": "layer3"}
     tables = [map_scores.score_maps(detector, d, **asked) for d in (data, narrow)]
-    square, cut = (t.set_index("map")[map_scores.ENERGY] for t in tables)
+    square, cut = (t[t["truth"] == "readers"].set_index("map")[map_scores.ENERGY] for t in tables)
     # The box lies in the picture, and so does all of the bell.
     assert 1 > cut["centered bell"] > square["centered bell"]
     assert cut["class prior"] >= square["class prior"]
@@ -66,10 +83,10 @@ def test_nothing_to_score_is_said(data, detector, found_in, part):
         map_scores.score_maps(detector, data, parts["val"], parts["test"], layer="layer3")
 
 
-def made_up(values, *, label=HEART):
+def made_up(values, *, label=HEART, name="channel ablation"):
     columns = {measure: values for measure in map_scores.MEASURES}
     at = {"row": range(len(values)), "label": label, "class": vindr.CLASSES[label - 1]}
-    return pd.DataFrame({**at, "map": "ablation", **columns})
+    return pd.DataFrame({**at, "map": name, "truth": "readers", **columns})
 
 
 @pytest.mark.parametrize("change", [0.1, 0.0, 1.0])
@@ -93,14 +110,41 @@ def test_rare_classes_are_left_out():
     assert empty.empty and "value" in empty
 
 
-def test_pointing_is_asked_of_every_layer(data, detector, found_in):
-    shares = map_scores.pointing_by_layer(detector, data, found_in("test"))
-    assert list(shares.index) == list(LAYERS) and shares.between(0, 1).all()
+def test_a_map_is_compared_with_baselines_on_the_same_findings():
+    maps = {"cell ablation": [1.0, 1, 0, 1], "centered bell": [0, 0, 0, 1], "class prior": [1] * 4}
+    table = pd.concat([made_up(values, name=name) for name, values in maps.items()])
+    gains = map_scores.over_baselines(table, resamples=200, seed=0).set_index("minus")
+    assert gains["value"].to_dict() == {"centered bell": 0.5, "class prior": -0.25}
+    assert (gains["n"] == 4).all() and (gains["low"] <= gains["value"]).all()
+    assert gains.loc["class prior", "high"] <= 0 <= gains.loc["centered bell", "low"]
+
+
+def test_pointing_is_asked_of_every_layer_and_way(data, detector, probe, found_in):
+    shares = map_scores.pointing_by_layer(detector, data, found_in("test"), probe=probe)
+    assert list(shares.index) == list(LAYERS) and tuple(shares) == explained.WAYS
+    assert shares[list(explained.WAYS[:2])].stack().between(0, 1).all()
+    assert shares[explained.PROBE].notna().tolist() == [layer == "layer3" for layer in LAYERS]
+    way, layers = map_scores.reported_map(shares)
+    assert shares.loc[layers[way], way] == shares.max(axis=None)
+    assert layers[explained.PROBE] == "layer3"
+
+
+def test_the_answer_is_one_sentence_and_says_what_is_not_known():
+    maps = {"cell ablation": [1.0] * 9 + [0], "centered bell": [0.0] * 10, "class prior": [0] * 10}
+    maps["detected box"] = [0.5] * 10
+    table = pd.concat([made_up(values, name=name) for name, values in maps.items()])
+    asked = {"way": "cell ablation", "layer": "layer2"}
+    text = map_scores.answer(table, map_scores.over_baselines(table, **DRAWN), 0.1, **asked)
+    assert "On the finding more often" in text and "90% of 10 findings" in text
+    assert "10% of the cells" in text and "C3" in text and text.count(". ") == 0
+    worse = table.replace({"map": {"cell ablation": "class prior", "class prior": "cell ablation"}})
+    text = map_scores.answer(worse, map_scores.over_baselines(worse, **DRAWN), 0.1, **asked)
+    assert "Not known" in text
 
 
 def test_tables_can_be_drawn(scores):
     table = map_scores.score_table({"pretrained": scores}, reference="pretrained", **DRAWN)
-    assert len(table) == 4 * 4
+    assert len(table) == 4 * 6 and "pretrained: cell ablation" in set(table["map"])
     style.plot_estimates(table, rows="map", groups="map", panels="measure").canvas.draw()
     two = map_scores.MEASURES[:2]
     classes = map_scores.class_table({"pretrained": scores}, two, at_least=1, **DRAWN)

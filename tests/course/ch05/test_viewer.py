@@ -5,7 +5,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from cxr_helpers.course.ch05 import viewer
+from cxr_helpers.course.ch05 import explained, viewer
 from cxr_helpers.course.plots import ch05
 from cxr_helpers.data import vindr
 from cxr_helpers.explanation.layers import LAYER_NAMES, LAYERS
@@ -22,10 +22,11 @@ def arms(detector, found_in):
 
 def test_the_viewer_draws_anew_and_lists_what_there_is(data, arms):
     view = viewer.viewer(arms, data)
-    (arm, image, box, layer, threshold), picture = view.children[0].children, view.children[1]
+    (arm, image, box, way, layer, threshold), picture = view.children[0].children, view.children[1]
     assert [label for label, _ in image.options] == ["image6", "image7"]
     assert bytes(picture.value).startswith(b"\x89PNG")
-    for control, value in ((layer, "layer2"), (threshold, 0.9), (image, 7), (box, AORTA)):
+    choices = [(layer, "layer2"), (way, explained.CHANNELS), (threshold, 0.9), (image, 7)]
+    for control, value in (*choices, (box, AORTA)):
         before, control.value = bytes(picture.value), value
         assert bytes(picture.value) != before
     assert len(box.options) == 2

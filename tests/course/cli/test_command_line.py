@@ -42,7 +42,7 @@ def test_the_stages_in_order_write_results_and_records(root, project, capsys):
     assert figures["probe"]["gain"].keys() == {"50%", "100%"}
     assert figures["detect"]["map50"].keys() == {"random", "pretrained"}
     assert figures["detect"]["difference"]["low"] <= figures["detect"]["difference"]["high"]
-    assert 0 <= figures["explain"]["pointing game"]["random"]["value"] <= 1
+    assert 0 <= figures["explain"]["pointing game"]["random: cell ablation"]["value"] <= 1
     out = capsys.readouterr().out
     assert "Made runs/tiny/pretrain/resnet18_seed0_" in out and "detect_seed0 (" in out
 
@@ -78,7 +78,7 @@ def test_nih_alone_goes_through_all_stages_on_its_own_boxes(tmp_path, project, c
     root = make_nih_root(tmp_path / "nih_alone")
     found = figures_at_seed_1(root, project, capsys)
     assert found["detect"]["metrics"]["map50"].keys() == {"random", "pretrained"}
-    assert 0 <= found["explain"]["metrics"]["pointing game"]["random"]["value"] <= 1
+    assert 0 <= found["explain"]["metrics"]["pointing game"]["random: cell ablation"]["value"] <= 1
     plan = command("detect", root, "--seed", "1", "--dry-run")
     assert cli.main(plan) == 0 and "plan of detect" in capsys.readouterr().out
 

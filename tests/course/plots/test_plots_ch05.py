@@ -71,7 +71,8 @@ def test_class_scores_count_each_arm_and_keep_their_size(check_of_table):
     [
         (lambda: ch05.plot_predicted([1, 2], [1]), r"shapes \(2,\) and \(1,\)"),
         (lambda: ch05.plot_predicted([], []), "not empty"),
-        (lambda: ch05.plot_randomization(pd.DataFrame({"a": []}), ylabel=""), "no rows"),
+        (lambda: ch05.plot_randomization({"b": pd.DataFrame({"a": []})}, ylabel=""), "no rows"),
+        (lambda: ch05.plot_randomization({}, ylabel=""), "no table of a randomization"),
         (lambda: ch05.plot_curves({}), "no curve"),
         (lambda: ch05.plot_curves({"deletion": {"a": ([0, 1], [1])}}), "'a' has shapes"),
     ],
@@ -85,4 +86,13 @@ def test_numbers_of_every_kind_are_drawn():
     assert ch05.plot_predicted(torch.rand(3, requires_grad=True), [0.1, np.nan, 0.3]).axes
     curve = {"deletion": {"ablation": (torch.linspace(0, 1, 3), [1, 0.5, 0.0])}}
     assert ch05.plot_curves(curve).axes[0].lines
-    assert ch05.plot_randomization(pd.DataFrame({"a": [1.0, np.nan]}), ylabel="").axes
+    alike = pd.DataFrame({"a": [1.0, np.nan]})
+    assert len(ch05.plot_randomization({"b": alike, "c": alike}, ylabel="").axes) == 2
+
+
+def test_a_veil_lies_where_it_is_told():
+    veiled = MAP > 0.5
+    axis = show(veiled=veiled)
+    assert (axis.images[-1].get_alpha() > 0).tolist() == veiled.tolist()
+    with pytest.raises(ValueError, match="another|resize"):
+        show(veiled=veiled[:3])
