@@ -14,16 +14,20 @@ from matplotlib.figure import Figure
 
 from cxr_helpers.course.plots._checks import box_array, check_table, pair
 from cxr_helpers.course.plots.style import (
+    BLACK,
     BLUE,
     FOUND,
     ORANGE,
     TRUTH,
     draw_boxes,
+    draw_intervals,
     look,
     show_image,
     tidy,
 )
 from cxr_helpers.detection.boxes import checked_image
+
+_PROBED = {"evening": {"color": BLACK, "marker": "v", "linestyle": "-"}}
 
 
 def show_detections(
@@ -88,21 +92,6 @@ def plot_box_shapes(
     axis.scatter(across, up, s=50, marker="x", color=ORANGE, label="anchors")
     axis.set(xscale="log", yscale="log", xlabel="width (pixels)", ylabel="height (pixels)")
     axis.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    return tidy(figure, text=None)
-
-
-def plot_losses(logs: Mapping[str, pd.DataFrame]) -> Figure:
-    """Training loss over the epochs, a line for each arm (columns `epoch` and `loss`).
-
-    Example:
-        >>> plt.close(plot_losses({"random": pd.DataFrame({"epoch": [1, 2], "loss": [2, 1]})}))
-    """
-    figure, axis = plt.subplots(figsize=(5.5, 3.4))
-    for i, (arm, log) in enumerate(logs.items()):
-        check_table(log, numbers=("epoch", "loss"))
-        axis.plot(log["epoch"], log["loss"], label=arm, ms=4, **look(arm, i))
-    axis.set(xlabel="epoch", ylabel="training loss (sum of four)")
-    axis.legend(title="initialization", frameon=False)
     return tidy(figure, text=None)
 
 
@@ -175,3 +164,48 @@ def plot_table(counts: pd.DataFrame, *, xlabel: str, ylabel: str, title: str = "
     axis.tick_params(labelsize=8, length=0)
     axis.set_xticks(axis.get_xticks(), axis.get_xticklabels(), rotation=45, ha="right")
     return figure
+
+
+def plot_box_probe(table: pd.DataFrame, names: Mapping[str, str] | None = None) -> Figure:
+    """Macro AUROC of frozen features of boxes at each stage, an interval for each network.
+
+    Where the class is `macro`, a row without a stage needs no network and is a level line with its
+    interval in gray; the stage that validation chose for a network is ringed.
+
+    Args:
+        table: columns arm, stage, class, value, low, high, and chosen, which is true or false.
+        names: of arms, for the legend.
+
+    Raises:
+        ValueError: a column is missing, text stands where numbers belong, an arm has a stage
+            twice, or no row is of class `macro`.
+
+    Example:
+        >>> row = {"arm": "random", "stage": "layer1", "class": "macro", "value": 0.7}
+        >>> table = pd.DataFrame([row]).assign(low=0.6, high=0.8, chosen=True)
+        >>> plt.close(plot_box_probe(table))
+    """
+    numbers = ("value", "low", "high")
+    check_table(table, "arm", "stage", "class", "chosen", numbers=numbers)
+    table, names = table[table["class"] == "macro"], names or {}
+    check_table(table, once=("arm", "stage"))
+    network = table["stage"] != ""
+    stages = list(dict.fromkeys(table.loc[network, "stage"]))
+    figure, axis = plt.subplots(figsize=(7.2, 3.8))
+    for i, (arm, part) in enumerate(table[~network].groupby("arm", sort=False)):
+        one, line = part.iloc[0], (":", "-.", "--")[i % 3]
+        axis.axhspan(one["low"], one["high"], color="0.5", alpha=0.12, lw=0)
+        axis.axhline(one["value"], color="0.4", ls=line, lw=1.2, label=names.get(arm, arm))
+    arms = table[network].groupby("arm", sort=False)
+    for i, (arm, part) in enumerate(arms):
+        x = np.array([stages.index(stage) for stage in part["stage"]])
+        x = x + 0.08 * (i - (len(arms) - 1) / 2)
+        style = _PROBED.get(arm) or look(arm, i)
+        draw_intervals(axis, part, x, vertical=True, label=names.get(arm, arm), ms=5, **style)
+        best = part["chosen"].to_numpy(bool)
+        ring = {"mfc": "none", "mec": style["color"], "ms": 12, "ls": "none"}
+        axis.plot(x[best], part["value"][best], "o", **ring)
+    axis.set_xticks(range(len(stages)), stages)
+    axis.set(xlabel="stage of the network", ylabel="AUROC, mean over classes")
+    axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1), fontsize=9)
+    return tidy(figure, text=None)

@@ -10,7 +10,6 @@ from box_cases import NAMES, prediction, truth
 from cxr_helpers.course.plots import ch04
 
 IMAGE = np.zeros((8, 8), np.uint8)
-LOG = pd.DataFrame({"epoch": [0, 1], "loss": [2.0, 1.0]})
 
 
 @pytest.fixture
@@ -66,7 +65,39 @@ def test_scores_of_other_classes_than_the_counts_are_refused():
         ch04.plot_per_class({"random": {"Mass": 0.5}}, counts)
 
 
-def test_losses_and_curves_name_what_they_lack(check_of_table):
-    check_of_table(lambda log: ch04.plot_losses({"random": log}), LOG)
+def test_a_curve_says_what_it_lacks():
     with pytest.raises(ValueError, match=r"'random' has shapes \(2,\) and \(1,\)"):
         ch04.plot_froc({"random": ([0.1, 1], [0.2])})
+
+
+PROBED = pd.DataFrame(
+    {
+        "arm": ["random", "random", "pretrained", "pretrained", "pixels alone"],
+        "stage": ["layer1", "layer2", "layer1", "layer2", ""],
+        "class": "macro",
+        "chosen": [True, False, False, True, True],
+        "value": [0.8, 0.7, 0.82, 0.85, 0.75],
+        "low": 0.6,
+        "high": 0.9,
+    }
+)
+
+
+def test_the_box_probe_shows_networks_by_stage_and_pixels_as_a_level(check_of_table):
+    check_of_table(ch04.plot_box_probe, PROBED)
+    (axis,) = ch04.plot_box_probe(PROBED, {"random": "random weights"}).axes
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["layer1", "layer2"]
+    legend = {text.get_text() for text in axis.get_legend().get_texts()}
+    assert legend == {"pixels alone", "random weights", "pretrained"}
+    rings = [line for line in axis.lines if line.get_markersize() == 12]
+    assert [ring.get_ydata().tolist() for ring in rings] == [[0.8], [0.85]]
+
+
+def test_the_box_probe_shows_the_mean_over_classes_alone():
+    of_class = PROBED.assign(**{"class": "Nodule/Mass", "value": 0.1, "low": 0.1, "high": 0.1})
+    (axis,) = ch04.plot_box_probe(pd.concat([PROBED, of_class])).axes
+    assert axis.get_ylim()[0] > 0.5
+    with pytest.raises(ValueError, match="no rows"):
+        ch04.plot_box_probe(of_class)
+    with pytest.raises(ValueError, match="more than one row"):
+        ch04.plot_box_probe(pd.concat([PROBED, PROBED]))
