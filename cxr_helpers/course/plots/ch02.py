@@ -107,6 +107,45 @@ def plot_runs(logs: Mapping[str, pd.DataFrame], metrics: Mapping[str, str]) -> F
     return tidy(figure, text=9)
 
 
+def plot_moved(logs: Mapping[str, pd.DataFrame]) -> Figure:
+    """How far each stage of a network moved, run by run, and what the last stage's way brought.
+
+    Args:
+        logs: name of a run to its log: columns `epoch`, `knn_findings`, and `moved_<stage>` for
+            each stage, shares of the kernels' length before; NaN where one was not measured.
+
+    Raises:
+        ValueError: there is no run, or a log has no rows, no stage or lacks a column.
+
+    Example:
+        >>> log = {"epoch": [0, 5], "moved_conv1": [0.0, 0.1], "knn_findings": [0.5, 0.6]}
+        >>> plt.close(plot_moved({"this run": pd.DataFrame(log)}))
+    """
+    some(logs, "run")
+    stages = {name: [c for c in log if str(c).startswith("moved_")] for name, log in logs.items()}
+    for name, log in logs.items():
+        if not stages[name]:
+            raise ValueError(f"the log of {name!r} has no column moved_...; train that run anew")
+        check_table(log, numbers=("epoch", "knn_findings", *stages[name]))
+    figure, axes = panels(1, len(logs) + 1, width=3.3, height=3.0)
+    *own, last = axes.flat
+    for i, (name, log) in enumerate(logs.items()):
+        known = log.dropna(subset=stages[name])
+        for j, stage in enumerate(stages[name]):
+            label = stage.removeprefix("moved_")
+            line = look(label, j) | {"marker": ""}
+            own[i].plot(known["epoch"], 100 * known[stage], label=label, **line)
+        own[i].sharey(own[0])
+        own[i].set(xlabel="epoch", ylabel="moved (% of the kernels' length)")
+        own[i].set_title(name, fontsize=10)
+        far = 100 * known[stages[name][-1]]
+        last.plot(far, known["knn_findings"], markersize=4, label=name, **look(name, i))
+    own[0].legend(frameon=False, fontsize=8)
+    last.set(xlabel="last stage moved (%)", ylabel="k-NN AUROC of findings (validation)")
+    last.legend(frameon=False, fontsize=8)
+    return tidy(figure, text=9)
+
+
 def plot_losses_by_width(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
     """Loss divided by the projector's width D against the share of the run that is done.
 

@@ -9,6 +9,14 @@ from cxr_helpers.course.plots import ch02
 
 LOG = pd.DataFrame({"epoch": [0, 1, 2], "loss": [np.nan, 3.0, 2.0], "rank": [1.0, np.nan, 4.0]})
 STEP = pd.DataFrame({"step": [4, 8], "loss": [3.0, 2.0], "diagonal": [0.1, 0.2]})
+MOVED = pd.DataFrame(
+    {
+        "epoch": [0, 1, 5],
+        "moved_conv1": [0.0, np.nan, 0.1],
+        "moved_layer4": [0.0, np.nan, 0.2],
+        "knn_findings": [0.5, np.nan, 0.6],
+    }
+)
 IMAGE = np.zeros((4, 4), np.uint8)
 
 
@@ -47,6 +55,19 @@ def test_arrows_keep_their_direction():
     assert ch02.plot_pull({"still": (points, 0 * steps)}, [("x", "y")]).axes
 
 
+def test_each_run_has_a_panel_of_its_stages_and_all_share_the_last():
+    longer = MOVED.assign(epoch=[0, 10, 35], moved_layer4=[0.0, np.nan, 0.4])
+    figure = ch02.plot_moved({"here": MOVED, "longer": longer})
+    here, there, brought = figure.axes
+    assert [line.get_label() for line in here.lines] == ["conv1", "layer4"]
+    assert here.lines[1].get_xdata().tolist() == [0, 5]
+    assert here.lines[1].get_ydata().tolist() == [0, 20]
+    assert here.get_ylim() == there.get_ylim() and here.get_ylim()[1] > 40
+    assert [line.get_label() for line in brought.lines] == ["here", "longer"]
+    assert brought.lines[1].get_xdata().tolist() == [0, 40]
+    assert brought.lines[1].get_ydata().tolist() == [0.5, 0.6]
+
+
 def test_losses_are_drawn_in_percent_of_the_run():
     figure = ch02.plot_losses_by_width({"a": (torch.tensor([0.0, 1.0]), [1.0, 0.1])})
     assert figure.axes[0].lines[0].get_xdata().tolist() == [0, 100]
@@ -72,6 +93,10 @@ def test_neighbors_have_a_row_for_each_kind_of_features():
         (lambda: ch02.plot_runs({}, {"loss": "l"}), "0 runs"),
         (lambda: ch02.plot_runs({"a": STEP}, {"rank": "r"}), "no column 'rank'"),
         (lambda: ch02.plot_runs({"a": STEP.astype({"loss": str})}, {"loss": "l"}), "text '3.0'"),
+        (lambda: ch02.plot_moved({}), "no run"),
+        (lambda: ch02.plot_moved({"a": LOG}), "log of 'a' has no column moved_"),
+        (lambda: ch02.plot_moved({"a": MOVED[:0]}), "no rows"),
+        (lambda: ch02.plot_moved({"a": MOVED.drop(columns="epoch")}), "no column 'epoch'"),
         (lambda: ch02.plot_losses_by_width({}), "no curve"),
         (lambda: ch02.plot_losses_by_width({"a": ([0, 1], [1])}), r"'a' has shapes \(2,\) and"),
         (lambda: ch02.plot_pull({"a": (np.zeros((1, 2)),) * 2}, []), "1 panels and 0 labels"),
