@@ -1,6 +1,5 @@
 """How a detector is trained in the course: its loader, log, checkpoints and best epoch."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -233,7 +232,6 @@ def train_detector(
     with quiet_lightning():
         trainer = pl.Trainer(
             max_epochs=epoch_count(settings, data, len(rows)),
-            max_steps=step_count(settings, data),
             logger=False,
             callbacks=callbacks,
             plugins=[checkpoints.AtomicCheckpointIO()],
@@ -281,8 +279,8 @@ def step_count(settings: Settings, data: BoxData) -> int:
 
 
 def epoch_count(settings: Settings, data: BoxData, n_images: int) -> int:
-    """Epochs in which so many images make `step_count` steps; the last may end early."""
-    return math.ceil(step_count(settings, data) / (n_images // settings.detect.batch_size))
+    """Epochs in which so many images make `step_count` steps, to within half an epoch."""
+    return round(step_count(settings, data) / (n_images // settings.detect.batch_size))
 
 
 def _write_counts(log: Path, pipeline: CountedPipeline, class_names: Sequence[str]) -> None:
