@@ -1,12 +1,16 @@
 """The benchmark of the box probe: its intervals and verdicts, on made-up scores."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_detection import small_settings
 
-from cxr_helpers.course.ch04.box_probe import GEOMETRY, PIXELS, Judged
+from cxr_helpers.course.ch04 import box_probe
+from cxr_helpers.course.ch04.box_probe import GEOMETRY, PIXELS, Judged, ProbePlaces
+from cxr_helpers.detection.box_probe import Places
 
 PATH = Path(__file__).resolve().parents[2] / "benchmarks" / "box_probe.py"
 
@@ -81,3 +85,37 @@ def test_scores_name_stages_seeds_and_who_chose_them(benchmark):
     line = found.set_index(["arm", "stage"]).loc[("pretrained", "layer2")]
     assert line["seed 3"] == line["seed 4"] == line["mean"] == pytest.approx(0.8)
     assert line["chosen"] == 2 and found["chosen"].sum() == 2 * 4
+
+
+def test_each_network_is_judged_once_a_seed_and_the_evening_once(
+    benchmark, tmp_path, monkeypatch, capsys
+):
+    asked = []
+
+    def network(settings, data, places, arm, *, seed):
+        asked.append((arm, seed))
+        if arm == "imagenet":
+            return [], "Not in the cache."
+        value = {"random": 0.75, "pretrained": 0.78, "evening": 0.85}[arm]
+        own = np.random.default_rng(seed).normal(0, 0.005, 200)
+        return [judged(arm, "layer1", value + 0.001 * seed, noise=own)], "here"
+
+    one = Places(np.zeros(2, int), np.ones((2, 4)), np.ones(2, int), np.array([True, False]))
+    parts = dict.fromkeys(("train", "val", "test"), one)
+    places = ProbePlaces(parts, np.arange(60), (1,), ("Mass",), "the exact boxes")
+    monkeypatch.setattr(benchmark, "load_settings", lambda _: small_settings(tmp_path))
+    monkeypatch.setattr(benchmark, "ensure_demo", lambda _: None)
+    monkeypatch.setattr(benchmark, "load_vindr", lambda _: None)
+    monkeypatch.setattr(box_probe, "draw_places", lambda *_: places)
+    monkeypatch.setattr(box_probe, "judge_baselines", lambda *_: one_seed(0)[:2])
+    monkeypatch.setattr(box_probe, "judge_network", network)
+    assert benchmark.main(["--seeds", "1", "2"]) == 1  # pretrained here gains 0.03
+    told = capsys.readouterr().out
+    assert "aim evening minus random" in told and told.count("NOT KEPT") == 1
+    assert sorted(asked) == [
+        ("evening", 1), ("imagenet", 1),
+        ("pretrained", 1), ("pretrained", 2), ("random", 1), ("random", 2),
+    ]  # fmt: skip
+    (path,) = (tmp_path / "runs" / "benchmarks").glob("*.json")
+    saved = json.loads(path.read_text(encoding="utf-8"))["metrics"]
+    assert saved["left_out"] == ["imagenet: Not in the cache."] and saved["seeds"] == [1, 2]
