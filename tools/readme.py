@@ -48,14 +48,13 @@ def measured_table(results: dict[str, dict], *, machine: str, day: str) -> str:
     Raises:
         ReadmeError: a notebook has no results.
     """
-    absent = [name for name in QUESTIONS if name != "00_start_here" and name not in results]
+    absent = [name for name in QUESTIONS if name not in results]
     if absent:
         raise ReadmeError(f"no results of {', '.join(absent)}: run `make course` first")
     lines = ["| notebook | the question | minutes | memory (GB) |", "|---|---|---|---|"]
     for name, question in QUESTIONS.items():
-        cost = results.get(name)
-        minutes = f"{cost['seconds'] / 60:.1f}" if cost else "seconds"
-        memory = f"{cost['peak_memory_mb'] / 1024:.1f}" if cost else ""
+        minutes = f"{results[name]['seconds'] / 60:.1f}"
+        memory = f"{results[name]['peak_memory_mb'] / 1024:.1f}"
         lines.append(f"| [{name}](notebooks/{name}.ipynb) | {question} | {minutes} | {memory} |")
     lines += ["", f"Measured on {machine}, {day}, from an empty `runs` folder."]
     return "\n".join(lines)

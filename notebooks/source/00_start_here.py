@@ -18,39 +18,22 @@
 # [self-supervised](../docs/glossary.md#self-supervised) [pretraining](../docs/glossary.md#pretraining).
 # Then it learns to find abnormalities in the radiographs of other hospitals, in another country. The
 # paper's claim is that the first step helps the second, by about 3 percentage points of
-# [mAP50](../docs/glossary.md#map50), a score of detectors, over a start from ImageNet: weights (the
-# numbers that a network learns) from a large collection of everyday photographs. What else it claims,
-# and what this course has on it, stands in the [ledger](../docs/ledger.md).
+# [mAP50](../docs/glossary.md#map50), a score of detectors, over a start from a large collection of
+# everyday photographs. What else it claims, and what this course has on it, stands in the
+# [ledger](../docs/ledger.md).
 #
-# Words that may be new to you are links or are explained, the first time they occur. The links lead to
-# the [glossary](../docs/glossary.md). What you see below a cell before you run it came out on the
-# authors' machine; yours takes its place.
+# Words that may be new to you are links into the [glossary](../docs/glossary.md). What you see below a
+# cell before you run it came out on the authors' machine; yours takes its place.
 #
 # ## What you will learn
 #
-# - What the course builds, and in which order.
-# - Whether your machine can run it.
+# - What a network knows of radiographs that was never told what they show.
+# - What the course builds, in which order, and whether your machine can run it.
 # - Where the data and your results lie, and how to switch to real data.
 #
-# **Time:** seconds, and about a minute more the first time, when it makes the demo data. The
-# [README](../README.md) lists time and memory of the other notebooks, as measured on two cores. People
-# need longer than machines: the [plans](../docs/teaching/plans.md) propose minutes for a class and an
-# order for self-study.
-
-# %% [markdown]
-# ## What you will build
-#
-# | notebook | the question |
-# |---|---|
-# | [01 data_exploration](01_data_exploration.ipynb) | What is in these two data sets, and how do they differ? |
-# | [02 barlow_twins_pretraining](02_barlow_twins_pretraining.ipynb) | What can be learned without labels? |
-# | [03 linear_evaluation](03_linear_evaluation.ipynb) | How good are the [features](../docs/glossary.md#feature), and at how many labels? |
-# | [04 faster_rcnn_finetuning](04_faster_rcnn_finetuning.ipynb) | Does it find abnormalities better? |
-# | [05 ablation_cam](05_ablation_cam.ipynb) | Where does it look? |
-# | [06 your_data_and_paper_scale](06_your_data_and_paper_scale.ipynb) | How do I run this on my data, at the paper's scale? |
-#
-# Each notebook leaves what it made in the folder `runs/`, and the next one picks it up there. Where
-# it is missing, a notebook makes it itself. So each one also runs alone; it then takes longer.
+# **Time:** a minute or two, and as much again the first time, when it makes the demo data. The
+# [README](../README.md) lists time and memory of the other notebooks. People need longer than
+# machines: the [plans](../docs/teaching/plans.md) propose minutes for a class and for self-study.
 
 # %% [markdown]
 # ## Is the course here?
@@ -59,8 +42,7 @@
 #
 # The next cell does nothing where the course is installed. In Colab (notebooks on Google's machines)
 # it is not. There write the address of the course's repository, the one that you opened this notebook
-# from, such as `https://github.com/NAME/REPOSITORY`, between the quotes. The cell then fetches the
-# course and installs it.
+# from, such as `https://github.com/NAME/REPOSITORY`, between the quotes.
 
 # %%
 import importlib.util
@@ -77,14 +59,119 @@ if importlib.util.find_spec("cxr_helpers") is None:
     sys.path.insert(0, os.path.abspath("cxr-course"))
 
 # %% [markdown]
-# ## Does my machine work?
+# ## A first win: which radiographs look alike?
 #
-# The next cell looks at processor, memory, disk and packages. Look at the column `ok`. Beside it, `why`
-# says what the item is needed for, or, beside a `False`, what to do.
+# By default you work with **demo data: synthetic radiographs**, drawn by a program, in the files and
+# folders of the real downloads. No patient is in them, and no clinical conclusion may be drawn from
+# them. The next cell makes them where they are missing, in about two minutes, and reads them.
+
+# %%
+from cxr_helpers.course.core.data import load_nih
+from cxr_helpers.course.core.results import Results, claim
+from cxr_helpers.course.core.settings import load_settings
+
+settings = load_settings()
+results = Results("00_start_here", settings)
+data = load_nih(settings)
+print(f"{len(data.entries):,} radiographs of {data.entries['patient_id'].nunique()} patients")
+
+# %% [markdown]
+# A network turns each image into a list of numbers, its [features](../docs/glossary.md#feature). Images
+# with similar features look alike to it. Two networks of the same build: one has random weights (the
+# numbers that a network learns), as every network before it learns. The other was
+# [pretrained for an evening](../docs/glossary.md#evening-weights) with the paper's method, on synthetic
+# radiographs of other patients; nobody told it what they show. It ships with the course.
+
+# %%
+from cxr_helpers.course.ch02 import labs, neighbors, pretraining
+
+features, pixels = {}, data.images.pixels[:2500]  # of a large download only the first images
+for arm in ("random", "evening"):
+    backbone, sentence = pretraining.arm_backbone(settings, arm, seed=settings.seed)
+    print(sentence)
+    if backbone is not None:
+        name = pretraining.ARM_NAMES[arm]
+        features[name] = pretraining.features(settings, backbone, pixels, arm)
+
+# %% [markdown]
+# Pick an image, by its row, and look up the four that are nearest to it, for each network. The
+# titles are their labels; the networks saw none of them.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+
+from cxr_helpers.course.plots import style
+
+style.set_style()
+everyone = np.arange(len(pixels))
+patients, labels = data.patients[everyone], data.entries["findings"][everyone]
+query = int(np.flatnonzero(labels == "Effusion")[0])  # another one: write its row here
+
+# %%
+shown, titles = [], []
+for name, found in features.items():
+    rows = [query, *labs.nearest(found, query, everyone, count=4)]
+    shown += [pixels[row] for row in rows]
+    titles += [labels[row].replace("|", "\n") for row in rows]
+    titles[-5] = f"{name}:\n{titles[-5]}"
+style.show_images(shown, titles, columns=5)
+plt.show()
+
+# %% [markdown]
+# In each row the first image is the one that was picked. One image may be lucky. So ask all that have a
+# finding: of the five nearest images of *other* patients, how many share a finding with it? By chance
+# they would, too: the last row says how often.
 
 # %% tags=["nbval-ignore-output"]
 import pandas as pd
 
+found = data.labels[everyone]
+shares = {}
+for name, these in features.items():
+    near = neighbors.of_other_patients(these, patients, count=5)
+    shares[name] = neighbors.sharing_a_finding(found, near)
+percent = {name: 100 * np.nanmean(share) for name, share in shares.items()}
+percent["chance"] = 100 * neighbors.by_chance(found, patients)
+pd.Series(percent, name="neighbors that share a finding (%)").round(1).to_frame()
+
+# %%
+if len(shares) == 2:
+    pair = [shares[pretraining.ARM_NAMES[arm]] for arm in ("evening", "random")]
+    gain = neighbors.gain(*pair, patients, resamples=1000, seed=0)
+    text = "the neighbors of the pretrained network share a finding more often than random ones'"
+    claim(gain.low > 0, f"{text}, and so says the 95% interval over patients", settings)
+    results.add(
+        sharing_a_finding_difference=gain.as_dict(),
+    )
+results.save().name
+
+# %% [markdown]
+# Nobody gave the pretrained network a word. This is what you will build, measure and doubt in this
+# course: in notebook 02 you pretrain such a network yourself, in minutes.
+
+# %% [markdown]
+# ## What you will build
+#
+# | notebook | the question |
+# |---|---|
+# | [01 data_exploration](01_data_exploration.ipynb) | What is in these two data sets, and how do they differ? |
+# | [02 barlow_twins_pretraining](02_barlow_twins_pretraining.ipynb) | What can be learned without labels? |
+# | [03 linear_evaluation](03_linear_evaluation.ipynb) | How good are the features, and at how many labels? |
+# | [04 faster_rcnn_finetuning](04_faster_rcnn_finetuning.ipynb) | Does it find abnormalities better? |
+# | [05 ablation_cam](05_ablation_cam.ipynb) | Where does it look? |
+# | [06 your_data_and_paper_scale](06_your_data_and_paper_scale.ipynb) | How do I run this on my data, at the paper's scale? |
+#
+# Each notebook leaves what it made in the folder `runs/`, and the next one picks it up there. Where
+# it is missing, a notebook makes it itself. So each one also runs alone; it then takes longer.
+
+# %% [markdown]
+# ## Does my machine work?
+#
+# What ran above, works. The next cell looks at processor, memory, disk and packages. Look at the column
+# `ok`. Beside it, `why` says what the item is needed for, or, beside a `False`, what to do.
+
+# %% tags=["nbval-ignore-output"]
 from cxr_helpers.course.core.machine import machine_report
 
 report = machine_report()
@@ -92,22 +179,7 @@ with pd.option_context("display.max_colwidth", None):
     display(report)  # noqa: F821
 
 # %% [markdown]
-# A graphics card is not needed. Next, a first small computation.
-
-# %%
-import torch
-from torchvision.ops import nms
-
-boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 3.5], [6.0, 6.0, 9.0, 9.0]])
-kept = nms(boxes, scores=torch.tensor([0.9, 0.8, 0.7]), iou_threshold=0.5)
-assert kept.tolist() == [0, 2]
-print("torch and torchvision work together.")
-
-# %% [markdown]
-# Three [boxes](../docs/glossary.md#bounding-box) went in, each with a score, which says how sure a
-# detector is. The first two share more than half of the area that they cover together
-# (`iou_threshold=0.5`), so the one with the lower score was dropped. You will meet this step,
-# [non-maximum suppression](../docs/glossary.md#non-maximum-suppression), again in notebook 04.
+# A graphics card is not needed.
 
 # %% [markdown]
 # ## One switch for data and scale
@@ -115,95 +187,64 @@ print("torch and torchvision work together.")
 # Two environment variables (settings that a program reads when it starts) steer all notebooks.
 #
 # - `CXR_DATA` is `demo`, or the root folder of a real download.
-# - `CXR_SCALE` is `demo` for a laptop, or `paper` for GPUs.
+# - `CXR_SCALE` is `demo` for a laptop, `evening` for a laptop and an hour of pretraining, or `paper` for
+#   GPUs.
 #
 # Set them before you start JupyterLab; the [README](../README.md#real-data) shows how. They are read
 # in one place, by `load_settings`. For the demo there is nothing to set.
 
 # %%
-from cxr_helpers.course.core.settings import load_settings
-
-settings = load_settings()
 print(f"data: {settings.data}, scale: {settings.scale}")
 
 # %% [markdown]
 # Behind each scale stand presets, sets of plain values. This is the one for pretraining. You need none
-# of its names yet; notebook 02 explains those that matter. Two belong together: a small data set, such
-# as the demo, trains for more than `epochs`, until it has had `min_steps` steps.
+# of its names yet; notebook 02 explains those that matter.
 
 # %%
 settings.pretrain
 
 # %% [markdown]
-# ## The data
+# ## How to read a radiograph
 #
-# By default you work with **demo data: synthetic radiographs**, drawn by a program. No patient is
-# in them. They come in the very formats and folders of the real downloads, so that the same code
-# reads both. They are good for learning how the methods work. They are no evidence about patients,
-# and no clinical conclusion may be drawn from them.
-#
-# The next cell makes them where they are missing, which takes about a minute.
+# Four images, as large as they are. `nih.read_image` reads NIH's PNG files. Look for what is dark and
+# what is bright. In the names the first eight digits are the patient, and the last three count that
+# patient's images.
 
 # %%
-from cxr_helpers.course.core.data import ensure_demo
-
-ensure_demo(settings)
-folders = {"NIH ChestX-ray14": settings.nih, "VinDr-CXR": settings.vindr}
-for name, folder in folders.items():
-    print(name, "is here." if folder and folder.is_dir() else "is not in this data.")
-
-# %% [markdown]
-# Let us see four images. `nih.read_image` reads NIH's PNG files; notebook 01 shows how VinDr's
-# [DICOM](../docs/glossary.md#dicom) files differ. Look for what is dark and what is bright. Above each
-# stands its name and its label. In the names the first eight digits are the patient: which two pictures
-# are of one patient?
-
-# %%
-import matplotlib.pyplot as plt
-
-from cxr_helpers.course.core.data import nih_table
-from cxr_helpers.course.plots import style
 from cxr_helpers.data import nih
 
-style.set_style()
-images = sorted(nih.find_images(settings.nih).items())
-four = dict(images[i] for i in (0, 2, 3, 4))
-labels = nih.read_entries(nih_table(settings.nih)).set_index("image_id")["findings"]
+images = nih.find_images(settings.nih)
+several = pd.Series(patients).value_counts().index[0]  # the patient with the most images
+rows = [*np.flatnonzero(patients == several)[:2], *np.flatnonzero(patients != several)[:2]]
+names = data.entries["image_id"][rows]
 note = ", synthetic" if settings.data == "demo" else ""
-titles = [f"{name}{note}\n{labels[name]}" for name in four]
-style.show_images([nih.read_image(path) for path in four.values()], titles)
+titles = [f"{name}{note}\n{labels[row]}" for row, name in names.items()]
+style.show_images([nih.read_image(images[name]) for name in names], titles)
 plt.show()
 
 # %% [markdown]
-# Four frontal chest radiographs, in the demo synthetic ones: two dark lungs, the bright heart and
-# spine between them, the bright abdomen below. For the same thickness, air weakens X-rays least and is
-# dark; soft tissue and fluid weaken them more, bone and metal most. But thickness counts too: the
-# abdomen is so thick that it is brighter than a rib. The patient faces you: **the left of the picture
-# is the patient's right.** So most of the heart lies on the right of the picture.
+# Four frontal chest radiographs: two dark lungs, the bright heart and spine between them, the bright
+# abdomen below. For the same thickness, air weakens X-rays least and is dark; soft tissue and fluid
+# weaken them more, bone and metal most. But thickness counts too: the abdomen is so thick that it is
+# brighter than a rib. The patient faces you: **the left of the picture is the patient's right.** So
+# most of the heart lies on the right of the picture. White letters and dots are markers beside the
+# patient, or electrodes on the chest. At sharp black edges the picture ends.
 #
-# In the demo, the first patient has a white shadow at the outer edge of the right lung (left in
-# the picture, below the middle). The label above it says 'No Finding' all the same. The program that
-# draws the demo does that on purpose: labels can be wrong, and notebook 01 asks how often. The second
-# picture shows a pacemaker with its lead, the wire to the heart. The dark oval below the heart is
-# gas in the stomach, and normal. White letters, and a dot in a corner, are markers beside the
-# patient; faint dots on the chest are electrodes. At the sharp black edges the picture ends.
-#
-# In the demo, the last two are of one patient, though they look different: the first eight digits are
-# the same, and the last three count that patient's images. Remember this. Notebook 03 shows what goes
-# wrong when one forgets.
+# The first two are of one patient, though they may look different. Remember this. Notebook 03 shows
+# what goes wrong when one forgets. And labels can be wrong: notebook 01 asks how often.
 
 # %% [markdown]
 # ## Where are my results?
 #
 # Each notebook leaves its figures in `runs/<data>/results`, where `<data>` is `demo` or the name
-# of your folder. The next cell shows one of each of 01 to 05; `low` and `high` are the ends of the
-# [interval](../docs/glossary.md#interval-95). Right after a fresh start it is empty; come back
-# after the other notebooks.
+# of your folder. The next cell shows one of each of 00 to 05; `low` and `high` are the ends of the
+# [interval](../docs/glossary.md#interval-95). Come back after the other notebooks.
 
 # %% tags=["nbval-ignore-output"]
 from cxr_helpers.course.core.results import results_table
 
 main = {
+    "sharing_a_finding_difference": "neighbors that share a finding, pretrained minus random",
     "no_finding_with_finding_percent": "'No Finding' images in which radiologists saw one of four, %",
     "knn_difference / findings": "k-NN AUROC, pretrained minus random",
     "difference / 0.1": "AUROC at a tenth of the labels, pretrained minus random",
@@ -222,8 +263,7 @@ assert differences[["low", "high"]].notna().all(axis=None)
 print("Every difference that is shown has its interval.")
 
 # %% [markdown]
-# All figures are in `table`, with the minutes and the memory of their whole notebook. Those of one
-# notebook: `table[table["notebook"] == "04_faster_rcnn_finetuning"]`.
+# All figures are in `table`, with the minutes and the memory of their whole notebook.
 
 # %% [markdown]
 # ## Which exercises are done?
@@ -245,12 +285,13 @@ print("Each row is one notebook; what is still open has its number.")
 # %% [markdown]
 # ## What you learned
 #
-# - The course goes from unlabeled images to boxes and
+# - A network that learned from radiographs without a label holds those alike that share a finding,
+#   more often than one with random weights. The course goes from there to boxes and
 #   [heatmaps](../docs/glossary.md#heatmap) in notebooks 01 to 05; 06 takes it to your own data and to
 #   GPUs.
-# - Your machine runs it, or the machine's report near the top says what to mend.
+# - Your machine runs it, or the machine's report says what to mend.
 # - Data, models and results lie in `data/` and `runs/`; two environment variables switch to real
-#   data and to the paper's scale.
+#   data and to another scale.
 #
 # ## Questions to think about
 #

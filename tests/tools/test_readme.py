@@ -1,5 +1,6 @@
 """The README: its generated parts, its links, its commands."""
 
+import importlib
 import re
 import shlex
 
@@ -12,7 +13,7 @@ from tools import readme
 from tools.anywhere import badges, repository_address
 
 COST = {"seconds": 90.0, "peak_memory_mb": 2048}
-ALL = {name: COST for name in readme.QUESTIONS if name != "00_start_here"}
+ALL = dict.fromkeys(readme.QUESTIONS, COST)
 TEXT = (project_root() / "README.md").read_text(encoding="utf-8")
 
 
@@ -42,6 +43,13 @@ def test_it_has_the_badges_and_links_only_to_files_that_exist():
     assert present == TEXT, "run python -m tools.readme --no-results"
     local = [t for t in re.findall(r"\]\(([^)#]+)\)", TEXT) if "://" not in t]
     assert local and all((project_root() / t).is_file() for t in local)
+
+
+def test_it_says_how_many_images_the_demo_has(monkeypatch):
+    monkeypatch.syspath_prepend(project_root() / "data_scripts")
+    script = importlib.import_module("make_demo")
+    flat = " ".join(TEXT.split())
+    assert f"{script.N_NIH:,} NIH-like" in flat and f"{script.N_VINDR:,} VinDr-like" in flat
 
 
 def long_runs(text):
