@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cxr_helpers.course.ch05.explained import Finding
@@ -25,11 +26,25 @@ def finding(label, score):
 
 def test_the_surest_of_each_class_comes_first_then_the_rest(benchmark):
     scored = [(1, 0.9), (1, 0.8), (2, 0.3), (1, 0.85), (3, 0.5)]
-    bench = {"found": {"pretrained": {"test": [finding(*pair) for pair in scored]}}}
+    bench = {"found": {"evening": {"test": [finding(*pair) for pair in scored]}}, "main": "evening"}
     for count in (2, 3, 4, 5, 9):
         chosen = [(f.label, f.score) for f in benchmark.chosen_findings(bench, count)]
         order = [(1, 0.9), (3, 0.5), (2, 0.3), (1, 0.85), (1, 0.8)]
         assert chosen == order[:count]
+
+
+def test_a_map_beats_place_only_above_both_baselines_by_the_readers(benchmark):
+    rows = [
+        ("readers", "cell ablation", "centered bell", 0.1),
+        ("readers", "cell ablation", "class prior", -0.01),
+        ("readers", "cell ablation", "detected box", -0.5),
+        ("exact", "cell ablation", "class prior", 0.3),
+        ("readers", "linear probe", "centered bell", 0.01),
+        ("readers", "linear probe", "class prior", 0.2),
+    ]
+    gains = pd.DataFrame(rows, columns=["truth", "map", "minus", "low"])
+    assert not benchmark.beats_place(gains, "cell ablation")
+    assert benchmark.beats_place(gains, "linear probe")
 
 
 def test_the_first_call_is_not_counted(benchmark):

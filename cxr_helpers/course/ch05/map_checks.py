@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from cxr_helpers.course.ch05 import explained
+from cxr_helpers.course.ch05 import explained, map_scores
 from cxr_helpers.course.core.data import BoxData
 from cxr_helpers.explanation import fixed_box, heatmaps, sanity
 from cxr_helpers.explanation.cells import CellAblation
@@ -148,7 +148,7 @@ def pixel_curves(
         drawn = zip(made, together, strict=True)
         maps = {
             **{name: explained.on_image(one, data.images, item.row) for name, (_, one) in drawn},
-            "bell on the box": heatmaps.centered_gaussian((height, width), box_xyxy=item.box),
+            map_scores.BOX_BELL: heatmaps.centered_gaussian((height, width), box_xyxy=item.box),
             "random map": heatmaps.resize_map(rng.random(some.heatmap.shape), (height, width)),
         }
         # Below all evidence, so what makes the image square comes last in all orders.

@@ -1,8 +1,8 @@
-"""Scores of notebook 05's maps and of three that need no network, against boxes.
+"""Scores of notebook 05's maps and of four that explain nothing, against boxes.
 
 The baselines are a bell in the middle, how often the class's training boxes cover a pixel, and the
-detected box itself, filled. The boxes are the readers' and, where it is known, where the finding
-really lies.
+detected box itself, filled and with a bell in it. The boxes are the readers' and, where it is
+known, where the finding really lies.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,8 +30,9 @@ from cxr_helpers.explanation.probe_map import ProbeMaps
 POINTING, ENERGY = "pointing game", "energy in the box"
 IOU, BEST_IOU = "IoU, validation's threshold", "IoU, own best threshold"
 MEASURES = (POINTING, ENERGY, IOU, BEST_IOU)
-PRIOR, BELL, BOX = "class prior", "centered bell", "detected box"
-BASELINES = (PRIOR, BELL, BOX)
+PRIOR, BELL = "class prior", "centered bell"
+BOX, BOX_BELL = "detected box", "bell on the box"
+BASELINES = (PRIOR, BELL, BOX, BOX_BELL)
 READERS, EXACT = "readers", "exact"
 
 
@@ -129,6 +130,7 @@ def all_maps(
                 BELL: heatmaps.centered_gaussian((height, width)),
                 # A detected box may reach into what makes the image square.
                 BOX: heatmaps.box_mask(item.box[None], square)[:height, :width],
+                BOX_BELL: heatmaps.centered_gaussian((height, width), box_xyxy=item.box),
             },
         )
 
@@ -359,7 +361,7 @@ def answer(scores: pd.DataFrame, gains: pd.DataFrame, reach: float, *, way: str,
         f"a score at all, and the reported map ({way}, {LAYER_NAMES[layer].split(',')[0]}) points "
         f"into a reader's box for {share[way]:.0%} of {at['n'].iloc[0]} findings, which is "
         f"{over(BELL)} against a bell in the middle and {over(PRIOR)} against the class prior; "
-        f"the detected box by itself, filled, gets {share[BOX]:.0%}."
+        f"the middle of the detected box by itself gets {share[BOX_BELL]:.0%}."
     )
 
 

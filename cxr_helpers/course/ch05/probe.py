@@ -12,6 +12,12 @@ from cxr_helpers.evaluation.probe import fit_probe
 from cxr_helpers.explanation.probe_map import ProbeMaps, pooled_features
 
 
+def main_arm(settings: Settings) -> str:
+    """The arm that is explained: pretrained for an evening where those weights fit, else here."""
+    state, _ = pretraining.arm_state(settings, "evening", seed=settings.seed)
+    return "pretrained" if state is None else "evening"
+
+
 def frozen_detector(settings: Settings, data: BoxData, arm: str, *, seed: int) -> det.Detector:
     """A detector before its first step: the arm's backbone, and random weights above it.
 

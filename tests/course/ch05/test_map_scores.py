@@ -24,12 +24,11 @@ def scores(data, detector, probe, found_in):
 
 
 def test_scores_have_a_row_for_each_finding_map_and_truth(scores, found_in):
-    names = {*explained.WAYS, "class prior", "centered bell", "detected box"}
-    assert set(scores["map"]) == names
+    assert set(scores["map"]) == {*explained.WAYS, *map_scores.BASELINES}
     counts = scores["truth"].value_counts()
     test = found_in("test")
-    assert counts["readers"] == 6 * len(test)
-    assert counts["exact"] == 6 * (len(test) - 1)  # one lies nowhere, for all that is known
+    assert counts["readers"] == 7 * len(test)
+    assert counts["exact"] == 7 * (len(test) - 1)  # one lies nowhere, for all that is known
     values = scores[list(map_scores.MEASURES)]
     assert values.notna().all(axis=None) and values.min(axis=None) >= 0
     assert values.max(axis=None) <= 1
@@ -131,7 +130,7 @@ def test_pointing_is_asked_of_every_layer_and_way(data, detector, probe, found_i
 
 def test_the_answer_is_one_sentence_and_says_what_is_not_known():
     maps = {"cell ablation": [1.0] * 9 + [0], "centered bell": [0.0] * 10, "class prior": [0] * 10}
-    maps["detected box"] = [0.5] * 10
+    maps["bell on the box"] = [0.5] * 10
     table = pd.concat([made_up(values, name=name) for name, values in maps.items()])
     asked = {"way": "cell ablation", "layer": "layer2"}
     text = map_scores.answer(table, map_scores.over_baselines(table, **DRAWN), 0.1, **asked)
@@ -144,7 +143,7 @@ def test_the_answer_is_one_sentence_and_says_what_is_not_known():
 
 def test_tables_can_be_drawn(scores):
     table = map_scores.score_table({"pretrained": scores}, reference="pretrained", **DRAWN)
-    assert len(table) == 4 * 6 and "pretrained: cell ablation" in set(table["map"])
+    assert len(table) == 4 * 7 and "pretrained: cell ablation" in set(table["map"])
     style.plot_estimates(table, rows="map", groups="map", panels="measure").canvas.draw()
     two = map_scores.MEASURES[:2]
     classes = map_scores.class_table({"pretrained": scores}, two, at_least=1, **DRAWN)
