@@ -141,7 +141,7 @@ def plot_moved(logs: Mapping[str, pd.DataFrame]) -> Figure:
         far = 100 * known[stages[name][-1]]
         last.plot(far, known["knn_findings"], markersize=4, label=name, **look(name, i))
     own[0].legend(frameon=False, fontsize=8)
-    last.set(xlabel="last stage moved (%)", ylabel="k-NN AUROC of findings (validation)")
+    last.set(xlabel="last stage moved (%)", ylabel="k-NN AUROC of findings")
     last.legend(frameon=False, fontsize=8)
     return tidy(figure, text=9)
 
@@ -240,6 +240,6 @@ def plot_neighbors(
     for line, (name, (images, texts)) in zip(axes, rows.items(), strict=True):
         for axis, image, text in zip(line, [query, *images], [title, *texts], strict=False):
             show_image(axis, image, text, text=8)
-        middle = {"ha": "center", "va": "center", "transform": line[0].transAxes}
+        middle = {"ha": "center", "va": "center", "transform": line[0].transAxes, "fontsize": 9}
         line[0].text(-0.08, 0.5, name, rotation=90, **middle)
     return figure
