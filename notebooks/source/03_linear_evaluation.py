@@ -392,7 +392,7 @@ apart = {
 }
 apart = pd.concat(apart, names=["minus"]).reset_index("minus")
 apart["labels"] = [f"{share:.0%}" for share in apart["fraction"]]
-style.plot_estimates(apart, rows="labels", groups="arm", panels="minus")
+style.plot_estimates(apart, rows="labels", groups="arm", panels="minus", size=(9.5, 3.2))
 plt.show()
 
 # %% [markdown]

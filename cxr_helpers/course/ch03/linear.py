@@ -420,7 +420,7 @@ def macro_of(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def worth(curve: pd.DataFrame, arm: str, *, baseline: str = "random") -> str:
-    """What an arm reaches at each share, and with how few labels it does what the baseline does.
+    """What an arm reaches at each share, and from how few labels on it does what the baseline does.
 
     Args:
         curve: means over labels, columns arm, fraction, value.
@@ -435,7 +435,8 @@ def worth(curve: pd.DataFrame, arm: str, *, baseline: str = "random") -> str:
     own, other = (curve[curve["arm"] == a].sort_values("fraction") for a in (arm, baseline))
     told = ", ".join(f"{r.value:.3f} at {r.fraction:.0%}" for r in own.itertuples())
     most = other.iloc[-1]
-    enough = own["fraction"][own["value"] >= most["value"]]
+    behind = own["fraction"][own["value"] < most["value"]].max()  # NaN where at no share
+    enough = own["fraction"] if np.isnan(behind) else own["fraction"][own["fraction"] > behind]
     name = f"{NAMES.get(baseline, baseline)} with {most['fraction']:.0%}"
     if enough.empty:
         return f"{NAMES.get(arm, arm)}: {told}; at no share as good as {name}"

@@ -111,6 +111,9 @@ def test_an_arm_is_worth_the_share_at_which_it_does_what_random_weights_do_with_
     ]
     said = linear.worth(pd.DataFrame(rows, columns=columns), "evening")
     assert said.endswith("with 10% of the labels as good as random weights with 100%")
+    lucky = pd.DataFrame([("evening", 0.01, 0.9), *rows[:2], ("evening", 0.1, 0.5), rows[3]])
+    said = linear.worth(lucky.set_axis(columns, axis=1), "evening")
+    assert "with 100% of the labels as good" in said  # a single point at 1% does not count
     rows[2:] = [("evening", 0.1, 0.5), ("evening", 1.0, 0.59)]
     said = linear.worth(pd.DataFrame(rows, columns=columns), "evening")
     assert said == (
