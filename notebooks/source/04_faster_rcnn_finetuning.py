@@ -118,40 +118,41 @@ plt.show()
 
 # %%
 places = box_probe.draw_places(settings, data)
-print(f"Places follow {places.truth}; {len(places.class_names)} classes have enough of them:")
-print(", ".join(places.class_names))
+print(f"Places follow {places.truth}. Classes with enough:", ", ".join(places.class_names))
 
 # %% tags=["nbval-ignore-output"]
 judged, left_out = box_probe.measure(settings, data, places)
-probed = box_probe.chosen(judged)
 print("\n".join(left_out))
+
+# %%
+probed, blind = box_probe.chosen(judged), box_probe.GEOMETRY
+claim(abs(probed[blind].macro - 0.5) < 0.02, "size and place alone tell nothing", settings)
 ch04.plot_box_probe(box_probe.table(judged, places), names=ARM_NAMES)
 plt.show()
 
 # %% [markdown]
-# Level lines need no network. Size and place alone lie near 0.5, as they must; a patch of pixels is
-# a baseline that is seldom shown. A ring marks the stage that validation chose. Now the differences
-# from random weights there, on the same resampled test images.
+# Level lines need no network; a patch of pixels is a baseline that is seldom shown. A ring marks the
+# stage that validation chose. Now the differences from random weights there, on the same resampled
+# test images.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 gains = box_probe.differences(judged)
 gains = gains[(gains["stage"] == box_probe.CHOSEN) & gains["arm"].isin(ARM_NAMES)]
-shown = gains.assign(name=gains["arm"].map(ARM_NAMES) + " - random weights")
-style.plot_estimates(shown, xlabel="macro AUROC in boxes (test), 95% interval")
-plt.show()
-
-# %%
 learned = [arm for arm in ("pretrained", "evening") if arm in probed]
-above = gains.set_index("arm")["low"] > 0
-claim(above[learned].all(), "features pretrained without labels know more of a box", settings)
 best = max(learned, key=lambda arm: probed[arm].validation)
 beyond = box_probe.difference(probed[best], probed[box_probe.PIXELS])
 print(f"{ARM_NAMES[best]} minus a patch of pixels: {beyond}")
 
+# %%
+above = gains.set_index("arm")["low"] > 0
+claim(above[learned].all(), "features pretrained without labels know more of a box", settings)
+shown = gains.assign(name=gains["arm"].map(ARM_NAMES) + " - random weights")
+style.plot_estimates(shown, xlabel="macro AUROC in boxes (test), 95% interval")
+plt.show()
+
 # %% [markdown]
-# So pretraining has taught the backbone something about places, without a label and without a box,
-# and seconds of probing show it. Whether a detector, which learns from boxes itself, still profits
-# from it is the question of the rest.
+# So pretraining has taught the backbone something about places, without a label or a box. Whether a
+# detector, which learns from boxes itself, still profits from it is the question of the rest.
 #
 # ## By hand: when is a box right?
 #
@@ -426,12 +427,11 @@ recipes = {arm: experiment.with_recipe(settings, arm).detect for arm in arms}
 pd.DataFrame({a: [r.learning_rate, r.backbone_rate] for a, r in recipes.items()}, index=RATES)
 
 # %% [markdown]
-# A `backbone_rate` of 0 stands for frozen. Random weights had the same choice, although nobody
-# expects a frozen random backbone to win: what is chosen for one arm alone is a straw man for the
-# other.
+# A `backbone_rate` of 0 stands for frozen. Random weights had the same choice: what is chosen for one
+# arm alone is a straw man for the other.
 #
-# Two arms are trained here, from scratch and with the weights of an evening, if these are there,
-# with all boxes. The other arms, shares and seeds would take hours; the stored figures hold them.
+# Two arms are trained here with all boxes: from scratch, and from an evening's weights, if these are
+# there. Other arms, shares and seeds would take hours; the stored figures hold them.
 
 # %% tags=["nbval-ignore-output"]
 trained = {
@@ -485,8 +485,7 @@ plt.show()
 claim(len(strong) < len(step.proposals) < step.anchors / 10, "each stage keeps fewer", settings)
 
 # %% [markdown]
-# Thousands of anchors became far fewer proposals, and a few boxes have a score worth naming. Most
-# detections have a low one. They are kept, because average precision looks at all thresholds.
+# Most detections have a low score. They are kept: average precision looks at all thresholds.
 #
 # A wide and flat box across the heart? In VinDr-CXR's real table most boxes of
 # [cardiomegaly](../docs/glossary.md#cardiomegaly) mark the heart's width, not its whole outline.
@@ -576,11 +575,15 @@ if difference.low <= 0 <= difference.high:
 else:
     print(f"These test images speak for {ours if difference.value > 0 else 'random'}.")
 
+# %%
+apart = np.hypot(*[map50[arm].high - map50[arm].low for arm in arms])
+width = difference.high - difference.low
+claim(width < 1.1 * apart, "pairing does not widen the interval of the difference", settings)
+
 # %% [markdown]
 # The paper reports about 3 percentage points for its pretraining over ImageNet's. That is another
-# comparison than this one, over random weights. And whatever this cell says, it is one training of
-# each arm: another seed gives another number, and the interval knows only about other test images.
-# Five seeds stand under 'Fewer boxes'.
+# comparison than this one, over random weights. And whatever this says, it is one training of each
+# arm: the interval knows only about other test images. Five seeds stand under 'Fewer boxes'.
 #
 # ### Which findings?
 #
@@ -633,10 +636,9 @@ check("4.6", paired_differences)
 # ## Fewer boxes
 #
 # Labels are what pretraining is meant to save. The stored figures give each arm a tenth, three
-# tenths and all of the training images, the same ones for all arms, and **equal steps**: a share is
-# seen more often, not trained less. So a step of the curve can be put down to the images. The lines
-# are means over seeds, and the intervals cover other images and other seeds together. A ring is your
-# own run.
+# tenths and all of the training images, the same ones for all arms, and **equal steps** to within
+# half an epoch: a share is seen more often, not trained less. So the curve is about images. The
+# lines are means over seeds, the intervals cover other images and seeds. Rings are your own run.
 
 # %%
 stored = read_stored("detectors", settings)
@@ -674,8 +676,8 @@ if stored is not None:
         print(f"{ARM_NAMES[row.arm]}, {row.fraction:.0%} of the images: {interval}, {verdict}")
 
 # %% [markdown]
-# 'Above' means that the whole interval lies above zero, 'open' that it covers zero. Most likely
-# rounding alone sends a training elsewhere, so a single seed, yours too, may lie beside the line.
+# 'Above' means that the whole interval lies above zero, 'open' that it covers zero. Rounding alone
+# sends a training elsewhere, so a single seed, yours too, may lie beside the line.
 #
 # ## The images that the paper's code leaves out
 #
@@ -715,9 +717,8 @@ lower = [with_normal[arm] < map50[arm].value for arm in arms]
 claim(all(lower), "with normal images included, mAP50 falls for every arm", settings)
 
 # %% [markdown]
-# The table reads the curve at one false alarm an image. Then to mAP50: same detectors, same truth,
-# only normal images joined. A detector that never met one during training finds something in them
-# too.
+# Same detectors, same truth, only normal images joined: a detector that never met one during
+# training finds something in them too.
 #
 # ### Exercises
 
@@ -781,9 +782,8 @@ plt.show()
 # ## Look at them
 #
 # Numbers first, then pictures, and not only the nice ones: the image with the most boxes found,
-# the one with the most missed, and the one with the surest error. Images with many boxes win the
-# first two easily. Dashed: the readers, named below the box. Solid: our arm's
-# detections with a score of at least 0.3, named above it.
+# the one with the most missed, and the one with the surest error. Dashed: the readers, named below
+# the box. Solid: our arm's detections with a score of at least 0.3, named above it.
 
 # %%
 chosen = tables.gallery_rows(matches[ours])
