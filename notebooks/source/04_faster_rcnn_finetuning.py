@@ -33,9 +33,8 @@
 # second run is short. If your time is short, leave out 'Anchors from the boxes' and 'The open
 # track'.
 #
-# Where the text says 'the stored run', it means the outputs that came with this notebook; yours may
-# differ. 'The stored figures' are other ones: a file of the course with more seeds, arms and shares
-# of the boxes than minutes allow.
+# 'The stored figures' are a file of the course, with more seeds, arms and shares of the boxes than
+# minutes allow.
 
 # %%
 import matplotlib.pyplot as plt
