@@ -414,14 +414,14 @@ for arm in ours:
 # ### Other seeds, and real radiographs
 #
 # These are one pretraining run and one random network, and the intervals know nothing of other
-# seeds. The [benchmark](../benchmarks/README.md) ran several. Its curves come with the course; the
-# rings are your run. Look how far they lie from the means.
+# seeds. The [benchmark](../benchmarks/README.md) ran several on the demo. Its curves come with the
+# course; the rings are your run on the demo. Look how far they lie from the means.
 #
 # It also probed real NIH radiographs, of which none is in the course. No network learned from them:
 # the weights are those of synthetic images, and each image is scored by probes of other patients.
 
 # %%
-own_runs = {"label_curves": means, "label_curves_real": None}
+own_runs = {"label_curves": means if settings.is_demo else None, "label_curves_real": None}
 stored = {name: read_stored(name, settings) for name in own_runs}
 for name, found in stored.items():
     if found is None:
@@ -437,8 +437,7 @@ for name, found in stored.items():
 # The first figure says what pretraining is worth where it learned from images of the kind that it is
 # asked about. The second says what synthetic images are worth for real ones; compare its lines with
 # that of the pixels before you call a network good.
-
-# %% [markdown]
+#
 # ### Label by label
 #
 # A mean hides which findings gain. Look for labels whose lines lie apart at all shares. Many labels at
