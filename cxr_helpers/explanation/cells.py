@@ -1,9 +1,9 @@
 """Which cells of a layer the score of one fixed box rests on: empty each cell, see what is lost.
 
 Ablation-CAM weighs whole channels and then draws them over the whole image, so its map is bright
-wherever an important channel is active. But a fixed box is pooled from its own part of the pyramid:
-no other cell can change its score. So ask cell by cell. Set all channels of cell (i, j) to zero and
-let s_ij be the score then:
+wherever an important channel is active. But a fixed box is pooled from its own part of the pyramid,
+and with the later stages held no other cell can change its score. So ask cell by cell. Set all
+channels of cell (i, j) to zero and let s_ij be the score then:
 
     map_ij = s - s_ij,    heatmap = relu(map).
 
@@ -16,10 +16,11 @@ where 1_ij is a map of one at the cell and zero elsewhere. Without the cell the 
 z - Q vec(delta_ij), as exact as for a channel. Cells that neither RoIAlign nor the 3x3 convolution
 before it reads have delta = 0 and are not computed.
 
-Held, as there: the box and the later stages of the ResNet. For the pyramid, which has the cells of
-the level that the box is pooled from, nothing is left to hold: emptying a cell takes all that the
-head could see at that place. A cell of any layer has seen far more of the image than its own
-square, so a map says through which cells the score came, not which pixels made it.
+Held, as there: the box and the later stages of the ResNet. Run again, these look far around, and
+more cells reach the box through them (`brute_force_cells` can show it). For the pyramid, which has
+the cells of the level that the box is pooled from, nothing is left to hold: emptying a cell takes
+all that the head could see at that place. A cell of any layer has seen far more of the image than
+its own square, so a map says through which cells the score came, not which pixels made it.
 
 Image, boxes and labels are those of `ablation_fast`; so is what the map needs before it is shown.
 

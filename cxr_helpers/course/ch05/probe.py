@@ -50,11 +50,9 @@ def train_probe(
         detector: gives the frozen ResNet, in eval mode.
         data: images and readers' boxes.
         layer: of `layers.STAGES`.
-        most: training images, evenly spaced; None takes all.
+        most: training images, evenly spaced, and half as many validation images; None takes all.
     """
-    train, val = data.rows("train"), data.rows("val")
-    if most is not None and most < len(train):
-        train = train[np.linspace(0, len(train) - 1, most).astype(int)]
+    train, val = _spaced(data.rows("train"), most), _spaced(data.rows("val"), most and most // 2)
     features, center = pooled_features(detector, data.images.pixels[train], layer=layer)
     val_features, _ = pooled_features(detector, data.images.pixels[val], layer=layer)
     fitted = fit_probe(
@@ -65,3 +63,9 @@ def train_probe(
         class_names=data.class_names,
     )
     return ProbeMaps(detector, layer, fitted.weights, center)
+
+
+def _spaced(rows: np.ndarray, most: int | None) -> np.ndarray:
+    if most is None or most >= len(rows):
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, most).astype(int)]

@@ -30,7 +30,9 @@ def test_a_probe_does_not_see_where_boxes_are_and_leaves_the_network_alone(data,
 
 
 def test_fewer_images_can_be_asked(data, detector):
-    few = probes.train_probe(detector, data, layer="layer2", most=2)
+    few = probes.train_probe(detector, data, layer="layer2", most=4)
+    assert probes._spaced(np.arange(9), 3).tolist() == [0, 4, 8]
+    assert probes._spaced(np.arange(3), None).tolist() == [0, 1, 2]
     assert few.weights.shape == (14, 128) and few.center.shape == (128, 8, 8)
 
 
