@@ -11,9 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cxr_helpers.course.plots._checks import check_table, some
-from cxr_helpers.course.plots.style import BLACK, draw_intervals, grid, look, tidy
-
-_LOOKS = {"evening": (BLACK, "v", "-"), "pixels": ("0.5", "X", ":")}
+from cxr_helpers.course.plots.style import draw_intervals, grid, look, tidy
 
 
 def plot_label_curve(
@@ -122,7 +120,7 @@ def _draw_curves(
     for i, (arm, part) in enumerate(curve.groupby("arm", sort=False)):
         part = part.sort_values("fraction")
         beside = 100 * (1 + 0.04 * i)  # not over each other
-        shown = _look(arm, i)
+        shown = look(arm, i)
         label = (names or {}).get(arm, arm)
         draw_intervals(axis, part, part["fraction"] * beside, vertical=True, label=label, **shown)
         if own is not None:
@@ -133,12 +131,6 @@ def _draw_curves(
     axis.set_xscale("log")
     axis.set_xticks([100 * f for f in fractions], [f"{100 * f:g}" for f in fractions])
     axis.minorticks_off()
-
-
-def _look(arm: str, place: int) -> dict[str, object]:
-    if arm not in _LOOKS:
-        return look(arm, place)
-    return dict(zip(("color", "marker", "linestyle"), _LOOKS[arm], strict=True))
 
 
 def plot_reliability(tables: Mapping[str, pd.DataFrame]) -> Figure:

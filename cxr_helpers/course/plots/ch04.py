@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 
 from cxr_helpers.course.plots._checks import box_array, check_table, pair
 from cxr_helpers.course.plots.style import (
-    BLACK,
     BLUE,
     FOUND,
     ORANGE,
@@ -26,8 +25,6 @@ from cxr_helpers.course.plots.style import (
     tidy,
 )
 from cxr_helpers.detection.boxes import checked_image
-
-_PROBED = {"evening": {"color": BLACK, "marker": "v", "linestyle": "-"}}
 
 
 def show_detections(
@@ -200,7 +197,7 @@ def plot_box_probe(table: pd.DataFrame, names: Mapping[str, str] | None = None) 
     for i, (arm, part) in enumerate(arms):
         x = np.array([stages.index(stage) for stage in part["stage"]])
         x = x + 0.08 * (i - (len(arms) - 1) / 2)
-        style = _PROBED.get(arm) or look(arm, i)
+        style = look(arm, i)
         draw_intervals(axis, part, x, vertical=True, label=names.get(arm, arm), ms=5, **style)
         best = part["chosen"].to_numpy(bool)
         ring = {"mfc": "none", "mec": style["color"], "ms": 12, "ls": "none"}

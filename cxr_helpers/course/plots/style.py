@@ -32,10 +32,12 @@ FOUND = {"color": SKY, "linestyle": "-"}  # boxes of a detector
 
 _KNOWN = {
     "pretrained": (BLUE, "o", "-"),
+    "evening": (BLACK, "v", "-"),
     "random": (ORANGE, "s", "--"),
     "imagenet": (GREEN, "^", ":"),
     "from scratch": (PURPLE, "D", "--"),
     "fine-tuned": (YELLOW, "P", "-"),
+    "pixels": ("0.5", "X", ":"),
     "k-NN": (SKY, "v", ":"),
     "ablation": (BLUE, "o", "-"),
     "class prior": (PURPLE, "v", "--"),
