@@ -1,4 +1,4 @@
-"""The labs of notebook 02: runs that fail on purpose, and pretraining on photographs."""
+"""What notebook 02 asks: runs that fail on purpose, and what features know without labels."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -6,9 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
-from PIL import Image
-from skimage import data as photographs
-from torch import Tensor, nn
+from torch import Tensor
 
 from cxr_helpers.course.ch02 import pretraining
 from cxr_helpers.course.core.compute import training_precision
@@ -20,20 +18,6 @@ from cxr_helpers.evaluation import probe, scoring
 from cxr_helpers.evaluation.intervals import Interval
 from cxr_helpers.pretraining import barlow, pairs, views
 
-# Photographs that scikit-image's package holds, so that none has to be downloaded.
-PHOTOGRAPHS = (
-    "astronaut",
-    "brick",
-    "camera",
-    "chelsea",
-    "coffee",
-    "coins",
-    "grass",
-    "gravel",
-    "hubble_deep_field",
-    "moon",
-    "rocket",
-)
 STEPS_A_ROW = 4  # the log of a lab has a row for so many steps, or for an epoch of small data
 
 
@@ -46,13 +30,11 @@ class LabRun:
             offdiagonal_abs_mean.
         correlation: (D, D) of the outputs on validation patients at the end.
         figures: what `pretraining.watch` measures at the end.
-        backbone: as trained.
     """
 
     log: pd.DataFrame
     correlation: Tensor
     figures: dict[str, float]
-    backbone: nn.Module
 
 
 def short_run(
@@ -100,7 +82,7 @@ def short_run(
         )
         trainer.fit(module, fed)
     figures, correlation = measure(module)
-    return LabRun(log.table(), correlation, figures, module.backbone)
+    return LabRun(log.table(), correlation, figures)
 
 
 def collapse_lab(
@@ -139,51 +121,6 @@ def collapse_lab(
         name: short_run(chosen, pixels, steps=steps, measure=measure, **options)
         for name, (chosen, options) in recipes.items()
     }
-
-
-def photograph_crops(count: int, size: int, *, seed: int) -> np.ndarray:
-    """Random gray crops of scikit-image's photographs: no radiograph among them.
-
-    Args:
-        count: number of crops.
-        size: side of a crop in pixels.
-        seed: of photograph, place and extent; a crop takes a quarter to all of the shorter side.
-
-    Returns:
-        (count, size, size) uint8.
-    """
-    rng = np.random.default_rng(seed)
-    pictures = [Image.fromarray(getattr(photographs, name)()).convert("L") for name in PHOTOGRAPHS]
-    crops = []
-    for picture in (pictures[i] for i in rng.integers(len(pictures), size=count)):
-        side = int(min(picture.size) * rng.uniform(0.25, 1.0))
-        left, top = (int(rng.integers(extent - side + 1)) for extent in picture.size)
-        box = (left, top, left + side, top + side)
-        crops.append(np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR, box)))
-    return np.stack(crops)
-
-
-def domain_lab(settings: Settings, data: NihData, *, steps: int) -> dict[str, nn.Module]:
-    """Backbones for the same budget on radiographs and on photographs, and one without training.
-
-    Args:
-        settings: preset and seed.
-        data: its training part gives the radiographs; as many photographs are cropped.
-        steps: of each run.
-
-    Returns:
-        Backbones named `random`, `photographs` and `radiographs`.
-    """
-    train = data.rows("train")
-    pixels = {
-        "photographs": photograph_crops(len(train), data.images.size, seed=settings.seed),
-        "radiographs": np.array(data.images.pixels[train]),
-    }
-    measure = pretraining.watch(settings, data)
-    backbones = {"random": barlow.build_backbone(settings.pretrain.arch, seed=settings.seed)}
-    for name, images in pixels.items():
-        backbones[name] = short_run(settings, images, steps=steps, measure=measure).backbone
-    return backbones
 
 
 def label_free_targets(data: NihData) -> dict[str, np.ndarray]:

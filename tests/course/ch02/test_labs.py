@@ -46,14 +46,6 @@ def test_a_batch_of_four_has_a_high_floor(runs):
     assert small.min() > 0.3 and small.min() > healthy.max()
 
 
-def test_photographs_are_cropped_from_what_is_installed():
-    crops = labs.photograph_crops(6, 24, seed=0)
-    assert crops.shape == (6, 24, 24) and crops.dtype == np.uint8
-    assert np.array_equal(crops, labs.photograph_crops(6, 24, seed=0))
-    assert not np.array_equal(crops, labs.photograph_crops(6, 24, seed=1))
-    assert len({crop.tobytes() for crop in crops}) == 6
-
-
 def test_the_nearest_image_and_the_chance_of_the_same_patient():
     features = np.array([[1.0, 0.1], [1.0, 0.0], [0.0, 1.0], [0.1, 1.0], [-1.0, -1.0]])
     patients = np.array(["a", "a", "b", "b", "c"])
