@@ -25,21 +25,55 @@ def of_other_patients(features: np.ndarray, patients: np.ndarray, *, count: int)
     >>> of_other_patients(x, [1, 2, 3, 3], count=1).tolist()
     [[1], [0], [1], [0]]
     """
-    features, patients = np.asarray(features, float), np.asarray(patients)
-    if len(features) != len(patients):
-        raise ValueError(f"{len(features)} images, but {len(patients)} patients")
-    same = patients[:, None] == patients[None, :]
+    similarity, same = _similarity(features, patients)
     fewest = int((~same).sum(axis=1).min(initial=len(patients)))
     if not 1 <= count <= fewest:
         raise ValueError(
             f"count is {count}; an image here has as few as {fewest} images of other patients, so "
             f"give 1 to {fewest}, or more patients"
         )
+    similarity = np.where(same, -np.inf, similarity)
+    return np.argsort(-similarity, axis=1, kind="stable")[:, :count]
+
+
+def same_patient_closer(features: np.ndarray, patients: np.ndarray) -> np.ndarray:
+    """How often an image lies closer to another one of its patient than to one of somebody else.
+
+    Args:
+        features: (N, D); closeness is cosine similarity once their mean is taken off.
+        patients: (N,) patient of each image.
+
+    Returns:
+        (N,) share of the pairs of such images, 0 to 1, half for a tie; chance is 0.5. NaN for the
+        only image of a patient.
+
+    Raises:
+        ValueError: images and patients differ in number.
+
+    >>> x = np.array([[3.0, 0.1], [3.0, 0.0], [0.0, 3.0], [0.1, 3.0]])
+    >>> same_patient_closer(x, [1, 1, 2, 3])
+    array([ 1.,  1., nan, nan])
+    """
+    similarity, same = _similarity(features, patients)
+    shares = np.full(len(same), np.nan)
+    siblings = same & ~np.eye(len(same), dtype=bool)
+    for row in np.flatnonzero(siblings.any(axis=1) & ~same.all(axis=1)):
+        others = np.sort(similarity[row][~same[row]])
+        own = similarity[row][siblings[row]]
+        below = np.searchsorted(others, own, "left") + np.searchsorted(others, own, "right")
+        shares[row] = below.mean() / 2 / len(others)
+    return shares
+
+
+def _similarity(features: np.ndarray, patients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine similarity of all pairs (N, N), and whether both are of one patient."""
+    features, patients = np.asarray(features, float), np.asarray(patients)
+    if len(features) != len(patients):
+        raise ValueError(f"{len(features)} images, but {len(patients)} patients")
     moved = features - features.mean(axis=0)
     length = np.linalg.norm(moved, axis=1, keepdims=True)
     unit = moved / np.where(length > 0, length, 1)
-    similarity = np.where(same, -np.inf, unit @ unit.T)
-    return np.argsort(-similarity, axis=1, kind="stable")[:, :count]
+    return unit @ unit.T, patients[:, None] == patients[None, :]
 
 
 def sharing_a_finding(labels: np.ndarray, near: np.ndarray) -> np.ndarray:
@@ -79,7 +113,7 @@ def gain(
     """Mean of paired differences with its interval over patients.
 
     Args:
-        shares: (N,) of one network, as `sharing_a_finding` gives them.
+        shares: (N,) of one network, NaN where there is none.
         minus: (N,) of another on the same images.
         patients: (N,) patient of each image.
         resamples: of the patients.
@@ -96,7 +130,7 @@ def gain(
     difference = np.asarray(shares) - np.asarray(minus)
     known = ~np.isnan(difference)
     if not known.any():
-        raise ValueError(f"none of the {len(difference)} images has a finding to share")
+        raise ValueError(f"none of the {len(difference)} images has a share in both")
     difference, patients = difference[known], np.asarray(patients)[known]
     counts = scoring.patient_weights(patients, resamples=resamples, seed=seed)
     drawn = counts @ difference / counts.sum(axis=1)

@@ -48,6 +48,27 @@ def test_features_that_know_the_finding_share_it_and_blind_ones_by_chance():
     assert same.low == same.high == 0
 
 
+def test_siblings_are_closer_as_a_loop_over_all_pairs_counts_it():
+    rng = np.random.default_rng(1)
+    patients = np.array([1, 1, 1, 2, 2, 3, 4, 4])
+    features = rng.normal(size=(8, 3))
+    unit = features - features.mean(axis=0)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    expected = []
+    for i in range(8):
+        pairs = [
+            unit[i] @ unit[own] > unit[i] @ unit[other]
+            for own in range(8)
+            for other in range(8)
+            if own != i and patients[own] == patients[i] != patients[other]
+        ]
+        expected.append(np.mean(pairs) if pairs else np.nan)
+    np.testing.assert_allclose(neighbors.same_patient_closer(features, patients), expected)
+    assert np.isnan(neighbors.same_patient_closer(features[:3], patients[:3])).all()  # no others
+    blind = neighbors.same_patient_closer(np.ones((8, 3)), patients)
+    assert np.nanmin(blind) == np.nanmax(blind) == 0.5  # ties
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -57,7 +78,7 @@ def test_features_that_know_the_finding_share_it_and_blind_ones_by_chance():
         (lambda: neighbors.gain([0.5], [0.5, 1], [1], resamples=2, seed=0), "1 shares, 2 to"),
         (
             lambda: neighbors.gain([np.nan] * 2, [1, 1], [1, 2], resamples=2, seed=0),
-            "none of the 2 images",
+            "none of the 2 images has a share",
         ),
     ],
 )

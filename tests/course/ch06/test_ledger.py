@@ -224,7 +224,7 @@ def saved_by(stem):
 
 def test_the_figures_that_notebook_00_shows_are_saved_by_their_notebook():
     figures = {
-        "sharing_a_finding_difference": "00_start_here",
+        "same_finding_difference": "00_start_here",
         "no_finding_with_finding_percent": "01_data_exploration",
         "knn_difference / findings": "02_barlow_twins_pretraining",
         "difference / 0.1": "03_linear_evaluation",
