@@ -317,12 +317,6 @@ brute = ablation_fast.brute_force_ablation(*asked, item.box, item.label, layer=l
 assert np.abs(brute.ablated - fast.ablated).max() < 1e-3
 print(f"{len(fast.ablated)} channels: fast and brute force agree to 0.001.")
 
-# %% tags=["nbval-ignore-output"]
-costs = fast.score - fast.ablated
-before, after = fixed_box.probability(fast.score), fixed_box.probability(fast.ablated.min())
-print(f"The costliest channel takes {costs.max():.2f} of the log-odds, {fast.score:.2f},")
-print(f"and {before - after:.4f} of the probability, {before:.4f}.")
-
 # %% [markdown]
 # Brute force means: pyramid and head again for each channel, with the same fixed box. How long each
 # way takes is measured in the [benchmarks](../benchmarks/README.md), under explanation.py: the fast
@@ -347,7 +341,7 @@ claim(alike < 0.99, "the two ways do not give the same map", settings)
 # %% [markdown]
 # Radiographs are not square: black fills them up, and the detector sees it. What fills up is no
 # part of the radiograph, so it is cut off here, and no map is scored on it.
-# Look at the figure. Dashed is the readers' box, solid the detected one. The map is brown to white where it is high, and lets the
+# Dashed is the readers' box, solid the detected one. The map is brown to white where it is high, and lets the
 # image through where it is low. Over black a high place looks darker than over white: the cross
 # marks the highest. Ask before you look: where would a radiologist look for this finding?
 
@@ -385,13 +379,9 @@ print("Cells: fast and brute force agree to 0.001.")
 
 # %%
 again = cells.brute_force_cells(*asked, item.box, item.label, layer=layer, recompute_later=True)
-panels = [
-    ("channels", fast, by_cell),
-    ("cells", by_cell, by_cell),
-    ("and next stage", again, again),
-]
+panels = {"channels": (fast, by_cell), "cells": (by_cell,) * 2, "and next stage": (again,) * 2}
 figure, axes = style.panels(1, 3, width=2.0)
-for axis, (name, made, counts) in zip(axes[0], panels, strict=True):
+for axis, (name, (made, counts)) in zip(axes[0], panels.items(), strict=True):
     heatmap = heatmaps.normalize_map(made.heatmap)
     ch05.show_heatmap(
         axis, picture, explained.as_cells(heatmap, made, data.images, item.row),
@@ -452,9 +442,11 @@ pointing = map_scores.pointing_by_layer(
 way, layers = map_scores.reported_map(pointing)
 ways = explained.ways(detectors[main], probe, layer=layers)
 
-# %% tags=["nbval-ignore-output"]
-print(f"reported: {way}, {LAYER_NAMES[layers[way]]}")
-pointing.rename(LAYER_NAMES).round(2)
+# %%
+axis = pointing.rename(index=LAYER_NAMES).plot.barh(figsize=(6, 3), xlim=(0, 1))
+axis.set(xlabel="pointing game, validation (0 to 1)", ylabel="")
+axis.set_title(f"reported: {way}, {LAYER_NAMES[layers[way]]}", fontsize=10)
+plt.show()
 
 # %% [markdown]
 # ## Grad-CAM on the same box
@@ -465,20 +457,25 @@ pointing.rename(LAYER_NAMES).round(2)
 
 # %%
 slope = ablation_fast.box_gradient(*asked, item.box, item.label, layer=layer)
+costs = fast.score - fast.ablated
 figure = ch05.plot_predicted(costs, slope.score - slope.predicted)
-figure.axes[0].set_title(f"at most {costs.max():.2f} of log-odds of {fast.score:.2f}", fontsize=10)
+before, after = fixed_box.probability(fast.score), fixed_box.probability(fast.ablated.min())
+line = np.corrcoef(fast.ablated, slope.predicted)[0, 1]
+ranked = sanity.rank_correlation(fast.weights, slope.weights)
+figure.axes[0].set_title(
+    f"at most {costs.max():.2f} of log-odds of {fast.score:.2f},\n"
+    f"{before - after:.4f} of a probability of {before:.4f}\n"
+    f"agreement: the line {line:.2f}, Grad-CAM's weights {ranked:.2f}", fontsize=9,
+)  # fmt: skip
 plt.show()
 
 # %% [markdown]
-# Where the points hug the line, the slope was right about each channel: this head is nearly straight
-# there. Even so Grad-CAM's map differs. Its weight is the slope *averaged over all places*, also those
-# outside the box, where the channel does not matter, and it never asks whether the channel is active
-# where its slope is steep. So it may rank the channels otherwise than the very slope predicts:
-
-# %% tags=["nbval-ignore-output"]
-line = np.corrcoef(fast.ablated, slope.predicted)[0, 1]
-ranked = sanity.rank_correlation(fast.weights, slope.weights)
-print(f"agreement with ablation: the line's prediction {line:.2f}, Grad-CAM's weights {ranked:.2f}")
+# The title also says what the costliest channel takes of the probability: where that is near 1, next
+# to nothing. Where the points hug the line, the slope was right about each channel: this head is
+# nearly straight there. Even so Grad-CAM's map differs. Its weight is the slope *averaged over all
+# places*, also those outside the box, where the channel does not matter, and it never asks whether the
+# channel is active where its slope is steep. So it may rank the channels otherwise than the very slope
+# predicts: compare the two agreements with ablation.
 
 # %% [markdown]
 # ## Both arms, side by side
@@ -543,10 +540,6 @@ table = map_scores.score_table(scores, reference=main, **drawn)
 style.plot_estimates(table, rows="map", groups="map", panels="measure", limits=(0, 1))
 plt.show()
 
-# %% tags=["nbval-ignore-output"]
-print({arm: len(f["test"]) for arm, f in found.items()}, "findings explained")
-table.pivot(index="map", columns="measure", values="value").round(3)
-
 # %% [markdown]
 # The class prior has never seen the image. An enlarged heart nearly always lies at the same place, and
 # a map of that place is hard to beat. So a map must be held against it on the same findings: each map
@@ -586,11 +579,18 @@ claim(
 
 # %% tags=["nbval-ignore-output"]
 blind = sanity.randomized_copy(detectors[main], sanity.DETECTOR_PARTS["head"], seed=settings.seed)
+hits, asked_layer = {}, [layers[explained.CELLS]]
 for name, one in {"as trained": detectors[main], "random head": blind}.items():
-    hits = map_scores.pointing_by_layer(one, data, twenty, layers=[layers[explained.CELLS]])
-    print(
-        f"{name}: cells point into the box in {hits[explained.CELLS].item():.0%} of {len(twenty)}"
-    )
+    of_one = map_scores.pointing_by_layer(one, data, twenty, layers=asked_layer)
+    hits[name] = of_one[explained.CELLS].item()
+hits
+
+# %%
+claim(
+    hits["random head"] > 0.25,
+    "with a random head the cells still point into the box for more than a quarter of the findings",
+    settings,
+)
 
 # %% [markdown]
 # A map can point well and depend on nothing. What it depends on is asked below. The probe's map owes
@@ -770,11 +770,8 @@ curves, areas = map_checks.pixel_curves(
 ch05.plot_curves(curves)
 plt.show()
 
-# %% tags=["nbval-ignore-output"]
-areas.mean().unstack().round(2)
-
 # %%
-deleted = areas["deletion"].mean()
+deleted = areas["deletion"].mean()  # of the score, over the way
 claim(
     deleted[explained.CELLS] < deleted["random map"],
     "deleting by the cells hurts the score sooner than deleting at random",
@@ -782,7 +779,7 @@ claim(
 )
 
 # %% [markdown]
-# The area is the mean score on the way: low is good for deletion, high for insertion. Compare the
+# A low curve is good for deletion, a high one for insertion. Compare the
 # channels with the cells, and both with the bell on the box: a map that spreads beyond the box pays.
 # With all pixels blurred the score need not fall far: a blurred heart is still one at that place. And
 # a half blurred radiograph is an image that the detector has never seen.
@@ -925,12 +922,13 @@ summary = {
     .T.to_dict()
     for measure in map_scores.MEASURES
 }
+named = gains.assign(name=gains["map"] + " - " + gains["minus"] + ", " + gains["truth"])
+over = named.set_index("name")[["value", "low", "high"]].T.to_dict()
+results.add(**summary, over_baselines=over)
+
+# %%
 results.add(
-    **summary,
     reported=f"{way}, {layers[way]}",
-    over_baselines=gains.assign(name=gains["map"] + " - " + gains["minus"] + ", " + gains["truth"])
-    .set_index("name")[["value", "low", "high"]]
-    .T.to_dict(),
     cells_that_change_the_score=share,
     difference=difference.set_index("measure")[["value", "low", "high"]].T.to_dict(),
     rank_correlation_with_library=alike,
