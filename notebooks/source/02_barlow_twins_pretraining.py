@@ -580,7 +580,7 @@ claim(end < 0.6 * start, "it falls by at least 40%", settings)
 
 # %%
 small = replace(settings, pretrain=replace(preset, image_size=32, batch_size=96))
-runs = labs.collapse_lab(small, data, steps=32)
+runs = labs.collapse_lab(small, data, steps=40)
 logs = {name: run.log for name, run in runs.items()}
 metrics = {
     "loss": "loss",
