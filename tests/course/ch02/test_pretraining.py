@@ -15,7 +15,9 @@ from tiny_pretraining import PRESET, run, tiny_data, tiny_settings
 
 from cxr_helpers.course.ch02 import pretraining
 from cxr_helpers.course.core import checkpoints
+from cxr_helpers.data.packed import PackedImages
 from cxr_helpers.pretraining import barlow, weights
+from tools import evening
 from tools.notebooks import WIDGET_VIEW, _OwnKernelManager
 
 SCRIPT = Path(__file__).parents[2] / "tiny_pretraining.py"
@@ -37,6 +39,55 @@ def test_the_log_has_a_row_for_each_epoch_and_one_before(unbroken):
     assert log.loc[measured, "epoch"].tolist() == [0, 2, 3, 4, 6]
     terms = log["invariance"] + PRESET.redundancy_weight * log["redundancy"]
     assert (terms - log["loss"]).abs().max() < 1e-3
+
+
+def test_the_log_says_how_far_the_weights_moved(unbroken):
+    log = pretraining.training_log(unbroken).set_index("epoch")
+    moved = [f"moved_{stage}" for stage in ("conv1", "layer1", "layer2", "layer3", "layer4")]
+    assert (log.loc[0, moved] == 0).all() and (log.loc[6, moved] > 0.001).all()
+    first = barlow.build_backbone("resnet18", seed=0).state_dict()
+    expected = weights.distance_moved(first, weights.read_weights(unbroken)[0])
+    assert log.loc[6, moved].tolist() == pytest.approx(list(expected.values()), rel=1e-4)
+
+
+def test_phantoms_take_the_place_of_the_training_part(tmp_path, monkeypatch):
+    """The run learns from them, says how many and which, and its views are of them alone."""
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(0, 255, (16, 48, 48), dtype=np.uint8)
+    made = PackedImages(pixels, [f"p{i}" for i in range(16)], np.full((16, 2), 48), {})
+    monkeypatch.setattr(pretraining, "load_phantoms", lambda settings: made)
+    fed, feeder = [], pretraining.pairs.ViewPairs
+    monkeypatch.setattr(
+        pretraining.pairs,
+        "ViewPairs",
+        lambda images, rows, *rest, **options: (
+            fed.append((images, rows)) or feeder(images, rows, *rest, **options)
+        ),
+    )
+    path = run(tmp_path, changes={"phantoms": 16, "epochs": 1})
+    told = weights.read_weights(path)[1]
+    assert told["images"] == 16 and told["steps"] == 2 and len(told["phantoms"]) == 16
+    assert fed[0][0] is pixels and fed[0][1].tolist() == list(range(16))
+
+
+def test_the_evening_arm_is_left_out_with_a_sentence_where_its_file_is_not(tmp_path):
+    state, sentence = pretraining.arm_state(tiny_settings(tmp_path), "evening", seed=0)
+    assert state is None and "python -m tools.evening" in sentence
+
+
+def test_the_evening_arm_is_read_in_full_precision_and_only_for_its_network(tmp_path):
+    settings = tiny_settings(tmp_path)
+    state = barlow.build_backbone("resnet18", seed=3).state_dict()
+    told = {"preset": {"arch": "resnet18"}, "images": 6000, "steps": 1600}
+    path = pretraining.evening_path(settings)
+    weights.save_weights(evening.half(state), path, settings=told)
+    read, sentence = pretraining.arm_state(settings, "evening", seed=0)
+    assert read["conv1.weight"].dtype == torch.float32
+    assert torch.allclose(read["conv1.weight"], state["conv1.weight"], atol=1e-3)
+    assert "1,600 steps on 6,000 phantoms" in sentence
+    other = tiny_settings(tmp_path, arch="resnet50")
+    state, sentence = pretraining.arm_state(other, "evening", seed=0)
+    assert state is None and "takes a resnet50" in sentence
 
 
 def test_matrices_are_kept_before_halfway_and_after(unbroken):
