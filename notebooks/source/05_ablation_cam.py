@@ -770,17 +770,13 @@ curves, areas = map_checks.pixel_curves(
 ch05.plot_curves(curves)
 plt.show()
 
-# %%
-deleted = areas["deletion"].mean()  # of the score, over the way
-claim(
-    deleted[explained.CELLS] < deleted["random map"],
-    "deleting by the cells hurts the score sooner than deleting at random",
-    settings,
-)
+# %% tags=["nbval-ignore-output"]
+areas.mean().unstack(0).round(2)
 
 # %% [markdown]
-# A low curve is good for deletion, a high one for insertion. Compare the
-# channels with the cells, and both with the bell on the box: a map that spreads beyond the box pays.
+# The table has the mean of the score over the way. Low is good for deletion, high for insertion.
+# Compare the channels with the cells, and both with the bell on the box and the random map: a map that
+# does no better than random has not named the pixels that matter, whatever it looks like.
 # With all pixels blurred the score need not fall far: a blurred heart is still one at that place. And
 # a half blurred radiograph is an image that the detector has never seen.
 
