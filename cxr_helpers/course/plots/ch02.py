@@ -140,7 +140,8 @@ def plot_moved(logs: Mapping[str, pd.DataFrame]) -> Figure:
         own[i].set_title(name, fontsize=10)
         far = 100 * known[stages[name][-1]]
         last.plot(far, known["knn_findings"], markersize=4, label=name, **look(name, i))
-    own[0].legend(frameon=False, fontsize=8)
+    keys = own[0].get_legend_handles_labels()
+    figure.legend(*keys, loc="outside upper center", ncols=5, frameon=False, fontsize=8)
     last.set(xlabel="last stage moved (%)", ylabel="k-NN AUROC of findings")
     last.legend(frameon=False, fontsize=8)
     return tidy(figure, text=9)
