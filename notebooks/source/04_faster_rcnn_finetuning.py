@@ -978,7 +978,10 @@ results.add(
     map50_blind=map50["blind"].as_dict(),
     difference=difference.as_dict(),
     box_probe={arm: one.macro for arm, one in probed.items()},
-    box_probe_gains=gains.set_index("arm")[["value", "low", "high"]].T.to_dict(),
+    box_probe_gains={
+        arm: part.set_index("stage")[["value", "low", "high"]].T.to_dict()
+        for arm, part in gains.groupby("arm")
+    },
     map50_by_truth={arm: by_truth[arm].to_dict() for arm in arms},
     map50_against_other_readers=compared.mean().dropna().to_dict(),
     map50_per_class={
