@@ -136,6 +136,10 @@ table = pd.DataFrame({"patient": closer, "finding": sharing}).map(np.nanmean)
 table.loc["chance"] = [0.5, neighbors.by_chance(found, patients)]
 (100 * table).round(1).rename(columns=lambda column: f"same {column} (%)")
 
+# %%
+assert (table.loc[list(features), "patient"] > 0.5).all()
+print("Even random features hold images of one patient closer than chance would.")
+
 # %% tags=["nbval-ignore-output"]
 gains = {}
 if len(features) == 2:
@@ -187,6 +191,12 @@ from cxr_helpers.course.core.machine import machine_report
 report = machine_report()
 with pd.option_context("display.max_colwidth", None):
     display(report)  # noqa: F821
+
+# %%
+from cxr_helpers.detection.boxes import box_iou
+
+assert box_iou([[0, 0, 4, 4]], [[0, 0, 4, 2]]).item() == 0.5
+print("numpy, torch and the course's package work together.")
 
 # %% [markdown]
 # A graphics card is not needed.

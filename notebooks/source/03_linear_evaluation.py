@@ -357,6 +357,8 @@ print(*[linear.worth(means, arm) for arm in ours], sep="\n")
 # train.
 
 # %%
+at = means.pivot(index="arm", columns="fraction", values="value").loc[list(ours)]
+assert (at[1.0] > at[min(at)]).all() or not settings.is_demo  # more labels help
 shown = {name: scores[name] for name in ("random", *ours)}
 shown["noise"] = linear.noise_scores(scores["random"], seed=settings.seed)
 curve_ap = linear.curves(settings, *truth, shown, names, metric=scoring.average_precision)
@@ -823,6 +825,9 @@ if site is not None:
 # %% tags=["nbval-ignore-output"]
 answers = pd.DataFrame({q: [linear.verdict(e), f"{e['value']:+.3f}"] for q, e in asked.items()})
 answers.T.set_axis(["answer", "difference"], axis=1)
+
+# %%
+assert "better" in set(answers.iloc[0]) or not settings.is_demo
 
 # %%
 preset = settings.pretrain

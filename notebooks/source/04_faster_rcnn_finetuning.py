@@ -974,14 +974,18 @@ print(f"{len(open_data.class_names)} findings:", ", ".join(open_data.class_names
 
 # %%
 results.add(
-    map50={arm: map50[arm].as_dict() for arm in arms},
-    map50_blind=map50["blind"].as_dict(),
-    difference=difference.as_dict(),
     box_probe={arm: one.macro for arm, one in probed.items()},
     box_probe_gains={
         arm: part.set_index("stage")[["value", "low", "high"]].T.to_dict()
         for arm, part in gains.groupby("arm")
     },
+)
+
+# %%
+results.add(
+    map50={arm: map50[arm].as_dict() for arm in arms},
+    map50_blind=map50["blind"].as_dict(),
+    difference=difference.as_dict(),
     map50_by_truth={arm: by_truth[arm].to_dict() for arm in arms},
     map50_against_other_readers=compared.mean().dropna().to_dict(),
     map50_per_class={
