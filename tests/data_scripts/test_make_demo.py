@@ -139,13 +139,13 @@ def test_boxes_lie_inside_their_images(demo):
 def test_nih_like_labels_follow_the_real_table(nih_rows):
     """Prevalence, views, images per patient; a sicker test list that shares no patient."""
     counts = nih_rows.groupby("Patient ID").size()
-    assert abs(len(nih_rows) - 1500) <= 10
+    assert abs(len(nih_rows) - script.N_NIH) <= 10
     assert nih_rows.groupby("Patient ID")["list"].nunique().max() == 1
-    assert 2.8 < counts.mean() < 4.6 and counts.median() <= 2 and 14 < counts.max() <= 25
+    assert 2.4 < counts.mean() < 4.6 and counts.median() <= 2 and 14 < counts.max() <= 25
     normal = (nih_rows["Finding Labels"] == "No Finding").groupby(nih_rows["list"]).mean()
     assert normal["test"] < normal["train_val"] - 0.10
     ap = (nih_rows["View Position"] == "AP").groupby(nih_rows["list"]).mean()
-    assert ap["test"] > ap["train_val"] + 0.10
+    assert ap["test"] > ap["train_val"] + 0.04  # at most 3 images a patient: fewer late, AP ones
     test = nih_rows[nih_rows["list"] == "test"]
     assert len(test) >= 900 and test["Patient ID"].nunique() >= 300  # enough to tell
     assert test["Patient ID"].value_counts().max() <= 3
@@ -294,7 +294,7 @@ def test_the_readers_of_the_demo_agree_as_the_real_ones_do():
     """
     table = Path(__file__).resolve().parents[2] / "data" / "demo" / "vindr" / "train.csv"
     sizes = {"seed": 0, "n_nih": script.N_NIH, "n_vindr": script.N_VINDR}
-    if not script.is_whole(table.parents[2], **sizes):
+    if not script.is_whole(table.parents[1], **sizes):
         pytest.skip("data/demo is not made, or of an older version: make demo")
     boxes = vindr.read_readings(table).boxes
     agreement = consensus.reader_agreement(boxes)
