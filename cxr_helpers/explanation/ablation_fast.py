@@ -86,10 +86,11 @@ from .fixed_box import (
     pool,
     pool_shifted,
     pyramid,
+    score_without,
     spread,
 )
 from .inputs import ExplanationError
-from .layers import DEFAULT_LAYER, LAYERS, PYRAMID, STAGES
+from .layers import DEFAULT_LAYER, PYRAMID, STAGES
 
 
 @dataclass(frozen=True)
@@ -259,29 +260,14 @@ def brute_force_ablation(
             without the channel. `ablate_box` holds them.
     """
     scene, (label,) = enter(detector, image, [box_xyxy], [label], layer)
-    (level,), stage = scene.levels, LAYERS.index(layer)
-
-    def score(channel: int | None = None) -> float:
-        stages = [*scene.stages]
-        if channel is not None and layer != PYRAMID:
-            stages[stage] = _without(stages[stage], channel)
-            for later in range(stage + 1, len(STAGES)) if recompute_later else ():
-                stages[later] = detector.backbone.body[STAGES[later]](stages[later - 1])
-        features = pyramid(detector, stages)[level]
-        if channel is not None and layer == PYRAMID:
-            features = _without(features, channel)
-        pooled = pool(detector, features, scene.rois, level)
-        return float(log_odds(detector, first_layer(detector, pooled), label)[0])
-
-    activations = _activations(scene, pyramid(detector, scene.stages)[level], layer)
-    ablated = np.float32([score(channel) for channel in range(len(activations))])
-    return BoxAblation(score(), ablated, activations, scene.covered)
-
-
-def _without(features: Tensor, channel: int) -> Tensor:
-    changed = features.clone()
-    changed[:, channel] = 0
-    return changed
+    activations = _activations(scene, pyramid(detector, scene.stages)[scene.levels[0]], layer)
+    own = {"recompute_later": recompute_later}
+    ablated = [
+        score_without(detector, scene, label, layer, (slice(None), channel), **own)
+        for channel in range(len(activations))
+    ]
+    whole = score_without(detector, scene, label, layer, None)
+    return BoxAblation(whole, np.float32(ablated), activations, scene.covered)
 
 
 def box_gradient(

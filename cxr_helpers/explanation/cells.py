@@ -52,10 +52,11 @@ from .fixed_box import (
     pool,
     pool_shifted,
     pyramid,
+    score_without,
     spread,
     touched,
 )
-from .layers import DEFAULT_LAYER, LAYERS, PYRAMID, STAGES
+from .layers import DEFAULT_LAYER, PYRAMID, STAGES
 
 
 @dataclass(frozen=True)
@@ -202,27 +203,17 @@ def brute_force_cells(
             without the cell. `ablate_cells` holds them.
     """
     scene, (label,) = enter(detector, image, [box_xyxy], [label], layer)
-    (level,), stage = scene.levels, LAYERS.index(layer)
-
-    def score(cell: tuple[int, int] | None = None) -> float:
-        stages = [*scene.stages]
-        if cell is not None and layer != PYRAMID:
-            stages[stage] = _emptied(stages[stage], cell)
-            for later in range(stage + 1, len(STAGES)) if recompute_later else ():
-                stages[later] = detector.backbone.body[STAGES[later]](stages[later - 1])
-        features = pyramid(detector, stages)[level]
-        if cell is not None and layer == PYRAMID:
-            features = _emptied(features, cell)
-        pooled = pool(detector, features, scene.rois, level)
-        return float(log_odds(detector, first_layer(detector, pooled), label)[0])
-
-    maps = pyramid(detector, scene.stages)[level] if layer == PYRAMID else scene.stages[stage]
-    height, width = maps.shape[-2:]
-    ablated = [[score((row, column)) for column in range(width)] for row in range(height)]
-    return CellAblation(score(), np.float32(ablated), scene.covered)
-
-
-def _emptied(features: Tensor, cell: tuple[int, int]) -> Tensor:
-    changed = features.clone()
-    changed[:, :, cell[0], cell[1]] = 0
-    return changed
+    own = {"recompute_later": recompute_later}
+    on_pyramid = layer == PYRAMID
+    levels = pyramid(detector, scene.stages) if on_pyramid else scene.stages
+    height, width = levels[scene.levels[0] if on_pyramid else STAGES.index(layer)].shape[-2:]
+    everything = slice(None)
+    ablated = [
+        [
+            score_without(detector, scene, label, layer, (everything, everything, y, x), **own)
+            for x in range(width)
+        ]
+        for y in range(height)
+    ]
+    whole = score_without(detector, scene, label, layer, None)
+    return CellAblation(whole, np.float32(ablated), scene.covered)

@@ -279,3 +279,41 @@ def check_detector(detector: nn.Module) -> None:
     blocks = (*backbone.fpn.inner_blocks, *backbone.fpn.layer_blocks)
     if any(len(block) != 1 for block in blocks):
         raise ExplanationError("the pyramid has more than a convolution in a block, such as a norm")
+
+
+def score_without(
+    detector: nn.Module,
+    scene: Scene,
+    label: int,
+    layer: str,
+    removed: tuple | None,
+    *,
+    recompute_later: bool = False,
+) -> float:
+    """Log-odds of a scene's first box, by running pyramid and head on maps with a part set to zero.
+
+    Args:
+        detector: as for `enter`.
+        scene: from `enter`.
+        label: of the class.
+        layer: of `layers.LAYERS`, where the part is removed.
+        removed: index into the layer's (1, C, h, w); None removes nothing.
+        recompute_later: also run the stages after this one again.
+    """
+    stages, level = [*scene.stages], scene.levels[0]
+    if removed is not None and layer != PYRAMID:
+        stage = STAGES.index(layer)
+        stages[stage] = _zeroed(stages[stage], removed)
+        for later in range(stage + 1, len(STAGES)) if recompute_later else ():
+            stages[later] = detector.backbone.body[STAGES[later]](stages[later - 1])
+    features = pyramid(detector, stages)[level]
+    if removed is not None and layer == PYRAMID:
+        features = _zeroed(features, removed)
+    pooled = pool(detector, features, scene.rois, level)
+    return float(log_odds(detector, first_layer(detector, pooled), label)[0])
+
+
+def _zeroed(features: Tensor, removed: tuple) -> Tensor:
+    changed = features.clone()
+    changed[removed] = 0
+    return changed
