@@ -80,7 +80,8 @@ print(f"{len(data.entries):,} radiographs of {data.entries['patient_id'].nunique
 # with similar features look alike to it. Two networks of the same build: one has random weights (the
 # numbers that a network learns), as every network before it learns. The other was
 # [pretrained for an evening](../docs/glossary.md#evening-weights) with the paper's method, on synthetic
-# radiographs of other patients; nobody told it what they show. It ships with the course.
+# radiographs of other patients; nobody told it what they show. Where its file is not there,
+# a line below says so and how to make it, and the random network is shown alone.
 
 # %%
 from cxr_helpers.course.ch02 import labs, neighbors, pretraining
@@ -159,8 +160,8 @@ if gains:
 results.save().name
 
 # %% [markdown]
-# The pretrained network never saw these patients, and nobody gave it a word. Even so it knows a body
-# again, whatever the day and the exposure. An [interval](../docs/glossary.md#interval-95) above zero
+# Random features already know a body again better than chance. A pretrained network never saw these
+# patients either, and nobody gave it a word; where it is shown, compare. An [interval](../docs/glossary.md#interval-95) above zero
 # says that other patients would hardly have turned the difference around. This is what you will build,
 # measure and doubt: in notebook 02 you pretrain such a network yourself, in minutes.
 
