@@ -115,7 +115,7 @@ def _write_values(axis: Axes, matrix: np.ndarray) -> None:
     """Each entry as text in its cell, with lines between the cells."""
     for (i, j), value in np.ndenumerate(matrix):
         color = "white" if abs(value) > 0.6 else "black"
-        axis.text(j, i, f"{value:.1f}", ha="center", va="center", color=color, fontsize=10)
+        axis.text(j, i, f"{value:.2f}", ha="center", va="center", color=color, fontsize=10)
     places = range(len(matrix))
     axis.set_xticks(places, [f"B{i + 1}" for i in places])
     axis.set_yticks(places, [f"A{i + 1}" for i in places])
@@ -187,7 +187,7 @@ def plot_runs(logs: Mapping[str, pd.DataFrame], metrics: Mapping[str, str]) -> F
         axis.set(xlabel="step", ylabel=label, yscale="log" if column == "loss" else "linear")
     handles, names = axes[0, 0].get_legend_handles_labels()
     style = {"frameon": False, "fontsize": 9, "ncols": 3}
-    figure.legend(handles, names, loc="outside upper center", **style)
+    figure.legend(handles, names, loc="outside lower center", **style)
     return tidy(figure, text=9)
 
 
@@ -225,7 +225,7 @@ def plot_moved(logs: Mapping[str, pd.DataFrame]) -> Figure:
         far = 100 * known[stages[name][-1]]
         last.plot(far, known["knn_findings"], markersize=4, label=name, **look(name, i))
     keys = own[0].get_legend_handles_labels()
-    figure.legend(*keys, loc="outside upper center", ncols=5, frameon=False, fontsize=8)
+    figure.legend(*keys, loc="outside lower center", ncols=5, frameon=False, fontsize=8)
     last.set(xlabel="last stage moved (%)", ylabel="k-NN AUROC of findings")
     last.legend(frameon=False, fontsize=8)
     return tidy(figure, text=9)
@@ -249,9 +249,9 @@ def plot_losses_by_width(curves: Mapping[str, tuple[Sequence[float], Sequence[fl
     for i, (name, (share, loss)) in enumerate(curves.items()):
         axis.plot(100 * share, loss, markersize=4, label=name, **look(name, i))
     axis.axhline(1.0, color="0.6", lw=1)
-    axis.annotate("start: loss = D", (100, 1.0), ha="right", va="bottom", color="0.4", fontsize=8)
+    axis.annotate("start: loss = D", (100, 0.97), ha="right", va="top", color="0.4", fontsize=8)
     axis.set(xlabel="share of the run (%)", ylabel="loss / D", yscale="log")
-    axis.legend(frameon=False, fontsize=9, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    axis.legend(frameon=False, fontsize=9)
     return tidy(figure, text=9)
 
 

@@ -31,7 +31,7 @@ def test_matrices_share_one_scale_and_are_cut_to_what_is_shown():
 
 def test_small_matrices_carry_their_values_and_large_ones_none():
     small = ch02.plot_correlations({"a": np.array([[1.0, -0.25], [0.0, 0.5]])})
-    assert [text.get_text() for text in small.axes[0].texts] == ["1.0", "-0.2", "0.0", "0.5"]
+    assert [text.get_text() for text in small.axes[0].texts] == ["1.00", "-0.25", "0.00", "0.50"]
     assert [label.get_text() for label in small.axes[0].get_yticklabels()] == ["A1", "A2"]
     assert not ch02.plot_correlations({"a": np.eye(9)}).axes[0].texts
 
