@@ -7,8 +7,8 @@
    time in which a step waits for its data.
 2. A pretrained and a random network for each seed: k-NN and linear probe on the test patients.
    Backbones that were pretrained before with the same settings are used again.
-3. With `--only recipes`: other crops, rates and images in the same steps, on a demo of another seed than
-   the notebooks' (`make_demo.py --seed 1`), whose test part chooses.
+3. With `--only recipes`: other crops, rates and images in the same steps, on a demo of another
+   seed than the notebooks' (`make_demo.py --seed 1`), whose test part chooses.
 benchmarks/README.md says what was measured.
 """
 
