@@ -16,6 +16,10 @@ FRESH := build/freshness
 # The stored notebooks hold the demo's results, so these targets always run on the demo.
 ON_DEMO := CXR_DATA=demo CXR_SCALE=demo
 
+# How many processes share the unit tests; with 0 there is one, for a debugger.
+WORKERS ?= 2
+UNIT := $(ON_DEMO) $(PY) -m pytest -q -n $(WORKERS) --doctest-modules
+
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help setup demo lab test check lint course notebooks site test-real benchmark freshness clean
@@ -56,10 +60,11 @@ lint: $(INSTALLED)
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 
-check: lint ## lint, unit tests and doctests, for daily work
-	@$(ON_DEMO) $(PY) -m pytest -q --durations=5 --doctest-modules cxr_helpers tools tests
+check: lint ## lint, doctests and the unit tests that are not slow, for daily work
+	@$(UNIT) --durations=5 -m "not real and not slow" cxr_helpers tools tests
 
-test: $(DEMO) check ## all of check, then every notebook against its stored outputs
+test: $(DEMO) lint ## lint, doctests, all unit tests, then every notebook against its stored outputs
+	@$(UNIT) --durations=15 cxr_helpers tools tests
 	@$(ON_DEMO) $(PY) -m pytest -q --durations=15 --nbval notebooks
 
 test-real: $(INSTALLED) ## notebooks 01 to 03 on real radiographs (CXR_REAL=folder)
@@ -85,7 +90,7 @@ freshness: $(INSTALLED) ## test with the newest releases that pyproject.toml all
 	@cd $(FRESH)/course && export $(ON_DEMO) && fresh="../env/bin/python -m" \
 	  && $$fresh pip install -q --upgrade -e '.[dev]' && $$fresh pip list --format=freeze >../installed.txt \
 	  && ../env/bin/python data_scripts/make_demo.py && { status=0; $$fresh pip check || status=1; \
-	  $$fresh pytest -q --doctest-modules cxr_helpers tools tests || status=1; \
+	  $$fresh pytest -q -n $(WORKERS) --doctest-modules cxr_helpers tools tests || status=1; \
 	  $$fresh pytest -q --nbval notebooks || status=1; \
 	  echo "Newer than pinned:"; grep -ivxFf constraints.txt ../installed.txt; exit $$status; }
 

@@ -124,7 +124,7 @@ def perform(stage: str, run: Run) -> None:
     record = run_record(
         run.settings, stage=stage, seed=run.seed, digest=outcome.digest, compute=run.compute
     )
-    write_record(record, run.settings.runs / "records" / path.name)
+    write_record(record, path.parents[1] / "records" / path.name)
     table = results_table(path.parent)
     print("\n".join([*outcome.made, "", show_results(table[table["notebook"] == path.stem])]))
 
