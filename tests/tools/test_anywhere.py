@@ -121,7 +121,8 @@ def test_badges_lead_to_binder_and_colab_and_have_pictures():
 @pytest.mark.slow
 def test_binder_installs_what_make_installs(elsewhere):
     lines = (BINDER / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    assert [line for line in lines if not line.startswith("#")] == ["-c ../constraints.txt", "-e ."]
+    expected = ["-c ../constraints.txt", "-e .[course]"]
+    assert [line for line in lines if not line.startswith("#")] == expected
     version = (BINDER / "runtime.txt").read_text(encoding="utf-8").strip()
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     needs = SpecifierSet(re.search(r'^requires-python = "(.*)"', project, re.MULTILINE)[1])
