@@ -14,6 +14,7 @@ FOR_DEV := $(VENV)/.installed-dev
 INSTALLING := .venv.installing
 DEMO := data/demo/demo.json
 FRESH := build/freshness
+LOWEST := build/lowest
 
 # The stored notebooks hold the demo's results, so these targets always run on the demo.
 ON_DEMO := CXR_DATA=demo CXR_SCALE=demo
@@ -24,7 +25,7 @@ UNIT := pytest -q -n $(WORKERS) --dist loadfile --doctest-modules
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo lab test check lint course notebooks site test-real benchmark freshness clean
+.PHONY: help setup demo lab test check lint course notebooks site test-real benchmark freshness lowest clean
 
 help: ## show this list
 	@echo "make TARGET, where TARGET is one of"
@@ -95,6 +96,12 @@ freshness: $(INSTALLED) ## test with the newest releases that pyproject.toml all
 	  $$fresh $(UNIT) cxr_helpers tools tests || status=1; \
 	  $$fresh pytest -q --nbval notebooks || status=1; \
 	  echo "Newer than pinned:"; grep -ivxFf constraints.txt ../installed.txt; exit $$status; }
+
+lowest: ## check with the lowest releases that pyproject.toml allows (PYTHON=python3.11)
+	@rm -rf $(LOWEST) && git clone -q . $(LOWEST)/course && $(PYTHON) -m venv $(LOWEST)/env
+	@cd $(LOWEST)/course && export $(ON_DEMO) && lowest="../env/bin/python -m" \
+	  && $$lowest pip install -q -c lowest.txt -e '.[dev]' && $$lowest pip check \
+	  && $$lowest $(UNIT) -m "not real and not slow" cxr_helpers tools tests
 
 clean: ## remove .venv, the demo data, its results and caches (results on other data stay)
 	rm -rf $(VENV) $(INSTALLING) data/demo data/phantoms_* runs/demo build docs/api/generated *.egg-info .pytest_cache .ruff_cache
