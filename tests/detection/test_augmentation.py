@@ -254,7 +254,8 @@ def test_torchvisions_transforms_move_boxes_alike(monkeypatch, angle, shift, zoo
 
 
 def test_torchvisions_pipeline_spreads_boxes_as_far_and_drops_what_is_too_small():
-    box, small, pipeline = [20, 30, 60, 70], [30, 30, 31, 31], detection_pipeline("demo", seed=0)
+    box, small = [20.0, 30, 60, 70], [30.0, 30, 31, 31]
+    pipeline = detection_pipeline("demo", seed=0)
     torch.manual_seed(0)
     ours, theirs = [], []
     for _ in range(400):
