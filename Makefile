@@ -88,8 +88,8 @@ benchmark: $(INSTALLED) ## run every benchmark; results go to runs/benchmarks
 	@status=0; for script in benchmarks/*.py; do \
 	  [ -e "$$script" ] || continue; echo "== $$script"; $(PY) "$$script" || status=1; done; exit $$status
 
-freshness: $(INSTALLED) ## test with the newest releases that pyproject.toml allows
-	@rm -rf $(FRESH) && git clone -q . $(FRESH)/course && $(PY) -m venv $(FRESH)/env
+freshness: ## test with the newest releases that pyproject.toml allows
+	@rm -rf $(FRESH) && git clone -q . $(FRESH)/course && $(PYTHON) -m venv $(FRESH)/env
 	@cd $(FRESH)/course && export $(ON_DEMO) && fresh="../env/bin/python -m" \
 	  && $$fresh pip install -q --upgrade -e '.[dev]' && $$fresh pip list --format=freeze >../installed.txt \
 	  && ../env/bin/python data_scripts/make_demo.py && { status=0; $$fresh pip check || status=1; \
