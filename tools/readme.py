@@ -106,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
         text = readme.read_text(encoding="utf-8")
         text = replace_between(text, badges(repository_address(settings.project)), name="badges")
         if not options.no_results:
-            results = read_results(settings.runs / "results")
+            results = read_results(settings.results)
             table = measured_table(results, machine=machine, day=date.today().isoformat())
             text = replace_between(text, table, name="measured")
             picture = tagged_picture(settings.project / "notebooks")
