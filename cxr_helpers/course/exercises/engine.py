@@ -188,16 +188,21 @@ def _wrong_entries(reference: Mapping, answer: object, close: Callable) -> str:
     return f"Look again at {', '.join(map(repr, wrong))}."
 
 
-def judge_function(cases: Sequence[tuple]) -> Callable[[Exercise, object], Verdict]:
-    """Judge a function by what it returns for each tuple of arguments."""
+def judge_function(
+    cases: Sequence[tuple], *, close: Callable = exact
+) -> Callable[[Exercise, object], Verdict]:
+    """Judge a function by what it returns for each tuple of arguments, as far as `close` tells."""
+
+    def alike(first: object, second: object) -> bool:
+        return same(first, second, close)
 
     def problem(exercise: Exercise, answer: object) -> str | None:
         given, wanted = outputs(answer, cases), outputs(exercise.reference, cases)
-        wrong = [i for i, pair in enumerate(zip(given, wanted, strict=True)) if not same(*pair)]
+        wrong = [i for i, two in enumerate(zip(given, wanted, strict=True)) if not alike(*two)]
         if not wrong:
             return None
         for mistake, text in exercise.mistakes:
-            if all(map(same, given, outputs(mistake, cases))):
+            if all(map(alike, given, outputs(mistake, cases))):
                 return text
         i = wrong[0]
         return f"For {shown(cases[i])} it {_other(given[i], wanted[i])}"

@@ -69,7 +69,12 @@ def set_style() -> None:
     """
     sns.set_theme(style="ticks", context="notebook", palette=list(COLORS))
     plt.rcParams.update(
-        {"figure.dpi": 100, "savefig.dpi": 100, "figure.constrained_layout.use": True}
+        {
+            "figure.dpi": 100,
+            "figure.titlesize": 12,
+            "savefig.dpi": 100,
+            "figure.constrained_layout.use": True,
+        }
     )
     plt.rcParams["figure.titlesize"] = 11
 

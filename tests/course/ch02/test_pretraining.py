@@ -50,6 +50,12 @@ def test_the_log_says_how_far_the_weights_moved(unbroken):
     assert log.loc[6, moved].tolist() == pytest.approx(list(expected.values()), rel=1e-4)
 
 
+def test_outputs_that_do_not_vary_find_no_image_again():
+    z = torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
+    assert pretraining.found_again(z, z + 0.01) == 1
+    assert pretraining.found_again(torch.ones(20, 8), torch.ones(20, 8)) <= 0.05
+
+
 def test_phantoms_take_the_place_of_the_training_part(tmp_path, monkeypatch):
     """The run learns from them, says how many and which, and its views are of them alone."""
     rng = np.random.default_rng(1)

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 import torchvision
+from lightly.loss import BarlowTwinsLoss
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 from tried_drawings import (
@@ -40,6 +41,22 @@ from cxr_helpers.course.exercises import engine
 
 FOUR = nb05.FOUR_SCORES
 RUNS = ex.EXERCISES["2.5"].reference
+
+
+def loss_by_numpy(z_a, z_b, weight):
+    width = z_a.shape[1]
+    c = np.corrcoef(z_a, z_b, rowvar=False)[:width, width:]
+    off = c[~np.eye(width, dtype=bool)]
+    return ((1 - np.diag(c)) ** 2).sum() + weight * (off**2).sum()
+
+
+def grown_crop(box, side, share, rng):
+    """From the box outwards on all sides, by a share of the room that is the same everywhere."""
+    for grown in np.linspace(0.3 * rng.random(), 1, 200):
+        x_min, y_min = (1 - grown) * box[:2]
+        x_max, y_max = box[2:] + grown * (side - box[2:])
+        if (x_max - x_min) * (y_max - y_min) >= share * side**2:
+            return x_min, y_min, x_max, y_max
 
 
 def loop_iou(first, second, *, apart=lambda w, h: w <= 0 or h <= 0):
@@ -145,8 +162,11 @@ WRONG = {  # beside the usual mistakes, which are written in the exercises
         lambda axis, t: draw_decades(axis, t, order=slice(None, None, 2)),
         lambda axis, t: axis.fill_between(decades(t).index, decades(t)),
     ],
-    "2.1": [128, 0, "4 D"],
-    "2.2": [lambda f, a, b: float(nb02.share_in_both(f, a, b) > 0)],
+    "2.1": [
+        lambda a, b, w: nb02.barlow_twins_loss(a.T, b.T, w),
+        lambda a, b, w: nb02.barlow_twins_loss(a, b, w) / len(a),
+    ],
+    "2.2": [lambda *known: nb02.crop_around(*known)[::-1]],
     "2.4": [lambda f, y, q, k: y[:k].mean()],
     "2.5": [RUNS | {"run 4": "copies"}, dict.fromkeys(RUNS, "healthy")],
     "2.6": [lambda axis: draw_floor(axis, off=1.1)],
@@ -260,11 +280,11 @@ RIGHT = {
         lambda axis, t: axis.set(xlabel="x", ylabel=str(axis.stairs(decades(t)))),
         lambda axis, t: axis.set(xlabel="x", ylabel=str(axis.stem(decades(t)))),
     ],
-    "2.1": [512.0, np.int64(512)],
-    "2.2": [
-        lambda f, a, b: torch.tensor(nb02.share_in_both(f, b, a)),
-        lambda f, a, b: np.float32(nb02.share_in_both(f, a, b)),
+    "2.1": [
+        lambda a, b, w: BarlowTwinsLoss(lambda_param=w)(a, b),
+        loss_by_numpy,
     ],
+    "2.2": [grown_crop, lambda *known: torch.tensor(nb02.crop_around(*known))],
     "2.3": [
         lambda floor: float(np.ceil(2 / np.pi / floor**2)),
         lambda floor: next(n for n in range(1, 9999) if (2 / np.pi / n) ** 0.5 <= floor),
@@ -418,6 +438,9 @@ TOLD = [  # number, a wrong answer, what is said to it
         "For [ 0  0 10 10], [ 5  0 15 10] it stops with ZeroDivisionError: ",
     ),
     ("1.5", lambda s, c, w, m: nb01.to_gray(s - (c - w // 2), w / 2, w, m), "it gives"),
+    ("2.1", lambda a, b, w: a.sub_(a.mean(0)), "changes what it was given"),
+    ("2.2", lambda box, side, share, rng: box, "less of the image"),
+    ("2.2", lambda box, side, share, rng: (box[0], box[1], side), "four numbers"),
     ("2.4", lambda f, y, q, k: nb02.knn_vote(f, y, q, 2), "it gives"),
     ("2.4", lambda f, y, q, k: round(float(nb02.knn_vote(f, y, q, k))), "it gives"),
     ("2.6", lambda axis: axis.plot(nb02.FLOOR), "at the batch sizes"),

@@ -35,6 +35,13 @@ def test_scores_and_one_pair_of_boxes_agree_with_the_libraries():
     assert nb02.batch_for_floor(0.05) == 255
 
 
+def test_the_loss_is_that_of_the_helpers():
+    z_a, z_b = torch.randn(2, 32, 6, generator=torch.Generator().manual_seed(0))
+    invariance, redundancy = barlow.loss_terms(barlow.cross_correlation(z_a, z_b))
+    ours = nb02.barlow_twins_loss(z_a, z_b, 0.1)
+    assert ours.item() == pytest.approx((invariance + 0.1 * redundancy).item(), rel=1e-4)
+
+
 def test_mystery_runs_show_the_three_faults():
     runs = nb02.mystery_runs()
     floor = np.sqrt(2 / np.pi / runs["images in a batch"])
