@@ -23,7 +23,7 @@ if importlib.util.find_spec("cxr_helpers") is None:
     assert ADDRESS, "write the address of the course's repository into ADDRESS, then run again"
     pip = [sys.executable, "-m", "pip", "install", "-q", "-c", "cxr-course/constraints.txt"]
     subprocess.run(["git", "clone", "-q", "--depth", "1", ADDRESS, "cxr-course"], check=True)
-    subprocess.run([*pip, "-e", "cxr-course"], check=True)
+    subprocess.run([*pip, "-e", "cxr-course[course]"], check=True)
     sys.path.insert(0, os.path.abspath("cxr-course"))"""
 
 

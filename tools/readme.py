@@ -176,7 +176,7 @@ def main(arguments: list[str] | None = None) -> int:
         page = exercises.read_text(encoding="utf-8")
         page = replace_between(page, exercise_table(), name="exercises")
         if not options.no_results:
-            results = read_results(settings.runs / "results")
+            results = read_results(settings.results)
             table = measured_table(results, machine=machine, day=date.today().isoformat())
             text = replace_between(text, table, name="measured")
             text = replace_between(text, picture_text(results), name="picture")

@@ -30,7 +30,7 @@ be arrays, lists or tensors. What cannot be explained raises `inputs.Explanation
 >>> ablation_cam(*asked, layer="layer1", batch_size=64).weights.shape
 (64,)
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: grad-cam, numpy, torch, torchvision.
 Goes with: inputs.py, layers.py.
 """

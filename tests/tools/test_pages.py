@@ -14,6 +14,8 @@ import pytest
 
 from tools import web_pages
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 HELPERS = sorted(
@@ -126,7 +128,7 @@ def test_pictures_are_there_and_have_a_text(site, pages):
 def test_every_page_is_there(site, pages):
     expected = [f"notebooks/{name}" for name in NOTEBOOKS] + [str(path) for path in TEXTS]
     expected += [f"docs/api/generated/{name}" for name in HELPERS]
-    expected += ["index", "benchmarks/README", "search", "genindex"]
+    expected += ["index", "CONTRIBUTING", "CHANGELOG", "benchmarks/README", "search", "genindex"]
     assert [name for name in expected if site / f"{name}.html" not in pages] == []
     assert site / "README.html" not in pages
     assert "url=docs/index.html" in pages[site / "index.html"].text
