@@ -81,7 +81,7 @@ def stored(folder, name, rows, **columns):
         lines += [[arm, "", fraction, 0.6 + gain, 0.5, 0.7], [minus, "", fraction, 0.6, 0.5, 0.7]]
         lines += [[arm, minus, fraction, gain, low, high]]
     folder.mkdir(parents=True, exist_ok=True)
-    table = pd.DataFrame(lines, columns=COLUMNS).assign(**columns)
+    table = pd.DataFrame(lines, columns=COLUMNS).drop_duplicates(COLUMNS[:3]).assign(**columns)
     table.to_csv(folder / f"{name}.csv", index=False)
     (folder / f"{name}.json").write_text(json.dumps(dict.fromkeys(RECORD, "")), encoding="utf-8")
 
