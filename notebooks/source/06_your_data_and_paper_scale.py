@@ -116,7 +116,8 @@ def patient(image_id):
 #
 # (Several processes read, and they import the function: one that is typed into a cell is not found on
 # every system.) Now each file is decoded once, scaled down and *packed* into one array of bytes, so that
-# no training step has to wait for a decoder; and the patients are split.
+# no training step has to wait for a decoder; and the patients are split. (`replace` gives a copy of
+# `settings` that writes to this notebook's folder.)
 
 # %% tags=["nbval-ignore-output"]
 here = replace(settings, project=folder)
@@ -155,8 +156,8 @@ style.show(figure)
 # The air in the lungs is dark, so none is a negative, and all stand upright. Packing keeps the ratio of
 # the sides; the rest of the square is black.
 #
-# Pretraining takes them as they are, without a label. A few epochs, to see that it runs; notebook 02
-# says how long is long enough. Look at the first and the last loss. (Row 0 of the log is measured
+# Pretraining takes them as they are, without a label. `few` is a preset of seconds, with eight epochs at
+# 32 pixels, to see that it runs; notebook 02 says how long is long enough. Look at the first and the last loss. (Row 0 of the log is measured
 # before training, so it has no loss.)
 
 # %%
@@ -183,7 +184,7 @@ claim(loss.iloc[-1] < loss.iloc[1], "the loss falls on images of your own", sett
 #
 # Somebody else does not have this course. They need the weights in a format that everybody reads
 # (safetensors, a file of numbers only), and a model card that says what they are and what they are not.
-# One call writes both. Read the agreement of the data first: VinDr-CXR's forbids sharing its images,
+# One call writes both. `state` holds the weights, by the names that torchvision gives them. Read the agreement of the data first: VinDr-CXR's forbids sharing its images,
 # and what it says of weights is for you to look up.
 
 # %%
@@ -391,7 +392,8 @@ print(f"{seconds_a_step:.2f} seconds a step, {images_a_second:.0f} images a seco
 # %% [markdown]
 # Now this machine. The trial takes a few steps at the paper's scale, ResNet-50 at 224 pixels with
 # D = 8192, once with four images and once with eight. The difference is the cost of four images; the
-# rest is the cost of a step whatever its images. (On which GPUs the published log was made is not known
+# rest is the cost of a step whatever its images. `paper` says what would run: these settings with the
+# paper's preset. (On which GPUs the published log was made is not known
 # here: its figure compares set-ups, not programs.)
 
 # %%
