@@ -232,28 +232,18 @@ WRONG = {  # beside the usual mistakes, which are written in the exercises
         lambda axis, s, a, m, b: draw_map(axis, s, a, m[::-1], b),
         lambda axis, s, a, m, b: draw_map(axis, s, a, m, b[[1, 0, 3, 2]]),
     ],
-    "6.1": [2, "0.2"],
-    "6.2": [
-        {"D = 2048": 1.06 * 2048, "D = 128": 1.06 * 128},
-        {"D = 2048": np.nan, "D = 128": 128},
-        {"D = 2048": "D", "D = 128": "D"},
-    ],
-    "6.3": [
+    "6.1": [
         lambda rows, rank, world: rows[rank : rank + len(rows) // world],
         lambda rows, rank, world: [i for i in range(len(rows)) if i % world == rank],
         lambda rows, rank, world: rows[rows % world == 0] if rank == 0 else rows[:0],
     ],
-    "6.4": [
+    "6.2": [
         lambda n, s, q: [(s / n).mean(), (q / n).mean() - (s / n).mean() ** 2],
         lambda n, s, q: [q.sum() / n.sum() - (s.sum() / n.sum()) ** 2, s.sum() / n.sum()],
     ],
-    "6.5": [lambda n, e, b, s: int(e * (n // b) * s / 3600)],
-    "6.6": [
-        {"images on each": 192, "GB on each": 19},
-        {"images on each": 193, "GB on each": 19.4},
-        (192, 19.4),
-    ],
-    "6.7": [
+    "6.3": [2, "0.2"],
+    "6.4": [lambda n, e, b, s: int(e * (n // b) * s / 3600)],
+    "6.5": [
         lambda axis, w, r: draw_scaling(axis, w, r, by=-1),
         lambda axis, w, r: draw_scaling(axis, w[:-1], r[:-1]),
     ],
@@ -391,34 +381,25 @@ RIGHT = {
         picture_under_a_rectangle,
         the_courses_own_picture,
     ],
-    "6.1": [0.4, Fraction(2, 5)],
-    "6.2": [
-        {"D = 128": 127, "D = 2048": 2050.0},
-        {"D = 128": 1.02 * 128, "D = 2048": 1.02 * 2048},
-        pd.Series({"D = 2048": 2048, "D = 128": 128}),
-    ],
-    "6.3": [
+    "6.1": [
         lambda rows, rank, world: torch.tensor(rows[rank::world]),
         lambda rows, rank, world: tuple(np.array_split(rows, world)[world - 1 - rank]),
         lambda rows, rank, world: rows[::-1][rank::world],
         lambda rows, rank, world: [int(row) for row in rows][rank::world],
         lambda rows, rank, world: np.random.default_rng(0).permutation(rows)[rank::world],
     ],
-    "6.4": [
+    "6.2": [
         lambda n, s, q: (sum(s) / sum(n), sum(q) / sum(n) - (sum(s) / sum(n)) ** 2),
         lambda n, s, q: torch.tensor(
             [s.sum() / n.sum(), (q.sum() - s.sum() ** 2 / n.sum()) / n.sum()]
         ),
     ],
-    "6.5": [
+    "6.3": [0.4, Fraction(2, 5)],
+    "6.4": [
         lambda n, e, b, s: Fraction(e * (n // b)) * Fraction(s) / 3600,
         lambda n, e, b, s: np.float64(e) * np.floor(n / b) * s / 3600,
     ],
-    "6.6": [
-        {"images on each": 192.0, "GB on each": 19.4},
-        pd.Series({"GB on each": 19.4, "images on each": 192}),
-    ],
-    "6.7": [
+    "6.5": [
         draw_scaling,
         lambda axis, w, r: draw_scaling(axis, w[::-1], r[::-1], by=-1),
         speed_by_named_workers,
@@ -465,12 +446,12 @@ TOLD = [  # number, a wrong answer, what is said to it
     ("5.4", lambda h, b: nb05.points_into(h - h.min(), b) if h.any() else 0.0, "it gives"),
     ("5.8", lambda *a: mesh_and_box(*a, upside_down=True), "first row belongs at the top"),
     ("5.8", lambda *a: map_enlarged_by_curves(*a, cut=False), "not the Ablation-CAM map"),
-    ("6.3", lambda rows, rank, world: rows[rows % world == rank], "not as equal"),
-    ("6.3", shift_positions, "none of these rows"),
-    ("6.3", lambda rows, rank, world: [[1], [2, 3]], "a list of rows"),
-    ("6.3", lambda rows, rank, world: rows % world == rank, "a list of rows"),
-    ("6.3", lambda rows, rank, world: [rank], "none of these rows"),
-    ("6.7", bars_without_places, "at the numbers of workers"),
+    ("6.1", lambda rows, rank, world: rows[rows % world == rank], "not as equal"),
+    ("6.1", shift_positions, "none of these rows"),
+    ("6.1", lambda rows, rank, world: [[1], [2, 3]], "a list of rows"),
+    ("6.1", lambda rows, rank, world: rows % world == rank, "a list of rows"),
+    ("6.1", lambda rows, rank, world: [rank], "none of these rows"),
+    ("6.5", bars_without_places, "at the numbers of workers"),
 ]
 
 

@@ -8,7 +8,6 @@ from sklearn.metrics import roc_auc_score
 from torchvision.ops.poolers import LevelMapper
 
 from cxr_helpers.course import exercises as ex
-from cxr_helpers.course.cli import planning
 from cxr_helpers.course.core.settings import PRESETS
 from cxr_helpers.course.exercises import ch02 as nb02
 from cxr_helpers.course.exercises import ch03 as nb03
@@ -21,7 +20,6 @@ from cxr_helpers.course.exercises import engine
 from cxr_helpers.detection import froc
 from cxr_helpers.detection import metrics as dm
 from cxr_helpers.explanation import ablation_fast, heatmaps, sanity
-from cxr_helpers.pretraining import barlow
 
 
 def test_scores_and_one_pair_of_boxes_agree_with_the_libraries():
@@ -138,14 +136,8 @@ def test_map_exercises_agree_with_the_helpers():
 
 
 def test_exercises_of_scale_agree_with_the_course():
-    preset, at_demo = PRESETS["paper"]["pretrain"], PRESETS["demo"]["pretrain"]
-    assert ex.EXERCISES["6.1"].reference == pytest.approx(preset.learning_rate * 512 / 256)
-    z_a, z_b = torch.randn(
-        2, 512, at_demo.projector[-1], generator=torch.Generator().manual_seed(0)
-    )
-    invariance, _ = barlow.loss_terms(barlow.cross_correlation(z_a, z_b))
-    said = ex.EXERCISES["6.2"].reference[f"D = {at_demo.projector[-1]}"]
-    assert invariance.item() == pytest.approx(said, rel=0.1)
+    rate = PRESETS["paper"]["pretrain"].learning_rate
+    assert ex.EXERCISES["6.3"].reference == pytest.approx(rate * 512 / 256)
     assert nb06.hours(112_120, 800, 768, 42.1 * 3600 / (800 * 145)) == pytest.approx(42.1, rel=0.01)
     shares = [nb06.share(np.arange(11), rank, 3).tolist() for rank in range(3)]
     assert sorted(sum(shares, [])) == list(range(11))
@@ -153,8 +145,6 @@ def test_exercises_of_scale_agree_with_the_course():
     parts = np.split(values, [4, 15])
     sums = [np.array([f(part) for part in parts]) for f in (len, np.sum, lambda x: (x**2).sum())]
     assert nb06.whole_batch(*sums) == pytest.approx([values.mean(), values.var()])
-    fits = planning.Cost(1.0, 1.0, 5.0, 0.075).step_bytes(192)
-    assert ex.EXERCISES["6.6"].reference["GB on each"] == pytest.approx(fits)
     workers, rates = nb06.practice_scaling()
     assert rates[-1] / rates[0] == pytest.approx(1 / (0.05 + 0.95 / workers[-1]), rel=0.01)
 
