@@ -518,3 +518,12 @@ def verdict(estimate: Mapping[str, float]) -> str:
     if estimate["low"] > 0:
         return "better"
     return "worse" if estimate["high"] < 0 else "open"
+
+
+def told(estimates: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
+    """The verdict on each difference, with its size, for a table.
+
+    >>> told({"AUROC": {"value": 0.02, "low": 0.01, "high": 0.05}})
+    {'AUROC': 'better (+0.020)'}
+    """
+    return {name: f"{verdict(one)} ({one['value']:+.3f})" for name, one in estimates.items()}
