@@ -754,11 +754,11 @@ claim("better" in str(rows), "at least one of the questions is answered 'better'
 #
 # <details><summary>Answers</summary>
 #
-# 1. Less is the natural guess: k-NN keeps the single images, a strongly regularized probe keeps one
+# 1) Less is the natural guess: k-NN keeps the single images, a strongly regularized probe keeps one
 #    direction a label. With weak regularization it learns images by heart too. It was not measured.
-# 2. The best of several checks on the test part is at least as good there as the one that validation
+# 2) The best of several checks on the test part is at least as good there as the one that validation
 #    chose, which is among them. An honest interval repeats the choice in every resample.
-# 3. Mostly 200 patients: images of one patient are alike, so they teach less and widen the interval.
+# 3) Mostly 200 patients: images of one patient are alike, so they teach less and widen the interval.
 #    But patients with many images are often sicker: with a rare finding count the positives too.
 #
 # </details>

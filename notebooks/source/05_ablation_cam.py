@@ -746,13 +746,13 @@ results.save()
 #
 # <details><summary>Answers</summary>
 #
-# 1. Where the score adds them up, each gets its half. Where one of them would do, as with a
+# 1) Where the score adds them up, each gets its half. Where one of them would do, as with a
 #    probability near 1, each gets next to nothing. Remove pairs or groups together.
-# 2. One bright dot in the center of the detected box: all of its energy lies in the readers' box
+# 2) One bright dot in the center of the detected box: all of its energy lies in the readers' box
 #    whenever the center does.
-# 3. Findings that may lie anywhere, such as nodules. But all three measures are low for small boxes,
+# 3) Findings that may lie anywhere, such as nodules. But all three measures are low for small boxes,
 #    so compare with a constant map on the same findings.
-# 4. No score against boxes, nor random weights. To move or delete the letter alone, and to watch the
+# 4) No score against boxes, nor random weights. To move or delete the letter alone, and to watch the
 #    score, does; so does another hospital.
 #
 # </details>
