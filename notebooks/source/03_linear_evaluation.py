@@ -64,10 +64,11 @@ results = Results("03_linear_evaluation", settings)
 #
 # A network turns each image into a row of numbers, its **features**. A weighted sum of these, fitted
 # to the labels, is a [linear probe](../docs/glossary.md#linear-probe). Each way to start the network is
-# an [arm](../docs/glossary.md#arm): random weights; the weights that your minutes in notebook 02 made;
-# those that an hour makes (an evening's). The paper compares with weights from photographs (ImageNet).
-# They do not come with the course; where they lie on your machine, they are one more arm. The last
-# arm, `pixels`, is no network: its features are the image itself, as 16 x 16 gray values.
+# an [arm](../docs/glossary.md#arm): `random` weights; those that your minutes in notebook 02 made
+# (`pretrained`); those of a longer run, which come with the course (`evening`). The paper compares with
+# weights from photographs (`imagenet`). They do not come with the course; where they lie on your
+# machine, they are one more arm. The last arm, `pixels`, is no network: its features are the image
+# itself, as 16 x 16 gray values.
 
 # %% tags=["nbval-ignore-output"]
 data = load_nih(settings)

@@ -88,7 +88,7 @@ for part, images in {"training": train_images, "test": test_images}.items():
 # same images without any.
 
 # %%
-KIND = "marker"  # or "tube", or "border": a collimator's black edge
+KIND, word = "marker", "letter"  # or "tube", "tube", or "border", "black border"
 labels = train_images.labels
 present = shortcut.draw_presence(labels, with_finding=0.95, without=0.05, seed=seed)
 planted = shortcut.plant(train_images, present, KIND, seed=seed)
@@ -122,10 +122,10 @@ i = np.flatnonzero(sick)[1]  # another image: change the 1
 on_it, maps = {}, {}
 for name, net in nets.items():
     on_it[name] = shortcut.share_on_object(net, everywhere, np.flatnonzero(sick))
-    title = f"{name} network\n(on the {KIND} in the mean: {on_it[name]:.0%})"
+    title = f"{name} network: {on_it[name]:.0%}\nof all its maps on the {word}"
     maps[title] = shortcut.ablation_heatmap(net, everywhere.pixels[i])
 learned, moved = auroc.loc["shortcut", ["as in training", "swapped"]]
-title = f"It learned the {KIND}: AUROC {learned:.2f}, and {moved:.2f} once the {KIND} is moved"
+title = f"It read the {word}: AUROC {learned:.2f}, and {moved:.2f} once the {word} is moved"
 ch05.plot_shortcut(everywhere.pixels[i], maps, auroc, title=title, boxes=test_images.boxes[i])
 plt.show()
 
@@ -280,7 +280,8 @@ print(item)
 # %%
 assert len(shared) >= 10 or not settings.is_demo
 layer, picture = settings.explain.layer, data.images.picture(item.row)
-detector, image = detectors["pretrained"], gray_to_tensor(data.images.pixels[item.row])
+detector = detectors["pretrained"]
+image = gray_to_tensor(np.asarray(data.images.pixels[item.row]))
 slow = cam.ablation_cam(detector, image, [item.box], [item.label], layer=layer)
 print(f"{len(slow.weights)} channels, so the detector ran {len(slow.weights)} times and once more.")
 

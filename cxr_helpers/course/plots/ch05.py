@@ -134,7 +134,7 @@ def plot_shortcut(
             axes[-1].annotate(f"{value:.2f}", (x, value), (0, 5), textcoords="offset points",
                               ha="center", fontsize=8)  # fmt: skip
     axes[-1].axhline(0.5, color="0.6", lw=1)
-    axes[-1].set_xticks(range(auroc.shape[1]), [name.replace(" ", "\n", 1) for name in auroc])
+    axes[-1].set_xticks(range(auroc.shape[1]), ["\n".join(name.rsplit(" ", 1)) for name in auroc])
     axes[-1].set(ylabel="AUROC", ylim=(0, 1.12), xlim=(-0.4, auroc.shape[1] - 0.6))
     axes[-1].legend(frameon=False, fontsize=8, loc="lower left")
     figure.suptitle(title, fontsize=11)
