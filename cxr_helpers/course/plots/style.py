@@ -36,12 +36,20 @@ _KNOWN = {
     "fine-tuned": (YELLOW, "P", "-"),
     "pixels": ("0.5", "X", ":"),
     "k-NN": (SKY, "v", ":"),
-    "ablation": (BLUE, "o", "-"),
+    "channel ablation": (BLUE, "o", "-"),
+    "cell ablation": (ORANGE, "s", "--"),
+    "linear probe": (SKY, "P", ":"),
     "class prior": (PURPLE, "v", "--"),
     "centered bell": (YELLOW, "D", "-."),
     "bell on the box": (GREEN, "^", "-."),
     "random map": (BLACK, "x", ":"),
     "detected box": ("0.4", "D", "-."),
+}
+_KNOWN |= {
+    "pretrained here": _KNOWN["pretrained"],
+    "pretrained for an evening": _KNOWN["evening"],
+    "random weights": _KNOWN["random"],
+    "16 x 16 pixels": _KNOWN["pixels"],
 }
 
 

@@ -10,7 +10,10 @@ import torch
 import torchvision
 from lightly.loss import BarlowTwinsLoss
 from scipy.stats import spearmanr
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from tried_drawings import (
     bars_without_places,
     curve_backwards_and_best_down_to_zero,
@@ -126,6 +129,29 @@ def suppress_also_at_the_threshold(boxes, labels, scores, threshold):
     return suppress_by_loop(boxes, labels, scores, threshold, within=lambda a, b, t: a >= t > b)
 
 
+def pipeline_log_odds(x, y, features, C):
+    steps = make_pipeline(StandardScaler(), LogisticRegression(C=C, solver="newton-cholesky"))
+    return steps.fit(x, y).decision_function(features)
+
+
+def descended_log_odds(x, y, features, C):
+    mean, std = x.mean(axis=0), x.std(axis=0)
+    x, features = (torch.tensor((one - mean) / std) for one in (x, features))
+    weights, target = torch.zeros(x.shape[1] + 1, dtype=x.dtype), torch.tensor(y)
+    for _ in range(500):
+        error = torch.sigmoid(x @ weights[1:] + weights[0]) - target
+        slope = torch.cat([error.sum()[None], x.T @ error + weights[1:] / C])
+        weights -= 2 * slope / (len(x) + 1 / C)
+    return features @ weights[1:] + weights[0]
+
+
+def split_by_loop(patients, share, rng):
+    names = sorted(set(patients.tolist()))
+    rng.shuffle(names)
+    test = names[: int(share * len(names) + 0.5)]
+    return [patient in test for patient in patients]
+
+
 def hint_of_auroc(ill, scores):
     apart = scores[ill][:, None] - scores[~ill][None, :]
     return (apart > 0).mean() + (apart == 0).mean() / 2
@@ -170,12 +196,14 @@ WRONG = {  # beside the usual mistakes, which are written in the exercises
     "2.4": [lambda f, y, q, k: y[:k].mean()],
     "2.5": [RUNS | {"run 4": "copies"}, dict.fromkeys(RUNS, "healthy")],
     "2.6": [lambda axis: draw_floor(axis, off=1.1)],
-    "3.1": [0.8, 5, [5, 6]],
+    "3.2": [
+        lambda x, y, f, C: nb03.fit_and_score(x, y, f, C).argsort(),
+        lambda x, y, f, C: nb03.fit_and_score(x, 1 - y, f, C),
+    ],
     "3.3": [lambda p, a, b: nb03.at_other_prevalence(p, a, b).__round__(1)],
     "3.4": [
-        lambda a, b: len({*a} & {*b}) / len(b),
-        lambda a, b: len({*a} & {*b}),
-        lambda a, b: np.isin(b, a),
+        lambda p, share, rng: rng.permutation(p) == p[0],
+        lambda p, share, rng: np.unique(p)[:3],
     ],
     "3.5": [lambda p, rng: resample(p, rng, keep=slice(1))],
     "4.1": [0.77, 83.5, None.__class__],
@@ -207,7 +235,10 @@ WRONG = {  # beside the usual mistakes, which are written in the exercises
         lambda axis, r, s, n: draw_precision(axis, r, s, n, start=5),
         lambda axis, r, s, n: draw_precision(axis, r, s, len(r)),
     ],
-    "5.1": ["-12.5", 0.12, -0.112],
+    "5.1": [
+        lambda head, maps, c: head(maps) / len(maps),
+        lambda head, maps, c: head(maps * (np.arange(len(maps)) != c)[:, None, None]) < head(maps),
+    ],
     "5.2": [
         lambda s, a, m: nb05.map_from_channels(s, a, m).T,
         lambda s, a, m: nb05.map_from_channels(s, a, m) / nb05.map_from_channels(s, a, m).max(),
@@ -289,15 +320,15 @@ RIGHT = {
     ],
     "2.5": [pd.Series(RUNS), {k: f" {v.replace(' ', '-').upper()} " for k, v in RUNS.items()}],
     "2.6": [draw_floor, lambda axis: draw_floor(axis, scale="linear"), smooth_floor_and_points],
-    "3.1": [0.83, Fraction(5, 6)],
-    "3.2": [pairs_auroc, roc_auc_score, hint_of_auroc],
+    "3.1": [pairs_auroc, roc_auc_score, hint_of_auroc],
+    "3.2": [pipeline_log_odds, descended_log_odds],
     "3.3": [
         lambda p, a, b: p * b / a / (p * b / a + (1 - p) * (1 - b) / (1 - a)),
         lambda p, a, b: np.array(nb03.at_other_prevalence(p, a, b)),
     ],
     "3.4": [
-        lambda a, b: sum(one in set(a) for one in b) / len(b),
-        lambda a, b: pd.Series(b).isin(a).mean(),
+        split_by_loop,
+        lambda p, share, rng: pd.Series(p).isin(rng.permutation(pd.unique(p))[:3]),
     ],
     "3.5": [
         resample,
@@ -337,7 +368,10 @@ RIGHT = {
         curve_from_zero_and_best_at_101_points,
         curve_backwards_and_best_down_to_zero,
     ],
-    "5.1": [-1 / 8, np.array(-0.125)],
+    "5.1": [
+        lambda head, maps, c: head(maps) - head(maps * (np.arange(len(maps)) != c)[:, None, None]),
+        lambda head, maps, c: torch.tensor(nb05.loss_without(head, maps, c)),
+    ],
     "5.2": [
         lambda s, a, m: sum((s - w) / s * c for w, c in zip(a, m, strict=True)).clip(min=0),
         lambda s, a, m: torch.relu(
@@ -425,8 +459,8 @@ TOLD = [  # number, a wrong answer, what is said to it
     ("2.4", lambda f, y, q, k: nb02.knn_vote(f, y, q, 2), "it gives"),
     ("2.4", lambda f, y, q, k: round(float(nb02.knn_vote(f, y, q, k))), "it gives"),
     ("2.6", lambda axis: axis.plot(nb02.FLOOR), "at the batch sizes"),
-    ("3.1", 83.3, "as a share"),
-    ("3.4", lambda train, test: 7.0, "For [1 2 3 3], [3 3 3 4 5] it gives 7, not 0.6."),
+    ("3.4", lambda p, share, rng: p == 1024, "is three"),
+    ("3.4", lambda p, s, rng: nb03.split_patients(p, s, np.random.default_rng()), "draw from rng"),
     ("3.5", lambda p, rng: [[1], [2, 3]], "one flat array"),
     ("3.5", lambda p, rng: [], "as many patients"),
     ("3.5", lambda p, rng: [-1], "numbers 0 to 77"),
