@@ -82,11 +82,9 @@ data.fused.drop(columns="image_id").head(3).round(0)
 
 # %% [markdown]
 # Where only NIH ChestX-ray14 is at hand, its own boxes (BBox_List_2017.csv) take the place of
-# VinDr-CXR's, and all that follows is the same.
-#
-# The detection files of the paper's
+# VinDr-CXR's. The detection files of the paper's
 # [public code](https://github.com/haooyuee/BarlowTwins-CXR) hold abnormal images only, and so do we
-# at first. 'Normal' means: no reader drew a box. It does not mean that the person is healthy.
+# at first. 'Normal' means: no reader drew a box.
 
 # %%
 parts = {part: data.rows(part, abnormal_only=True) for part in ("train", "val", "test")}
@@ -128,12 +126,13 @@ plt.show()
 # %% [markdown]
 # Now let a frozen network tell them apart. It turns an image into maps of numbers, stage by stage.
 # Those under the box are averaged into four cells (RoIAlign), and a logistic regression, a
-# [linear probe](../docs/glossary.md#linear-probe), says from them whether the finding is there. The
-# function does this for one finding, at the third of four stages.
+# [linear probe](../docs/glossary.md#linear-probe), says from them whether the finding is there. Here
+# for one finding, at the third of four stages.
 #
-# `measure` does it for every finding, stage and [arm](../docs/glossary.md#arm), and for two
-# baselines without a network: a patch of 8 x 8 pixels, and size and place alone. Validation images
-# choose strength and stage. It returns an entry for each arm and stage.
+# `measure` does it for every finding, stage and start of the network (an
+# [arm](../docs/glossary.md#arm)), and for two baselines without a network: a patch of 8 x 8 pixels, and
+# size and place alone. Validation images choose strength and stage. It returns an entry for each arm
+# and stage.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -153,35 +152,40 @@ judged, left_out = box_probe.measure(settings, data, places)
 print(f"measure: {judged[-1].arm}, {judged[-1].stage}, mean of findings {judged[-1].macro:.3f}")
 print("\n".join(left_out))
 
+
 # %%
-probed, blind = box_probe.chosen(judged), box_probe.GEOMETRY
+def span(one):
+    return f"{one.value:+.3f} ({one.low:+.3f} to {one.high:+.3f})"
+
+
+probed, gains = box_probe.chosen(judged), box_probe.differences(judged)
 learned = [arm for arm in ("pretrained", "evening") if arm in probed]
-gains = box_probe.differences(judged)
-single = gains[gains["arm"].isin(learned) & gains["stage"].str.startswith("layer")]
-best = single.loc[single["value"].idxmax()]
+best = max(learned, key=lambda arm: probed[arm].validation)
+gain = gains[gains["arm"] == best].set_index("stage")
 ch04.plot_box_probe(box_probe.table(judged, places), names=pretraining.ARM_NAMES)
-interval = f"{best['value']:+.2f} ({best['low']:+.2f} to {best['high']:+.2f})"
-title = f"{pretraining.ARM_NAMES[best['arm']]}, minus random weights at {best['stage']}: {interval}"
-plt.title(title, loc="left", fontsize=11)
+deep, each = span(gain.loc["layer3"]), span(gain.loc["chosen"])
+title = f"AUROC, {pretraining.ARM_NAMES[best]} minus random weights:"
+plt.title(f"{title}\n{deep} at layer3, {each} at the rings", loc="left", fontsize=11)
 plt.show()
 
 # %% [markdown]
-# Bars are 95% intervals, level lines need no network, a ring marks the stage that validation chose.
-# The title's gain is taken on the same resampled test images for both.
+# Bars are 95% intervals, level lines need no network, a ring marks the stage that validation chose for
+# each. The gains are taken on the same resampled test images for both.
 #
 # The next cell only checks, and is folded, as others will be: on the demo `claim` stops the notebook
 # where its sentence does not hold.
 
 # %% tags=["hide-input"]
-claim(abs(probed[blind].macro - 0.5) < 0.02, "size and place alone tell nothing", settings)
+nothing = abs(probed[box_probe.GEOMETRY].macro - 0.5) < 0.02
+claim(nothing, "size and place alone tell nothing", settings)
+single = gains[gains["stage"].str.startswith("layer")]
 above = (single["low"] > 0).groupby(single["arm"]).sum()
 text = "at two of the four stages or more, pretrained features know more of a box than random ones"
 claim((above[learned] >= 2).all(), text, settings)
 
 # %% [markdown]
-# The first stage sees edges and grays, and random ones do for plain findings. Deeper, where features
-# have to mean something, training without labels shows. Does a detector, which learns from boxes
-# itself, still profit from that?
+# The first stage sees edges and grays, and random ones do for plain findings. Deeper, training without
+# labels shows. Does a detector, which learns from boxes itself, still profit from that?
 #
 # ## By hand: when is a box right?
 #
@@ -251,7 +255,8 @@ check("4.2", iou_of_all_pairs)
 # Faster R-CNN begins with box shapes at each place of the image, its
 # [anchors](../docs/glossary.md#anchor), and learns which of them hold something and how to move
 # them. torchvision's are made for everyday photographs. Ours follow the training boxes: the centers of
-# a k-means of their sizes and shapes. An anchor fits a box of the same center from an IoU of 0.5 on.
+# a k-means of their sizes and shapes. An anchor fits a box of the same center from an IoU of 0.5 on. The
+# table names the findings with the smallest and the largest boxes.
 
 # %%
 all_boxes = np.concatenate([one["boxes"] for one in train_truths])
@@ -278,15 +283,9 @@ torch.manual_seed(settings.seed)
 stages = {"layer1": "0", "layer2": "1", "layer3": "2", "layer4": "3"}
 resnet = torchvision.models.resnet18(weights=None)
 backbone = BackboneWithFPN(resnet, stages, [64, 128, 256, 512], out_channels=64)
-detector = FasterRCNN(
-    backbone,
-    num_classes=1 + len(data.class_names),  # 0 is background
-    rpn_anchor_generator=AnchorGenerator(anchors.level_sizes, (anchors.ratios,) * 5),
-    min_size=side,
-    max_size=side,
-    image_mean=[0.5] * 3,
-    image_std=[0.25] * 3,
-)
+shapes = AnchorGenerator(anchors.level_sizes, (anchors.ratios,) * 5)  # for each level
+classes = 1 + len(data.class_names)  # 0 is background
+detector = FasterRCNN(backbone, classes, rpn_anchor_generator=shapes, min_size=side, max_size=side)
 
 # %%
 does = {
@@ -372,8 +371,8 @@ print(f"An even guess among {len(data.class_names)} findings and background: {gu
 
 # %% [markdown]
 # A head of random weights finds all names about equally likely, which costs the logarithm of their
-# number; for an anchor's yes or no that is ln 2 = 0.69. A training adds to such steps all of the
-# images, in another order each time, shifted and turned a little; a rate that rises and falls; a log.
+# number; for an anchor's yes or no that is ln 2 = 0.69. A training takes such steps over all images,
+# shifted and turned a little, at a rate that rises and falls, and writes a log.
 #
 # **Exercise 4.4, fifteen minutes.** Write one training step. The detector may have been left in eval
 # mode, where it returns boxes instead of losses, and an earlier step may have left its gradients.
@@ -417,9 +416,9 @@ quiz("4.A")
 # ## The real run
 #
 # Each arm sees the same images for the same number of steps; only the backbone's start differs. A high
-# rate may wash out what pretraining has brought, a low one keeps a random backbone random. So for each
-# arm the learning rate was chosen, and whether its backbone stays **frozen**, learns **slowly** (a
-# tenth of the rate), or is **free**: from one grid, on validation images of a demo of another seed.
+# rate may wash out what pretraining has brought, a low one keeps a random backbone random. So each arm
+# has its own rate, and its backbone stays **frozen**, learns **slowly** (a tenth of the rate), or is
+# **free**: chosen from one grid, on validation images of a demo of another seed.
 
 # %%
 names = pretraining.ARM_NAMES | {"random": "from scratch"}
@@ -432,9 +431,9 @@ if tried is not None:
     plt.show()
 
 # %% [markdown]
-# Two arms are trained here with all boxes: from scratch, and from an evening's weights, if these are
-# there, or else your own. A step is the one above. The heads are narrower than torchvision's and fewer
-# proposals train them, for the sake of your time. The table is the sum of the losses.
+# Two arms are trained here: from scratch, and from an evening's weights, or where these are absent
+# from your own. A step is the one above; heads are narrower than torchvision's and fewer proposals
+# train them, for the sake of your time. The table is the sum of the losses.
 
 # %% tags=["nbval-ignore-output"]
 arms, logs, trained = list(reversed(experiment.arms_here(settings))), {}, {}
@@ -457,9 +456,8 @@ claim(lost["lost"] < 0.05 * lost["seen"], text, settings)
 # %% [markdown]
 # A lower training loss is not yet a better detector: it may have learned its images by heart.
 #
-# What happens inside, on one validation image? The box head gives each proposal its names, several if
-# need be, so the second panel may hold more boxes than the first. Suppression works class by class, so
-# some overlap is left.
+# What happens inside, on one validation image? The head may give a proposal several names, and
+# suppression works class by class, so some overlap is left.
 
 # %%
 row = int(parts["val"][0])
@@ -477,15 +475,14 @@ figure.suptitle(f"Of {step.anchors:,} anchors, {len(strong)} end as sure detecti
 plt.show()
 
 # %% [markdown]
-# Most detections have a low score. They are kept: average precision looks at all thresholds. A wide
-# and flat box across the heart? In VinDr-CXR most boxes of
-# [cardiomegaly](../docs/glossary.md#cardiomegaly) mark the heart's width, not its outline.
+# Most detections have a low score. They are kept: average precision looks at all thresholds. A flat box
+# across the heart? In VinDr-CXR most boxes of [cardiomegaly](../docs/glossary.md#cardiomegaly) mark the
+# heart's width.
 #
 # ## mAP50 on the test images
 #
-# First the detections, in all test images once. A baseline belongs beside them: a blind 'detector'
-# that never looks at the image. It knows from the training boxes where each finding usually lies, and
-# says that every time.
+# First the detections, in all test images once. A baseline belongs beside them: a blind 'detector'. It
+# knows from the training boxes where each finding usually lies, and says that every time.
 
 # %%
 test, everyone = parts["test"], data.rows("test")
@@ -526,9 +523,9 @@ plt.show()
 #
 # ### The difference
 #
-# Both arms saw the same test images. So in each resample the images are drawn once for both, and the
-# difference is taken: against the readers' truth, and on the demo against the exact boxes, which no
-# hospital has. Look whether the intervals cover zero.
+# In each resample the images are drawn once for both arms, and the difference is taken: against the
+# readers' truth, and on the demo against the exact boxes, which no hospital has. Look whether the
+# intervals cover zero.
 
 
 # %%
@@ -548,8 +545,8 @@ if data.exact is not None:
     exactly = {arm: tables.match(found[arm], exact_truths, data) for arm in arms}
     gaps.append({"name": "exact truth", **gap(exactly).as_dict()})
 style.plot_estimates(pd.DataFrame(gaps), xlabel="difference in mAP50 (test), 95% interval")
-told = f"{difference.value:+.3f}, {verdict(difference)}"
-plt.title(f"{names[ours]} minus from scratch: {told}", loc="left", fontsize=11)
+title = f"{names[ours]} minus from scratch: {verdict(difference)}"
+plt.title(f"{title}\n{span(difference)} by the readers", loc="left", fontsize=11)
 plt.show()
 
 # %% [markdown]
@@ -632,8 +629,7 @@ if stored is not None:
     plt.suptitle(f"mAP50 above from scratch, {len(stored.record['seeds'])} seeds")
     plt.show()
     for row in means[means["minus"] == "random"].itertuples():
-        interval = f"{row.value:+.3f} ({row.low:+.3f} to {row.high:+.3f})"
-        print(f"{names[row.arm]}, {row.fraction:.0%} of the images: {interval}, {verdict(row)}")
+        print(f"{names[row.arm]}, {row.fraction:.0%} of the images: {span(row)}, {verdict(row)}")
 
 # %% [markdown]
 # Rounding alone sends a training elsewhere, so a single seed, yours too, may lie beside the line.
@@ -642,8 +638,8 @@ if stored is not None:
 #
 # Of VinDr-CXR's 15,000 images 10,606 are normal (notebook 01). A false alarm on one costs a reader's
 # time, and may cost a person worry and further tests. mAP50 on abnormal images never sees it. The
-# [FROC](../docs/glossary.md#froc) curve does: it shows what share of the boxes is found when so many
-# false alarms an image are allowed, **normal images included**.
+# [FROC](../docs/glossary.md#froc) curve does: what share of the boxes is found when so many false alarms
+# an image are allowed, **normal images included**?
 
 # %%
 all_truths = data.truths(everyone)
@@ -735,9 +731,9 @@ text = "the choice of the truth moves the mAP50 of our arm by more than a tenth 
 claim(moved > 0.1 * by_truth.loc["fused", names[ours]], text, settings)
 
 # %% [markdown]
-# Nothing was trained anew. With every box of every reader the same heart counts up to three times, and
-# a detector that draws it once misses the rest. Before two numbers are compared, ask which boxes they
-# count. And readers' disagreement is no excuse: perfection stays far above ours.
+# With every box of every reader the same heart counts up to three times, and a detector that draws it
+# once misses the rest. Before two numbers are compared, ask which boxes they count. And readers'
+# disagreement is no excuse: perfection stays far above ours.
 #
 # How well does a reader do? Leave one of each image out, fuse the boxes of the others, and score the
 # reader against them; then the next one. Detectors and exact boxes get the same truth. Readers give no
@@ -761,14 +757,14 @@ if exact is not None and len(compared):
 # %% [markdown]
 # 'A real one' is a reader of VinDr-CXR's own table. Readers score low because each marks other
 # findings, not because no box could agree with them: the exact boxes do far better. So a reader's score
-# is no bound for a detector: what several agree on can be learned from many images.
+# is no bound for a detector.
 #
 # ## An exercise in suspicion: the class that was dropped
 #
 # In the paper's public code the configuration says `Nodule_Mass` and the annotation file
 # `Nodule/Mass`. A library that matches classes by name then drops the class without a word, and later
-# classes shift by one number. Whether the published table came from those files is not proven. What
-# would the metric say? We lose the class with the smallest boxes in this way.
+# classes shift by one number. (Whether the published table came from those files is not proven.) What
+# would the metric say? We lose the class with the smallest boxes.
 
 # %%
 lost_class = sides.index[0]
@@ -789,7 +785,7 @@ claim(said["dropped"] > said["as it is"], "mAP50 rises when a class is lost", se
 
 # %% [markdown]
 # A mean over one class less, and a better number; no error says so. The course's own reader compares
-# the names. Here the truth is written to a file, and read with one name changed.
+# the names. Here one name of a file is changed.
 
 # %%
 ids = tuple(data.images.image_ids[row] for row in test)
@@ -803,15 +799,13 @@ except coco_files.CocoError:
     print("refused: the file has other classes")
 
 # %% [markdown]
-# So count the classes in the table, and compare the names in every file, before you believe a mean.
-#
 # ## Your own figure
 #
 # **Exercise 4.7, half an hour.** Draw precision against recall, with numpy alone: one point after each
 # detection, going down from the highest score. Add a second series, the best precision from each
-# recall on, which is what average precision sums up. Label both axes. `right` says which detections
-# are right, `scores` how sure they are, in no order; there are `boxes` boxes. To try it,
-# `practice_detections()` of `cxr_helpers.course.exercises.ch04_scores` gives all three.
+# recall on, which average precision sums up. Label both axes. `right` says which detections are right,
+# `scores` how sure they are, in no order; there are `boxes` boxes. To try it, `practice_detections()` of
+# `cxr_helpers.course.exercises.ch04_scores` gives all three.
 
 
 # %%
@@ -834,16 +828,18 @@ check("4.7", precision_recall_figure)
 # Does a detector that starts from the pretrained backbone find abnormalities better?
 
 # %% tags=["nbval-ignore-output"]
-print(f"Frozen, in boxes: AUROC {best['value']:+.3f} at {best['stage']} above random weights.")
-span = f"{difference.value:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"
-print(f"As a detector, one seed: mAP50 {span} above from scratch, so {verdict(difference)}.")
+print(f"Frozen, in boxes: AUROC {deep} above random weights at layer3, {each} at the best stages.")
+print(
+    f"As a detector: mAP50 {span(difference)} above from scratch, {verdict(difference)}; one seed."
+)
 if stored is not None:
     for row in means[(means["minus"] == "random") & (means["arm"] == ours)].itertuples():
-        span = f"{row.value:+.3f} ({row.low:+.3f} to {row.high:+.3f})"
-        print(f"Over seeds, {row.fraction:.0%} of the images: {span}, so {verdict(row)}.")
+        share = f"{row.fraction:.0%} of the images"
+        print(f"Over several seeds, {share}: {span(row)}, {verdict(row)}.")
 
 # %% tags=["hide-input"]
-claim(best["low"] > 0, "in boxes, pretrained features know more than random ones", settings)
+text = "at layer3, pretrained features know more of a box than random ones"
+claim(gain.loc["layer3", "low"] > 0, text, settings)
 columns = ["value", "low", "high"]
 results.add(
     box_probe={arm: one.macro for arm, one in probed.items()},
