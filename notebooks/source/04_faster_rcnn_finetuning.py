@@ -578,11 +578,11 @@ plt.show()
 quiz("4.B")
 
 # %% [markdown]
-# **Exercise 4.5, fifteen minutes.** A paired bootstrap of a simpler measure, the share of boxes that
-# is found. For each image: how many of its boxes detector A found (`hits_a`), how many B found
-# (`hits_b`), and how many there are (`boxes`). Each row of `draws` lists the images of one resample
-# by their place in these arrays, from 0; an image may occur several times. Return one number for each
-# row: the share of the boxes that B finds in it minus the share that A finds.
+# **Exercise 4.5, fifteen minutes.** A paired bootstrap of the share of boxes that is found. For each
+# image: how many of its boxes detector A found (`hits_a`), how many B found (`hits_b`), and how many
+# there are (`boxes`). Each row of `draws` lists the images of one resample by their place in these
+# arrays, some several times. Return one number for each row: the share of the boxes that B finds in it
+# minus the share that A finds.
 
 
 # %%
@@ -595,10 +595,10 @@ check("4.5", paired_differences)
 # %% [markdown]
 # ## Fewer boxes
 #
-# Labels are what pretraining is meant to save. A file of the course holds more than minutes allow: each
-# arm with a tenth, three tenths and all of the training images, and with **equal steps** to within half
-# an epoch: a share is seen more often, not trained less. Lines are means over seeds, intervals cover
-# other images and seeds, rings are your own run.
+# Labels are what pretraining is meant to save. A file of the course holds what took hours: each arm with
+# a tenth, three tenths and all of the training images, at **equal steps**: a share is seen more often,
+# not trained less. Lines are means over seeds, intervals cover other images and seeds, rings are your
+# own run.
 
 # %%
 stored = read_stored("detectors", settings)
@@ -624,7 +624,8 @@ else:
 if stored is not None:
     above = stored.table.query("seed == 'all' and minus == 'random'")
     share = above["fraction"].map("{:.0%}".format)
-    above = above.assign(share=share, panel=above["truth"] + ", " + above["classes"])
+    panel = above["truth"] + ", " + above["classes"]
+    above = above.assign(share=share, panel=panel, arm=above["arm"].map(names))
     style.plot_estimates(above, rows="share", groups="arm", panels="panel", size=(12, 3))
     plt.suptitle(f"mAP50 above from scratch, {len(stored.record['seeds'])} seeds")
     plt.show()
@@ -632,7 +633,7 @@ if stored is not None:
         print(f"{names[row.arm]}, {row.fraction:.0%} of the images: {span(row)}, {verdict(row)}")
 
 # %% [markdown]
-# Rounding alone sends a training elsewhere, so a single seed, yours too, may lie beside the line.
+# A single seed, yours too, may lie beside the line.
 #
 # ## The images that the paper's code leaves out
 #
@@ -654,7 +655,7 @@ lower = [with_normal[arm] < map50[arm].value for arm in arms]
 claim(all(lower), "with normal images included, mAP50 falls for every arm", settings)
 
 # %% [markdown]
-# Only normal images joined: a detector that never met one during training finds something in them too.
+# A detector that never met a normal image during training finds something in them too.
 
 # %%
 quiz("4.C")
@@ -662,8 +663,7 @@ quiz("4.C")
 # %% [markdown]
 # **Exercise 4.6, ten minutes.** One point of the FROC curve. `hit` says of each detection, by falling
 # score, whether it is right (numpy, bool). There are `boxes` boxes in `images` images. Which share of
-# the boxes is found if at most `allowed` false alarms an image, on average over all images, are
-# accepted?
+# the boxes is found if at most `allowed` false alarms an image, on average, are accepted?
 
 
 # %%
@@ -706,7 +706,7 @@ for axis, (title, i) in zip(axes, chosen.items(), strict=True):
 plt.show()
 
 # %% [markdown]
-# Ask of each error: would a second reader have agreed with the detector or with the truth?
+# Ask of each error: would a second reader agree with the detector or with the truth?
 #
 # ## Which truth?
 #
@@ -874,16 +874,30 @@ print(results.save().name)
 #
 # 1. The paper's code keeps the stem and the first stage frozen, in the random arm too. Whom does
 #    that favor?
-#    <details><summary>An answer</summary>Every other arm: the random one keeps random filters where
-#    the others keep learned ones.</details>
+#
+# <details><summary>An answer</summary>
+#
+# Every other arm: the random one keeps random filters where the others keep learned ones.
+#
+# </details>
+#
 # 2. Nodule/Mass boxes are a few pixels wide here. What would you change first: image size, anchors
 #    or the pyramid level that they are pooled from?
-#    <details><summary>An answer</summary>The image size: what scaling removed, no anchor brings back.
-#    Then the anchors and the level.</details>
+#
+# <details><summary>An answer</summary>
+#
+# The image size: what scaling removed, no anchor brings back. Then the anchors and the level.
+#
+# </details>
+#
 # 3. You may add 100 normal images to the training part. What should happen to the FROC curve, and
 #    what to mAP50 on abnormal images?
-#    <details><summary>An answer</summary>False alarms on normal images should fall, so FROC should
-#    rise where few are allowed. mAP50 never sees a normal image; it may stay, or fall a little if the
-#    detector becomes more timid.</details>
+#
+# <details><summary>An answer</summary>
+#
+# False alarms on normal images should fall, so FROC should rise where few are allowed. mAP50 never
+# sees a normal image; it may stay, or fall a little if the detector becomes more timid.
+#
+# </details>
 #
 # Go on with [05 ablation_cam](05_ablation_cam.ipynb).
