@@ -20,6 +20,7 @@ from cxr_helpers.course.exercises import engine
 from cxr_helpers.detection import froc
 from cxr_helpers.detection import metrics as dm
 from cxr_helpers.explanation import ablation_fast, heatmaps, sanity
+from cxr_helpers.pretraining import barlow
 
 
 def test_scores_and_one_pair_of_boxes_agree_with_the_libraries():
