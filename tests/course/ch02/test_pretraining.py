@@ -112,6 +112,7 @@ def test_nothing_but_results_is_left(unbroken):
     assert [p.name for p in unbroken.parent.iterdir() if p.is_file()] == [unbroken.name]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_as_an_unbroken_one(unbroken, tmp_path):
     path = pretraining.backbone_path(tiny_settings(tmp_path), seed=0)
     checkpoint = path.with_suffix("") / "last.ckpt"
@@ -150,6 +151,7 @@ def test_a_backbone_that_could_not_be_saved_is_not_trained_again(tmp_path, monke
 
 
 @pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.slow
 def test_several_processes_begin_as_one_does_and_train_as_well(tmp_path, processes):
     """All images are one batch, so the first epoch is a step that has met no rounding yet."""
     logs = []
@@ -172,6 +174,7 @@ def test_the_saved_settings_say_how_the_weights_were_made(unbroken):
     assert settings["preset"]["batch_size"] == PRESET.batch_size
 
 
+@pytest.mark.slow
 def test_in_jupyter_the_progress_bar_is_a_widget(tmp_path):
     cell = (
         f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r})\n"
