@@ -647,11 +647,11 @@ claim(solved > 0.99, "no augmentation: solved at once", settings)
 stuck = ends["batch of 4"]["offdiagonal_abs_mean"]
 claim(stuck > 0.3, "batch of 4: the off-diagonal stays high", settings)
 lost = found["healthy"] - found["no redundancy term"]
-claim(lost > 0.05, "copies find fewer images again than healthy outputs", settings)
+claim(lost > 0, "copies find fewer images again than healthy outputs", settings)
 
 # %% [markdown]
-# Only the healthy run has a diagonal on a pale ground, and it finds most images. The last row of the table
-# would not have warned you: random weights tell AP from PA, and so can a sick run.
+# Only the healthy run has a diagonal on a pale ground. The last row of the table would not have warned you:
+# random weights tell AP from PA, and so can a sick run.
 #
 # How each would be noticed in a real log:
 #
