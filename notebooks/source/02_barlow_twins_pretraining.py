@@ -11,7 +11,7 @@
 #
 # **The question: what can be learned without labels?**
 #
-# Take one radiograph. Crop it, change its contrast, blur it a little. It still shows the same
+# Take a radiograph. Crop it, change its contrast, blur it a little. It still shows the same
 # patient. A network turns each such [view](../docs/glossary.md#view) into a row of numbers, its
 # [features](../docs/glossary.md#feature). Two views of one image should give the same features; that is one half of
 # [Barlow Twins](../docs/glossary.md#barlow-twins). The other half: no two features should say the same
@@ -197,7 +197,7 @@ quiz("2.A")
 
 # %% [markdown]
 # So the loss starts near D, and a loss that stays there has learned nothing. (Real networks start
-# lower: to random weights, too, two views of an image are alike.)
+# lower: two views are alike to random weights too.)
 #
 # ## The views
 #
@@ -327,7 +327,7 @@ class Twins(pl.LightningModule):
 
 # %% [markdown]
 # Lightning's trainer does the rest: for each batch it calls `training_step`, computes the gradients and
-# lets the optimizer take a step. That takes less than half a minute.
+# lets the optimizer step. That takes less than half a minute.
 
 # %%
 torch.manual_seed(0)
@@ -471,7 +471,7 @@ plt.show()
 #
 # ## Did the features learn anything?
 #
-# A test without any training: find the nearest images in feature space, and let their labels vote
+# A test without training: find the nearest images in feature space, and let their labels vote
 # ([k-NN](../docs/glossary.md#k-nn)). Write the vote first.
 #
 # **Exercise 2.4, fifteen minutes.** Given training `features` (images, features), their `labels`, and
@@ -565,7 +565,7 @@ for arm, f in features.items():
 about = f"query: {data.entries['view'][query]}, {data.entries['sex'][query]}"
 figure = ch02.plot_neighbors(data.images.pixels[query], neighbors, title=about)
 said = ", ".join(f"{name} {count}" for name, count in share.items())
-figure.suptitle(f"Of four neighbors so many share a finding with the query: {said}")
+figure.suptitle(f"Of four neighbors so many share a finding with the query:\n{said}")
 plt.show()
 
 # %% [markdown]
