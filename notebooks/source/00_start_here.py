@@ -72,8 +72,11 @@ entries, files = data.entries, nih.find_images(settings.nih)
 print(f"{len(entries):,} radiographs of {entries['patient_id'].nunique()} patients")
 print(f"data: {settings.data}, scale: {settings.scale}")
 
+# %%
+entries[["image_id", "patient_id", "age", "sex", "view", "findings"]].head(3)
+
 # %% [markdown]
-# The first two images are of one patient. Look for what is the same in both.
+# In the next picture the first two images are of one patient. Look for what is the same in both.
 
 # %%
 import matplotlib.pyplot as plt
@@ -107,7 +110,8 @@ plt.show()
 # with similar features look alike to it. Here are two networks of the same build. The weights (the
 # numbers that a network learns) of one are random, as before any learning. The other was
 # [pretrained for an evening](../docs/glossary.md#evening-weights) with the paper's method, on synthetic
-# radiographs of other patients. Nobody told it what they show.
+# radiographs of other patients. Nobody told it what they show. `data.images.pixels` holds all images,
+# made small for the networks.
 
 # %%
 from cxr_helpers.course.ch02 import neighbors, pretraining
@@ -123,16 +127,19 @@ for arm in ("evening", "random"):
 
 # %% [markdown]
 # Where the file of the evening is not there, a line above says how to make it, and below the random
-# network is shown alone.
-#
-# **Pick an image: any row of the table.** The next cell shows it, and in its row the four images whose
-# features are nearest, a row for each network. Then change `row` and run the cell again. Do the four
+# network is shown alone. For each image, the rows of the four whose features are nearest:
+
+# %%
+near = {name: neighbors.nearest(found, count=4) for name, found in features.items()}
+
+# %% [markdown]
+# **Pick an image: any row of the table.** The next cell shows it and the four, a row for each
+# network. Then change `row` and run the cell again. Do the four
 # share the *view* (PA: from behind, AP: from the front)? The finding? Are they of the same patient?
 
 # %%
 row = 7  # any row, from 0 on; change it and run this cell again
 
-near = {name: neighbors.nearest(found, count=4) for name, found in features.items()}
 pictures, titles = [], []
 for name, found in near.items():
     for place in [row, *found[row]]:
