@@ -48,7 +48,7 @@ def test_an_old_or_missing_python_is_one_sentence(clone, python):
 
 def test_a_finished_setup_is_left_alone(clone):
     (clone / ".venv").mkdir()
-    (clone / ".venv" / ".installed").touch()
+    (clone / ".venv" / ".installed-course").touch()
     done = make(clone, "PYTHON=no-such-python", "setup")
     assert done.returncode == 0, done.stderr
 

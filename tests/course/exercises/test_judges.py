@@ -8,8 +8,12 @@ import pandas as pd
 import pytest
 import torch
 import torchvision
+from lightly.loss import BarlowTwinsLoss
 from scipy.stats import spearmanr
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from tried_drawings import (
     bars_without_places,
     curve_backwards_and_best_down_to_zero,
@@ -40,6 +44,22 @@ from cxr_helpers.course.exercises import engine
 
 FOUR = nb05.FOUR_SCORES
 RUNS = ex.EXERCISES["2.5"].reference
+
+
+def loss_by_numpy(z_a, z_b, weight):
+    width = z_a.shape[1]
+    c = np.corrcoef(z_a, z_b, rowvar=False)[:width, width:]
+    off = c[~np.eye(width, dtype=bool)]
+    return ((1 - np.diag(c)) ** 2).sum() + weight * (off**2).sum()
+
+
+def grown_crop(box, side, share, rng):
+    """From the box outwards on all sides, by a share of the room that is the same everywhere."""
+    for grown in np.linspace(0.3 * rng.random(), 1, 200):
+        x_min, y_min = (1 - grown) * box[:2]
+        x_max, y_max = box[2:] + grown * (side - box[2:])
+        if (x_max - x_min) * (y_max - y_min) >= share * side**2:
+            return x_min, y_min, x_max, y_max
 
 
 def loop_iou(first, second, *, apart=lambda w, h: w <= 0 or h <= 0):
@@ -112,6 +132,29 @@ def suppress_also_at_the_threshold(boxes, labels, scores, threshold):
     return suppress_by_loop(boxes, labels, scores, threshold, within=lambda a, b, t: a >= t > b)
 
 
+def pipeline_log_odds(x, y, features, C):
+    steps = make_pipeline(StandardScaler(), LogisticRegression(C=C, solver="newton-cholesky"))
+    return steps.fit(x, y).decision_function(features)
+
+
+def descended_log_odds(x, y, features, C):
+    mean, std = x.mean(axis=0), x.std(axis=0)
+    x, features = (torch.tensor((one - mean) / std) for one in (x, features))
+    weights, target = torch.zeros(x.shape[1] + 1, dtype=x.dtype), torch.tensor(y)
+    for _ in range(500):
+        error = torch.sigmoid(x @ weights[1:] + weights[0]) - target
+        slope = torch.cat([error.sum()[None], x.T @ error + weights[1:] / C])
+        weights -= 2 * slope / (len(x) + 1 / C)
+    return features @ weights[1:] + weights[0]
+
+
+def split_by_loop(patients, share, rng):
+    names = sorted(set(patients.tolist()))
+    rng.shuffle(names)
+    test = names[: int(share * len(names) + 0.5)]
+    return [patient in test for patient in patients]
+
+
 def hint_of_auroc(ill, scores):
     apart = scores[ill][:, None] - scores[~ill][None, :]
     return (apart > 0).mean() + (apart == 0).mean() / 2
@@ -148,17 +191,22 @@ WRONG = {  # beside the usual mistakes, which are written in the exercises
         lambda axis, t: draw_decades(axis, t, order=slice(None, None, 2)),
         lambda axis, t: axis.fill_between(decades(t).index, decades(t)),
     ],
-    "2.1": [128, 0, "4 D"],
-    "2.2": [lambda f, a, b: float(nb02.share_in_both(f, a, b) > 0)],
+    "2.1": [
+        lambda a, b, w: nb02.barlow_twins_loss(a.T, b.T, w),
+        lambda a, b, w: nb02.barlow_twins_loss(a, b, w) / len(a),
+    ],
+    "2.2": [lambda *known: nb02.crop_around(*known)[::-1]],
     "2.4": [lambda f, y, q, k: y[:k].mean()],
     "2.5": [RUNS | {"run 4": "copies"}, dict.fromkeys(RUNS, "healthy")],
     "2.6": [lambda axis: draw_floor(axis, off=1.1)],
-    "3.1": [0.8, 5, [5, 6]],
+    "3.2": [
+        lambda x, y, f, C: nb03.fit_and_score(x, y, f, C).argsort(),
+        lambda x, y, f, C: nb03.fit_and_score(x, 1 - y, f, C),
+    ],
     "3.3": [lambda p, a, b: nb03.at_other_prevalence(p, a, b).__round__(1)],
     "3.4": [
-        lambda a, b: len({*a} & {*b}) / len(b),
-        lambda a, b: len({*a} & {*b}),
-        lambda a, b: np.isin(b, a),
+        lambda p, share, rng: rng.permutation(p) == p[0],
+        lambda p, share, rng: np.unique(p)[:3],
     ],
     "3.5": [lambda p, rng: resample(p, rng, keep=slice(1))],
     "4.1": [0.77, 83.5, None.__class__],
@@ -184,7 +232,10 @@ WRONG = {  # beside the usual mistakes, which are written in the exercises
         lambda axis, r, s, n: draw_precision(axis, r, s, n, start=5),
         lambda axis, r, s, n: draw_precision(axis, r, s, len(r)),
     ],
-    "5.1": ["-12.5", 0.12, -0.112],
+    "5.1": [
+        lambda head, maps, c: head(maps) / len(maps),
+        lambda head, maps, c: head(maps * (np.arange(len(maps)) != c)[:, None, None]) < head(maps),
+    ],
     "5.2": [
         lambda s, a, m: nb05.map_from_channels(s, a, m).T,
         lambda s, a, m: nb05.map_from_channels(s, a, m) / nb05.map_from_channels(s, a, m).max(),
@@ -209,28 +260,18 @@ WRONG = {  # beside the usual mistakes, which are written in the exercises
         lambda axis, s, a, m, b: draw_map(axis, s, a, m[::-1], b),
         lambda axis, s, a, m, b: draw_map(axis, s, a, m, b[[1, 0, 3, 2]]),
     ],
-    "6.1": [2, "0.2"],
-    "6.2": [
-        {"D = 2048": 1.06 * 2048, "D = 128": 1.06 * 128},
-        {"D = 2048": np.nan, "D = 128": 128},
-        {"D = 2048": "D", "D = 128": "D"},
-    ],
-    "6.3": [
+    "6.1": [
         lambda rows, rank, world: rows[rank : rank + len(rows) // world],
         lambda rows, rank, world: [i for i in range(len(rows)) if i % world == rank],
         lambda rows, rank, world: rows[rows % world == 0] if rank == 0 else rows[:0],
     ],
-    "6.4": [
+    "6.2": [
         lambda n, s, q: [(s / n).mean(), (q / n).mean() - (s / n).mean() ** 2],
         lambda n, s, q: [q.sum() / n.sum() - (s.sum() / n.sum()) ** 2, s.sum() / n.sum()],
     ],
-    "6.5": [lambda n, e, b, s: int(e * (n // b) * s / 3600)],
-    "6.6": [
-        {"images on each": 192, "GB on each": 19},
-        {"images on each": 193, "GB on each": 19.4},
-        (192, 19.4),
-    ],
-    "6.7": [
+    "6.3": [2, "0.2"],
+    "6.4": [lambda n, e, b, s: int(e * (n // b) * s / 3600)],
+    "6.5": [
         lambda axis, w, r: draw_scaling(axis, w, r, by=-1),
         lambda axis, w, r: draw_scaling(axis, w[:-1], r[:-1]),
     ],
@@ -257,11 +298,11 @@ RIGHT = {
         lambda axis, t: axis.set(xlabel="x", ylabel=str(axis.stairs(decades(t)))),
         lambda axis, t: axis.set(xlabel="x", ylabel=str(axis.stem(decades(t)))),
     ],
-    "2.1": [512.0, np.int64(512)],
-    "2.2": [
-        lambda f, a, b: torch.tensor(nb02.share_in_both(f, b, a)),
-        lambda f, a, b: np.float32(nb02.share_in_both(f, a, b)),
+    "2.1": [
+        lambda a, b, w: BarlowTwinsLoss(lambda_param=w)(a, b),
+        loss_by_numpy,
     ],
+    "2.2": [grown_crop, lambda *known: torch.tensor(nb02.crop_around(*known))],
     "2.3": [
         lambda floor: float(np.ceil(2 / np.pi / floor**2)),
         lambda floor: next(n for n in range(1, 9999) if (2 / np.pi / n) ** 0.5 <= floor),
@@ -276,15 +317,15 @@ RIGHT = {
     ],
     "2.5": [pd.Series(RUNS), {k: f" {v.replace(' ', '-').upper()} " for k, v in RUNS.items()}],
     "2.6": [draw_floor, lambda axis: draw_floor(axis, scale="linear"), smooth_floor_and_points],
-    "3.1": [0.83, Fraction(5, 6)],
-    "3.2": [pairs_auroc, roc_auc_score, hint_of_auroc],
+    "3.1": [pairs_auroc, roc_auc_score, hint_of_auroc],
+    "3.2": [pipeline_log_odds, descended_log_odds],
     "3.3": [
         lambda p, a, b: p * b / a / (p * b / a + (1 - p) * (1 - b) / (1 - a)),
         lambda p, a, b: np.array(nb03.at_other_prevalence(p, a, b)),
     ],
     "3.4": [
-        lambda a, b: sum(one in set(a) for one in b) / len(b),
-        lambda a, b: pd.Series(b).isin(a).mean(),
+        split_by_loop,
+        lambda p, share, rng: pd.Series(p).isin(rng.permutation(pd.unique(p))[:3]),
     ],
     "3.5": [
         resample,
@@ -319,7 +360,10 @@ RIGHT = {
         curve_from_zero_and_best_at_101_points,
         curve_backwards_and_best_down_to_zero,
     ],
-    "5.1": [-1 / 8, np.array(-0.125)],
+    "5.1": [
+        lambda head, maps, c: head(maps) - head(maps * (np.arange(len(maps)) != c)[:, None, None]),
+        lambda head, maps, c: torch.tensor(nb05.loss_without(head, maps, c)),
+    ],
     "5.2": [
         lambda s, a, m: sum((s - w) / s * c for w, c in zip(a, m, strict=True)).clip(min=0),
         lambda s, a, m: torch.relu(
@@ -363,34 +407,25 @@ RIGHT = {
         picture_under_a_rectangle,
         the_courses_own_picture,
     ],
-    "6.1": [0.4, Fraction(2, 5)],
-    "6.2": [
-        {"D = 128": 127, "D = 2048": 2050.0},
-        {"D = 128": 1.02 * 128, "D = 2048": 1.02 * 2048},
-        pd.Series({"D = 2048": 2048, "D = 128": 128}),
-    ],
-    "6.3": [
+    "6.1": [
         lambda rows, rank, world: torch.tensor(rows[rank::world]),
         lambda rows, rank, world: tuple(np.array_split(rows, world)[world - 1 - rank]),
         lambda rows, rank, world: rows[::-1][rank::world],
         lambda rows, rank, world: [int(row) for row in rows][rank::world],
         lambda rows, rank, world: np.random.default_rng(0).permutation(rows)[rank::world],
     ],
-    "6.4": [
+    "6.2": [
         lambda n, s, q: (sum(s) / sum(n), sum(q) / sum(n) - (sum(s) / sum(n)) ** 2),
         lambda n, s, q: torch.tensor(
             [s.sum() / n.sum(), (q.sum() - s.sum() ** 2 / n.sum()) / n.sum()]
         ),
     ],
-    "6.5": [
+    "6.3": [0.4, Fraction(2, 5)],
+    "6.4": [
         lambda n, e, b, s: Fraction(e * (n // b)) * Fraction(s) / 3600,
         lambda n, e, b, s: np.float64(e) * np.floor(n / b) * s / 3600,
     ],
-    "6.6": [
-        {"images on each": 192.0, "GB on each": 19.4},
-        pd.Series({"GB on each": 19.4, "images on each": 192}),
-    ],
-    "6.7": [
+    "6.5": [
         draw_scaling,
         lambda axis, w, r: draw_scaling(axis, w[::-1], r[::-1], by=-1),
         speed_by_named_workers,
@@ -410,11 +445,14 @@ TOLD = [  # number, a wrong answer, what is said to it
         "For [ 0  0 10 10], [ 5  0 15 10] it stops with ZeroDivisionError: ",
     ),
     ("1.5", lambda s, c, w, m: nb01.to_gray(s - (c - w // 2), w / 2, w, m), "it gives"),
+    ("2.1", lambda a, b, w: a.sub_(a.mean(0)), "changes what it was given"),
+    ("2.2", lambda box, side, share, rng: box, "less of the image"),
+    ("2.2", lambda box, side, share, rng: (box[0], box[1], side), "four numbers"),
     ("2.4", lambda f, y, q, k: nb02.knn_vote(f, y, q, 2), "it gives"),
     ("2.4", lambda f, y, q, k: round(float(nb02.knn_vote(f, y, q, k))), "it gives"),
     ("2.6", lambda axis: axis.plot(nb02.FLOOR), "at the batch sizes"),
-    ("3.1", 83.3, "as a share"),
-    ("3.4", lambda train, test: 7.0, "For [1 2 3 3], [3 3 3 4 5] it gives 7, not 0.6."),
+    ("3.4", lambda p, share, rng: p == 1024, "is three"),
+    ("3.4", lambda p, s, rng: nb03.split_patients(p, s, np.random.default_rng()), "draw from rng"),
     ("3.5", lambda p, rng: [[1], [2, 3]], "one flat array"),
     ("3.5", lambda p, rng: [], "as many patients"),
     ("3.5", lambda p, rng: [-1], "numbers 0 to 77"),
@@ -435,12 +473,12 @@ TOLD = [  # number, a wrong answer, what is said to it
     ("5.4", lambda h, b: nb05.points_into(h - h.min(), b) if h.any() else 0.0, "it gives"),
     ("5.8", lambda *a: mesh_and_box(*a, upside_down=True), "first row belongs at the top"),
     ("5.8", lambda *a: map_enlarged_by_curves(*a, cut=False), "not the Ablation-CAM map"),
-    ("6.3", lambda rows, rank, world: rows[rows % world == rank], "not as equal"),
-    ("6.3", shift_positions, "none of these rows"),
-    ("6.3", lambda rows, rank, world: [[1], [2, 3]], "a list of rows"),
-    ("6.3", lambda rows, rank, world: rows % world == rank, "a list of rows"),
-    ("6.3", lambda rows, rank, world: [rank], "none of these rows"),
-    ("6.7", bars_without_places, "at the numbers of workers"),
+    ("6.1", lambda rows, rank, world: rows[rows % world == rank], "not as equal"),
+    ("6.1", shift_positions, "none of these rows"),
+    ("6.1", lambda rows, rank, world: [[1], [2, 3]], "a list of rows"),
+    ("6.1", lambda rows, rank, world: rows % world == rank, "a list of rows"),
+    ("6.1", lambda rows, rank, world: [rank], "none of these rows"),
+    ("6.5", bars_without_places, "at the numbers of workers"),
 ]
 
 
