@@ -262,7 +262,7 @@ check("4.2", iou_of_all_pairs)
 
 # %%
 all_boxes = np.concatenate([one["boxes"] for one in train_truths])
-anchors = derive_anchors(all_boxes, every_level=True)
+anchors = derive_anchors(all_boxes, every_level=True)  # each shape on each level
 sets = {"anchors from the boxes": anchors, "torchvision's anchors": Anchors()}
 ours_fit, theirs_fit = (anchor_coverage(all_boxes, one) for one in sets.values())
 ch04.plot_box_shapes(all_boxes, sets)
@@ -402,7 +402,8 @@ print(f"no error, and {len(told.unexpected_keys)} tensors without a place")
 
 # %% [markdown]
 # torch passed over every name without a word. The detector would train from random weights, and the
-# table would still say 'pretrained'. The course's `place_backbone` counts:
+# table would still say 'pretrained'. The course's detector is built like ours, and its
+# `place_backbone` counts:
 
 # %%
 blank = det.build_detector(experiment.detector_settings(settings, data, "pretrained"), seed=0)
@@ -431,6 +432,8 @@ if tried is not None:
     highest = tried.table.groupby(["arm", "backbone_rate"])["value"].max().unstack()
     highest = highest.rename(index=names, columns={0.0: "frozen", 0.1: "slow", 1.0: "free"})
     style.plot_dots(highest, xlabel="mAP50 on validation images, at the best learning rate")
+    ways = [f"{arm} {way}" for arm, way in highest.idxmax(axis=1).items()]
+    plt.title(f"Best: {', '.join(ways)}", pad=28)
     plt.show()
 
 # %%
