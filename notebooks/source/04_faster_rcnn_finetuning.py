@@ -634,7 +634,8 @@ if stored is not None:
     panel = above["truth"] + ", " + above["classes"]
     above = above.assign(share=share, panel=panel, arm=above["arm"].map(names))
     style.plot_estimates(above, rows="share", groups="arm", panels="panel", size=(12, 3))
-    plt.suptitle(f"mAP50 above from scratch, {len(stored.record['seeds'])} seeds")
+    up = (above["low"] > 0).sum()
+    plt.suptitle(f"mAP50 minus from scratch: {up} of {len(above)} intervals lie above zero")
     plt.show()
     for row in means[means["minus"] == "random"].itertuples():
         print(f"{names[row.arm]}, {row.fraction:.0%} of the images: {span(row)}, {verdict(row)}")
