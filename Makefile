@@ -8,26 +8,33 @@ SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-INSTALLED := $(VENV)/.installed
+# What .venv was made for: to learn (the extra `course`), or to test and lint as well (`dev`).
+INSTALLED := $(VENV)/.installed-course
+FOR_DEV := $(VENV)/.installed-dev
 INSTALLING := .venv.installing
 DEMO := data/demo/demo.json
 FRESH := build/freshness
+LOWEST := build/lowest
 
 # The stored notebooks hold the demo's results, so these targets always run on the demo.
 ON_DEMO := CXR_DATA=demo CXR_SCALE=demo
 
+# How many processes share the unit tests; with 0 there is one, for a debugger.
+WORKERS ?= 2
+UNIT := pytest -q -n $(WORKERS) --dist loadfile --doctest-modules
+
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo lab test check lint course notebooks site test-real benchmark freshness clean
+.PHONY: help setup demo lab test check lint course notebooks site test-real benchmark freshness lowest clean
 
 help: ## show this list
 	@echo "make TARGET, where TARGET is one of"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
 
-setup: $(INSTALLED) ## make .venv with the pinned dependencies and this package
+setup: $(INSTALLED) ## make .venv with the pinned dependencies of the course and this package
 
 # An interrupted installation leaves $(INSTALLING) behind: then .venv is made anew.
-$(INSTALLED): pyproject.toml constraints.txt
+$(VENV)/.installed-%: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "$(PYTHON) is not Python 3.11 or newer: install one and name it, as in  make PYTHON=python3.12 setup" >&2; exit 1; }
 	@if [ -e $(INSTALLING) ] || ! $(PY) -m pip --version >/dev/null 2>&1 \
@@ -36,12 +43,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  rm -rf $(VENV); echo "$(PYTHON) cannot make a virtual environment: install its venv module (on Debian and Ubuntu: python3-venv)" >&2; exit 1; }; fi
 	@echo "Installing the pinned dependencies into $(VENV) (several GB at the first time)"
 	@touch $(INSTALLING)
-	@$(PY) -m pip install -c constraints.txt -e '.[dev]' || { status=$$?; \
+	@$(PY) -m pip install -c constraints.txt -e '.[$*]' || { status=$$?; \
 	  [ $$status -ge 128 ] || rm -f $(INSTALLING); \
 	  echo "pip could not install the dependencies: see its message above, then call make again" >&2; exit $$status; }
 	@rm -f $(INSTALLING)
 	@$(PY) -m cxr_helpers.course.core.machine
-	@touch $@
+	@touch $(INSTALLED) $@
 
 demo: $(DEMO) ## make the synthetic demo data in data/demo
 
@@ -52,26 +59,27 @@ $(DEMO): $(wildcard data_scripts/*demo*.py cxr_helpers/phantom/*.py) | $(INSTALL
 lab: $(INSTALLED) $(DEMO) ## open JupyterLab at the first notebook, with settings of its own
 	@$(PY) -m cxr_helpers.course.lab
 
-lint: $(INSTALLED)
+lint: $(FOR_DEV)
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 
-check: lint ## lint, unit tests and doctests, for daily work
-	@$(ON_DEMO) $(PY) -m pytest -q --durations=5 --doctest-modules cxr_helpers tools tests
+check: lint ## lint, doctests and the unit tests that are not slow, for daily work
+	@$(ON_DEMO) $(PY) -m $(UNIT) --durations=5 -m "not real and not slow" cxr_helpers tools tests
 
-test: $(DEMO) check ## all of check, then every notebook against its stored outputs
+test: lint $(DEMO) ## lint, doctests, all unit tests, then every notebook against its stored outputs
+	@$(ON_DEMO) $(PY) -m $(UNIT) --durations=15 cxr_helpers tools tests
 	@$(ON_DEMO) $(PY) -m pytest -q --durations=15 --nbval notebooks
 
-test-real: $(INSTALLED) ## notebooks 01 to 03 on real radiographs (CXR_REAL=folder)
+test-real: $(FOR_DEV) ## notebooks 01 to 03 on real radiographs (CXR_REAL=folder)
 	@$(PY) -m pytest -q -s -rs --durations=5 -m real tests/project/test_real_radiographs.py
 
 course: $(INSTALLED) ## run the notebooks in order and show the results (CXR_DATA, CXR_SCALE)
 	@$(PY) -m tools.run
 
-notebooks: $(INSTALLED) $(DEMO) ## rebuild the executed notebooks from notebooks/source
+notebooks: $(FOR_DEV) $(DEMO) ## rebuild the executed notebooks from notebooks/source
 	@$(ON_DEMO) $(PY) -m tools.notebooks build
 
-site: $(INSTALLED) ## build the pages of the course in build/site, offline
+site: $(FOR_DEV) ## build the pages of the course in build/site, offline
 	@rm -rf build/site build/doctrees docs/api/generated
 	@$(ON_DEMO) $(PY) -m sphinx -W --keep-going -q -c docs -d build/doctrees . build/site
 	@echo "The pages are ready: open build/site/index.html"
@@ -80,14 +88,20 @@ benchmark: $(INSTALLED) ## run every benchmark; results go to runs/benchmarks
 	@status=0; for script in benchmarks/*.py; do \
 	  [ -e "$$script" ] || continue; echo "== $$script"; $(PY) "$$script" || status=1; done; exit $$status
 
-freshness: $(INSTALLED) ## test with the newest releases that pyproject.toml allows
-	@rm -rf $(FRESH) && git clone -q . $(FRESH)/course && $(PY) -m venv $(FRESH)/env
+freshness: ## test with the newest releases that pyproject.toml allows
+	@rm -rf $(FRESH) && git clone -q . $(FRESH)/course && $(PYTHON) -m venv $(FRESH)/env
 	@cd $(FRESH)/course && export $(ON_DEMO) && fresh="../env/bin/python -m" \
 	  && $$fresh pip install -q --upgrade -e '.[dev]' && $$fresh pip list --format=freeze >../installed.txt \
 	  && ../env/bin/python data_scripts/make_demo.py && { status=0; $$fresh pip check || status=1; \
-	  $$fresh pytest -q --doctest-modules cxr_helpers tools tests || status=1; \
+	  $$fresh $(UNIT) cxr_helpers tools tests || status=1; \
 	  $$fresh pytest -q --nbval notebooks || status=1; \
 	  echo "Newer than pinned:"; grep -ivxFf constraints.txt ../installed.txt; exit $$status; }
+
+lowest: ## check with the lowest releases that pyproject.toml allows (PYTHON=python3.11)
+	@rm -rf $(LOWEST) && git clone -q . $(LOWEST)/course && $(PYTHON) -m venv $(LOWEST)/env
+	@cd $(LOWEST)/course && export $(ON_DEMO) && lowest="../env/bin/python -m" \
+	  && $$lowest pip install -q -c lowest.txt -e '.[dev]' && $$lowest pip check \
+	  && $$lowest $(UNIT) -m "not real and not slow" cxr_helpers tools tests
 
 clean: ## remove .venv, the demo data, its results and caches (results on other data stay)
 	rm -rf $(VENV) $(INSTALLING) data/demo data/phantoms_* runs/demo build docs/api/generated *.egg-info .pytest_cache .ruff_cache

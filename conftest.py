@@ -1,4 +1,9 @@
-"""How pytest treats the notebooks of this course."""
+"""How pytest divides its work, and how it treats the notebooks of this course."""
+
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: workers share the cores
+    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
 
 try:
     from nbval.plugin import IPyNbCell

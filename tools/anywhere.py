@@ -23,7 +23,7 @@ if importlib.util.find_spec("cxr_helpers") is None:
     assert ADDRESS, "write the address of the course's repository into ADDRESS, then run again"
     pip = [sys.executable, "-m", "pip", "install", "-q", "-c", "cxr-course/constraints.txt"]
     subprocess.run(["git", "clone", "-q", "--depth", "1", ADDRESS, "cxr-course"], check=True)
-    subprocess.run([*pip, "-e", "cxr-course"], check=True)
+    subprocess.run([*pip, "-e", "cxr-course[course]"], check=True)
     sys.path.insert(0, os.path.abspath("cxr-course"))"""
 
 
@@ -60,13 +60,9 @@ def start_links(address: str) -> dict[str, str]:
 
 
 def badges(address: str) -> str:
-    """The README's badges, or what to do before there can be any."""
+    """The README's badges; '' where there is no address yet."""
     if not address:
-        return (
-            "Binder and Colab can start the course as soon as its repository is public: write the\n"
-            "address into [CITATION.cff](CITATION.cff) as `repository-code`, then run\n"
-            "`python -m tools.readme --no-results`."
-        )
+        return ""
     return "\n".join(
         f"[![Open in {name}](docs/badges/{name.lower()}.svg)]({link})"
         for name, link in start_links(address).items()

@@ -1,7 +1,8 @@
 """Run the notebooks in order, without a browser, and show their results: `make course`.
 
-The notebooks are executed as copies in runs/<data>/notebooks/, so that the stored ones stay as they
-are. CXR_DATA and CXR_SCALE choose data and scale, as everywhere.
+The notebooks are executed as copies in runs/<data>/notebooks/, at the scale `quick` in
+runs/<data>/quick/notebooks/, so that the stored ones stay as they are. CXR_DATA and CXR_SCALE
+choose data and scale, as everywhere.
 
     python -m tools.run [name ...]
 """
@@ -63,12 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = load_settings()
         paths = notebook_paths(settings.project / "notebooks", options.names)
-        shown = settings.runs.relative_to(settings.project)
+        shown = settings.results.parent.relative_to(settings.project)
         print(f"Data: {settings.data}; scale: {settings.scale}; results: {shown}", flush=True)
         start = time.perf_counter()
-        run_notebooks(paths, settings.runs / "notebooks")
+        run_notebooks(paths, settings.results.parent / "notebooks")
         minutes = (time.perf_counter() - start) / 60
-        print(f"\n{show_results(results_table(settings.runs / 'results'))}")
+        print(f"\n{show_results(results_table(settings.results))}")
     except (FileNotFoundError, NotebookError, ValueError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1

@@ -1,11 +1,6 @@
 """The course's stages from a terminal, at any scale and on several machines.
 
-    python -m cxr_helpers.course pretrain --scale paper --accelerator gpu --devices 4
-    python -m cxr_helpers.course detect --data /data/cxr --scale paper --dry-run
-    torchrun --nproc-per-node 4 -m cxr_helpers.course pretrain --scale paper --accelerator gpu
-
-Presets, functions and files are those of the notebooks. A run that was stopped goes on when the
-same command is given again.
+`cxr` and `python -m cxr_helpers.course` are the same command; torchrun takes the second name.
 """
 
 import argparse
@@ -67,14 +62,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+STAGES = """\
+the stages, in order:
+  pretrain   learn a backbone from radiographs without labels, by Barlow Twins
+  probe      how good are its features, at few labels and at all?
+  detect     train a detector for each arm, and score it on test images
+  explain    where do the detectors look? Ablation-CAM against the readers' boxes
+"""
+EXAMPLES = """\
+examples:
+  cxr pretrain --data /data/cxr --scale quick             does everything run?
+  cxr pretrain --data /data/cxr --scale paper --dry-run   steps, memory, disk, hours
+  cxr detect --seed 1 --set epochs=5
+  torchrun --nproc-per-node 4 -m cxr_helpers.course pretrain --accelerator gpu
+
+A run that was stopped goes on when the same command is given again. The notebooks use the same
+presets and find the same files. Fields for --set: cxr_helpers/course/core/settings.py.
+"""
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
-        prog="python -m cxr_helpers.course",
-        description=__doc__.split("\n\n")[0],
-        epilog="Presets are in cxr_helpers/course/core/settings.py; --set changes their fields.",
+        prog="cxr",
+        usage="cxr STAGE [options]",
+        description=STAGES,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("stage", choices=tuple(COURSE_STAGES), help="what to do")
+    made.add_argument("stage", choices=tuple(COURSE_STAGES), metavar="STAGE", help="one of these")
     made.add_argument("--data", help=f"`demo`, or the root of a download; {DATA_SWITCH} otherwise")
     made.add_argument("--scale", choices=SCALES, help=f"which presets; {SCALE_SWITCH} otherwise")
     made.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation")
@@ -124,7 +140,7 @@ def perform(stage: str, run: Run) -> None:
     record = run_record(
         run.settings, stage=stage, seed=run.seed, digest=outcome.digest, compute=run.compute
     )
-    write_record(record, run.settings.runs / "records" / path.name)
+    write_record(record, path.parents[1] / "records" / path.name)
     table = results_table(path.parent)
     print("\n".join([*outcome.made, "", show_results(table[table["notebook"] == path.stem])]))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from jupyterlab.labapp import LabApp
 from jupyterlab_server.workspaces_handler import WorkspacesManager
 
-from cxr_helpers.course.core.settings import project_root
+from cxr_helpers.course.core.settings import SettingsError, project_root
 
 FIRST = "notebooks/00_start_here.ipynb"
 
@@ -52,7 +52,10 @@ def place_layout(project: Path, state: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Start JupyterLab; it stops with Ctrl-C."""
-    project = project_root()
+    try:
+        project = project_root()
+    except SettingsError as error:
+        sys.exit(str(error))
     state = project / "build" / "lab"
     place_layout(project, state)
     print("JupyterLab prints its address below; stop it with Ctrl-C.", flush=True)

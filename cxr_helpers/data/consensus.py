@@ -9,7 +9,7 @@ Source: Solovyev et al., Weighted boxes fusion, Image and Vision Computing 2021,
 https://arxiv.org/abs/1910.13302; the boxes are visited as its package ensemble-boxes does when
 scores are equal: from the last to the first.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, pandas.
 """
 

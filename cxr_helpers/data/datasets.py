@@ -3,7 +3,7 @@
 The truth has one form from the table to the detector: for each image a dictionary of `boxes`,
 float32 (n, 4) xyxy in pixels, and `labels`, int64 (n,) from 1. `boxes_by_image` makes it.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, pandas, torch.
 Goes with: gray.py, packed.py.
 """

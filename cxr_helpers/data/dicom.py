@@ -7,7 +7,7 @@ Where pydicom has a function it is used; the rest cites the section of the stand
 
 Section numbers are those of https://dicom.nema.org/medical/dicom/current.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, pydicom (>=3; compressed files also a decoder, see dicom_decoding.py).
 Goes with: dicom_decoding.py, dicom_header.py.
 """

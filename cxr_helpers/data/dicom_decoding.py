@@ -6,7 +6,7 @@ refused, for the decoders fill it up without a word.
 
 Section numbers are those of https://dicom.nema.org/medical/dicom/current.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, pydicom (>=3; compressed files also a decoder, see `_PACKAGES` with their licenses).
 Goes with: dicom_header.py.
 """
@@ -59,7 +59,11 @@ _PACKAGES = (  # pydicom's name of the plugin, what to install with its license,
     ("pylibjpeg", "pylibjpeg pylibjpeg-openjpeg (MIT)", (*_JPEG_LS, *_JPEG)),
     ("pyjpegls", "pyjpegls (MIT)", (*_J2K_FAMILY, *_JPEG)),
     ("gdcm", "python-gdcm (BSD)", _HTJ2K),
-    ("pylibjpeg", "pylibjpeg (MIT) pylibjpeg-libjpeg (GPL-3.0)", _J2K_FAMILY),
+    (
+        "pylibjpeg",
+        "pylibjpeg (MIT) pylibjpeg-libjpeg (GPL-3.0; the extra cxr-helpers[gpl])",
+        _J2K_FAMILY,
+    ),
 )
 _ITEM = b"\xfe\xff\x00\xe0"  # PS3.5 A.4
 _BEGINNING = re.compile(rb"\xff\xd8\xff|\xff\x4f\xff\x51|[\x01-\x0f]\0\0\0\x40\0\0\0")

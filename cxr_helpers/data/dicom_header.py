@@ -3,7 +3,7 @@
 An element that cannot be parsed becomes its error: the caller decides whether it was needed.
 Section numbers are those of https://dicom.nema.org/medical/dicom/current.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: pydicom (>=3).
 """
 

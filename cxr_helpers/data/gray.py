@@ -1,6 +1,6 @@
 """What counts as one gray image, and how it fits into a square.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, pillow.
 """
 

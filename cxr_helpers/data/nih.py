@@ -8,7 +8,7 @@ pictures.py.
 
 Source: Wang et al., ChestX-ray8, CVPR 2017; files at https://nihcc.app.box.com/v/ChestXray-NIHCC.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, pandas.
 Goes with: pictures.py, tables.py.
 """

@@ -4,7 +4,7 @@ Decoding a PNG or DICOM file costs far more than a training step needs of it. So
 decoded once, scaled to fit a square (ratio kept, the rest black) and written into one
 memory-mapped array of bytes. A run that was killed goes on where it stopped.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, tqdm.
 Goes with: gray.py, workers.py.
 """

@@ -1,6 +1,6 @@
 """A radiograph from a PNG or JPEG file: gray values of 8 bits, upright, whatever was stored.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, Pillow.
 """
 

@@ -9,7 +9,7 @@ the number 1 and the text "1" or "001", or "p1" and "P1 ", would count as differ
 
 The course's own parts, and where an official list is taken instead, stand in `course/core/data.py`.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy.
 """
 

@@ -1,6 +1,6 @@
 """A CSV table of a download as text, or a message that says what is wrong with which line.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: pandas.
 """
 

@@ -7,7 +7,7 @@ reader's name. All become the same three tables, and every row that is left out 
 
 Source: Nguyen et al., VinDr-CXR, Scientific Data 2022, doi 10.1038/s41597-022-01498-w.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, pandas.
 Goes with: tables.py.
 """

@@ -1,6 +1,6 @@
 """Call a function on many files in worker processes; a crash costs the file it crashed on alone.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: nothing beyond Python.
 """
 

@@ -2,7 +2,7 @@
 
 Paper: Ren et al., Faster R-CNN, https://arxiv.org/abs/1506.01497, section 3.1.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, scipy.
 Goes with: boxes.py.
 """

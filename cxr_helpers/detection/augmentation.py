@@ -6,8 +6,18 @@ call draws from the seed and from where and when it is made; and with `EpochImag
 `EpochOrder` from seed, epoch and place of the image alone, so that any number of workers gives the
 same pictures, and a run that was killed goes on as an unbroken one.
 
-From cxr-helpers 0.1.0 (MIT license).
-Needs: albumentations, numpy, opencv-python-headless, torch.
+albumentations has had no release since June 2025. torchvision's transforms, `v2`, move boxes too.
+This is nearly the pipeline `demo`, for a dict of image, labels and `tv_tensors.BoundingBoxes`. It
+draws one zoom for both directions, and keeps a box however little of it is left::
+
+    v2.Compose([
+        v2.RandomApply([v2.RandomAffine(5, translate=(0.06, 0.06), scale=(0.9, 1.1))], p=0.8),
+        v2.RandomApply([v2.ColorJitter(brightness=0.15, contrast=0.15)], p=0.5),
+        v2.SanitizeBoundingBoxes(min_size=2),
+    ])
+
+From cxr-helpers 0.2.0 (MIT license).
+Needs: albumentations, numpy, torch.
 """
 
 import os
@@ -21,7 +31,6 @@ from contextlib import contextmanager
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albumentations as A  # noqa: E402
-import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from torch.utils.data import Dataset, DistributedSampler, get_worker_info  # noqa: E402
@@ -66,8 +75,6 @@ def detection_pipeline(
                 scale=(0.9, 1.1),
                 translate_percent=(-0.06, 0.06),
                 rotate=(-5, 5),
-                interpolation=cv2.INTER_LINEAR,
-                border_mode=cv2.BORDER_CONSTANT,
                 p=0.8,
             ),
             A.RandomBrightnessContrast(0.15, 0.15, p=0.5),

@@ -6,7 +6,7 @@ weights in that another stage has trained.
 
 Paper: Lin et al., Feature Pyramid Networks, https://arxiv.org/abs/1612.03144.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: torch, torchvision.
 """
 

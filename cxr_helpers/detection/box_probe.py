@@ -13,7 +13,7 @@ Sources: He et al., Mask R-CNN, https://arxiv.org/abs/1703.06870, section 3, for
 Bengio, Understanding intermediate layers using linear classifier probes,
 https://arxiv.org/abs/1610.01644, for a probe at each stage.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, scikit-learn, torch, torchvision.
 Goes with: boxes.py, prediction.py.
 """

@@ -4,7 +4,7 @@ A box is x_min, y_min, x_max, y_max in pixels. What lies on an image is a dict: 
 `labels` (n,), whole numbers from 1; in detections also `scores` (n,). Arrays, lists or tensors on
 any device, and n may be 0. Truths and predictions are lists of such dicts, one for each image.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy.
 """
 

@@ -9,7 +9,7 @@ Sources: Lin et al., Microsoft COCO, https://arxiv.org/abs/1405.0312. Kaggle's V
 VOC's rules of 2010, which integrate the precision at every recall instead of at 101 points: its
 figure at 0.4 differs a little from the one given here.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, torch, torchmetrics, torchvision, faster-coco-eval.
 Goes with: boxes.py.
 """

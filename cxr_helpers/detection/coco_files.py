@@ -5,7 +5,7 @@ are x, y, width, height, as COCO has them.
 
 Source: the format of the files, https://cocodataset.org/#format-data.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy.
 Goes with: boxes.py.
 """

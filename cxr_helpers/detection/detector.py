@@ -7,7 +7,7 @@ in. All of that is kept with the model, in its file.
 
 Paper: Ren et al., Faster R-CNN, https://arxiv.org/abs/1506.01497.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, safetensors, torch, torchvision.
 Goes with: anchors.py, backbone.py.
 """

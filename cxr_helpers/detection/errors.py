@@ -8,7 +8,7 @@ Predictions and truths are lists with one dict for each image, as `boxes` descri
 Source: Bolya et al., TIDE, ECCV 2020, https://arxiv.org/abs/2008.08115, section 2.2, whose two
 mixed kinds count as background here.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, pandas.
 Goes with: boxes.py.
 """

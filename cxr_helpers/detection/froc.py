@@ -9,7 +9,7 @@ matches in another way makes `metrics.Matches` of it.
 
 Source: Bandos et al., Area under the free-response ROC curve, Biometrics 2009.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy.
 Goes with: metrics.py.
 """

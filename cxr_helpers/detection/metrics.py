@@ -10,7 +10,7 @@ Predictions and truths are lists with one dict for each image, as `boxes` descri
 Sources: Lin et al., Microsoft COCO, https://arxiv.org/abs/1405.0312, and its `cocoeval.py` for
 the matching and the 101 recall points.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, scipy.
 Goes with: boxes.py.
 """

@@ -1,6 +1,6 @@
 """Detect on gray images and in files, with a detector that knows its image size.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, torch.
 """
 

@@ -1,6 +1,6 @@
 """Training of the detector: its losses, its optimizer, and what refuses a batch that cannot train.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: pytorch-lightning, torch.
 """
 

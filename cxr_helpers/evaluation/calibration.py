@@ -3,7 +3,7 @@
 Of all images that a classifier calls '20% likely', a fifth should have the finding. A classifier
 can rank images well and still be far off here.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, pandas, scikit-learn.
 Goes with: checks.py.
 """

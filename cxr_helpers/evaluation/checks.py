@@ -3,7 +3,7 @@
 Arrays, lists, tensors of any device and type, masked arrays and pandas' tables are all taken. What
 cannot be used is refused with the row, the value or the name that is wrong, and what to do.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy.
 """
 

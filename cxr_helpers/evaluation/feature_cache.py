@@ -3,7 +3,7 @@
 Extracting features is the slow part of linear evaluation. A cache must never hand out features of
 other weights or other images, so its files are named after the content of both.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, torch.
 Goes with: checks.py.
 """

@@ -1,6 +1,6 @@
 """Features of gray images from a frozen backbone, and what every network here does to an image.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, torch.
 Goes with: checks.py.
 """

@@ -4,7 +4,7 @@ This is the second table of a linear evaluation: what the features become when t
 Scores of other images are taken along the way, so that the epoch can be chosen on validation
 images, and so that choosing it on the test images can be shown for what it does.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, pytorch-lightning, torch, torchvision.
 Goes with: checks.py, features.py.
 """

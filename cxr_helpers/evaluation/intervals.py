@@ -7,7 +7,7 @@ Sources: Efron, Better bootstrap confidence intervals, JASA 1987, section 2, for
 percentiles. Satterthwaite, An approximate distribution of estimates of variance components,
 Biometrics Bulletin 1946, for the degrees of freedom of a sum of variances.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, scipy.
 """
 

@@ -3,7 +3,7 @@
 A probe is a small classifier on features that stay as they are. It shows what the features hold,
 not what a network could still learn. Classes that cannot be trained are named.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, scikit-learn, scipy, threadpoolctl.
 Goes with: checks.py, scoring.py.
 """

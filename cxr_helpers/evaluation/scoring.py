@@ -2,7 +2,7 @@
 
 Classes that cannot be scored are named, never averaged in.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy.
 Goes with: checks.py, intervals.py.
 """

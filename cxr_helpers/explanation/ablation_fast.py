@@ -64,7 +64,7 @@ be arrays, lists or tensors. What cannot be explained raises `inputs.Explanation
 >>> box_gradient(detector, image, box, label).heatmap.shape
 (4, 4)
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, torch.
 Goes with: fixed_box.py, inputs.py, layers.py.
 """

@@ -22,7 +22,8 @@ be arrays, lists or tensors. What cannot be explained raises `inputs.Explanation
 
 >>> from torchvision.models.detection import FasterRCNN, backbone_utils
 >>> backbone = backbone_utils.resnet_fpn_backbone(backbone_name="resnet18", weights=None)
->>> detector = FasterRCNN(backbone, num_classes=3, min_size=64, max_size=64).eval()
+>>> small = {"min_size": 64, "max_size": 64, "rpn_post_nms_top_n_test": 20}
+>>> detector = FasterRCNN(backbone, num_classes=3, **small).eval()
 >>> found = detector([torch.zeros(3, 64, 64)])[0]
 >>> asked = detector, np.zeros((64, 64)), found["boxes"][:1], found["labels"][:1]
 >>> grad_cam(*asked, layer="layer4").heatmap.shape
@@ -30,7 +31,7 @@ be arrays, lists or tensors. What cannot be explained raises `inputs.Explanation
 >>> ablation_cam(*asked, layer="layer1", batch_size=64).weights.shape
 (64,)
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: grad-cam, numpy, torch, torchvision.
 Goes with: inputs.py, layers.py.
 """

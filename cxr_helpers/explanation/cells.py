@@ -32,7 +32,7 @@ Image, boxes and labels are those of `ablation_fast`; so is what the map needs b
 >>> cells.heatmap.shape, brute_force_cells(detector, image, box, label).ablated.shape
 ((8, 8), (4, 4))
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, torch.
 Goes with: fixed_box.py, layers.py.
 """

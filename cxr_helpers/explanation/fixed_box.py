@@ -29,7 +29,7 @@ be arrays, lists or tensors. What cannot be explained raises `inputs.Explanation
 >>> score_box(detector, np.zeros((5, 1, 64, 64)), [8, 8, 40, 40], 1).shape
 (5,)
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, torch, torchvision.
 Goes with: inputs.py, layers.py.
 """

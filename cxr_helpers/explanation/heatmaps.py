@@ -19,7 +19,7 @@ ValueError, everywhere.
 Sources: pointing game, Zhang et al., https://arxiv.org/abs/1608.00507; energy-based pointing
 game, Wang et al., Score-CAM, https://arxiv.org/abs/1910.01279.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, scipy.
 Goes with: inputs.py.
 """

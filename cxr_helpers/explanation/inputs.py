@@ -6,7 +6,7 @@ Arrays, lists and tensors of any device and type are taken alike.
 - Boxes are xyxy in pixels, each with an area.
 - Labels are whole numbers from 1 on; 0 is a detector's background.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy.
 """
 

@@ -4,7 +4,7 @@ The four stages of a ResNet are called `layer1` to `layer4` in torchvision, and 
 where the stem counts as the first. A later stage knows more and is coarser. `pyramid` stands for
 the feature pyramid on top of them. `cam` takes any other layer too, by its full name.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: nothing beyond Python.
 """
 

@@ -31,7 +31,7 @@ https://arxiv.org/abs/1512.04150; Lundberg and Lee, https://arxiv.org/abs/1705.0
 >>> probe.explain(np.zeros((64, 64)), [2])[0].heatmap.shape
 (8, 8)
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, torch.
 Goes with: inputs.py, layers.py.
 """

@@ -11,7 +11,7 @@ Three checks that a useless map fails:
 Sources: Adebayo et al., Sanity checks for saliency maps, https://arxiv.org/abs/1810.03292 (weights
 and labels); Petsiuk et al., RISE, https://arxiv.org/abs/1806.07421 (deletion and insertion).
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, scipy, torch.
 Goes with: inputs.py.
 """

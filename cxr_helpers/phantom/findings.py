@@ -4,7 +4,7 @@ A new finding takes a row in `_TYPICAL` (place and size) and a function in `_DRA
 within 1.5 times its size also a line in `_LOCAL`. It comes into the demo by the tables at the head
 of `data_scripts/demo_nih.py` and `demo_vindr.py`.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy.
 Goes with: patient.py, scene.py, shapes.py.
 """

@@ -1,6 +1,6 @@
 """From anatomy and findings to a radiograph: beam, noise, a site's processing, marks.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, scipy.
 Goes with: findings.py, patient.py, scene.py, shapes.py.
 """

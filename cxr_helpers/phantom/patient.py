@@ -6,7 +6,7 @@ arXiv 2006.11988; semantic_masks_v7labs_lungs.zip of the package torchxrayvision
 sampled at the heights `LATERAL_AT`, `MEDIAL_AT` and the columns `DOME_AT`, in units of the mean
 lung height.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy.
 Goes with: shapes.py.
 """

@@ -3,7 +3,7 @@
 `u` runs from the medial (0) to the lateral (1) border of a lung and `f` from its apex (0) to its
 lateral base (1).
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, scipy.
 Goes with: patient.py, shapes.py.
 """

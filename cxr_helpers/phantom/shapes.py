@@ -1,6 +1,6 @@
 """Seeds, soft steps, smooth curves and noise that anatomy and findings are drawn with.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy.
 """
 

@@ -6,7 +6,7 @@ the same of both views), zeros elsewhere (no two features say the same).
 
 Source: Zbontar et al. 2021, equations 1 and 2 (arXiv 2103.03230).
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: lightly, pytorch-lightning, torch, torchvision.
 """
 

@@ -5,7 +5,7 @@ timm and torchvision load it without this file; the card says how, and the lines
 
 The names inside are torchvision's. timm's ResNets use the same ones, so nothing is renamed.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: huggingface-hub, torch, torchvision.
 Goes with: weights.py.
 """

@@ -5,7 +5,7 @@ generators of their own, so another number of workers would give other views, an
 on from a checkpoint would not see what an unbroken one sees. Here the generators are set for each
 image, from the seed, the epoch and the image's number, and put back afterwards.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, pytorch-lightning, torch.
 """
 

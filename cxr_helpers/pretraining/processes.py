@@ -1,6 +1,6 @@
 """Batch norm over the images of several processes, on any device; with one it is torch's.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: lightly, torch.
 """
 

@@ -12,7 +12,7 @@ solarized (bright values inverted).
 
 Source: Zbontar et al. 2021, appendix A (arXiv 2103.03230), for the recipe called `paper`.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: lightly, numpy, pillow, torch.
 Goes with: pairs.py.
 """

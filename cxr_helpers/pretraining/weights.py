@@ -1,6 +1,6 @@
 """A backbone's weights in and out: safetensors first, and no code in a file is ever run.
 
-From cxr-helpers 0.1.0 (MIT license).
+From cxr-helpers 0.2.0 (MIT license).
 Needs: safetensors, torch, torchvision.
 """
 

@@ -99,6 +99,7 @@ def ask(address, path, **content):
         return answer.url, answer.read().decode()
 
 
+@pytest.mark.slow
 def test_the_page_is_served_and_opens_the_first_notebook(server):
     url, page = ask(server[0], "/")
     assert url.split("?")[0].endswith(f"/lab/tree/{lab.FIRST}") and "jupyter-config-data" in page
@@ -108,6 +109,7 @@ def test_the_page_is_served_and_opens_the_first_notebook(server):
     assert notebook["type"] == "notebook"
 
 
+@pytest.mark.slow
 def test_settings_and_layout_are_the_courses(server):
     for name, values in OVERRIDES.items():
         answer = json.loads(ask(server[0], f"/lab/api/settings/{name}")[1])
@@ -116,6 +118,7 @@ def test_settings_and_layout_are_the_courses(server):
     assert json.loads(ask(server[0], "/lab/api/workspaces/default")[1])["data"] == LAYOUT["data"]
 
 
+@pytest.mark.slow
 def test_what_a_learner_changes_stays_in_the_course(server):
     address, state, own = server
     ask(address, f"/lab/api/settings/{NEWS}", raw='{"doNotDisturbMode": true}')

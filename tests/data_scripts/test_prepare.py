@@ -149,6 +149,7 @@ script.main([sys.argv[2], "--size", "16", "--quiet", "--workers", "2"])
 """
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_ends_in_the_same_bytes(vindr_root, tmp_path):
     assert run_vindr(vindr_root) == 3
     whole = contents(vindr_root)
@@ -223,6 +224,7 @@ def killed_at(moment, root, run):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 @pytest.mark.parametrize("kind", ["nih", "vindr"])
+@pytest.mark.slow
 def test_killed_at_any_moment_it_ends_in_the_same_bytes(kind, request, tmp_path, monkeypatch):
     """From the download (of the NIH's archive) to the last table, each moment in turn."""
     monkeypatch.setattr(packing, "SECONDS_AT_RISK", -1)

@@ -1,11 +1,17 @@
 """Augmentation: each worker and each epoch draws anew, and the place of an image decides alone."""
 
+import re
+import textwrap
+
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 from cxr_helpers.data.datasets import DetectionDataset
+from cxr_helpers.detection import augmentation
 from cxr_helpers.detection.augmentation import (
     PIPELINES,
     CountedPipeline,
@@ -18,6 +24,8 @@ from cxr_helpers.detection.training import collate_detection
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 IMAGE = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)
+LARGE = np.zeros((100, 100), np.uint8)
+A = augmentation.A  # albumentations, imported without a look for a newer one
 
 
 def same_image(n=16, *, counted=False, seed=0):
@@ -218,6 +226,46 @@ def test_boxes_follow_the_pixels():
         rows, columns = np.nonzero(out["image"] > 100)
         bright = [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]]
         assert box_iou(out["bboxes"], bright)[0, 0] > 0.8
+
+
+def of_torchvision():
+    """The pipeline that the module's docstring shows."""
+    block = re.search(r"::\n\n((?:    .*\n)+)", augmentation.__doc__)[1]
+    return eval(textwrap.dedent(block), {"v2": v2})
+
+
+def as_boxes(boxes):
+    return tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=LARGE.shape)
+
+
+@pytest.mark.parametrize(
+    ("angle", "shift", "zoom"),
+    [(0, (5, -3), 1.0), (0, (0, 0), 1.1), (5, (0, 0), 1.0), (-4, (2, 6), 0.9)],
+)
+def test_torchvisions_transforms_move_boxes_alike(monkeypatch, angle, shift, zoom):
+    boxes = np.array([[10, 20, 50, 60], [40, 12, 90, 30]], np.float32)
+    given = {"angle": angle, "translate": shift, "scale": zoom, "shear": (0.0, 0.0)}
+    monkeypatch.setattr(v2.RandomAffine, "make_params", lambda *_: given)
+    theirs = of_torchvision().transforms[0].transforms[0](as_boxes(boxes))
+    moves = {name: (by, by) for name, by in zip("xy", shift, strict=True)}
+    affine = A.Affine(scale=(zoom, zoom), translate_px=moves, rotate=(-angle, -angle), p=1)
+    pipeline = A.Compose([affine], bbox_params=A.BboxParams("pascal_voc", label_fields=[]))
+    np.testing.assert_allclose(theirs, pipeline(image=LARGE, bboxes=boxes)["bboxes"], atol=1)
+
+
+def test_torchvisions_pipeline_spreads_boxes_as_far_and_drops_what_is_too_small():
+    box, small = [20.0, 30, 60, 70], [30.0, 30, 31, 31]
+    pipeline = detection_pipeline("demo", seed=0)
+    torch.manual_seed(0)
+    ours, theirs = [], []
+    for _ in range(400):
+        ours += list(pipeline(image=LARGE, bboxes=[box, small], labels=[1, 2])["bboxes"])
+        item = {"image": torch.zeros(1, *LARGE.shape), "labels": torch.tensor([1, 2])}
+        theirs += list(of_torchvision()(item | {"boxes": as_boxes([box, small])})["boxes"].numpy())
+    assert len(ours) == len(theirs) == 400
+    centers = [np.array(boxes).reshape(-1, 2, 2).mean(axis=1) for boxes in (ours, theirs)]
+    np.testing.assert_allclose(*(c.std(axis=0) for c in centers), rtol=0.15)
+    np.testing.assert_allclose(*(c.mean(axis=0) for c in centers), atol=0.6)
 
 
 def test_a_box_that_leaves_the_image_takes_its_label_along():

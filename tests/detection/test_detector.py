@@ -116,6 +116,7 @@ def test_one_pixel_boxes_and_large_images_pass_and_a_box_without_area_does_not()
         built([gray_image()], [targets([[10, 10, 10, 20]], [1])])
 
 
+@pytest.mark.slow
 def test_the_paper_preset_takes_a_training_step_at_full_size():
     names = tuple(f"class {i}" for i in range(14))
     paper = d.DetectorSettings(names, batch_norm="frozen", frozen_stages=1)

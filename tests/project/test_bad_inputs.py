@@ -575,6 +575,7 @@ def fuzz(seed: int, rounds: int) -> None:
             assert time.monotonic() - start < PATIENCE, (name, round_)
 
 
+@pytest.mark.slow
 def test_fuzz_of_the_dicom_reader():
     # In a process of its own: a decoder that crashes must not take the tests with it.
     code = "import warnings, test_bad_inputs as t; warnings.simplefilter('ignore'); t.fuzz(0, 150)"

@@ -30,8 +30,7 @@ ROOMS = sorted(
 FILES = sorted(p for room in ROOMS for p in room.glob("*.py") if p.name != "__init__.py")
 ALL = sorted(PACKAGE.rglob("*.py"))
 UNSEEN = {"coco.py": {"torchvision"}}  # torchmetrics has detection only where that is installed
-FOR_MAINTAINERS = {"tools", "docs"}  # need what `.[dev]` installs
-BROUGHT = {"ipython", "cxr-helpers"}  # ipykernel brings the first
+EXTRAS = {"course": {"course"}, "data_scripts": {"course"}, "tools": {"course", "dev"}}
 
 # Imports each module by its name in a package of its own, and says what went wrong with which.
 IMPORTER = """
@@ -234,22 +233,56 @@ def test_package_imports_nothing():
     assert imported_modules(parsed(PACKAGE / "__init__.py")) == set()
 
 
-def test_everything_imported_is_a_direct_dependency():
+def test_everything_imported_is_brought_by_the_extra_that_it_is_for():
+    """Helpers import what a plain `pip install` brings; the course, scripts and tools more."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-
-    def names(requirements):
-        return {canonicalize_name(Requirement(text).name) for text in requirements}
-
-    direct, dev = names(project["dependencies"]), names(project["optional-dependencies"]["dev"])
+    lists = {"": project["dependencies"], **project["optional-dependencies"]}
+    brought = {
+        extra: {canonicalize_name(Requirement(text).name) for text in texts}
+        for extra, texts in lists.items()
+    }
+    brought["course"].add("ipython")  # by ipykernel
+    folders = {room.name: sorted(room.glob("*.py")) for room in ROOMS}
+    folders["course"] = sorted((PACKAGE / "course").rglob("*.py"))
+    folders |= {name: sorted((ROOT / name).glob("*.py")) for name in ("data_scripts", "tools")}
     missing = {}
-    folders = {name: sorted((ROOT / name).glob("*.py")) for name in ("data_scripts", "tools")}
-    for folder, paths in {"cxr_helpers": ALL, **folders}.items():
+    for folder, paths in folders.items():
         own = {path.stem for path in paths} | {"cxr-helpers", "tools"}
-        allowed = direct | BROUGHT | own | (dev if folder in FOR_MAINTAINERS else set())
+        allowed = own.union(*(brought[extra] for extra in {"", *EXTRAS.get(folder, ())}))
         for path in paths:
             if unlisted := third_party(parsed(path)) - allowed:
                 missing[str(path.relative_to(ROOT))] = sorted(unlisted)
     assert missing == {}, "list these in pyproject.toml"
+
+
+# Imports each module where nothing can be imported of what an extra brings.
+WITHOUT_EXTRAS = """
+import importlib, json, sys
+
+modules, hidden = json.load(sys.stdin)
+sys.modules.update(dict.fromkeys(hidden))
+for name in modules:
+    importlib.import_module(name)
+try:
+    import cxr_helpers.course
+except ImportError as error:
+    print(error)
+"""
+
+
+def test_helpers_need_no_extra_and_the_course_says_which_it_needs():
+    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in FILES]
+    hidden = ["ipywidgets", "jupyterlab", "nbformat", "psutil", "seaborn", "torchxrayvision"]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_EXTRAS],
+        input=json.dumps([modules, hidden]),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "the course needs ipywidgets, nbformat, psutil" in done.stdout
+    assert "'.[course]'" in done.stdout
 
 
 def test_header_lines_are_read():

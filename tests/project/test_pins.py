@@ -12,6 +12,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from cxr_helpers import __version__
+
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
@@ -19,14 +21,10 @@ CONSTRAINTS = (ROOT / "constraints.txt").read_text(encoding="utf-8")
 LINES = [line for line in CONSTRAINTS.splitlines() if line and not line.startswith("#")]
 PINS = dict(line.split("==") for line in LINES if "==" in line)
 PINS = {canonicalize_name(name): Version(pin) for name, pin in PINS.items()}
-DIRECT = [
-    Requirement(text)
-    for text in (
-        *PROJECT["project"]["dependencies"],
-        *PROJECT["project"]["optional-dependencies"]["dev"],
-        *PROJECT["build-system"]["requires"],
-    )
-]
+EXTRAS = PROJECT["project"]["optional-dependencies"]
+LISTS = [PROJECT["project"]["dependencies"], *EXTRAS.values(), PROJECT["build-system"]["requires"]]
+OWN = "cxr-helpers[course]"  # the extra `dev` holds `course`
+DIRECT = [Requirement(text) for texts in LISTS for text in texts if text != OWN]
 PYTHON = SpecifierSet(PROJECT["project"]["requires-python"])
 
 
@@ -46,6 +44,17 @@ def test_direct_dependency_is_pinned_inside_its_range(requirement):
     assert requirement.specifier.contains(PINS[name])
 
 
+def test_lower_bounds_are_the_releases_that_make_lowest_tests_with():
+    text = (ROOT / "lowest.txt").read_text(encoding="utf-8")
+    pins = dict(line.split("==") for line in text.splitlines() if not line.startswith("#"))
+    helpers = {Requirement(text).name for text in PROJECT["project"]["dependencies"]}
+    assert helpers <= pins.keys() and list(pins) == sorted(pins)
+    for requirement in DIRECT:
+        if pin := pins.get(requirement.name):
+            lower = [one.version for one in requirement.specifier if one.operator == ">="]
+            assert [Version(one) for one in lower] == [Version(pin)], requirement.name
+
+
 def test_torch_and_torchvision_are_a_pair():
     if Version(version("torchvision")) != PINS["torchvision"]:
         pytest.skip(f"torchvision {version('torchvision')} is installed, not the pinned one")
@@ -57,8 +66,17 @@ def test_torch_and_torchvision_are_a_pair():
     assert lowest.release[:2] == PINS["torch"].release[:2]
 
 
+def test_one_version_and_one_list_of_pythons_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == PROJECT["project"]["version"] == __version__
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(r"^## (.+)$", changes, re.MULTILINE)[1] == __version__
+    address = PROJECT["project"].get("urls", {}).get("Repository")
+    assert address == citation.get("repository-code"), "the address stands in both files or in none"
+
+
 def test_nothing_holds_an_address():
-    for name in ("constraints.txt", "environment.yml", "pyproject.toml"):
+    for name in ("constraints.txt", "lowest.txt", "environment.yml", "pyproject.toml"):
         text = (ROOT / name).read_text(encoding="utf-8")
         assert not re.search(r"://|@ |--(index|find|extra|trusted)|file:", text), name
 
@@ -66,11 +84,11 @@ def test_nothing_holds_an_address():
 def test_conda_and_make_install_by_the_same_files_and_python():
     python, pip, pip_lines = ENVIRONMENT["dependencies"]
     assert pip == "pip", "versions belong into pyproject.toml and constraints.txt"
-    assert pip_lines["pip"] == ["-c constraints.txt", "-e .[dev]"]
+    assert pip_lines["pip"] == ["-c constraints.txt", "-e .[course]"]
     assert PYTHON.contains(python.removeprefix("python="))
     lowest = Version(min(spec.version for spec in PYTHON))
     assert PROJECT["tool"]["ruff"]["target-version"] == f"py{lowest.major}{lowest.minor}"
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert "pip install -c constraints.txt -e '.[dev]'" in makefile
+    assert "pip install -c constraints.txt -e '.[$*]'" in makefile and OWN in EXTRAS["dev"]
     assert f"({lowest.major}, {lowest.minor})" in makefile
     assert f"not Python {lowest} or newer" in makefile

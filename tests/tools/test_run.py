@@ -27,7 +27,9 @@ def course(tmp_path, monkeypatch):
     make_notebook(folder / "00_start.ipynb", "from pathlib import Path\nPath('seen').touch()")
     make_notebook(folder / "01_next.ipynb", "from pathlib import Path\nPath('seen').exists()")
     (runs / "results" / "04_x.json").write_text(json.dumps(RESULT))
-    settings = SimpleNamespace(project=tmp_path, runs=runs, data="demo", scale="demo")
+    settings = SimpleNamespace(
+        project=tmp_path, results=runs / "results", data="demo", scale="demo"
+    )
     monkeypatch.setattr(run, "load_settings", lambda: settings)
     return folder
 

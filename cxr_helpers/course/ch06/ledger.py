@@ -263,7 +263,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         ledger = read_ledger(project_root() / SOURCE)
         if not options.write:
-            print(render(ledger, read_results(load_settings().runs / "results")))
+            print(render(ledger, read_results(load_settings().results)))
             return 0
     except (ValueError, SettingsError) as error:
         print(error, file=sys.stderr)

@@ -50,7 +50,7 @@ NEEDED = {
 }
 PACKAGE_NEEDED = (
     "the course is built on it",
-    "run: python -m pip install -c constraints.txt -e .",
+    "run: python -m pip install -c constraints.txt -e '.[course]'",
 )
 
 

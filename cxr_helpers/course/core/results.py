@@ -28,14 +28,14 @@ class Results:
 
     Args:
         name: for example `02_barlow_twins_pretraining`; the file is named after it.
-        settings: the settings of this run; the file lies under `settings.runs / "results"`.
+        settings: the settings of this run; the file lies under `settings.results`.
         folder: another folder for the file, for instance `runs/benchmarks`.
     """
 
     def __init__(
         self, name: str, settings: Settings, *, folder: str | os.PathLike[str] | None = None
     ):
-        self.path = Path(folder or settings.runs / "results") / f"{name}.json"
+        self.path = Path(folder or settings.results) / f"{name}.json"
         self.settings = settings
         self.metrics: dict = {}
         self._start = time.perf_counter()

@@ -2,7 +2,8 @@
 
 `CXR_DATA` is `demo` (the default) or the root folder of a real download. A root may hold NIH
 ChestX-ray14 (`images/` or `images_001/images/` ...), VinDr-CXR (`train/` and its table), or both
-in two subfolders named `nih` and `vindr`. `CXR_SCALE` is `demo` (a laptop), `evening` (a laptop,
+in two subfolders named `nih` and `vindr`. `CXR_SCALE` is `quick` (does everything run on these
+data? a few steps of each stage; its results mean nothing), `demo` (a laptop), `evening` (a laptop,
 and an hour of pretraining) or `paper` (GPUs).
 """
 
@@ -16,7 +17,7 @@ from pathlib import Path
 from cxr_helpers.explanation.layers import DEFAULT_LAYER
 
 DATA_SWITCH, SCALE_SWITCH = "CXR_DATA", "CXR_SCALE"
-SCALES = ("demo", "evening", "paper")
+SCALES = ("quick", "demo", "evening", "paper")
 VINDR_TABLES = ("train.csv", "annotations_train.csv")
 RATES = ("learning_rate", "backbone_rate")
 
@@ -155,6 +156,21 @@ class ExplainPreset:
 
 
 PRESETS = {
+    # Images are packed at the sizes of the demo, so that the next scale need not read them again,
+    # and all that the notebooks ask for by number is there: the shares of 10% and 100%.
+    "quick": {
+        "pretrain": PretrainPreset(batch_size=64, epochs=2, min_steps=0, measure_every=1),
+        "probe": ProbePreset(
+            fractions=(0.1, 1.0),
+            draws=2,
+            resamples=50,
+            finetune_fractions=(0.1,),
+            finetune_epochs=1,
+            finetune_min_steps=4,
+        ),
+        "detect": DetectPreset(epochs=1, warmup_steps=4, fractions=(0.3, 1.0), resamples=50),
+        "explain": ExplainPreset(max_images=8, resamples=50),
+    },
     "demo": {
         "pretrain": PretrainPreset(),
         "probe": ProbePreset(),
@@ -228,7 +244,7 @@ class Settings:
 
     Attributes:
         data: name of the data, `demo` or the name of the real root folder.
-        scale: `demo`, `evening` or `paper`.
+        scale: `quick`, `demo`, `evening` or `paper`.
         project: root folder of the course.
         nih: root of an NIH ChestX-ray14 download, or None where the data has none.
         vindr: root of a VinDr-CXR download, or None where the data has none.
@@ -254,6 +270,11 @@ class Settings:
     def runs(self) -> Path:
         """Folder of everything that the course makes from this data."""
         return self.project / "runs" / self.data
+
+    @property
+    def results(self) -> Path:
+        """Folder of the results files; those of a quick run lie apart, since they mean nothing."""
+        return (self.runs / "quick" if self.scale == "quick" else self.runs) / "results"
 
     @property
     def data_key(self) -> str:

@@ -36,12 +36,20 @@ _KNOWN = {
     "fine-tuned": (YELLOW, "P", "-"),
     "pixels": ("0.5", "X", ":"),
     "k-NN": (SKY, "v", ":"),
-    "ablation": (BLUE, "o", "-"),
+    "channel ablation": (BLUE, "o", "-"),
+    "cell ablation": (ORANGE, "s", "--"),
+    "linear probe": (SKY, "P", ":"),
     "class prior": (PURPLE, "v", "--"),
     "centered bell": (YELLOW, "D", "-."),
     "bell on the box": (GREEN, "^", "-."),
     "random map": (BLACK, "x", ":"),
     "detected box": ("0.4", "D", "-."),
+}
+_KNOWN |= {
+    "pretrained here": _KNOWN["pretrained"],
+    "pretrained for an evening": _KNOWN["evening"],
+    "random weights": _KNOWN["random"],
+    "16 x 16 pixels": _KNOWN["pixels"],
 }
 
 
@@ -69,7 +77,12 @@ def set_style() -> None:
     """
     sns.set_theme(style="ticks", context="notebook", palette=list(COLORS))
     plt.rcParams.update(
-        {"figure.dpi": 100, "savefig.dpi": 100, "figure.constrained_layout.use": True}
+        {
+            "figure.dpi": 100,
+            "figure.titlesize": 12,
+            "savefig.dpi": 100,
+            "figure.constrained_layout.use": True,
+        }
     )
     plt.rcParams["figure.titlesize"] = 11
 

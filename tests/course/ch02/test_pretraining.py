@@ -50,6 +50,14 @@ def test_the_log_says_how_far_the_weights_moved(unbroken):
     assert log.loc[6, moved].tolist() == pytest.approx(list(expected.values()), rel=1e-4)
 
 
+def test_an_image_is_found_again_where_its_outputs_are_steady_and_its_own():
+    z_a, other = torch.randn(2, 400, 8, generator=torch.Generator().manual_seed(0))
+    assert pretraining.found_again(z_a, z_a) == 1
+    assert pretraining.found_again(z_a, other) == pytest.approx(0.1, abs=0.03)
+    assert pretraining.found_again(z_a, other, among=4) == pytest.approx(0.25, abs=0.04)
+    assert pretraining.found_again(torch.ones(20, 8), torch.ones(20, 8)) == 0
+
+
 def test_phantoms_take_the_place_of_the_training_part(tmp_path, monkeypatch):
     """The run learns from them, says how many and which, and its views are of them alone."""
     rng = np.random.default_rng(1)
@@ -104,6 +112,7 @@ def test_nothing_but_results_is_left(unbroken):
     assert [p.name for p in unbroken.parent.iterdir() if p.is_file()] == [unbroken.name]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_as_an_unbroken_one(unbroken, tmp_path):
     path = pretraining.backbone_path(tiny_settings(tmp_path), seed=0)
     checkpoint = path.with_suffix("") / "last.ckpt"
@@ -142,6 +151,7 @@ def test_a_backbone_that_could_not_be_saved_is_not_trained_again(tmp_path, monke
 
 
 @pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.slow
 def test_several_processes_begin_as_one_does_and_train_as_well(tmp_path, processes):
     """All images are one batch, so the first epoch is a step that has met no rounding yet."""
     logs = []
@@ -164,6 +174,7 @@ def test_the_saved_settings_say_how_the_weights_were_made(unbroken):
     assert settings["preset"]["batch_size"] == PRESET.batch_size
 
 
+@pytest.mark.slow
 def test_in_jupyter_the_progress_bar_is_a_widget(tmp_path):
     cell = (
         f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r})\n"

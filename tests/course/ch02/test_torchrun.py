@@ -34,6 +34,7 @@ def two_agents(folder, **environment):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names Linux's loopback interface")
+@pytest.mark.slow
 def test_a_worker_killed_on_one_of_two_machines_leaves_no_trace_in_the_result(tmp_path):
     unbroken = two_agents(tmp_path / "unbroken")
     broken = two_agents(tmp_path / "broken", KILL_IN_EPOCH="3")

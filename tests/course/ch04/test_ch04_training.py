@@ -47,6 +47,7 @@ def test_log_counts_and_record_lie_beside_the_detector_and_no_checkpoint(unbroke
     assert str(ROOT) not in json.dumps(record)
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_and_ends_as_an_unbroken_one(unbroken, tmp_path):
     path = path_in(tmp_path)
     checkpoint = path.with_suffix("") / "last.ckpt"
@@ -83,6 +84,7 @@ def test_a_detector_that_could_not_be_saved_is_not_trained_again(unbroken, tmp_p
     assert not (path.with_suffix("") / "last.ckpt").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_detector_and_agree_on_its_detections(tmp_path):
     finish(start(SCRIPT, tmp_path, "2"))
     path = path_in(tmp_path)
@@ -164,6 +166,7 @@ def seen_in(folder, workers, *, epochs, resume=None):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("workers", [0, 2, 3])
+@pytest.mark.slow
 def test_a_resumed_fit_sees_what_an_unbroken_one_sees(tmp_path, workers):
     unbroken = seen_in(tmp_path, 0, epochs=3)
     half = seen_in(tmp_path, workers, epochs=1)

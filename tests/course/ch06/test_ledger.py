@@ -208,7 +208,7 @@ def test_it_can_be_shown_with_results(capsys, monkeypatch, tmp_path):
     folder = tmp_path / "runs" / "demo" / "results"
     folder.mkdir(parents=True)
     (folder / "02_barlow_twins_pretraining.json").write_text(json.dumps(content))
-    monkeypatch.setattr(led, "load_settings", lambda: type("S", (), {"runs": folder.parent}))
+    monkeypatch.setattr(led, "load_settings", lambda: type("S", (), {"results": folder}))
     assert led.main([]) == 0
     assert "| 7; data x, scale demo |" in capsys.readouterr().out
     (folder / "broken.json").write_text("{")

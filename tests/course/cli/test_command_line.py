@@ -1,6 +1,7 @@
 """The four stages from a terminal: results, records, plans, and what can go wrong."""
 
 import json
+import re
 
 import pytest
 from tiny_root import command, make_nih_root, make_root
@@ -103,6 +104,15 @@ def test_what_is_made_is_found_and_not_made_again(root, project, capsys):
     assert cli.main(command("pretrain", root)) == 0
     assert made.stat().st_mtime_ns == before
     assert "Found runs/tiny/pretrain/" in capsys.readouterr().out
+
+
+def test_help_names_each_stage_and_its_examples_can_be_given():
+    assert [line.split()[0] for line in cli.STAGES.splitlines()[1:]] == list(COURSE_STAGES)
+    examples = re.findall(r"^  cxr (.+?)(?: {2}.*)?$", cli.EXAMPLES, re.MULTILINE)
+    given = [cli.parser().parse_args(example.split()) for example in examples]
+    assert [options.stage for options in given] == ["pretrain", "pretrain", "detect"]
+    assert cli.settings_of(given[-1]).detect.epochs == 5
+    assert len(cli.parser().format_help().splitlines()) < 60
 
 
 @pytest.mark.parametrize("stage", planning.PLANS)

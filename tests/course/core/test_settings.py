@@ -26,8 +26,19 @@ def test_an_evening_is_the_demo_with_a_longer_pretraining_on_phantoms_of_its_own
     assert evening.pretrain.min_steps > 4 * demo.pretrain.min_steps
     assert evening.pretrain.phantoms and evening.pretrain.phantoms_seed not in range(1000)
     assert not demo.pretrain.phantoms and evening.data == "demo"
-    with pytest.raises(s.SettingsError, match="'night' is none of demo, evening, paper"):
+    with pytest.raises(s.SettingsError, match="'night' is none of quick, demo, evening, paper"):
         s.load_settings({"CXR_SCALE": "night"})
+
+
+def test_a_quick_run_reads_the_demos_images_has_the_notebooks_shares_and_results_of_its_own():
+    demo, quick = s.load_settings({}), s.load_settings({"CXR_SCALE": "quick"})
+    assert not quick.is_demo, "no claim may fail"
+    assert quick.pretrain.cache_size == demo.pretrain.cache_size
+    assert quick.detect.image_size == demo.detect.image_size
+    assert {0.1, 1.0} <= {*quick.probe.fractions} and 1.0 in quick.detect.fractions
+    assert {*quick.probe.finetune_fractions} <= {*quick.probe.fractions}
+    assert quick.pretrain.epochs >= 2, "matrices are kept before, halfway and after"
+    assert quick.runs == demo.runs and quick.results != demo.results
 
 
 def make(root, *names):
