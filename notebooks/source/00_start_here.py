@@ -50,7 +50,7 @@ if importlib.util.find_spec("cxr_helpers") is None:
     assert ADDRESS, "write the address of the course's repository into ADDRESS, then run again"
     pip = [sys.executable, "-m", "pip", "install", "-q", "-c", "cxr-course/constraints.txt"]
     subprocess.run(["git", "clone", "-q", "--depth", "1", ADDRESS, "cxr-course"], check=True)
-    subprocess.run([*pip, "-e", "cxr-course"], check=True)
+    subprocess.run([*pip, "-e", "cxr-course[course]"], check=True)
     sys.path.insert(0, os.path.abspath("cxr-course"))
 
 # %% [markdown]
@@ -252,10 +252,10 @@ print("Where something is missing, the report says what to do.")
 # Two environment variables (settings that a program reads when it starts) steer all notebooks.
 #
 # - `CXR_DATA` is `demo`, or the root folder of a real download.
-# - `CXR_SCALE` is `demo` for a laptop, `evening` for a laptop and an hour of pretraining, or `paper` for
-#   GPUs.
+# - `CXR_SCALE` is `demo` for a laptop, `evening` for a laptop and an hour of pretraining, `paper` for
+#   GPUs, or `quick` to see within minutes whether everything runs on your data; its results mean nothing.
 #
-# Set them before you start JupyterLab; the [README](../README.md#real-data) shows how. They are read
+# Set them before you start JupyterLab; [real data](../docs/real_data.md) shows how. They are read
 # in one place, by `load_settings`. For the demo there is nothing to set. Behind each scale stand
 # presets, sets of plain values: `settings.pretrain` in a new cell shows those of pretraining.
 #
