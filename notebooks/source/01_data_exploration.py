@@ -394,7 +394,7 @@ alone = 100 * len(single) / len(real_fused)
 who = real_boxes.groupby(["image_id", "label"])["reader_id"].nunique().rename("drew_it")
 named = 100 * (single.join(who, on=["image_id", "label"])["drew_it"] > 1).mean()
 print(f"{len(real_boxes):,} boxes become {len(real_fused):,}; {alone:.1f}% rest on one reader")
-print(f"In {named:.0f}% of these, another reader drew the same label elsewhere on the image")
+print(f"In {named:.0f}% of these, another reader put the same label on another box")
 
 # %% [markdown]
 # So 'one reader' often means that two readers saw the same thing and drew it differently. An IoU of
@@ -649,9 +649,9 @@ pd.DataFrame(both_sets, index=["NIH", "VinDr"]).T
 # %%
 wrong = 100 * (1 - noise.loc["Pneumothorax", "ppv"])
 print(
-    f"NIH holds labels that a program read ({wrong:.0f}% of those for pneumothorax are wrong), VinDr\n"
-    f"boxes that readers drew ({alone:.0f}% of the fused ones rest on one reader); other patients,\n"
-    f"other views, and only {len(both)} of {len(vindr.CLASSES)} findings by the same name."
+    f"NIH holds labels that a program read (radiologists did not see {wrong:.0f}% of those for\n"
+    f"pneumothorax), VinDr boxes that readers drew ({alone:.0f}% of the fused ones rest on one reader);\n"
+    f"other patients, and only {len(both)} of {len(vindr.CLASSES)} findings by the same name."
 )
 
 # %% [markdown]
@@ -744,9 +744,9 @@ check("1.6", ap_by_decade)
 # <details><summary>An answer</summary>
 #
 # If the reader says only yes or no, the AUROC is the mean of sensitivity and specificity against the
-# *labels*. The sensitivity against the labels is the PPV of the labels. The specificity needs two more
-# shares: how many images have the finding, and how many are labeled with it. For a rare finding it is
-# near 1, so the bound is near (1 + PPV) / 2, far from 1.
+# *labels*. The sensitivity against the labels is the labels' PPV. The specificity is 1 - (1 - s) p / (1 -
+# q), with s the labels' sensitivity, p the share of images with the finding, q the share labeled; p and q
+# you would need to know. For a rare finding it is near 1, and the bound near (1 + PPV) / 2: far from 1.
 #
 # </details>
 #
