@@ -358,7 +358,7 @@ if settings.vindr:
     drawn, joined = (table[table["image_id"] == image_id] for table in tables)
     by_reader = drawn.assign(label=drawn["reader_id"])
     titles = ["readers", "after fusion"]
-    style.show_images([pixels] * 2, titles, columns=2, width=3.8, boxes=[by_reader, joined])
+    style.show_images([pixels] * 2, titles, columns=2, width=3.5, boxes=[by_reader, joined])
     plt.suptitle(f"{len(drawn)} boxes of three readers become {len(joined)}")
     plt.show()
 
@@ -584,7 +584,7 @@ made = {name: draw(look) for name, look in looks.iterrows()}
 made["teaching, at the other site"] = draw(looks.loc["teaching"], site="vindr")
 pixels = [radiograph.pixels for radiograph in made.values()]
 marks = [exploration.phantom_boxes(radiograph) for radiograph in made.values()]
-style.show_images(pixels, list(made), columns=3, width=3.1, boxes=marks)
+style.show_images(pixels, list(made), columns=3, width=2.9, boxes=marks)
 cm = {name: made[name].boxes[0].contrast for name in looks.index}
 plt.suptitle(
     f"The fluid weakens the beam like {cm['realistic']:.1f} cm more of soft tissue (realistic), "
