@@ -262,6 +262,7 @@ def measure_recipes(
     seeds: Sequence[int],
     fractions: Sequence[float],
     rates: Sequence[float],
+    backbone_rates: Sequence[float],
 ) -> pd.DataFrame:
     """mAP50 on validation images of every arm by every recipe, a mean over shares and seeds.
 
@@ -269,7 +270,7 @@ def measure_recipes(
         Columns arm, learning_rate, backbone_rate, value, and `chosen`: the best of its arm.
     """
     lines = []
-    for arm, rate, share in itertools.product(arms, rates, BACKBONE_RATES):
+    for arm, rate, share in itertools.product(arms, rates, backbone_rates):
         detect = replace(settings.detect, learning_rate=rate, backbone_rate=share)
         own, values = replace(settings, detect=detect), []
         for fraction, seed in itertools.product(fractions, seeds):
@@ -376,8 +377,9 @@ def run_recipes(settings: Settings, args: argparse.Namespace, command: str) -> p
     data, seeds = load_vindr(settings), args.seeds or [settings.seed]
     fractions = args.fractions or [CHOSEN_AT]
     table = measure_recipes(
-        settings, data, arms=args.arms, seeds=seeds, fractions=fractions, rates=args.rates
-    )
+        settings, data, arms=args.arms, seeds=seeds, fractions=fractions,
+        rates=args.rates, backbone_rates=args.backbone_rates,
+    )  # fmt: skip
     print(table.round(4).to_string(index=False))
     print(recipes_text(table))
     if args.store:
@@ -425,6 +427,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--arms", nargs="+", choices=experiment.ARMS, default=experiment.ARMS)
     parser.add_argument("--fractions", type=float, nargs="+", help="shares of the training images")
     parser.add_argument("--rates", type=float, nargs="+", default=LEARNING_RATES)
+    parser.add_argument("--backbone-rates", type=float, nargs="+", default=BACKBONE_RATES)
     parser.add_argument("--recomputed", type=int, default=5, help="resamples to recompute")
     parser.add_argument("--store", action="store_true", help="keep the figures for notebook 04")
     args = parser.parse_args(arguments)

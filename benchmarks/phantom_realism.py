@@ -284,8 +284,8 @@ def report(scores: dict[str, list[dict[str, np.ndarray]]]) -> dict:
                 f"seed by seed {', '.join(f'{gain:+.3f}' for gain in gains)}"
             )
             if aim := GAINS.get(arm, {}).get(share):
-                kept = "kept" if gains.mean() >= aim else "NOT KEPT"
-                print(f"  gain of {arm}, {share}: {gains.mean():.3f}  >= {aim}  {kept}")
+                verdict = "kept" if gains.mean() >= aim else "NOT KEPT"
+                print(f"  gain of {arm}, {share}: {gains.mean():.3f}  >= {aim}  {verdict}")
     return kept
 
 

@@ -16,14 +16,8 @@ release = __version__
 language = "en"
 
 root_doc = "docs/index"
-include_patterns = [
-    "README.md",
-    "CONTRIBUTING.md",
-    "CHANGELOG.md",
-    "benchmarks/README.md",
-    "notebooks/*.ipynb",
-    "docs/**",
-]
+include_patterns = ["CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md"]
+include_patterns += ["notebooks/*.ipynb", "docs/**"]
 exclude_patterns = [".*", "build", "data", "runs", "*.egg-info", "cxr_helpers", "tests"]
 exclude_patterns += ["notebooks/source", "**/.ipynb_checkpoints", "docs/_templates", "docs/lab"]
 # Absolute, because autosummary looks below the source folder and Sphinx below this one.

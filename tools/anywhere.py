@@ -60,13 +60,9 @@ def start_links(address: str) -> dict[str, str]:
 
 
 def badges(address: str) -> str:
-    """The README's badges, or what to do before there can be any."""
+    """The README's badges; '' where there is no address yet."""
     if not address:
-        return (
-            "Binder and Colab can start the course as soon as its repository is public: write the\n"
-            "address into [CITATION.cff](CITATION.cff) as `repository-code`, then run\n"
-            "`python -m tools.readme --no-results`."
-        )
+        return ""
     return "\n".join(
         f"[![Open in {name}](docs/badges/{name.lower()}.svg)]({link})"
         for name, link in start_links(address).items()

@@ -41,6 +41,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 
 PNG = "image/png"
+HIDE = "hide-input"  # the tag of a cell whose code is folded, here and on the site
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
@@ -124,6 +125,8 @@ def cell_ids(cells: Sequence[NotebookNode]) -> list[str]:
 def read_source(path: Path) -> NotebookNode:
     """Read a py:percent source into a notebook without outputs, with trimmed metadata.
 
+    The code of a cell with the tag hide-input is folded in JupyterLab.
+
     Raises:
         ValueError: If the file has no cells.
     """
@@ -134,7 +137,10 @@ def read_source(path: Path) -> NotebookNode:
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     for cell, cell_id in zip(notebook.cells, cell_ids(notebook.cells), strict=True):
         tags = cell.metadata.get("tags")
-        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        kept = {"tags": tags} if tags else {}
+        if HIDE in kept.get("tags", ()):
+            kept["jupyter"] = {"source_hidden": True}
+        cell.metadata = nbformat.from_dict(kept)
         cell.id = cell_id
     return notebook
 
@@ -302,7 +308,8 @@ def _keep_outputs(notebook: NotebookNode, old: NotebookNode) -> None:
 def differences(names: Sequence[str] = (), *, notebooks: Path = NOTEBOOKS) -> list[str]:
     """Say which notebooks no longer agree with their sources; one sentence for each.
 
-    Compared are each cell's kind, text, id and tags. A notebook without a source is named too.
+    Compared are each cell's kind, text, id, tags and whether its code is folded. A notebook
+    without a source is named too.
     """
     found = []
     for path in source_paths(names, notebooks=notebooks):
@@ -325,7 +332,8 @@ def differences(names: Sequence[str] = (), *, notebooks: Path = NOTEBOOKS) -> li
 
 
 def _identity(cell: NotebookNode) -> tuple:
-    return cell.cell_type, cell.source, cell.get("id"), tuple(cell.metadata.get("tags", ()))
+    tags, folded = cell.metadata.get("tags", ()), cell.metadata.get("jupyter")
+    return cell.cell_type, cell.source, cell.get("id"), tuple(tags), folded
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

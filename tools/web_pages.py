@@ -1,16 +1,18 @@
 """A small Sphinx extension for the course's site; docs/conf.py loads it, `make site` runs it.
 
-Four things happen to a page before Sphinx reads it, or while it is written:
+What happens to a page before Sphinx reads it, or while it is written:
 
+- The first page begins with the README; a link to the README leads to it.
 - Figures in notebooks get a text for those who cannot see them, from the prose beside them.
 - Links are put into the form that the site knows: a heading of a notebook is linked to in
   JupyterLab's spelling, a helper's file by its path.
 - Formulas become MathML, which browsers show without a script and read aloud.
-- Each term of the glossary gets an anchor, so that the notebooks can link to it.
+- Each term of the glossary gets an anchor, and a link to it shows its meaning under the pointer.
 """
 
 import json
 import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 from docutils import nodes
@@ -18,8 +20,12 @@ from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from myst_parser.slugs import github_slugify
 
+FIRST_PAGE, README = "docs/index", "<!-- README -->"
 GLOSSARY = "docs/glossary"
 MATHML = "http://www.w3.org/1998/Math/MathML"
+README_LINK = re.compile(r"\]\((?:\.\./)+README\.md")
+ROOT_LINK = re.compile(r"\]\((?![/#]|\w+:)")
+TERM = re.compile(r"^- \*\*(.+?)\*\*: (.*?)(?=^- |^#|\Z)", re.MULTILINE | re.DOTALL)
 HELPER = re.compile(r"\]\((?:\.\./)*cxr_helpers/(\w+)/(\w+)\.py\)")
 NOTEBOOK_HEADING = re.compile(r"(\.ipynb)#([^\s)]+)\)")
 BLOCKS = re.compile(r"\s*(#|\||```|\$\$|<|[-*] |\d+\. )")
@@ -36,9 +42,21 @@ def site_links(text: str) -> str:
     '[traps](03_x.ipynb#trap-1-split-by-image)'
     >>> site_links("[file](../cxr_helpers/detection/froc.py)")
     '[file](/docs/api/generated/cxr_helpers.detection.froc.rst)'
+    >>> site_links("[minutes](../README.md#the-notebooks)")
+    '[minutes](/docs/index.md#the-notebooks)'
     """
+    text = README_LINK.sub(f"](/{FIRST_PAGE}.md", text)
     text = NOTEBOOK_HEADING.sub(lambda m: f"{m[1]}#{github_slugify(m[2])})", text)
     return HELPER.sub(r"](/docs/api/generated/cxr_helpers.\1.\2.rst)", text)
+
+
+def from_root(text: str) -> str:
+    """A page of the root folder, in Markdown, as it can be shown in any other folder.
+
+    >>> from_root("[words](docs/glossary.md), [afar](https://example.org), [here](#start)")
+    '[words](/docs/glossary.md), [afar](https://example.org), [here](#start)'
+    """
+    return ROOT_LINK.sub("](/", text)
 
 
 def plain_text(markdown: str) -> str:
@@ -119,6 +137,9 @@ def describe_pictures(notebook: dict, *, name: str) -> None:
 def prepare_page(app, docname: str, source: list[str]) -> None:
     """Change a page's text when Sphinx has read it from its file."""
     if app.env.doc2path(docname).suffix != ".ipynb":
+        if docname == FIRST_PAGE:
+            readme = (Path(app.srcdir) / "README.md").read_text(encoding="utf-8")
+            source[0] = source[0].replace(README, from_root(readme))
         source[0] = site_links(source[0])
         return
     notebook = json.loads(source[0])
@@ -148,6 +169,24 @@ def name_terms(app, doctree: nodes.document) -> None:
         anchor = term_anchor(term)
         item["ids"].append(anchor)
         slugs[anchor] = (item.line, anchor, term)
+
+
+def meanings(text: str) -> dict[str, str]:
+    r"""Of each term of the glossary, in Markdown, its anchor and its meaning in plain text.
+
+    >>> meanings("## Words\n\n- **Base (of the lung)**: the *lower*\n  end.\n- **B**: b.\n")
+    {'base-of-the-lung': 'the lower end.', 'b': 'b.'}
+    """
+    return {term_anchor(term): plain_text(meaning) for term, meaning in TERM.findall(text)}
+
+
+def show_meanings(app, doctree: nodes.document, docname: str) -> None:
+    """Let each link to a term of the glossary say what the term means."""
+    known = meanings(app.env.doc2path(GLOSSARY).read_text(encoding="utf-8"))
+    for link in doctree.findall(nodes.reference):
+        page, _, anchor = link.get("refuri", "").partition("#")
+        if anchor in known and page.endswith("glossary.html"):
+            link["reftitle"] = known[anchor]
 
 
 def mathml(formula: str, *, block: bool) -> str:
@@ -184,4 +223,5 @@ def setup(app) -> dict:
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))
     app.connect("source-read", prepare_page)
     app.connect("doctree-read", name_terms)
+    app.connect("doctree-resolved", show_meanings)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

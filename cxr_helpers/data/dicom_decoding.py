@@ -59,7 +59,11 @@ _PACKAGES = (  # pydicom's name of the plugin, what to install with its license,
     ("pylibjpeg", "pylibjpeg pylibjpeg-openjpeg (MIT)", (*_JPEG_LS, *_JPEG)),
     ("pyjpegls", "pyjpegls (MIT)", (*_J2K_FAMILY, *_JPEG)),
     ("gdcm", "python-gdcm (BSD)", _HTJ2K),
-    ("pylibjpeg", "pylibjpeg (MIT) pylibjpeg-libjpeg (GPL-3.0; as an extra: cxr-helpers[gpl])", _J2K_FAMILY),
+    (
+        "pylibjpeg",
+        "pylibjpeg (MIT) pylibjpeg-libjpeg (GPL-3.0; the extra cxr-helpers[gpl])",
+        _J2K_FAMILY,
+    ),
 )
 _ITEM = b"\xfe\xff\x00\xe0"  # PS3.5 A.4
 _BEGINNING = re.compile(rb"\xff\xd8\xff|\xff\x4f\xff\x51|[\x01-\x0f]\0\0\0\x40\0\0\0")

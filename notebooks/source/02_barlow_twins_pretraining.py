@@ -22,45 +22,83 @@
 #
 # ## What you will learn
 #
-# - To compute the loss by hand, in ten lines of torch, and with lightly.
-# - Why the loss starts at the number of features, and what each of its two terms pulls at.
+# - To compute the loss by hand, to write it yourself, and to use lightly's.
+# - Why the loss starts at the number of outputs, and what each of its two terms asks for.
 # - Which views suit radiographs, and which augmentations do nothing on them.
-# - To pretrain a network for real, to read its log, and to see how far its weights moved.
+# - What a whole training loop looks like, and how to read the log of a real run.
 # - To check whether the features learned anything, against a network that learned nothing.
-# - To recognize four ways in which a run fails.
+# - To recognize four ways in which a run fails, and to turn the knobs yourself.
 #
 # **Time and memory:** the [README](../README.md) lists both. Most of it goes into the real run and the
-# collapse lab. A finished real run of the same data and settings is read from `runs/`.
+# labs. A finished real run of the same data and settings is read from `runs/`.
 
 # %%
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import pytorch_lightning as pl
 import torch
+import torchvision
 from lightly.loss import BarlowTwinsLoss
+from lightly.models.modules import BarlowTwinsProjectionHead
+from torch.utils.data import DataLoader
 from torchvision.transforms import RandomResizedCrop
 
-from cxr_helpers.course.ch02 import labs, pretraining
+from cxr_helpers.course.ch02 import knobs, labs, pretraining
 from cxr_helpers.course.core.data import load_nih
+from cxr_helpers.course.core.quiet import quiet_lightning
 from cxr_helpers.course.core.results import Results, claim
 from cxr_helpers.course.core.settings import PRESETS, load_settings
 from cxr_helpers.course.core.tables import packaged_table
 from cxr_helpers.course.plots import ch02, style
 from cxr_helpers.data import nih
-from cxr_helpers.evaluation import scoring
+from cxr_helpers.evaluation import probe, scoring
 from cxr_helpers.pretraining import barlow, views
+from cxr_helpers.pretraining.pairs import drawn_from
 
 style.set_style()
-settings = load_settings()
-results = Results("02_barlow_twins_pretraining", settings)
 
 # %% [markdown]
+# `settings` holds the presets of every stage, `settings.pretrain` those of this one. `data` holds small
+# copies of all images, a table with a row for each, and which rows are for training, validation and test:
+# no patient is in two of them.
+
+# %%
+settings = load_settings()
+results = Results("02_barlow_twins_pretraining", settings)  # collects what the ledger shows
+preset = settings.pretrain
+data = load_nih(settings)
+print({part: len(data.rows(part)) for part in ("train", "val", "test")})
+print("images:", data.images.pixels.shape, data.images.pixels.dtype)
+data.entries.head(2)
+
+# %% [markdown]
+# ## The idea in one picture
+#
+# Follow the arrows. One image becomes two views. Both go through the same network, which gives
+# features, and through a small [**projector**](../docs/glossary.md#projector), which gives the outputs
+# $z_A$ and $z_B$: a row for each image of a batch, a column for each output, called a feature too. Then
+# each column of $z_A$ is compared with each of $z_B$. (The colors are made up, the images are not.)
+# `make_views` is lightly's `BYOLTransform` with the course's numbers.
+
+# %%
+picture = np.array(data.images.pixels[data.rows("train")[0]])
+make_views = pretraining.two_views(replace(preset, min_crop=0.3))  # 30% of the image or more
+with drawn_from(2):  # the same random views in every run
+    view_a, view_b = make_views(picture)
+ch02.plot_method(picture, views.view_to_image(view_a), views.view_to_image(view_b))
+plt.show()
+
+# %% [markdown]
+# The matrix says how features of view A go together with features of view B. The aim is the identity:
+# each feature agrees with itself in the other view, and with no other feature. After training only the
+# network, the [backbone](../docs/glossary.md#backbone), is kept.
+#
 # ## By hand: four images, three features
 #
 # Suppose a network gave these outputs for four images: one row an image, one column a feature.
-# `z_a` belongs to the first views, `z_b` to the second views of the same images.
 
 # %%
 z_a = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 2.0], [-1.0, -1.0, 1.0], [-1.0, -1.0, 3.0]])
@@ -76,22 +114,22 @@ z_b = torch.tensor([[1.0, 1.0, 3.0], [1.0, 1.0, 0.0], [-1.0, -1.0, 2.0], [-1.0, 
 
 # %%
 c = barlow.cross_correlation(z_a, z_b)
-ch02.plot_correlations({"by hand": c.numpy()})
+ch02.plot_correlations({"one steady, one copy, one unsteady": c.numpy()})
 plt.show()
-pd.DataFrame(c.numpy(), index=["A1", "A2", "A3"], columns=["B1", "B2", "B3"]).round(2)
 
 # %% [markdown]
-# The first two diagonal entries are 1: steady. The entries A1-B2 and A2-B1 are also 1: a copy. The
-# third diagonal entry is far from 1: unsteady. That A3 also goes a little against B1 and B2 is chance.
+# A1-B1 and A2-B2 are 1: steady. A1-B2 and A2-B1 are 1 as well: a copy. A3-B3 is far from 1: unsteady.
+# That A3 also goes a little against B1 and B2 is chance.
 #
-# The aim is the identity matrix: ones on the diagonal, zeros elsewhere. The loss is the distance to it:
+# The loss is the distance to the identity:
 #
 # $$\mathcal{L} = \underbrace{\sum_i (1 - c_{ii})^2}_{\text{invariance}} +
 # \lambda \underbrace{\sum_i \sum_{j \ne i} c_{ij}^2}_{\text{redundancy}}$$
 #
-# The [invariance](../docs/glossary.md#invariance-term) term looks at the diagonal, the
-# [redundancy](../docs/glossary.md#redundancy-term) term at all the rest. The weight $\lambda$ is
-# small, because there are many more entries off the diagonal than on it: the more outputs, the smaller.
+# The [invariance](../docs/glossary.md#invariance-term) term looks at the diagonal: it pulls two views of
+# an image together. The [redundancy](../docs/glossary.md#redundancy-term) term looks at all the rest: it
+# turns features away from each other. The weight $\lambda$ is small, because there are many more
+# entries off the diagonal than on it: the more outputs, the smaller.
 
 # %%
 invariance, redundancy = barlow.loss_terms(c)
@@ -103,12 +141,31 @@ print(f"invariance {invariance:.3f}, redundancy {redundancy:.3f}")
 #
 # ## The loss in ten lines of torch
 #
-# Standardize each feature over the batch, multiply, divide by the number of images. B is the number of
-# images in a batch and **D the number of features that enter the loss**. The library's loss should give
-# the same on random outputs.
-
+# **Exercise 2.1, twenty minutes.** Write the loss. Given are two tensors (B, D): B images in a batch, **D
+# outputs that enter the loss**. Standardize each column over the batch, with `unbiased=False`; multiply
+# the two; divide by B; then the formula.
+#
+# Fill in the dots, run the cell, and `check` says what is wrong or that it is right. Stuck? In a new
+# cell, `hint("2.1")` nudges, `hint("2.1", 2)` says more, `solution("2.1")` shows one way. Nothing below
+# depends on your answers. Notebook 00 counts what is done.
 
 # %%
+from cxr_helpers.course.exercises import check, hint, quiz, solution  # noqa: F401
+
+
+def my_loss(z_a, z_b, weight):
+    return ...  # your code
+
+
+check("2.1", my_loss)
+
+# %% [markdown]
+# The next cell is folded: a click on the bar at its left opens it. It holds one solution, and compares
+# it with lightly's loss on random outputs. Cells that only check what the text says are folded
+# throughout; they print what holds, and stop the notebook where it does not.
+
+
+# %% tags=["hide-input"]
 def barlow_twins_loss(z_a, z_b, weight):
     a = (z_a - z_a.mean(0)) / z_a.std(0, unbiased=False)  # (B, D)
     b = (z_b - z_b.mean(0)) / z_b.std(0, unbiased=False)  # (B, D)
@@ -121,9 +178,8 @@ def barlow_twins_loss(z_a, z_b, weight):
 
 generator = torch.Generator().manual_seed(0)
 z_a, z_b = torch.randn(2, 256, 128, generator=generator)
-ours = barlow_twins_loss(z_a, z_b, weight=5e-3)
 lightlys = BarlowTwinsLoss(lambda_param=5e-3)(z_a, z_b)
-assert torch.isclose(ours, lightlys, rtol=1e-5, atol=0)
+assert torch.isclose(barlow_twins_loss(z_a, z_b, weight=5e-3), lightlys, rtol=1e-5, atol=0)
 print("Ten lines of torch and lightly agree to 1 part in 100,000.")
 
 # %% [markdown]
@@ -137,257 +193,244 @@ for width in (32, 128, 512):
     z_a, z_b = torch.randn(2, 256, width, generator=generator)
     invariance, _ = barlow.loss_terms(barlow.cross_correlation(z_a, z_b))
     print(f"D = {width:3d}: invariance of random outputs = {invariance:.0f}")
-
-# %% [markdown]
-# So the loss starts near D, and a loss that stays there has learned nothing. (Real networks start
-# somewhat lower: two views of an image are alike even to random weights.)
-#
-# ### What does each term pull at?
-#
-# Take 24 images, one point each. The arrows show where a gradient step on one term alone would move
-# each point. Left: one feature, in view A and in view B; it is noisy. Right: two features of view A
-# that nearly copy each other, while view B is held still. Look at how the arrows stand to the gray line.
-
-# %%
-steady = torch.randn(24, 1, generator=generator)
-views_ab = steady + 0.5 * torch.randn(24, 2, generator=generator)  # one feature in views A and B
-z_a, z_b = views_ab.T[..., None].clone().requires_grad_()  # (24, 1) each
-invariance, _ = barlow.loss_terms(barlow.cross_correlation(z_a, z_b))
-pull = torch.cat(torch.autograd.grad(-invariance, [z_a, z_b]), dim=1)
-
-copies = (steady + 0.5 * torch.randn(24, 2, generator=generator)).requires_grad_()  # two features
-_, redundancy = barlow.loss_terms(barlow.cross_correlation(copies, copies.detach()))
-(push,) = torch.autograd.grad(-redundancy, [copies])
-
-# %%
-panels = {
-    "invariance: towards the line": (views_ab.numpy(), pull.numpy()),
-    "redundancy: away from the line": (copies.detach().numpy(), push.numpy()),
-}
-axes = [("feature 1, view A", "feature 1, view B"), ("feature 1, view A", "feature 2, view A")]
-ch02.plot_pull(panels, axes)
-plt.show()
-
-# %% [markdown]
-# On the left most arrows point to the line: invariance pulls the two views of an image together. On
-# the right they point away from it: redundancy spreads the points, so that knowing feature 1 no longer
-# tells feature 2.
-#
-# ### Exercises
-#
-# Fill in the dots, run the cell, and `check` says what is wrong or that it is right. Stuck? In a new
-# cell, `hint("2.1")` nudges, `hint("2.1", 2)` says more, `solution("2.1")` shows one way. Nothing below
-# depends on your answers. What is done is remembered, and notebook 00 counts it.
-#
-# **Exercise 2.1, two minutes.** Let view B give exactly the negative of view A: `z_b = -z_a`, with
-# D = 128 features. Predict the invariance term, without running it.
-
-# %%
-from cxr_helpers.course.exercises import check, hint, quiz, solution  # noqa: F401
-
-invariance_of_opposites = ...
-check("2.1", invariance_of_opposites)
-
-# %%
 quiz("2.A")
 
 # %% [markdown]
+# So the loss starts near D, and a loss that stays there has learned nothing. (Real networks start
+# lower: to random weights, too, two views of an image are alike.)
+#
 # ## The views
 #
 # What may change between two views of a radiograph? Position, size, exposure, sharpness. What may
 # not: the finding must stay in the picture. Here is one radiograph under each
-# [augmentation](../docs/glossary.md#augmentation) of the recipe of the paper's code alone. Look for those
-# that change nothing, and for those that no X-ray machine would make.
+# [augmentation](../docs/glossary.md#augmentation) of the paper's code alone. Look for those that change
+# nothing, and for those that no X-ray machine would make.
 
 # %%
-data = load_nih(settings)
-preset = settings.pretrain
-picture = np.array(data.images.pixels[data.rows("train")[0]])
 pictures = views.each_augmentation(picture, "paper", preset.image_size, seed=3)
-style.show_images(list(pictures.values()), list(pictures), columns=5, width=1.7)
+useless = views.no_effect_on_gray(picture, "paper", preset.image_size)
+figure = style.show_images(list(pictures.values()), list(pictures), columns=5, width=1.8)
+figure.suptitle(f"{len(useless)} of {len(pictures) - 1} do nothing here: {', '.join(useless)}")
 plt.show()
-print("on a gray image these do nothing:", views.no_effect_on_gray(picture, "paper", 96))
 
 # %% [markdown]
-# Saturation, hue and grayscale are made for color photographs. The crop leaves a shoulder and a corner
-# of a lung; solarization turns the brightest parts dark. The demo's recipe leaves out the three that do
-# nothing, and solarizes rarely.
+# Those three are made for color photographs. The crop loses most of both lungs; solarization turns the
+# brightest parts dark. The course's recipe leaves out what does nothing, and solarizes rarely.
 #
 # The crop matters more. If a finding is in view A and not in view B, the loss asks the network to
 # ignore it. How often is at least half of a finding in both views? The real table of NIH boxes can
-# tell, with a thousand pairs of crops. (The evening's run is a longer one that ships with the course.)
+# tell, with a thousand pairs of crops.
 
 # %%
 boxes = nih.read_boxes(packaged_table("nih_boxes"))
 boxes_xyxy = torch.tensor(boxes[["x_min", "y_min", "x_max", "y_max"]].to_numpy())
+image = torch.empty(1, 1, 1).expand(1, 1024, 1024)  # only its size counts
 
 
-def draw_crops(min_scale, count=1000):
-    image = torch.empty(1, 1, 1).expand(1, 1024, 1024)  # only its size counts
-    crops = [
-        RandomResizedCrop.get_params(image, scale=(min_scale, 1.0), ratio=(3 / 4, 4 / 3))
-        for _ in range(count)
-    ]
-    return torch.tensor(crops)
+def half_in_view(min_scale):
+    options = {"scale": (min_scale, 1.0), "ratio": (3 / 4, 4 / 3)}
+    crops = [RandomResizedCrop.get_params(image, **options) for _ in range(1000)]
+    return views.share_in_view(boxes_xyxy, torch.tensor(crops)) >= 0.5  # (crops, boxes)
 
 
-def seen_in_both(min_scale):
-    first = views.share_in_view(boxes_xyxy, draw_crops(min_scale)) >= 0.5
-    second = views.share_in_view(boxes_xyxy, draw_crops(min_scale)) >= 0.5
-    return (first & second).double().mean()
-
-
-# %%
-print(f"{len(boxes)} findings with a box")
 torch.manual_seed(0)
-recipes = {name: PRESETS[name]["pretrain"] for name in ("paper", "evening")}
-for name, recipe in {**recipes, "this run": preset}.items():
-    scale = recipe.min_crop
-    print(f"{name}: crops of {scale:.0%} or more, in both views {seen_in_both(scale):.0%}")
+for scale in (0.08, 0.3, 0.8):
+    both = half_in_view(scale) & half_in_view(scale)
+    print(f"crops of {scale:.0%} or more of the image: {both.double().mean():.0%} in both views")
 
 # %% [markdown]
-# With the paper's crops, nearly half of the pairs lose most of a finding in one view at least. Larger
-# crops keep it, but they have a price: two views that hardly differ are soon alike, and then teach
-# little. Small crops teach more, to a run that has the steps for it.
+# With crops of 8% or more, as in the paper's code, nearly half of the pairs lose most of a finding in one
+# view at least. Larger crops keep it, at a price: two views that hardly differ are soon alike, and then
+# teach little. Small crops teach more, to a run that has the steps for it.
 #
-# `BYOLView1Transform` and `BYOLView2Transform` of lightly make the views; `TwoViews` is the two of them
-# with a recipe's numbers. These are the steps of the first:
+# Now be the network. Above are views A of four images, below their views B in another order. Which
+# belong together?
 
 # %%
-make_views = pretraining.two_views(preset)
-steps = make_views.transform.transforms[0].transform.transforms
-print(" > ".join(type(step).__name__ for step in steps))
-first, second = views.recipe(preset.views)
-print(f"blurred: {first['gaussian_blur']:.0%} of views A, {second['gaussian_blur']:.0%} of views B")
-
-# %% [markdown]
-# Each column of the next figure is one image: above it is whole, below are its two views. Could you tell
-# that both show the same patient?
-
-# %%
-torch.manual_seed(0)
-np.random.seed(0)  # lightly's blur and solarization draw from numpy
-images = data.images.pixels[data.rows("train")[:4]]
-pairs = [make_views(image) for image in images]
-view_a, view_b = ([views.view_to_image(pair[side]) for pair in pairs] for side in (0, 1))
-names = ["image"] * 4 + ["view A"] * 4 + ["view B"] * 4
-style.show_images([*images, *view_a, *view_b], names, columns=4, width=1.5)
+with drawn_from(1):
+    pairs = [make_views(one) for one in data.images.pixels[data.rows("train")[40:44]]]
+order = np.random.default_rng(2).permutation(4)
+view_a = [views.view_to_image(first) for first, _ in pairs]
+view_b = [views.view_to_image(pairs[i][1]) for i in order]
+names = ["A1", "A2", "A3", "A4", "B1", "B2", "B3", "B4"]
+style.show_images([*view_a, *view_b], names, columns=4, width=1.8)
 plt.show()
 
 # %% [markdown]
-# A radiologist would take a flipped image for a mistake or, rarely, for a patient whose heart lies on the
-# right; the network is told that it makes no difference.
+# <details><summary>Which belong together?</summary>
 #
-# ### Exercise: what both views hold
+# A1 and B3, A2 and B4, A3 and B2, A4 and B1. Contrast, place and side differ; the shape of the lungs and
+# what lies in them tell.
 #
-# **Exercise 2.2, fifteen minutes.** A finding has a box, and each view is a crop; all three are
-# `(x_min, y_min, x_max, y_max)` on the image. Which share of the finding's area lies in *both* crops?
+# </details>
+#
+# A flip is among the changes, though it puts the heart on the right.
+#
+# **Exercise 2.2, fifteen minutes.** Write a random crop that keeps a finding. Given are its `box` (x_min,
+# y_min, x_max, y_max), the `side` of the square image, the least `share` of the image's area that the
+# crop must show, and a generator `rng` of numpy. Return the crop, again four corners.
 
 
 # %%
-def share_in_both(box, crop_a, crop_b):
+def crop_around(box, side, share, rng):
     return ...  # your code
 
 
-check("2.2", share_in_both)
+check("2.2", crop_around)
 
 # %% [markdown]
-# ## The real run
+# ## A training loop one can read
 #
-# A ResNet, the [backbone](../docs/glossary.md#backbone), gives each image its features. A small network
-# behind it, the [**projector**](../docs/glossary.md#projector), turns them into the outputs that enter
-# the loss: the last of its widths is D. After training the projector is thrown away.
+# Three things are needed. First, batches of pairs of views. A gray image is given three times, since the
+# network expects colors.
+
 
 # %%
-before = barlow.build_backbone(preset.arch, seed=settings.seed)
-print(f"{preset.arch}: {barlow.feature_count(before)} features; projector {preset.projector}")
-theirs = PRESETS["paper"]["pretrain"].redundancy_weight
-print(f"redundancy weight {preset.redundancy_weight} (in the paper's code {theirs})")
-print(f"{preset.phantoms or len(data.rows('train')):,} images; their labels stay unused")
+def collate(images):
+    pairs = [make_views(image) for image in images]
+    return [torch.stack(side).expand(-1, 3, -1, -1) for side in zip(*pairs, strict=True)]
+
+
+few = data.images.pixels[data.rows("train")[:512]]
+loader = DataLoader(few, batch_size=64, shuffle=True, drop_last=True, collate_fn=collate)
+view_a, view_b = next(iter(loader))
+print("views A:", tuple(view_a.shape), "views B:", tuple(view_b.shape))
 
 # %% [markdown]
-# The next cell pretrains with lightly's loss and projector, under PyTorch Lightning. In JupyterLab a
-# bar shows how far it is. This is the cell to wait for; read on meanwhile, the stored figures show what
-# to expect. Were it killed, it would go on from the last
-# [checkpoint](../docs/glossary.md#checkpoint) and end with the same weights.
+# Second, the network with its loss. The backbone is torchvision's ResNet-18 without its last layer, which
+# would name classes. Projector and loss are lightly's, and `training_step` is the picture of the idea, from
+# left to right. Third, an optimizer.
+
+
+# %%
+class Twins(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.backbone = torchvision.models.resnet18()
+        self.backbone.fc = torch.nn.Identity()  # (B, 3, H, W) to (B, 512) features
+        self.projector = BarlowTwinsProjectionHead(512, 256, 64)  # to (B, 64) outputs
+        self.loss = BarlowTwinsLoss(lambda_param=0.2)
+        self.losses = []
+
+    def training_step(self, batch, batch_idx):
+        z_a, z_b = (self.projector(self.backbone(view)) for view in batch)  # (B, 64) each
+        loss = self.loss(z_a, z_b)
+        self.losses.append(loss.item())
+        return loss
+
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.parameters(), lr=1e-3)
+
+
+# %% [markdown]
+# Lightning's trainer does the rest: for each batch it calls `training_step`, computes the gradients and
+# lets the optimizer take a step. It takes half a minute.
+
+# %%
+torch.manual_seed(0)
+np.random.seed(0)  # lightly's views draw from both
+twins = Twins()
+with quiet_lightning():  # no notes on the machine
+    trainer = pl.Trainer(
+        max_epochs=5,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(twins, loader)
+
+# %% [markdown]
+# Does the loss fall from its start?
+
+# %%
+begin, finish = np.mean(twins.losses[:4]), np.mean(twins.losses[-4:])
+figure, axis = plt.subplots(figsize=(6, 2.8))
+axis.plot(range(1, len(twins.losses) + 1), twins.losses)
+axis.axhline(64, color="0.4", ls=":")
+axis.annotate("D = 64", (1, 64), color="0.4", va="bottom")
+axis.set(xlabel="step", ylabel="loss")
+axis.set_title(f"In {len(twins.losses)} steps the loss falls from {begin:.0f} to {finish:.0f}")
+plt.show()
+
+# %% tags=["hide-input"]
+claim(finish < 0.85 * begin, "the loss of the readable loop falls by more than 15%", settings)
+
+# %% [markdown]
+# It falls: that is all of Barlow Twins. The real run is the same with all training images, more steps, a
+# learning rate that rises and then falls, a log, and checkpoints to go on from.
+#
+# ## The real run
+#
+# Its settings, beside those of the paper's code:
+
+# %%
+shown = ["arch", "image_size", "min_crop", "batch_size", "epochs", "projector", "redundancy_weight"]
+both = {"this run": asdict(preset), "paper's code": asdict(PRESETS["paper"]["pretrain"])}
+pd.DataFrame(both).loc[shown]
+
+# %% [markdown]
+# The next cell pretrains; in JupyterLab a bar shows how far it is. This is the cell to wait for: read on
+# meanwhile, the stored figures show what to expect. Were it killed, it would go on from the last
+# [checkpoint](../docs/glossary.md#checkpoint). (A small data set gets more epochs than the table says,
+# until it has had enough steps.)
 
 # %% tags=["nbval-ignore-output"]
 path = pretraining.pretrain(settings, data, seed=settings.seed)
 
 # %% [markdown]
 # The log has a row for each epoch, and one from before training. Every few epochs the run also measured
-# itself on validation patients, whom it never trained on. Look for these: the loss falls from about D.
-# The mean of the diagonal rises towards 1, on new patients nearly as far as in training. The mean off
-# the diagonal (without its sign) ends low.
+# itself on validation patients, whom it never trained on. Look for three things: the loss falls from
+# about D; the mean of the diagonal rises towards 1, on new patients too; the mean off the diagonal
+# (without its sign) ends low.
 #
-# Compare training with validation only in the later part. Before training, the outputs of random weights
-# on validation images all follow the brightness of the image: views are alike, so the diagonal is high,
-# and outputs are copies, so the rest is high too. Training starts lower, because there
-# [batch norm](../docs/glossary.md#batch-norm) takes out what all images of a batch share.
-#
-# The features spread out: the **spread** is 0 where all images have the same features, and near 1
-# where they point in all directions. The **effective rank** says how many directions they use; mind how
-# short its axis is. It is an alarm for [collapse](../docs/glossary.md#collapse), not a score: it may
-# move a little either way, and must not drop to a few.
+# Off the diagonal there is a floor. The correlation of two *independent* features over N images is not 0;
+# its mean size is about $\sqrt{2 / (\pi N)}$. The dotted line is that of a training batch.
 
 # %%
 log = pretraining.training_log(path)
 assert log["step"].iloc[-1] >= preset.min_steps
+first, last = log.iloc[0], log.iloc[-1]
+off = "mean |off the diagonal|"
 panels = {
     "loss (mean of the epoch)": {"loss": "loss"},
     "mean of the diagonal": {"diagonal_mean": "training", "heldout_diagonal": "validation"},
-    "mean |off the diagonal|": {
-        "offdiagonal_abs_mean": "training",
-        "heldout_offdiagonal": "validation",
-    },
+    off: {"offdiagonal_abs_mean": "training", "heldout_offdiagonal": "validation"},
     "k-NN AUROC (validation)": {"knn_view": "AP or PA", "knn_findings": "findings"},
-    "spread of the features": {"spread": "spread"},
-    "effective rank of the features": {"effective_rank": "rank"},
 }
-ch02.plot_log(log, panels)
+figure = ch02.plot_log(log, panels, floors={off: np.sqrt(2 / np.pi / preset.batch_size)})
+before, after = first["heldout_diagonal"], last["heldout_diagonal"]
+figure.suptitle(f"Views of new patients became alike: diagonal {before:.2f}, then {after:.2f}")
 plt.show()
 
 # %% [markdown]
-# The loss falls, the diagonal rises, the features spread out. In the k-NN scores the most similar
-# images vote. They tell AP from PA from the start: random filters see brightness and zoom. For findings
-# the few validation patients make each point uncertain, so the question waits for the test patients
-# below.
+# Before training, the outputs of random weights on validation images all follow the brightness of the
+# image: views are alike, and outputs are copies. Training starts lower, because there
+# [batch norm](../docs/glossary.md#batch-norm) takes out what all images of a batch share.
 #
-# The curve off the diagonal has a floor. The correlation of two *independent* features over N
-# images is not 0; its mean size is about $\sqrt{2 / (\pi N)}$.
-
-# %%
-counts = {"a training batch": preset.batch_size, "validation": len(data.rows("val"))}
-for name, count in counts.items():
-    print(f"{name}: {count} images, floor {np.sqrt(2 / np.pi / count):.3f}")
-
-# %% [markdown]
-# The matrix itself, of the first 64 outputs, on validation patients. Look for the diagonal, and for
+# In the k-NN scores the most similar training images vote (0.5 is chance). They tell AP from PA from the
+# start: random filters see brightness and zoom. For findings these patients are few and each point is
+# uncertain; the test patients below will tell.
+#
+# Now the matrix itself, of the first 64 outputs, on validation patients. Look for the diagonal, and for
 # color that goes away beside it.
 
 # %%
 matrices = pretraining.correlations(path)
-titles = dict(zip(("before", "halfway", "after"), matrices.values(), strict=True))
-ch02.plot_correlations(titles)
+titled = dict(zip(("before", "halfway", "after"), matrices.values(), strict=True))
+figure = ch02.plot_correlations(titled)
+before, after = first["heldout_offdiagonal"], last["heldout_offdiagonal"]
+figure.suptitle(f"Copies go away: mean off the diagonal {before:.2f}, then {after:.2f}")
 plt.show()
 
-# %% [markdown]
-# Before training, outputs copy each other: color everywhere. Afterwards the diagonal stands out.
-# Validation patients are few, so their matrix is noisy. In numbers (before training no loss is taken):
-
-# %% tags=["nbval-ignore-output"]
-shown = ["loss", "diagonal_mean", "offdiagonal_abs_mean", "heldout_diagonal", "heldout_offdiagonal"]
-shown += ["knn_view", "knn_findings"]
-log.iloc[[0, -1]].set_index(pd.Index(["before", "last epoch"]))[shown].T.round(3)
-
-# %%
-last = log.iloc[-1]
+# %% tags=["hide-input"]
 claim(last["diagonal_mean"] > 0.6, "the outputs of two views became alike", settings)
 claim(last["heldout_diagonal"] > 0.5, "they are alike for new patients too", settings)
 claim(last["offdiagonal_abs_mean"] < 0.12, "the outputs did not become copies", settings)
 
 # %% [markdown]
-# ### Exercise: the batch for a floor
+# Before training, color everywhere; afterwards the diagonal stands out. Validation patients are few, so
+# their matrix is noisy.
 #
 # **Exercise 2.3, five minutes.** How many images must a batch have so that the floor of the
 # off-diagonal, $\sqrt{2 / (\pi N)}$, is not above a given value? Return the smallest whole number.
@@ -403,138 +446,29 @@ check("2.3", batch_for_floor)
 # %% [markdown]
 # ## Did it move at all?
 #
-# A loss can fall while the backbone hardly changes: the projector behind it can do much alone, and it
-# is thrown away. So the log also holds how far the kernels of each stage are from where they began, as
-# a share of their length. Beside this run stands one that ships with the course: the same network, but
-# an evening of pretraining on more phantoms, with smaller crops. Look at how far each goes. The last
-# panel shows what it brought: the k-NN score of findings on validation patients, against the way of the
-# last stage.
+# A loss can fall while the backbone hardly changes: the projector can do much alone, and it is thrown
+# away. So the log also holds how far the kernels of each stage are from where they began, as a share of
+# their length. Beside this run stands one that ships with the course: an evening on more phantoms, with
+# smaller crops.
 
 # %%
 moved = {pretraining.ARM_NAMES["pretrained"]: log}
 if pretraining.evening_path(settings).is_file():
     evening = pretraining.training_log(pretraining.evening_path(settings))
     moved[pretraining.ARM_NAMES["evening"]] = evening
-else:
-    print("The evening's run is left out: its weights are not in the folder of the course.")
-ch02.plot_moved(moved)
+stages = ["moved_layer1", "moved_layer2", "moved_layer3", "moved_layer4"]
+figure = ch02.plot_moved(moved)
+figure.suptitle(f"Here the stages moved by {last[stages].min():.0%} to {last[stages].max():.0%}")
 plt.show()
 
-# %%
-stages = ["moved_layer1", "moved_layer2", "moved_layer3", "moved_layer4"]
-claim(last[stages].min() > 0.02, "every stage moved", settings)
-claim(last["moved_layer4"] > last["moved_layer1"], "layer4 moved more than layer1", settings)
-
 # %% [markdown]
-# Movement is a diagnosis, not a score. Weights that stand still have learned nothing; weights that moved
-# may have gone anywhere, and a higher learning rate alone takes them further. Nor has a stage learned
-# more because it moved more: AdamW gives every weight steps of about the same size, and the kernels of
-# conv1 and of the late stages start with the smallest numbers. What the way was worth, only a score on
-# other patients says. In the last panel they are few, so one dot above its neighbor means little.
+# Movement is a diagnosis, not a score: weights that moved may have gone anywhere. What the way was worth
+# the last panel shows, on so few patients that one dot above its neighbor means little.
 #
 # ## Did the features learn anything?
 #
 # A test without any training: find the nearest images in feature space, and let their labels vote
-# ([k-NN](../docs/glossary.md#k-nn)). The score is the [AUROC](../docs/glossary.md#auroc): 0.5 is
-# chance, 1 is perfect. The baseline is the same network with random weights, and a real one: even random
-# filters react to size, brightness and edges.
-
-# %%
-features = {}
-for arm in ("random", "pretrained", "evening"):
-    backbone, sentence = pretraining.arm_backbone(settings, arm, seed=settings.seed)
-    if backbone is None:
-        print(sentence)
-    else:
-        features[arm] = pretraining.features(settings, backbone, data.images.pixels, arm)
-
-# %% [markdown]
-# ### What nobody told them
-#
-# Was the patient X-rayed from the front (AP) or from behind (PA)? Is the patient female? Are two images
-# of the same patient? And which findings are there? The table of the images says so; pretraining never
-# saw it. The demo draws its findings larger and plainer than most real ones are, and nearly all of its
-# labels are right; notebook 01 shows one finding both ways.
-
-# %%
-test, patients = data.rows("test"), data.patients
-known = {"findings": data.labels, **labs.label_free_targets(data)}
-same = "nearest is the same patient"
-votes, scores = {}, {}
-for arm, f in features.items():
-    votes[arm] = {name: labs.knn_votes(settings, data, f, y) for name, y in known.items()}
-    scores[arm] = {
-        name: float(np.nanmean(scoring.auroc(known[name][test], v)))
-        for name, v in votes[arm].items()
-    }
-    scores[arm][same], chance = labs.same_patient_share(f[test], patients[test])
-scores["chance"] = dict.fromkeys(known, 0.5) | {same: chance}
-
-# %% tags=["nbval-ignore-output"]
-pd.DataFrame(scores).rename(columns=pretraining.ARM_NAMES).round(3)
-
-# %%
-claim(scores["pretrained"]["AP view"] > 0.65, "the features tell AP from PA, untold", settings)
-claim(scores["pretrained"][same] > 2 * chance, "they recognize patients far above chance", settings)
-
-# %% [markdown]
-# The first rows are AUROC on test patients, the last is a share. Read the column of random weights first:
-# all tell AP from PA. Only a difference between the columns can speak for pretraining. Features that
-# recognize patients are a warning too: if a patient is in training and in test, recognizing is enough to
-# score. Notebook 03 measures that.
-#
-# ### Nearest neighbors
-#
-# The test image with the most labels, and the four training images that each network holds nearest to
-# it. Above each stands its view and the patient's sex. Look at what the neighbors share with the query.
-
-# %%
-query = test[data.labels[test].sum(axis=1).argmax()]
-neighbors = {}
-for arm, f in features.items():
-    near = labs.nearest(f, query, data.rows("train"), count=4)
-    lines = [f"{data.entries['view'][r]}, {data.entries['sex'][r]}" for r in near]
-    shown_near = [np.array(data.images.pixels[r]) for r in near]
-    neighbors[pretraining.ARM_NAMES[arm]] = (shown_near, lines)
-about = f"query: {data.entries['view'][query]}, {data.entries['sex'][query]}"
-ch02.plot_neighbors(np.array(data.images.pixels[query]), neighbors, title=about)
-plt.show()
-
-# %% [markdown]
-# One query is an anecdote; the table above counted. Pictures like this are for finding out what went
-# wrong: neighbors that share only a border, a marker or their brightness are a bad sign.
-#
-# ### Is the difference more than luck?
-#
-# Draw the test patients again, with replacement, many times
-# ([bootstrap](../docs/glossary.md#bootstrap)), and take the difference to random weights each time. The
-# interval holds the middle 95% of the differences. One right of zero speaks for pretraining, one that
-# covers zero leaves it open.
-
-# %%
-rows = []
-for arm in [arm for arm in features if arm != "random"]:
-    for name, y in known.items():
-        gain = labs.paired_gain(settings, data, y, votes[arm][name], votes["random"][name])
-        rows.append({"arm": pretraining.ARM_NAMES[arm], "name": name, **gain.as_dict()})
-gains = pd.DataFrame(rows)
-style.plot_estimates(gains, groups="arm", xlabel="k-NN AUROC minus random weights' (test)")
-plt.show()
-
-# %% tags=["nbval-ignore-output"]
-for row in gains.itertuples():
-    verdict = "for pretraining" if row.low > 0 else "open" if row.high > 0 else "against it"
-    print(f"{row.arm}, {row.name}: {row.value:+.3f} ({row.low:+.3f} to {row.high:+.3f}), {verdict}")
-
-# %%
-own = gains[gains["arm"] == pretraining.ARM_NAMES["pretrained"]].set_index("name")
-claim(own["value"].mean() > 0, "over the three questions the mean gain is above zero", settings)
-
-# %% [markdown]
-# One run, one seed, and a coarse question. Notebook 03 asks for the findings with better probes and few
-# labels; the [benchmarks](../benchmarks/README.md) repeat this with several seeds.
-#
-# ### Exercise: a vote of neighbors
+# ([k-NN](../docs/glossary.md#k-nn)). Write the vote first.
 #
 # **Exercise 2.4, fifteen minutes.** Given training `features` (images, features), their `labels`, and
 # one `query`: return the mean label of the `k` training images with the highest cosine similarity.
@@ -548,33 +482,119 @@ def knn_vote(features, labels, query, k):
 check("2.4", knn_vote)
 
 # %% [markdown]
-# ## Is my loss normal?
-#
-# Losses start near D, and D differs between runs. Divided by D they can be compared at their start and in
-# their shape; the level that they reach also depends on the redundancy weight and the batch. The one run
-# whose log lies beside the paper's code had D = 8192 and 800 epochs. These are means over an epoch, from
-# that [log](https://github.com/haooyuee/BarlowTwins-CXR/blob/269264503280099691557c69babb7ce5e6c1098f/barlowtwins/LOG.TXT).
+# The baseline is the same network with random weights, and a real one: even random filters react to
+# size, brightness and edges. `arm_backbone` makes the random one and reads the others from their files.
 
 # %%
-published = {0: 7471, 9: 1721, 49: 861, 99: 687, 199: 573, 399: 487, 799: 449}
+features = {}
+for arm in ("random", "pretrained", "evening"):
+    backbone, sentence = pretraining.arm_backbone(settings, arm, seed=settings.seed)
+    if backbone is None:
+        print(sentence)
+    else:
+        features[arm] = pretraining.features(settings, backbone, data.images.pixels, arm)
+print("images and features:", features["random"].shape)
+
+# %% [markdown]
+# Nobody told pretraining which findings there are, whether the patient was X-rayed from the front (AP) or
+# from behind (PA), or is female. The neighbors' vote is scored on test patients by
+# [AUROC](../docs/glossary.md#auroc): 0.5 is chance, 1 is perfect. And how often is the nearest image of
+# the same patient?
+
+# %%
+train, test = data.rows("train"), data.rows("test")
+known = {"findings": data.labels, **labs.label_free_targets(data)}
+same, votes, scores = "nearest is the same patient", {}, {}
+for arm, f in features.items():
+    votes[arm], scores[arm] = {}, {}
+    for name, y in known.items():
+        vote = probe.knn_scores(f[train], y[train], f[test], neighbors=settings.probe.neighbors)
+        votes[arm][name] = vote  # (test images, labels)
+        scores[arm][name] = float(np.nanmean(scoring.auroc(y[test], vote)))
+    scores[arm][same], chance = labs.same_patient_share(f[test], data.patients[test])
+scores["chance"] = dict.fromkeys(known, 0.5) | {same: chance}
+
+# %% tags=["nbval-ignore-output"]
+pd.DataFrame(scores).rename(columns=pretraining.ARM_NAMES).round(3)
+
+# %% tags=["hide-input"]
+claim(scores["pretrained"]["AP view"] > 0.65, "the features tell AP from PA, untold", settings)
+claim(scores["pretrained"][same] > 2 * chance, "they recognize patients far above chance", settings)
+
+# %% [markdown]
+# Read the column of random weights first: only a difference to it can speak for pretraining. Features
+# that recognize patients are a warning too: if a patient is in training and in test, recognizing is
+# enough to score. Notebook 03 measures that.
+#
+# Is the difference more than luck? Draw the test patients again, with replacement, many times
+# ([bootstrap](../docs/glossary.md#bootstrap)), and take the difference to random weights each time. The
+# interval holds the middle 95% of the differences. One right of zero speaks for pretraining, one that
+# covers zero leaves it open.
+
+# %%
+rows = []
+for arm in [arm for arm in features if arm != "random"]:
+    for name, y in known.items():
+        gain = labs.paired_gain(settings, data, y, votes[arm][name], votes["random"][name])
+        rows.append({"arm": pretraining.ARM_NAMES[arm], "name": name, **gain.as_dict()})
+gains = pd.DataFrame(rows)
+figure = style.plot_estimates(gains, groups="arm", xlabel="k-NN AUROC minus random weights' (test)")
+clear = (gains["low"] > 0).sum()
+figure.suptitle(f"Better than random weights, beyond luck: {clear} of {len(gains)}")
+plt.show()
+
+# %% [markdown]
+# One run and one seed; the [benchmarks](../benchmarks/README.md) repeat this with several. The demo also
+# draws its findings larger and plainer than most real ones are; notebook 01 shows one finding both ways.
+#
+# Here are neighbors: the test image with the most labels, and the four training images that each network
+# holds nearest to it. Above each stands its view and the patient's sex. What do they share with the query?
+
+# %%
+query = test[data.labels[test].sum(axis=1).argmax()]
+neighbors, share = {}, {}
+for arm, f in features.items():
+    near, name = labs.nearest(f, query, train, count=4), pretraining.ARM_NAMES[arm]
+    lines = [f"{data.entries['view'][r]}, {data.entries['sex'][r]}" for r in near]
+    neighbors[name] = ([data.images.pixels[r] for r in near], lines)
+    share[name] = int((data.labels[near] * data.labels[query]).any(axis=1).sum())
+about = f"query: {data.entries['view'][query]}, {data.entries['sex'][query]}"
+figure = ch02.plot_neighbors(data.images.pixels[query], neighbors, title=about)
+said = ", ".join(f"{name} {count}" for name, count in share.items())
+figure.suptitle(f"Of four neighbors so many share a finding with the query: {said}")
+plt.show()
+
+# %% [markdown]
+# One query is an anecdote; the table counted. Pictures like this are for finding out what went wrong:
+# neighbors that share only a border, a marker or their brightness are a bad sign.
+#
+# ## Is my loss normal?
+#
+# Divided by D, losses can be compared at their start and in their shape; the level that they reach also
+# depends on the redundancy weight and the batch. The one run whose log lies beside the paper's code had
+# 800 epochs
+# ([log](https://github.com/haooyuee/BarlowTwins-CXR/blob/269264503280099691557c69babb7ce5e6c1098f/barlowtwins/LOG.TXT)).
+
+# %%
+published = {0: 7471, 9: 1721, 49: 861, 99: 687, 199: 573, 399: 487, 799: 449}  # mean of the epoch
 theirs = ([(e + 1) / 800 for e in published], [v / 8192 for v in published.values()])
 trained, width = log.dropna(subset="loss"), preset.projector[-1]
 ours = (trained["epoch"] / last["epoch"], trained["loss"] / width)
-ch02.plot_losses_by_width({"published, D = 8192": theirs, "this run": ours})
+figure = ch02.plot_losses_by_width({"published, D = 8192": theirs, f"this run, D = {width}": ours})
+figure.suptitle("Both losses fall steeply first and slowly later")
 plt.show()
 start, end = trained["loss"].iloc[[0, -1]]
 claim(0.5 < start / width < 1.5, "the loss starts near D", settings)
 claim(end < 0.6 * start, "it falls by at least 40%", settings)
 
 # %% [markdown]
-# Both fall steeply first and slowly later; that shape is normal. The published run had all of NIH's
-# images, two days and ImageNet weights to start from, this one has few images, minutes and random
-# weights.
+# That shape is normal. The published run had all of NIH's images, two days and ImageNet weights to start
+# from.
 #
 # ## Collapse lab: four runs that fail
 #
-# Five short runs at 32 pixels: one healthy, and four that lack one thing each. Before you look:
-# what would the log of each show?
+# Five short runs at 32 pixels: one healthy, and four that lack one thing each. Guess before you look: what
+# would each log show?
 #
 # 1. no redundancy term: only 'two views alike' is asked;
 # 2. no invariance term: only 'no copies' is asked;
@@ -590,34 +610,29 @@ metrics = {
     "diagonal_mean": "mean of the diagonal",
     "offdiagonal_abs_mean": "mean |off the diagonal|",
 }
-ch02.plot_runs(logs, metrics)
+lowest = min(logs, key=lambda name: logs[name]["loss"].iloc[-1])
+ch02.plot_runs(logs, metrics).suptitle(f"The lowest loss is that of: {lowest}")
 plt.show()
 
 # %% [markdown]
-# Only the healthy run has a diagonal that rises while the off-diagonal stays low; the table below says
-# what the others show. The next figure has the matrices of the outputs on validation patients, at the
-# end of each run. Which has a diagonal on a pale ground?
+# What are the outputs of each run good for? Take view A of a validation image and ten views B, its own and
+# nine of other images: is its own the most similar? The figure has the matrices of the outputs, and above
+# each how often the image is found again. The table adds the means of the matrices, and the k-NN AUROC
+# for AP against PA.
 
 # %%
-ends = {name.replace(" term", ""): run.correlation.numpy() for name, run in runs.items()}
-ch02.plot_correlations(ends, shown=32)
+found = {name: run.figures["found_again"] for name, run in runs.items()}
+titled = {f"{name}\nfound {found[name]:.0%}": run.correlation for name, run in runs.items()}
+figure = ch02.plot_correlations(titled, shown=32)
+best = max(found, key=found.get)
+figure.suptitle(f"The {best} run finds most images again; chance is 10%")
 plt.show()
-
-# %% [markdown]
-# Only the healthy run has one. Now in numbers: the first two rows are of the outputs on validation
-# patients, the others of the backbone's features. Look for the rows that sound the alarm.
 
 # %% tags=["nbval-ignore-output"]
 figures = pd.DataFrame({name: run.figures for name, run in runs.items()})
-figures.loc[["heldout_diagonal", "heldout_offdiagonal", "effective_rank", "knn_view"]].round(2)
+figures.loc[["heldout_diagonal", "heldout_offdiagonal", "found_again", "knn_view"]].round(2)
 
-# %% [markdown]
-# The two rows of the outputs do. The effective rank need not in so short a run: outputs can be copies
-# while the features behind them are not yet. Nor need the last row: random weights tell AP from PA, and a
-# sick run can as well. The small batch learned to make views alike, but not to remove copies; it also saw
-# far fewer images in as many steps.
-
-# %%
+# %% tags=["hide-input"]
 ends = {name: one.iloc[-1] for name, one in logs.items()}
 copied, healthy = (ends[n]["offdiagonal_abs_mean"] for n in ("no redundancy term", "healthy"))
 unsteady = figures["no invariance term"]["heldout_diagonal"]
@@ -627,8 +642,13 @@ solved = logs["no augmentation"]["diagonal_mean"].iloc[0]
 claim(solved > 0.99, "no augmentation: solved at once", settings)
 stuck = ends["batch of 4"]["offdiagonal_abs_mean"]
 claim(stuck > 0.3, "batch of 4: the off-diagonal stays high", settings)
+lost = found["healthy"] - found["no redundancy term"]
+claim(lost > 0.05, "copies find fewer images again than healthy outputs", settings)
 
 # %% [markdown]
+# Only the healthy run has a diagonal on a pale ground, and it finds most images. The last row of the table
+# would not have warned you: random weights tell AP from PA, and so can a sick run.
+#
 # How each would be noticed in a real log:
 #
 # | what is missing | what the log shows | what looks fine all the same |
@@ -636,25 +656,21 @@ claim(stuck > 0.3, "batch of 4: the off-diagonal stays high", settings)
 # | redundancy term | off-diagonal high and rising, matrix in two colors | the loss, the lowest of all, and the diagonal |
 # | invariance term | the diagonal does not rise | the off-diagonal, and a loss far below D |
 # | augmentation | diagonal 1 from the first step; the loss starts far below D; on augmented validation images the diagonal is low | diagonal and loss in training |
-# | a large batch | off-diagonal stuck at its floor, loss far above D | the diagonal on validation images; no curve says why the rest is wrong |
+# | a large batch | off-diagonal stuck at its floor, loss far above D | the diagonal on validation images |
 #
 # So never watch the loss alone. Watch the diagonal and the off-diagonal with its floor, and both on
 # images that training does not see.
 #
-# ### Exercises
-#
 # **Exercise 2.5, five minutes.** Four runs, of which you see only the last line of their logs. Nothing
-# was trained for this table: its outputs are random numbers, made as each fault leaves them.
+# was trained for this table: its outputs are random numbers, made as each fault leaves them. Give each
+# run its name: `"healthy"`, `"copies"`, `"unsteady"` or `"small batch"`.
 
 # %%
+from IPython.display import display
+
 from cxr_helpers.course.exercises import ch02 as nb02
 
-nb02.mystery_runs()
-
-# %% [markdown]
-# Give each run its name: `"healthy"`, `"copies"`, `"unsteady"` or `"small batch"`.
-
-# %%
+display(nb02.mystery_runs())
 diagnosis = {"run 1": ..., "run 2": ..., "run 3": ..., "run 4": ...}
 check("2.5", diagnosis)
 
@@ -662,6 +678,53 @@ check("2.5", diagnosis)
 quiz("2.B")
 
 # %% [markdown]
+# ## A lab of knobs
+#
+# Now break it yourself, or make it better. Turn one knob at a time: the redundancy weight; the least
+# share that a crop shows; the batch; the width D. Guess before you run: what becomes of the diagonal,
+# of the rest, of the images found? Beside yours stands the untouched run, with as many steps, measured on
+# the same views.
+
+# %%
+untouched = {40: runs["healthy"]}  # steps to run
+
+
+def try_knobs(mine):
+    steps = mine["steps"]
+    if steps not in untouched:
+        untouched[steps] = knobs.with_knobs(small, data, {"steps": steps})
+    titled = {}
+    both = {"untouched": untouched[steps], "mine": knobs.with_knobs(small, data, mine)}
+    for name, run in both.items():
+        again, auroc = run.figures["found_again"], run.figures["knn_findings"]
+        titled[f"{name}: found {again:.0%}\nfindings {auroc:.2f}"] = run.correlation
+    return ch02.plot_correlations(titled, shown=32)
+
+
+# %% [markdown]
+# The title of each matrix also has the k-NN AUROC of the findings, on validation patients. Forty steps
+# take seconds and show the direction; for two minutes write `steps` of 400.
+
+# %%
+mine = {"redundancy_weight": 0.01, "min_crop": 0.8, "batch_size": 96, "width": 128, "steps": 40}
+try_knobs(mine)
+plt.show()
+
+# %% [markdown]
+# With sliders, where your JupyterLab shows widgets:
+
+# %%
+knobs.knob_panel(try_knobs, mine)
+
+# %% [markdown]
+# <details><summary>What to expect</summary>
+#
+# A small weight lets outputs become copies: color beside the diagonal. A large one keeps them apart and
+# the views unlike. Smaller crops make the task harder, so the diagonal stays lower. A small batch has a
+# high floor. The AUROC moves by chance as well: validation patients are few.
+#
+# </details>
+#
 # ## Your own figure
 #
 # **Exercise 2.6, half an hour.** Does the floor hold? For batches of 4, 8, 16, 32, 64, 128, 256 and
@@ -677,9 +740,22 @@ def floor_figure(axis):
 check("2.6", floor_figure)
 
 # %% [markdown]
-# The figures of this run go into a file, which the ledger and the README read.
+# ## The answer
+#
+# What can be learned without labels?
 
-# %%
+# %% tags=["nbval-ignore-output"]
+own = gains[gains["arm"] == pretraining.ARM_NAMES["pretrained"]].set_index("name")
+auroc, by = scores["pretrained"], own["value"]
+print(f"From {len(train):,} images and not one label the features learned")
+print(
+    f"to vote on findings with an AUROC of {auroc['findings']:.3f}, {by['findings']:+.3f} against"
+)
+print(f"random weights, and to tell AP from PA with {auroc['AP view']:.3f}, {by['AP view']:+.3f}.")
+
+# %% tags=["hide-input"]
+claim(own["value"].mean() > 0, "over the three questions the mean gain is above zero", settings)
+claim(last[stages].min() > 0.02, "every stage moved", settings)
 results.add(
     diagonal_mean=last["diagonal_mean"],
     offdiagonal_abs_mean=last["offdiagonal_abs_mean"],
@@ -695,26 +771,32 @@ results.add(
 results.save().name
 
 # %% [markdown]
-# ## What this does not show
-#
-# One seed, one small network, one small data set of synthetic images: how the method works, not how well
-# it works on patients. k-NN shows what the features hold, not what a detector can make of them. The
-# collapse lab shows how failures look, not how large they become.
+# One seed, one small network, one small data set of synthetic images: this shows how the method works, not
+# how well it works on patients. k-NN shows what the features hold, not what a detector can make of them.
 #
 # ## What you learned
 #
 # - The loss compares the cross-correlation of two views with the identity, and starts near D.
 # - Invariance pulls two views of an image together; redundancy turns features away from each other.
 # - Views may change what does not matter: color augmentations do nothing on radiographs.
+# - A training loop is views, network, loss and optimizer; the rest is bookkeeping.
 # - A log is read by its two halves, diagonal and off-diagonal, and the second has a floor.
-# - How far the weights moved tells whether training did anything, not whether it did good.
 # - A random network is a baseline to beat, not a zero.
-# - A falling loss alone proves nothing: failed runs have one too. Losses are compared after division by D.
+# - A falling loss alone proves nothing: failed runs have one too. Ask what the outputs are good for.
 #
 # ## Questions to think about
 #
 # 1. By the formula a batch of 4 has a floor of 0.40. At which batch would the floor be 0.05?
 # 2. Flipping puts the heart on the right. Which finding could that hurt?
 # 3. The features recognize patients. For which use is that good, and for which is it a danger?
+#
+# <details><summary>Answers</summary>
+#
+# First: N = 2 / (pi 0.05²) = 254.6, so 255; half the floor costs four times the batch. Second: whatever
+# depends on the side, such as an aorta, or is judged against the other side. Third: good for finding
+# mixed-up files; a danger for splits by image, and for privacy, since an image without a name can be
+# matched to one with a name.
+#
+# </details>
 #
 # Go on with [03 linear_evaluation](03_linear_evaluation.ipynb).

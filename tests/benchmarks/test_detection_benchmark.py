@@ -133,7 +133,7 @@ def test_recipes_are_chosen_on_validation_for_each_arm_alike(detection, monkeypa
     monkeypatch.setattr(detection.dm, "mean_average_precision", lambda value: value)
     table = detection.measure_recipes(
         load_settings({}), None, arms=["random", "evening", "imagenet"], seeds=[0],
-        fractions=[0.0, 0.2], rates=[1e-3, 2e-3],
+        fractions=[0.0, 0.2], rates=[1e-3, 2e-3], backbone_rates=[0.0, 0.1, 1.0],
     )  # fmt: skip
     assert table.groupby("arm").size().to_dict() == {"evening": 6, "random": 6}
     chosen = table[table["chosen"]].set_index("arm")

@@ -115,7 +115,7 @@ def test_badges_lead_to_binder_and_colab_and_have_pictures():
     assert all((ROOT / path).is_file() for path in re.findall(r"docs/badges/\w+\.svg", text))
     other = anywhere.badges("https://example.org/cxr")
     assert "v2/git/https%3A%2F%2Fexample.org%2Fcxr/main" in other and "Colab" not in other
-    assert (ROOT / anywhere.FIRST).is_file()
+    assert (ROOT / anywhere.FIRST).is_file() and anywhere.badges("") == ""
 
 
 @pytest.mark.slow

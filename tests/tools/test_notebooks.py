@@ -34,7 +34,7 @@ plt.show()
 # %%
 1 + 1
 
-# %%
+# %% tags=["hide-input"]
 1 + 1
 """
 
@@ -77,9 +77,9 @@ def test_built_notebook_is_executed_and_trimmed(built):
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == [1, 2, 3, 4, 5]
     assert notebook.metadata == nb.METADATA
-    assert [dict(cell.metadata) for cell in code] == [{}, {"tags": ["nbval-ignore-output"]}] + [
-        {}
-    ] * 3
+    folded = {"tags": ["hide-input"], "jupyter": {"source_hidden": True}}
+    ignored = {"tags": ["nbval-ignore-output"]}
+    assert [cell.metadata for cell in code] == [{}, ignored, {}, {}, folded]
     assert [output.text for output in code[1].outputs] == ["one\ntwo\n"]
     assert "image/png" in code[2].outputs[0].data
     assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
@@ -110,6 +110,14 @@ def test_check_names_what_differs(built, tmp_path, capsys, old, new, cell):
     assert nb.main(["check", "--notebooks", str(folder)]) == 1
     said = capsys.readouterr().out
     assert f"01_small.ipynb differs from its source from cell {cell} on" in said
+
+
+def test_check_finds_a_cell_that_is_no_longer_folded(built, tmp_path):
+    folder = copy_of(built, tmp_path / "notebooks")
+    path = folder / "01_small.ipynb"
+    path.write_text(path.read_text().replace('"source_hidden": true', '"source_hidden": false'))
+    found = nb.differences(notebooks=folder)
+    assert found == ["01_small.ipynb differs from its source from cell 6 on"]
 
 
 def test_check_names_the_unbuilt_and_the_orphan(built, tmp_path):

@@ -128,17 +128,23 @@ def test_pictures_are_there_and_have_a_text(site, pages):
 def test_every_page_is_there(site, pages):
     expected = [f"notebooks/{name}" for name in NOTEBOOKS] + [str(path) for path in TEXTS]
     expected += [f"docs/api/generated/{name}" for name in HELPERS]
-    expected += [
-        "index",
-        "README",
-        "CONTRIBUTING",
-        "CHANGELOG",
-        "benchmarks/README",
-        "search",
-        "genindex",
-    ]
+    expected += ["index", "CONTRIBUTING", "CHANGELOG", "benchmarks/README", "search", "genindex"]
     assert [name for name in expected if site / f"{name}.html" not in pages] == []
+    assert site / "README.html" not in pages
     assert "url=docs/index.html" in pages[site / "index.html"].text
+
+
+def test_the_first_page_is_the_readme(site, pages):
+    first = pages[site / "docs" / "index.html"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    headings = {web_pages.term_anchor(h) for h in re.findall(r"^## (.+)$", readme, re.MULTILINE)}
+    assert headings and headings <= first.ids
+    assert "../notebooks/06_your_data_and_paper_scale.html" in first.links
+
+
+def test_a_link_to_a_term_says_what_it_means(site, pages):
+    text = pages[site / "notebooks" / "06_your_data_and_paper_scale.html"].text
+    assert re.search(r'title="the weights of a network on disk;[^"]+"', text)
 
 
 def test_docstrings_are_shown(site, pages):
@@ -160,7 +166,7 @@ def test_nothing_is_loaded_from_afar_or_names_the_machine(pages):
 
 def test_headings_are_in_order(site, pages):
     for path, page in pages.items():
-        if path.parent == site and path.stem != "README" or "_modules" in path.parts:
+        if path.parent == site or "_modules" in path.parts:
             continue
         assert page.levels.count(1) == 1 == page.levels[0], path
         steps = [b - a for a, b in zip(page.levels, page.levels[1:], strict=False)]

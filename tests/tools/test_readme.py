@@ -1,20 +1,30 @@
 """The README: its generated parts, its links, its commands."""
 
 import importlib
+import json
 import re
 import shlex
+from dataclasses import replace
 
+import pandas as pd
 import pytest
 from torch.distributed.run import get_args_parser
 
 from cxr_helpers.course import __main__ as cli
-from cxr_helpers.course.core.settings import project_root
-from tools import readme
+from cxr_helpers.course.core.settings import load_settings, project_root
+from cxr_helpers.course.core.stored import RECORD
+from cxr_helpers.course.exercises import EXERCISES
+from tools import findings, readme
 from tools.anywhere import badges, repository_address
 
 COST = {"seconds": 90.0, "peak_memory_mb": 2048}
 ALL = dict.fromkeys(readme.QUESTIONS, COST)
-TEXT = (project_root() / "README.md").read_text(encoding="utf-8")
+ROOT = project_root()
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def page(name):
+    return (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
 
 
 def test_the_table_has_a_row_a_notebook_with_its_cost():
@@ -38,17 +48,64 @@ def test_only_what_is_between_the_markers_changes():
     assert readme.replace_between(text, "new", name="x") == text.replace("old", "new")
 
 
-def test_it_has_the_badges_and_links_only_to_files_that_exist():
+def test_what_needs_no_run_is_up_to_date_and_links_lead_to_files():
     present = readme.replace_between(TEXT, badges(repository_address()), name="badges")
+    found = findings.findings_text(load_settings({}))
+    present = readme.replace_between(present, found, name="found")
     assert present == TEXT, "run python -m tools.readme --no-results"
+    table = readme.exercise_table()
+    exercises = (ROOT / readme.EXERCISE_PAGE).read_text(encoding="utf-8")
+    assert readme.replace_between(exercises, table, name="exercises") == exercises, "the same"
+    assert all(f"| {number} | {EXERCISES[number].title} | " in table for number in EXERCISES)
     local = [t for t in re.findall(r"\]\(([^)#]+)\)", TEXT) if "://" not in t]
-    assert local and all((project_root() / t).is_file() for t in local)
+    assert local and all((ROOT / t).is_file() for t in local)
+
+
+def test_the_caption_tells_the_fall_of_the_auroc():
+    auroc = {"as in training": 0.953, "in no image": 0.7, "swapped": 0.31}
+    saved = {readme.SHORTCUT: {"metrics": {"shortcut": {"marker": auroc}}}}
+    text = readme.picture_text(saved)
+    assert text.startswith("![Radiographs") and "is 0.95 while" in text and "0.31 when" in text
+    with pytest.raises(readme.ReadmeError, match="05_ablation_cam has saved no 'shortcut'"):
+        readme.picture_text({readme.SHORTCUT: {"metrics": {}}})
+
+
+COLUMNS = ["arm", "minus", "fraction", "value", "low", "high"]
+
+
+def stored(folder, name, rows, **columns):
+    """A stored table of these differences, each between 0.6 and what lies so far above it."""
+    lines = []
+    for arm, minus, fraction, low, high in rows:
+        gain = (low + high) / 2
+        lines += [[arm, "", fraction, 0.6 + gain, 0.5, 0.7], [minus, "", fraction, 0.6, 0.5, 0.7]]
+        lines += [[arm, minus, fraction, gain, low, high]]
+    folder.mkdir(parents=True, exist_ok=True)
+    table = pd.DataFrame(lines, columns=COLUMNS).drop_duplicates(COLUMNS[:3]).assign(**columns)
+    table.to_csv(folder / f"{name}.csv", index=False)
+    (folder / f"{name}.json").write_text(json.dumps(dict.fromkeys(RECORD, "")), encoding="utf-8")
+
+
+def test_findings_come_from_the_stored_figures_three_clear_ones_and_one_open(tmp_path):
+    settings, folder = replace(load_settings({}), project=tmp_path), tmp_path / "notebooks/stored"
+    assert findings.findings_text(settings) == ""
+    few = [("evening", "random", 0.1, 0.05, 0.11), ("evening", "from scratch", 0.1, 0.01, 0.03)]
+    stored(folder, "label_curves", few)
+    own = [("evening", "random", 0.3, -0.01, 0.03), ("evening", "random", 1.0, -0.08, -0.02)]
+    stored(folder, "detectors", own, **findings.DETECTORS)
+    text = findings.findings_text(settings)
+    lines = text.split("\n\n")[0].splitlines()
+    assert [line[4:7] for line in lines] == ["Few", "Wit", "All", "Box"]
+    assert "AUROC of 0.68 on features" in lines[0] and "+0.080 (0.050 to 0.110)." in lines[0]
+    assert "-0.050 (-0.080 to -0.020)." in lines[2]
+    assert lines[3].endswith("+0.010 (-0.010 to 0.030): open. Neither a gain nor a loss is shown.")
+    assert text.count("](notebooks/stored/") == 2 and "label_curves_real" not in text
 
 
 def test_it_says_how_many_images_the_demo_has(monkeypatch):
-    monkeypatch.syspath_prepend(project_root() / "data_scripts")
+    monkeypatch.syspath_prepend(ROOT / "data_scripts")
     script = importlib.import_module("make_demo")
-    flat = " ".join(TEXT.split())
+    flat = " ".join(page("demo_data").split())
     assert f"{script.N_NIH:,} NIH-like" in flat and f"{script.N_VINDR:,} VinDr-like" in flat
 
 
@@ -60,11 +117,9 @@ def long_runs(text):
     return [w for w in words if "cxr_helpers.course" in w]
 
 
-def test_the_commands_of_a_long_run_are_those_of_notebook_06_and_can_be_given():
-    source = project_root() / "notebooks" / "source" / "06_your_data_and_paper_scale.py"
-    notebook = re.sub(r"^# ?", "", source.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    commands = long_runs(TEXT)
-    assert commands == long_runs(notebook) and len(commands) == 5
+def test_the_commands_of_a_long_run_can_be_given():
+    commands = long_runs(page("paper_scale"))
+    assert len(commands) == 5
     for words in commands:
         own = words[words.index("cxr_helpers.course") + 1 :]
         options = cli.parser().parse_args(own)  # leaves with status 2 where it cannot

@@ -1,6 +1,7 @@
 """Tables that notebook 01 shows."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,38 +12,12 @@ from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cxr_helpers.data import nih
-from cxr_helpers.data.gray import fit_square
+from cxr_helpers.data import dicom, nih
 from cxr_helpers.data.vindr import Readings
 from cxr_helpers.phantom import Radiograph
 
 EXACT = "exact_findings.csv"  # in the demo's folder of NIH-like images
-
-
-def cooccurrence(labels: pd.DataFrame) -> pd.DataFrame:
-    """How often one label comes with another.
-
-    Args:
-        labels: (N, K) of 0 and 1.
-
-    Returns:
-        (K, K): of the images with the label of the row, the share in percent that also has the
-        label of the column. NaN on the diagonal, and in the row of a label that never occurs.
-
-    Raises:
-        ValueError: a label is something else than 0 or 1.
-
-    Example:
-        >>> cooccurrence(pd.DataFrame({"a": [1, 1], "b": [1, 0]})).loc["a", "b"]
-        np.float64(50.0)
-    """
-    odd = labels.to_numpy()[~np.isin(labels.to_numpy(), (0, 1))]
-    if len(odd):
-        raise ValueError(f"labels must be 0 or 1, not {odd[0]!r}; decide what others count as")
-    counts = labels.T.astype(np.int64) @ labels.astype(np.int64)
-    alone = np.diag(counts).astype(float)
-    share = 100 * counts / np.where(alone > 0, alone, np.nan)[:, None]
-    return share.mask(np.eye(len(share), dtype=bool))
+ANY = "any of them"
 
 
 def label_noise(labels: pd.DataFrame, rereads: pd.DataFrame) -> pd.DataFrame:
@@ -85,16 +60,17 @@ def reread_shares(labels: pd.DataFrame, rereads: pd.DataFrame) -> pd.DataFrame:
         rereads: bool, indexed by `image_id` (see `nih.read_rereads`).
 
     Returns:
-        A row a label and one for 'No Finding', a column a finding of the second reading: the
-        share of the row's images in percent on which it was seen. A label without an image among
-        the rereads has no row.
+        A row a label and one for 'No Finding', a column a finding of the second reading and one
+        for any of them: the share of the row's images in percent on which it was seen. A label
+        without an image among the rereads has no row.
 
     Raises:
         ValueError: an image of the rereads has no labels.
     """
     labels = _of_rereads(labels, rereads)[list(nih.LABELS)] == 1
     labels[nih.NO_FINDING] = ~labels.any(axis=1)
-    return pd.DataFrame({k: 100 * rereads[v].mean() for k, v in labels.items() if v.any()}).T
+    seen = rereads.assign(**{ANY: rereads.any(axis=1)})
+    return pd.DataFrame({k: 100 * seen[v].mean() for k, v in labels.items() if v.any()}).T
 
 
 def _of_rereads(labels: pd.DataFrame, rereads: pd.DataFrame) -> pd.DataFrame:
@@ -139,24 +115,55 @@ def exact_labels(root: str | Path, image_ids: Sequence[str]) -> pd.DataFrame | N
     return labels.loc[list(image_ids)]
 
 
-def short_sides_at(boxes: pd.DataFrame, *, long_side: float, size: int) -> pd.Series:
-    """Shorter side of each box once its image is scaled to `size` pixels along the longer side.
+def marked_examples(
+    entries: pd.DataFrame, boxes: pd.DataFrame, names: Sequence[str]
+) -> pd.DataFrame:
+    """One image for each finding, with no other label.
 
     Args:
-        boxes: x_min, y_min, x_max, y_max in pixels of the original.
-        long_side: longer side in pixels that all originals are taken to have.
-        size: of the scaled image in pixels.
+        entries: `image_id` and `findings`, a row an image.
+        boxes: `image_id`; an image with exactly one box is preferred.
+        names: findings.
 
-    Raises:
-        ValueError: `long_side` is not above 0.
+    Returns:
+        The rows of the images, in the order of the names; none for a finding that never stands
+        alone.
+
+    Example:
+        >>> entries = pd.DataFrame({"image_id": ["a", "b", "c"], "findings": ["Mass"] * 3})
+        >>> boxes = pd.DataFrame({"image_id": ["a", "a", "c"]})
+        >>> marked_examples(entries, boxes, ["Mass", "Edema"])["image_id"].tolist()
+        ['c']
     """
-    if not long_side > 0:
-        raise ValueError(f"long_side must be above 0 pixels, not {long_side}")
-    return _short_sides(boxes) * size / long_side
+    alone = entries[entries["findings"].isin(names)]
+    one_box = alone["image_id"].map(boxes["image_id"].value_counts()) == 1
+    order = alone["findings"].map({name: place for place, name in enumerate(names)})
+    alone = alone.assign(order=order, none=~one_box).sort_values(["order", "none"], kind="stable")
+    return alone.drop_duplicates("findings").drop(columns=["order", "none"])
 
 
-def _short_sides(boxes: pd.DataFrame) -> pd.Series:
+def short_sides(boxes: pd.DataFrame) -> pd.Series:
+    """Shorter side of each box, in the unit of its corners x_min, y_min, x_max, y_max."""
     return np.minimum(boxes["x_max"] - boxes["x_min"], boxes["y_max"] - boxes["y_min"])
+
+
+def compare_areas(boxes: pd.DataFrame) -> str:
+    """Say how the largest and the smallest label differ in the median area of their boxes.
+
+    Args:
+        boxes: `label` and corners, of one label at least.
+
+    Example:
+        >>> rows = [["Mass", 0, 0, 4, 4], ["Nodule", 0, 0, 2, 2]]
+        >>> columns = ["label", "x_min", "y_min", "x_max", "y_max"]
+        >>> compare_areas(pd.DataFrame(rows, columns=columns))
+        'A box of Mass has 4 times the area of one of Nodule'
+    """
+    areas = (boxes["x_max"] - boxes["x_min"]) * (boxes["y_max"] - boxes["y_min"])
+    by_label = areas.groupby(boxes["label"]).median()
+    times = by_label.max() / by_label.min()
+    large, small = by_label.idxmax(), by_label.idxmin()
+    return f"A box of {large} has {times:.0f} times the area of one of {small}"
 
 
 def reader_table(readings: Readings) -> pd.DataFrame:
@@ -224,35 +231,26 @@ def _check_boxes_are_read(readings: Readings) -> None:
             )
 
 
-def most_fused(boxes: pd.DataFrame, fused: pd.DataFrame, *, joined: int = 3) -> str:
-    """An image to show what fusion does: boxes were joined, and none left is small.
+def telling_fusion(fused: pd.DataFrame, *, readers: int = 3, most: int = 3) -> str:
+    """An image to show what fusion does: one box of all readers, and one of a single reader.
 
     Args:
-        boxes: of the readers, with `image_id`.
-        fused: with `image_id` and corners, at least one row.
-        joined: so many fewer boxes than before, where there is such an image.
+        fused: `image_id`, corners and `readers`, at least one row.
+        readers: how many agree on some box.
+        most: fused boxes on the image.
 
     Returns:
-        Of these images the one whose smallest fused side is the largest; two fused boxes or more
-        where there are such images.
+        Of such images, or of all where there is none, the one whose smallest box is the largest.
 
     Raises:
-        ValueError: no fused box is of an image with a reader's box.
+        ValueError: there is no box.
     """
-    if not fused["image_id"].isin(boxes["image_id"]).any():
-        either = [table["image_id"].iloc[0] if len(table) else None for table in (boxes, fused)]
-        raise ValueError(
-            "no fused box is of an image with a reader's box: the readers' are of images such as "
-            f"{either[0]!r}, the fused such as {either[1]!r}"
-        )
-    smallest = _short_sides(fused).groupby(fused["image_id"]).min().sort_index()
-    after = fused["image_id"].value_counts().reindex(smallest.index)
-    before = boxes["image_id"].value_counts().reindex(smallest.index, fill_value=0)
-    for wanted in ((after >= 2) & (before - after >= joined), before - after >= joined):
-        if wanted.any():
-            smallest = smallest[wanted]
-            break
-    return str(smallest.idxmax())
+    if fused.empty:
+        raise ValueError("there is no fused box, so no image shows what fusion does")
+    smallest = short_sides(fused).groupby(fused["image_id"]).min()
+    by_image = fused.groupby("image_id")["readers"].agg(["min", "max", "size"])
+    telling = (by_image["max"] >= readers) & (by_image["min"] == 1) & (by_image["size"] <= most)
+    return str((smallest[telling] if telling.any() else smallest).idxmax())
 
 
 def phantom_boxes(radiograph: Radiograph) -> pd.DataFrame:
@@ -261,19 +259,25 @@ def phantom_boxes(radiograph: Radiograph) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["label", "x_min", "y_min", "x_max", "y_max"])
 
 
-def find_dicom(files: Mapping[str, Path], *, photometric: str, at_most: int = 500) -> Path | None:
-    """The first file with a window and this Photometric Interpretation; None if there is none.
+def find_dicom(files: Mapping[str, Path], *, photometric: str, at_most: int = 150) -> Path | None:
+    """A file with a window and this Photometric Interpretation; None if there is none.
+
+    Of several, the one whose values fill the smallest part of what its bits can hold. A file whose
+    pixels cannot be decoded is passed over.
 
     Args:
         files: image id to path.
         photometric: 'MONOCHROME1' or 'MONOCHROME2'.
         at_most: look into so many files.
     """
+    filled = {}
     for path in list(files.values())[:at_most]:
-        kind, windowed = _kind(path)
-        if kind == photometric and windowed:
-            return Path(path)
-    return None
+        if _kind(path) == (photometric, True):
+            with suppress(dicom.DicomError):
+                dataset = dicom.load_dataset(path)
+                stored = dicom.stored_values(dataset).astype(np.int64)
+                filled[Path(path)] = np.ptp(stored) / 2**dataset.BitsStored
+    return min(filled, key=filled.get, default=None)
 
 
 def _kind(path: str | Path) -> tuple[str, bool]:
@@ -310,51 +314,6 @@ def dicom_kinds(files: Mapping[str, Path], *, at_most: int = 2000) -> pd.DataFra
     counted = pd.crosstab(table["kind"], table["window"])
     columns = ["with a window", "without a window"]
     return counted.reindex(columns=columns, fill_value=0).rename_axis(index=None, columns=None)
-
-
-def typical_box(fused: pd.DataFrame, *, label: str, readers: int = 2) -> pd.Series:
-    """The box of median size among those of one label that several readers drew.
-
-    Args:
-        fused: `image_id`, `label`, the corners and `readers`.
-        label: wanted.
-        readers: so many at least, where there are such boxes.
-
-    Raises:
-        ValueError: there is no box of that label.
-    """
-    boxes = fused[fused["label"] == label]
-    if boxes.empty:
-        raise ValueError(f"there is no box of {label!r}")
-    agreed = boxes[boxes["readers"] >= readers]
-    boxes = boxes if agreed.empty else agreed
-    order = _short_sides(boxes).sort_values(kind="stable").index
-    return boxes.loc[order[len(order) // 2]]
-
-
-def close_ups(
-    image: np.ndarray, box: pd.Series, *, sizes: Sequence[int], context: float = 3
-) -> list[np.ndarray]:
-    """The surroundings of a box, cut out of the image scaled to several sizes.
-
-    Args:
-        image: (H, W), uint8 or float in [0, 1].
-        box: x_min, y_min, x_max, y_max in its pixels.
-        sizes: of the longer side of the image in pixels.
-        context: side of what is shown, in longer sides of the box.
-
-    Returns:
-        One uint8 picture a size; the smaller the size, the fewer pixels it has.
-    """
-    center_xy = np.array([box["x_min"] + box["x_max"], box["y_min"] + box["y_max"]]) / 2
-    half = context / 2 * max(box["x_max"] - box["x_min"], box["y_max"] - box["y_min"])
-    found = []
-    for size in sizes:
-        scale = size / max(image.shape)
-        x0, y0 = np.maximum(0, np.round((center_xy - half) * scale)).astype(int)
-        side = max(1, round(2 * half * scale))
-        found.append(fit_square(image, size)[y0 : y0 + side, x0 : x0 + side])
-    return found
 
 
 def center(pixels: np.ndarray, *, share: float = 0.6) -> np.ndarray:

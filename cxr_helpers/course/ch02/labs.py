@@ -1,6 +1,6 @@
 """What notebook 02 asks: runs that fail on purpose, and what features know without labels."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from cxr_helpers.course.core.data import NihData
 from cxr_helpers.course.core.epoch_log import EpochLog
 from cxr_helpers.course.core.quiet import quiet_lightning
 from cxr_helpers.course.core.settings import Settings
-from cxr_helpers.evaluation import probe, scoring
+from cxr_helpers.evaluation import scoring
 from cxr_helpers.evaluation.intervals import Interval
 from cxr_helpers.pretraining import barlow, pairs, views
 
@@ -108,7 +108,7 @@ def collapse_lab(
 
     unchanged = views.TwoViews((views.NOTHING, views.NOTHING), settings.pretrain.image_size)
 
-    recipes: Mapping[str, tuple[Settings, dict]] = {
+    recipes: dict[str, tuple[Settings, dict]] = {
         "healthy": (settings, {}),
         "no redundancy term": (settings, {"criterion": lambda a, b: terms(a, b)[0]}),
         "no invariance term": (settings, {"criterion": lambda a, b: weight * terms(a, b)[1]}),
@@ -141,26 +141,6 @@ def label_free_targets(data: NihData) -> dict[str, np.ndarray]:
     }
 
 
-def knn_votes(
-    settings: Settings, data: NihData, features: np.ndarray, labels: np.ndarray
-) -> np.ndarray:
-    """Scores of the test images: votes of the nearest training images.
-
-    Args:
-        settings: the number of neighbors.
-        data: the split.
-        features: (N, D) of all images.
-        labels: (N, K) of 0 and 1.
-
-    Returns:
-        (test images, K) in [0, 1].
-    """
-    train, test = data.rows("train"), data.rows("test")
-    return probe.knn_scores(
-        features[train], labels[train], features[test], neighbors=settings.probe.neighbors
-    )
-
-
 def paired_gain(
     settings: Settings, data: NihData, labels: np.ndarray, votes: np.ndarray, minus: np.ndarray
 ) -> Interval:
@@ -170,7 +150,7 @@ def paired_gain(
         settings: resamples and seed.
         data: the split and the patients.
         labels: (N, K) of 0 and 1.
-        votes: (test images, K), as `knn_votes` gives them.
+        votes: (test images, K) in [0, 1].
         minus: (test images, K) of the other network.
     """
     test = data.rows("test")

@@ -162,9 +162,9 @@ def watch(
     Returns:
         A function of the module. Its figures: `knn_findings` and `knn_view`, macro AUROC of a
         k-NN probe for findings and AUROC for AP against PA; `spread` and `effective_rank` of the
-        features; `heldout_diagonal` and `heldout_offdiagonal` of the outputs for two views;
-        `moved_conv1`, `moved_layer1` and so on, see `weights.distance_moved`. And the matrix of the
-        outputs.
+        features; `heldout_diagonal`, `heldout_offdiagonal` and `found_again` (see that function) of
+        the outputs for two views; `moved_conv1`, `moved_layer1` and so on, see
+        `weights.distance_moved`. And the matrix of the outputs.
     """
     train, val = (_spaced(data.rows(part), most) for part in ("train", "val"))
     pixels = np.concatenate([data.images.pixels[train], data.images.pixels[val]])
@@ -193,7 +193,9 @@ def watch(
                 near[t], labels[train][t], here[v], neighbors=settings.probe.neighbors
             )
             row[name] = float(np.nanmean(scoring.auroc(labels[val][v], votes)))
-        correlation = output_correlation(settings, module, pixels[len(train) :])
+        z_a, z_b = outputs_of_views(settings, module, pixels[len(train) :])
+        row["found_again"] = found_again(z_a, z_b)
+        correlation = barlow.cross_correlation(z_a, z_b)
         row["heldout_diagonal"] = correlation.diagonal().mean().item()
         row["heldout_offdiagonal"] = barlow.offdiagonal_abs_mean(correlation)
         if start is not None:
@@ -209,20 +211,20 @@ def _spaced(rows: np.ndarray, most: int) -> np.ndarray:
 
 
 @torch.inference_mode()
-def output_correlation(
+def outputs_of_views(
     settings: Settings, module: barlow.BarlowTwins, pixels: np.ndarray, *, seed: int = 0
-) -> Tensor:
-    """Cross-correlation of a module's outputs between two views of many images at once.
+) -> tuple[Tensor, Tensor]:
+    """A module's outputs for two views of each image.
 
     Args:
         settings: give the views.
         module: in evaluation mode here; its mode is put back.
-        pixels: (N, H, W) uint8. The more images, the less noise: independent outputs still show
-            a mean |c| of sqrt(2 / (pi N)) off the diagonal.
+        pixels: (N, H, W) uint8. Of the correlation of the outputs: the more images, the less noise;
+            independent outputs still show a mean |c| of sqrt(2 / (pi N)) off the diagonal.
         seed: of the views.
 
     Returns:
-        (D, D), entries in [-1, 1].
+        (N, D) for views A, (N, D) for views B.
     """
     preset, was_training = settings.pretrain, module.training
     images = pairs.ImagePairs(pixels, range(len(pixels)), two_views(preset), seed=seed)
@@ -234,7 +236,31 @@ def output_correlation(
             with _autocast():
                 side.append(module(view.to(module.device)).float().cpu())
     module.train(was_training)
-    return barlow.cross_correlation(torch.cat(outputs[0]), torch.cat(outputs[1]))
+    return torch.cat(outputs[0]), torch.cat(outputs[1])
+
+
+def found_again(z_a: Tensor, z_b: Tensor, *, among: int = 10) -> float:
+    """How often view A of an image finds its own view B among those of some images.
+
+    Args:
+        z_a: (N, D) outputs for views A; similarity is the cosine of standardized outputs.
+        z_b: (N, D) outputs for views B of the same images.
+        among: how many views B there are to choose from, the others drawn at random.
+
+    Returns:
+        From 0 to 1; 1 / `among` is chance.
+
+    >>> z = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])
+    >>> found_again(z, 2 * z), found_again(z, z.roll(1, dims=0))
+    (1.0, 0.0)
+    """
+    a, b = (
+        nn.functional.normalize((z - z.mean(dim=0)) / z.std(dim=0).clamp_min(1e-6))
+        for z in (z_a, z_b)
+    )
+    similarity = a @ b.T  # (views A, views B)
+    beaten = (similarity < similarity.diagonal()[:, None]).double().sum(dim=1) / (len(a) - 1)
+    return beaten.pow(among - 1).mean().item()
 
 
 def _autocast() -> torch.autocast:

@@ -27,6 +27,8 @@ PIXELS = "pixels"  # the arm without a network
 OURS = ("pretrained", "evening")  # arms that learned from radiographs without labels
 NAMES = pretraining.ARM_NAMES | {PIXELS: "16 x 16 pixels"}
 
+_SIGNS = {"better": "above zero", "worse": "below zero", "open": "open"}
+
 Scores = Mapping[float, list[np.ndarray]]  # label fraction to draws of (images, labels)
 Drawn = Mapping[float, np.ndarray]  # label fraction to (draws, 1 + resamples, labels)
 
@@ -443,6 +445,44 @@ def worth(curve: pd.DataFrame, arm: str, *, baseline: str = "random") -> str:
     return f"{NAMES.get(arm, arm)}: {told}; with {enough.min():.0%} of the labels as good as {name}"
 
 
+def highest(curve: pd.DataFrame) -> str:
+    """Which arm is highest at each share that all arms have, for a figure's title.
+
+    Args:
+        curve: means over labels, columns arm, fraction, value.
+
+    >>> curve = pd.DataFrame({"fraction": [0.1, 1.0] * 2, "value": [0.6, 0.7, 0.5, 0.8]})
+    >>> highest(curve.assign(arm=["pretrained", "pretrained", "from scratch", "from scratch"]))
+    'Highest: pretrained here (10%), from scratch (100%)'
+    """
+    wide = curve.pivot(index="fraction", columns="arm", values="value").dropna()
+    best: dict[str, list[str]] = {}
+    for share, arm in wide.idxmax(axis=1).items():
+        best.setdefault(NAMES.get(arm, arm), []).append(f"{share:.0%}")
+    return "Highest: " + ", ".join(f"{arm} ({', '.join(at)})" for arm, at in best.items())
+
+
+def answer(differences: pd.DataFrame, arm: str) -> str:
+    """How good are an arm's features, and at how many labels? In one sentence.
+
+    Args:
+        differences: of means over labels, columns minus, arm, fraction, value, low, high.
+        arm: that is told of.
+
+    >>> table = pd.DataFrame({"fraction": [0.1, 1.0], "low": [0.05, -0.1], "high": 0.2})
+    >>> table = table.assign(minus="minus random weights", arm="evening", value=0.1)
+    >>> print(answer(table, "evening"))
+    pretrained for an evening minus random weights: above zero at 10%, open at 100%
+    """
+    told = []
+    for minus, rows in differences[differences["arm"] == arm].groupby("minus", sort=False):
+        found: dict[str, list[str]] = {}
+        for row in rows.sort_values("fraction").to_dict("records"):
+            found.setdefault(_SIGNS[verdict(row)], []).append(f"{row['fraction']:.0%}")
+        told.append(f"{minus}: " + ", ".join(f"{w} at {', '.join(at)}" for w, at in found.items()))
+    return f"{NAMES.get(arm, arm)} " + "; ".join(told)
+
+
 def pooled(
     probes: Sequence[probe.LinearProbe], values: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -478,3 +518,12 @@ def verdict(estimate: Mapping[str, float]) -> str:
     if estimate["low"] > 0:
         return "better"
     return "worse" if estimate["high"] < 0 else "open"
+
+
+def told(estimates: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
+    """The verdict on each difference, with its size, for a table.
+
+    >>> told({"AUROC": {"value": 0.02, "low": 0.01, "high": 0.05}})
+    {'AUROC': 'better (+0.020)'}
+    """
+    return {name: f"{verdict(one)} ({one['value']:+.3f})" for name, one in estimates.items()}

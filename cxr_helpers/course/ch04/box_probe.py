@@ -57,6 +57,21 @@ class ProbePlaces:
         table = pd.DataFrame(columns).reindex(self.labels).fillna(0).astype(int)
         return table.set_axis(list(self.class_names), axis=0)
 
+    def of_class(self, name: str) -> dict[str, Places]:
+        """The places of one class in each part.
+
+        Raises:
+            ValueError: it is none of the probed classes.
+        """
+        if name not in self.class_names:
+            raise ValueError(f"class {name!r} is not probed; there are {self.class_names}")
+        label, found = self.labels[self.class_names.index(name)], {}
+        for part, places in self.parts.items():
+            own = places.labels == label
+            arrays = (places.images, places.boxes_xyxy, places.labels, places.present)
+            found[part] = Places(*(array[own] for array in arrays))
+        return found
+
 
 @dataclass(frozen=True)
 class Judged:

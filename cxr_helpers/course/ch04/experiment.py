@@ -5,7 +5,6 @@ and are made where they are missing.
 """
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from cxr_helpers.course.core.settings import RATES, Settings, SettingsError, fin
 from cxr_helpers.data import splits
 from cxr_helpers.detection import detector as det
 from cxr_helpers.detection.anchors import derive_anchors
-from cxr_helpers.detection.backbone import DetectorError, place_backbone
+from cxr_helpers.detection.backbone import DetectorError
 from cxr_helpers.detection.prediction import predict
 
 ARMS = pretraining.ARMS
@@ -287,17 +286,3 @@ def blind_predictions(
         "scores": np.concatenate(scores),
     }
     return [one] * n_images
-
-
-def handoff_table(settings: Settings, arms: Sequence[str] = ARMS) -> pd.DataFrame:
-    """For each arm, how many tensors and numbers of its backbone arrived in a detector."""
-    rows = []
-    for arm in arms:
-        state, sentence = pretraining.arm_state(settings, arm, seed=settings.seed)
-        if state is None:
-            rows.append({"arm": arm, "tensors": 0, "placed": 0, "source": sentence})
-            continue
-        blank = det.DetectorSettings(("finding",), arch=settings.pretrain.arch)
-        placed = place_backbone(det.build_detector(blank, seed=0), state)
-        rows.append({"arm": arm, "tensors": len(state), "placed": len(placed), "source": sentence})
-    return pd.DataFrame(rows).set_index("arm")

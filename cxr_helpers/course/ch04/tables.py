@@ -1,53 +1,18 @@
-"""The tables of notebook 04: sizes and pyramid levels, scores by truth, stages of one image."""
+"""What notebook 04 measures: stages of one image, scores with intervals, images to look at."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import torch
-from torchvision.ops.poolers import LevelMapper
 
 from cxr_helpers.course.core.data import BoxData
-from cxr_helpers.course.core.settings import Settings
-from cxr_helpers.detection import coco
 from cxr_helpers.detection import detector as det
 from cxr_helpers.detection import metrics as dm
 from cxr_helpers.detection.prediction import gray_to_tensor, predict
 from cxr_helpers.evaluation.intervals import Interval, bootstrap
 
-PAPER_SIZE = 640  # pixels; what is small or large is said at this size
-FINEST, COARSEST = 2, 5  # pyramid levels that boxes are pooled from, strides 4 to 32
 FINDABLE = 0.1  # average precision on validation images from which a class counts as found
-
-
-def size_table(data: BoxData, rows: np.ndarray, settings: Settings) -> pd.DataFrame:
-    """How large each class is, and from which pyramid level most of its boxes are pooled.
-
-    Returns:
-        Indexed by class, smallest first: `boxes`; median short side in pixels at this preset's
-        size, at 224 and at 640; share with a short side under 8 pixels at 224; `level`, the most
-        frequent at this preset's size (stride 2**level).
-    """
-    truths = data.truths(rows)
-    boxes, labels = (np.concatenate([one[k] for one in truths]) for k in ("boxes", "labels"))
-    short = (boxes[:, 2:] - boxes[:, :2]).min(axis=1).astype(float) / data.images.size
-    level = pooled_level(boxes, settings)
-    table = pd.DataFrame({"class": [data.class_names[k - 1] for k in labels], "short": short})
-    table["level"], table["tiny"] = level, short * 224 < 8
-    groups = table.groupby("class")
-    median = groups["short"].median().rename("median")
-    sizes = {f"short side at {s}": (median * s).round(1) for s in (data.images.size, 224, 640)}
-    shown = pd.DataFrame({"boxes": groups.size(), **sizes})
-    shown["under 8 at 224"] = groups["tiny"].mean().round(2)
-    shown["level"] = groups["level"].agg(lambda values: values.mode().iloc[0])
-    return shown.loc[median.sort_values().index]
-
-
-def pooled_level(boxes_xyxy: np.ndarray, settings: Settings) -> np.ndarray:
-    """(N,) pyramid level from which torchvision pools each box, 2 to 5: stride 4 to 32."""
-    mapper = LevelMapper(FINEST, COARSEST, settings.detect.canonical_scale, 4)
-    return mapper([torch.as_tensor(boxes_xyxy)]).numpy() + FINEST
 
 
 @dataclass(frozen=True)
@@ -75,23 +40,6 @@ def stages(detector: det.Detector, image: np.ndarray) -> Stages:
     proposals, _ = detector.rpn(batch, maps)
     (found,) = predict(detector, [image])
     return Stages(len(anchors), proposals[0].cpu().numpy(), found)
-
-
-def score_table(
-    found: Mapping[str, Sequence], truths: Sequence, data: BoxData
-) -> tuple[pd.DataFrame, dict[str, coco.CocoScores]]:
-    """COCO's means for each arm; sizes are those at the published 640 pixels.
-
-    Returns:
-        Indexed by arm, a column for each of `coco.COLUMNS`; and the scores behind it.
-    """
-    scale = PAPER_SIZE / data.images.size
-    scores = {
-        arm: coco.coco_scores(one, truths, class_names=data.class_names, scale=scale)
-        for arm, one in found.items()
-    }
-    rows = {arm: {c: s.mean(c) for c in coco.COLUMNS} for arm, s in scores.items()}
-    return pd.DataFrame.from_dict(rows, orient="index"), scores
 
 
 def match(found: Sequence, truths: Sequence, data: BoxData, **options) -> dm.Matches:
@@ -156,13 +104,25 @@ def bootstrap_map_difference(first: dm.Matches, second: dm.Matches, **options) -
 
 
 def gallery_rows(matches: dm.Matches, *, score: float = 0.3) -> dict[str, int]:
-    """Images to look at: most boxes found, most missed, and the most confident mistake."""
+    """Images to look at, by what they show.
+
+    Args:
+        matches: of any images, abnormal or not.
+        score: least score of a detection that counts as found.
+
+    Returns:
+        The images with the most boxes found and the most missed; and, where there is one, the image
+        with the surest mistake, and the normal image with the surest alarm.
+    """
     n = len(matches.truths)
     found = np.bincount(matches.image[matches.hit & (matches.score >= score)], minlength=n)
     missed = matches.truths.sum(axis=1) - found
+    rows = {"most found": int(found.argmax()), "most missed": int(missed.argmax())}
     wrong = matches.image[~matches.hit]  # by descending score
-    return {
-        "most found": int(found.argmax()),
-        "most missed": int(missed.argmax()),
-        "most confidently wrong": int(wrong[0]) if len(wrong) else int(missed.argmin()),
-    }
+    abnormal = matches.truths.any(axis=1)
+    kinds = {"surest mistake": abnormal, "surest alarm on a normal image": ~abnormal}
+    for title, kind in kinds.items():
+        own = wrong[kind[wrong]]
+        if len(own):
+            rows[title] = int(own[0])
+    return rows

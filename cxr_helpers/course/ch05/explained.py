@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import pandas as pd
 from torch import nn
 
+from cxr_helpers.course.ch04 import experiment
 from cxr_helpers.course.core.data import BoxData
+from cxr_helpers.course.core.settings import Settings
 from cxr_helpers.data.packed import PackedImages
 from cxr_helpers.detection.boxes import box_iou
 from cxr_helpers.explanation import ablation_fast, cells, heatmaps
@@ -97,6 +100,26 @@ def choose(
                 name = data.class_names[label - 1]
                 chosen.append(Finding(int(row), int(label), score, box, readers, name, lies))
     return chosen
+
+
+def findings(
+    settings: Settings, data: BoxData, detector: nn.Module, path: Path
+) -> dict[str, list[Finding]]:
+    """`choose` on the abnormal validation and test images, by the preset's threshold and number.
+
+    Args:
+        settings: give the preset.
+        data: images and boxes.
+        detector: in eval mode.
+        path: of its weights, beside which its predictions are kept.
+    """
+    preset, found = settings.explain, {}
+    for part in ("val", "test"):
+        rows = data.rows(part, abnormal_only=True)
+        said = experiment.predictions(detector, path, data, rows)
+        limits = {"threshold": preset.score_threshold, "max_images": preset.max_images}
+        found[part] = choose(data, rows, said, **limits)
+    return found
 
 
 def shared(first: Sequence[Finding], second: Sequence[Finding]) -> list[tuple[Finding, Finding]]:

@@ -226,41 +226,6 @@ def over_baselines(
     return pd.DataFrame(rows)
 
 
-def class_table(
-    scores: Mapping[str, pd.DataFrame],
-    measures: Sequence[str],
-    *,
-    at_least: int,
-    resamples: int,
-    seed: int,
-    way: str = CHANNELS,
-) -> pd.DataFrame:
-    """Scores class by class and arm by arm against the readers, with intervals over images.
-
-    Args:
-        scores: `score_maps` of each arm.
-        measures: of `MEASURES`.
-        at_least: findings that each arm must have of a class; other classes are left out.
-        resamples: of images.
-        seed: of the resamples.
-        way: whose maps.
-
-    Returns:
-        Columns measure, class, n, arm, value, low, high, the most frequent class first.
-    """
-    own, drawn = _own_maps(scores, way), {"resamples": resamples, "seed": seed}
-    counts = pd.DataFrame({arm: t["class"].value_counts() for arm, t in own.items()}).fillna(0)
-    enough = counts[counts.min(axis=1) >= at_least].sum(axis=1).sort_values(ascending=False)
-    rows = []
-    for measure in measures:
-        for name in enough.index:
-            for arm, table in own.items():
-                part = table[table["class"] == name]
-                at = {"measure": measure, "class": name, "n": len(part), "arm": arm}
-                rows.append({**at, **_mean(part, measure, **drawn)})
-    return pd.DataFrame(rows, columns=["measure", "class", "n", "arm", "value", "low", "high"])
-
-
 def paired_difference(
     first: pd.DataFrame, second: pd.DataFrame, *, resamples: int, seed: int, way: str = CHANNELS
 ) -> pd.DataFrame:

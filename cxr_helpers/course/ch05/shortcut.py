@@ -1,18 +1,16 @@
 """Right for the wrong reason: networks on phantoms with a planted shortcut.
 
 A letter, a tube or a border is drawn into images: in nearly all with the finding and in hardly any
-without. The control is trained on the same images before. Both see the finding too. Then the
-shortcut is moved to the other images, and the maps are scored against it.
+without. Notebook 05 trains a network on these and a control on the same images before, moves the
+object to the other images, and looks at the maps.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import torch
 from scipy import ndimage
-from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from cxr_helpers.course.core.data import BoxData
@@ -214,83 +212,19 @@ def ablation_heatmap(net: SmallNet, image: np.ndarray) -> np.ndarray:
     return heatmaps.normalize_map(heatmaps.resize_map(heatmap, image.shape))
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One shortcut: the network that could use it, and the control.
+def share_on_object(net: SmallNet, planted: Planted, rows: Sequence[int]) -> float:
+    """Mean share of the map's evidence that lies on what was drawn into these images.
 
-    Attributes:
-        kind: of the shortcut.
-        nets: `shortcut` and `control`.
-        test: test images with the shortcut in all of them.
-        truth: the same images before.
-        auroc: a row for each network; columns: AUROC with the shortcut `as in training` (where the
-            finding is), `in no image`, and `swapped` (where the finding is not).
-    """
-
-    kind: str
-    nets: Mapping[str, SmallNet]
-    test: Planted
-    truth: Images
-    auroc: pd.DataFrame
-
-
-def run_trials(
-    train_images: Images,
-    test_images: Images,
-    *,
-    epochs: int,
-    seed: int,
-    strength: float = 0.95,
-) -> list[Trial]:
-    """Train a network with each shortcut, and one control without any.
+    A cell of the map is as wide as eight pixels, so the object counts with four around it.
 
     Args:
-        train_images: to train on.
-        test_images: to score on.
-        epochs: of training, the same for all.
-        seed: of everything drawn.
-        strength: chance of the shortcut with the finding; 1 minus that without.
+        net: whose maps.
+        planted: each of the rows carries the object.
+        rows: images.
     """
-    labels, options = train_images.labels, {"epochs": epochs, "seed": seed}
-    control = train(train_images.pixels, labels, **options)
-    trials = []
-    for kind in KINDS:
-        present = draw_presence(labels, with_finding=strength, without=1 - strength, seed=seed)
-        planted = plant(train_images, present, kind, seed=seed)
-        nets = {"shortcut": train(planted.pixels, labels, **options), "control": control}
-        trials.append(_score(kind, nets, test_images, seed=seed + 1))
-    return trials
-
-
-def _score(kind: str, nets: Mapping[str, SmallNet], images: Images, *, seed: int) -> Trial:
-    sick = images.labels == 1
-    places = {"as in training": sick, "in no image": np.zeros_like(sick), "swapped": ~sick}
-    columns = {}
-    for place, where in places.items():
-        pixels = plant(images, where, kind, seed=seed).pixels
-        columns[place] = {n: roc_auc_score(sick, scores(net, pixels)) for n, net in nets.items()}
-    everywhere = plant(images, np.ones_like(sick), kind, seed=seed)
-    return Trial(kind, nets, everywhere, images, pd.DataFrame(columns))
-
-
-def energy_table(trials: Sequence[Trial]) -> pd.DataFrame:
-    """Where the maps of sick test images lie: on the shortcut, or in the finding's boxes.
-
-    Every image carries the shortcut. A pixel of map is as wide as eight of the image, so the
-    shortcut counts with four pixels around it.
-
-    Returns:
-        A row for each trial, network and image: shortcut, net, image, `on the shortcut`,
-        `in the finding's boxes` (shares of the map's evidence).
-    """
-    rows = []
-    for trial in trials:
-        for i in np.flatnonzero(trial.truth.labels == 1):
-            near = ndimage.binary_dilation(trial.test.masks[i], iterations=4)
-            for name, net in trial.nets.items():
-                heatmap = ablation_heatmap(net, trial.test.pixels[i])
-                on_it = heatmap[near].sum() / max(heatmap.sum(), np.finfo(float).tiny)
-                in_boxes = heatmaps.energy_in_box(heatmap, trial.truth.boxes[i])
-                rows.append((trial.kind, name, i, on_it, in_boxes))
-    shares = ["on the shortcut", "in the finding's boxes"]
-    return pd.DataFrame(rows, columns=["shortcut", "net", "image", *shares])
+    shares = []
+    for i in rows:
+        near = ndimage.binary_dilation(planted.masks[i], iterations=4)
+        heatmap = ablation_heatmap(net, planted.pixels[i])
+        shares.append(heatmap[near].sum() / max(heatmap.sum(), np.finfo(float).tiny))
+    return float(np.mean(shares))

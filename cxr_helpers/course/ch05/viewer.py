@@ -1,7 +1,6 @@
 """The viewer of notebook 05: pick an image, a box, a way, a layer, an arm and a threshold.
 
-`draw` makes one figure; `static_view` shows a choice of them side by side for those who only read,
-and `viewer` puts widgets around it.
+`draw` makes one picture, and `viewer` puts widgets around it.
 """
 
 import io
@@ -15,7 +14,7 @@ from torch import nn
 
 from cxr_helpers.course.ch05 import explained
 from cxr_helpers.course.core.data import BoxData
-from cxr_helpers.course.plots import ch05, style
+from cxr_helpers.course.plots import ch05
 from cxr_helpers.explanation import heatmaps
 from cxr_helpers.explanation.layers import DEFAULT_LAYER, LAYER_NAMES
 
@@ -31,7 +30,6 @@ def draw(
     way: str,
     layer: str,
     level: float,
-    title: str = "",
 ) -> None:
     """One finding's map, the readers' boxes, the detected box, and the line of the threshold.
 
@@ -43,45 +41,13 @@ def draw(
         way: channel or cell ablation.
         layer: of `layers.LAYERS`.
         level: threshold as a share of the map's maximum.
-        title: before the IoU.
     """
     heatmap = explained.heatmap_of(explained.ways(detector, layer=layer)[way], data, item)
     value = heatmaps.iou_at(heatmap, item.readers, level=level)
     ch05.show_heatmap(
-        axis, data.images.picture(item.row), heatmap, title=f"{title}IoU {value:.2f}",
+        axis, data.images.picture(item.row), heatmap, title=f"IoU {value:.2f}",
         truth_boxes=item.readers, found_boxes=item.box[None], level=level,
     )  # fmt: skip
-
-
-def static_view(
-    arms: Arms,
-    data: BoxData,
-    key: tuple[int, int],
-    *,
-    level: float,
-    way: str = explained.CELLS,
-) -> Figure:
-    """All layers for one finding, a row for each arm.
-
-    Args:
-        arms: for each arm its detector and findings.
-        data: gives the image.
-        key: the finding's row and label; each arm must have it.
-        level: threshold.
-        way: channel or cell ablation.
-
-    Raises:
-        KeyError: an arm has no such finding.
-    """
-    figure, axes = style.panels(len(arms), len(LAYER_NAMES), width=1.5)
-    for line, (arm, (detector, items)) in zip(axes, arms.items(), strict=True):
-        item = explained.by_key(items).get(key)
-        if item is None:
-            raise KeyError(f"arm {arm!r} has no finding of row {key[0]} and label {key[1]}")
-        for axis, (layer, name) in zip(line, LAYER_NAMES.items(), strict=True):
-            title = f"{arm}\n{name.split(',')[0]}: "
-            draw(axis, detector, data, item, way=way, layer=layer, level=level, title=title)
-    return figure
 
 
 def viewer(arms: Arms, data: BoxData, *, level: float = 0.5) -> widgets.Widget:

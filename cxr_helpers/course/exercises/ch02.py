@@ -1,18 +1,23 @@
-"""Exercises of notebook 02: the loss, its floor, the views, neighbors, and sick runs.
+"""Exercises of notebook 02: the loss, a crop, the floor, neighbors, and sick runs.
 
 How to add one: the head of engine.py says it.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.axes import Axes
 
 from cxr_helpers.course.exercises.engine import (
     Exercise,
     arrays,
     judge_function,
+    judge_property,
+    numbers,
+    outputs,
 )
 from cxr_helpers.course.exercises.figures import (
     drawn_series,
@@ -25,26 +30,119 @@ from cxr_helpers.course.exercises.figures import (
 BATCHES = (4, 8, 16, 32, 64, 128, 256, 512)
 
 
+def barlow_twins_loss(z_a, z_b, weight):
+    """Distance of the cross-correlation matrix of two outputs (B, D) to the identity."""
+    a = (z_a - z_a.mean(0)) / z_a.std(0, unbiased=False)  # (B, D)
+    b = (z_b - z_b.mean(0)) / z_b.std(0, unbiased=False)  # (B, D)
+    c = a.T @ b / len(a)  # (D, D)
+    diagonal = torch.diagonal(c)
+    invariance = (1 - diagonal).pow(2).sum()
+    redundancy = (c - torch.diag(diagonal)).pow(2).sum()
+    return invariance + weight * redundancy
+
+
+def _loss(z_a, z_b, weight, *, unbiased=False, divisor=None, diagonal_too=False):
+    a, b = ((z - z.mean(0)) / z.std(0, unbiased=unbiased) for z in (z_a, z_b))
+    c = a.T @ b / (divisor or len(a))
+    squares = c.pow(2).sum() - (0 if diagonal_too else c.diagonal().pow(2).sum())
+    return (1 - c.diagonal()).pow(2).sum() + weight * squares
+
+
+def _loss_of_covariance(z_a, z_b, weight):
+    c = (z_a - z_a.mean(0)).T @ (z_b - z_b.mean(0)) / len(z_a)
+    return (1 - c.diagonal()).pow(2).sum() + weight * (c - c.diagonal().diag()).pow(2).sum()
+
+
+def _batches() -> list[tuple]:
+    """Outputs that are alike in both views and partly copies, so that each term counts."""
+    generator = torch.Generator().manual_seed(0)
+    cases = []
+    for images, width, weight in [(8, 3, 0.5), (16, 5, 0.05), (5, 4, 2.0)]:
+        z = torch.randn(images, width, generator=generator) * 3 + 1
+        noise, other = torch.randn(2, images, width, generator=generator)
+        cases.append((z + noise, z.roll(1, dims=1) + z + other, weight))
+    return cases
+
+
+def _to_a_thousandth(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Libraries add a small constant to the variance, so losses agree only so far."""
+    return np.isclose(a, b, rtol=1e-3)
+
+
+def crop_around(box, side, share, rng):
+    """A random crop that holds all of the box and at least `share` of the image's area."""
+    while True:
+        left, top = rng.uniform(0, box[:2])
+        right, bottom = rng.uniform(box[2:], side)
+        if (right - left) * (bottom - top) >= share * side**2:
+            return left, top, right, bottom
+
+
+NO_CROP = "Return four numbers, x_min, y_min, x_max, y_max, in this order."
+LEAVES = "A crop leaves the image, which goes from 0 to `side`."
+CUTS = "A crop cuts the finding: it may begin at x_min of the box at the latest. So on each side."
+SMALL = "A crop shows less of the image than the share that is asked for. Draw again until it fits."
+ONE_CROP = "Every call gives the same crop, so the two views would be alike. Draw it from rng."
+NOT_FROM_RNG = "The same generator gave two crops: draw from rng, and from nothing else."
+FINDINGS = (
+    (np.array([30.0, 40, 45, 52]), 100, 0.3),
+    (np.array([2.0, 1, 60, 30]), 64, 0.6),
+    (np.array([700.0, 900, 1000, 1010]), 1024, 0.1),
+)
+
+
+def _problem_of_crops(answer: Callable) -> str | None:
+    """What is wrong with a function that draws crops; by properties: many ways are right."""
+    for case in FINDINGS:
+        crops = _crops(answer, case)
+        if any(one is None or one.shape != (4,) or not np.isfinite(one).all() for one in crops):
+            return NO_CROP
+        if found := _problem_of_places(np.stack(crops), *case):
+            return found
+        if not np.array_equal(crops, _crops(answer, case)):
+            return NOT_FROM_RNG
+    return None
+
+
+def _crops(answer: Callable, case: tuple, draws: int = 40) -> list:
+    rng = np.random.default_rng(0)
+    given = outputs(lambda *known: answer(*known, rng), [case] * draws)
+    return [numbers(crop) for crop in given]
+
+
+def _problem_of_places(crops: np.ndarray, box: np.ndarray, side: int, share: float) -> str | None:
+    """Of crops (draws, 4), the corners of each."""
+    low, high = crops[:, :2], crops[:, 2:]
+    if (low >= high).any():
+        return NO_CROP
+    if (low < 0).any() or (high > side).any():
+        return LEAVES
+    if (low > box[:2]).any() or (high < box[2:]).any():
+        return CUTS
+    if ((high - low).prod(axis=1) < share * side**2 * (1 - 1e-6)).any():
+        return SMALL
+    return ONE_CROP if (crops == crops[0]).all() else None
+
+
+def _crop_anywhere(box, side, share, rng):
+    width = side * share**0.5
+    left, top = rng.uniform(0, side - width, size=2)
+    return left, top, left + width, top + width
+
+
+def _crop_about_the_middle(box, side, share, rng):
+    reach = side * (share**0.5 / 2 + 0.1 * rng.random())
+    x, y = (box[:2] + box[2:]) / 2
+    return x - reach, y - reach, x + reach, y + reach
+
+
+def _crop_of_any_size(box, side, share, rng):
+    return *rng.uniform(0, box[:2]), *rng.uniform(box[2:], side)
+
+
 def batch_for_floor(floor):
     """Smallest number of images whose floor sqrt(2 / (pi N)) is not above `floor`."""
     return math.ceil(2 / (math.pi * floor**2))
-
-
-def share_in_both(box, crop_a, crop_b):
-    """Share of the finding's box that lies in both crops; all are (x_min, y_min, x_max, y_max)."""
-    left, top = (max(b[i] for b in (box, crop_a, crop_b)) for i in (0, 1))
-    right, bottom = (min(b[i] for b in (box, crop_a, crop_b)) for i in (2, 3))
-    shared = max(0, right - left) * max(0, bottom - top)
-    return shared / ((box[2] - box[0]) * (box[3] - box[1]))
-
-
-def _share_in(box, crop):
-    return share_in_both(box, crop, crop)
-
-
-def _shared_of_crop(box, crop_a, crop_b):
-    area = (crop_a[2] - crop_a[0]) * (crop_a[3] - crop_a[1])
-    return share_in_both(box, crop_a, crop_b) * (box[2] - box[0]) * (box[3] - box[1]) / area
 
 
 def knn_vote(features, labels, query, k):
@@ -149,53 +247,62 @@ def _is_smooth_formula(series: np.ndarray) -> bool:
 EXERCISES = (
     Exercise(
         number="2.1",
-        title="the opposite view",
-        minutes=2,
-        reference=512,
+        title="the loss",
+        minutes=20,
+        reference=barlow_twins_loss,
         mistakes=(
-            (0, "That is the term for equal outputs. Here each correlation is -1."),
-            (128, "That is the term for unrelated outputs, with correlations of 0."),
-            (256, "Each entry is off by 2. The term squares that."),
+            (
+                lambda a, b, w: _loss(a, b, w, diagonal_too=True),
+                "The redundancy term leaves the diagonal out: those entries should be 1, not 0.",
+            ),
+            (
+                lambda a, b, w: _loss(a, b, w, divisor=1),
+                "Divide the product by the number of images, or no entry stays below 1.",
+            ),
+            (
+                lambda a, b, w: _loss(a, b, w, unbiased=True),
+                "std divides by B - 1 unless it is told not to; then even equal outputs correlate "
+                "by less than 1. Take std(0, unbiased=False).",
+            ),
+            (
+                _loss_of_covariance,
+                "This is a covariance. Divide each feature by its standard deviation over the "
+                "images.",
+            ),
+            (
+                lambda a, b, w: _loss(a, b, 1.0),
+                "The redundancy term counts in full here. Multiply it by the weight.",
+            ),
         ),
         hints=(
-            "Which correlation has a feature with its own negative?",
-            "Each of the 128 entries costs (1 - c)^2 with c = -1.",
-            "128 * 2^2",
+            "Standardize each feature over the images: take off z.mean(0), divide by z.std(0).",
+            "Then a.T @ b / len(a) is the matrix c, and torch.diagonal(c) its diagonal.",
+            "(c - torch.diag(torch.diagonal(c))) is c with zeros on the diagonal.",
         ),
-        why="A correlation of -1 costs 4, four times as much as no correlation at all.",
+        why="Seven lines: two standardized outputs, one matrix, its distance to the identity.",
+        judge=judge_function(_batches(), close=_to_a_thousandth),
     ),
     Exercise(
         number="2.2",
-        title="share of a finding in both views",
+        title="a crop that keeps the finding",
         minutes=15,
-        reference=share_in_both,
+        reference=crop_around,
         mistakes=(
-            (
-                lambda b, p, q: _share_in(b, p) * _share_in(b, q),
-                "The product of the shares assumes that chance decides. Intersect the boxes.",
-            ),
-            (
-                lambda b, p, q: min(_share_in(b, p), _share_in(b, q)),
-                "Each view may hold another half of the finding: the minimum does not see that.",
-            ),
-            (_shared_of_crop, "Divide by the area of the finding, not by that of the crop."),
+            (_crop_anywhere, CUTS),
+            (_crop_about_the_middle, LEAVES),
+            (_crop_of_any_size, SMALL),
+            (lambda box, side, share, rng: (0, 0, side, side), ONE_CROP),
+            (lambda *known: crop_around(*known[:3], np.random.default_rng()), NOT_FROM_RNG),
         ),
         hints=(
-            "What is in both crops and in the box is an intersection of three boxes.",
-            "It begins at the largest of three x_min and ends at the smallest of three x_max.",
-            "Cut width and height at 0, multiply, and divide by the area of the finding's box.",
+            "The left edge may lie anywhere from 0 to x_min of the box, the right one from x_max "
+            "of the box to `side`.",
+            "rng.uniform(low, high) draws a number between the two.",
+            "Draw all four edges in a loop, and return them once the area is large enough.",
         ),
-        why="Two crops may each show half of a finding, and have none of it in common.",
-        judge=judge_function(
-            [
-                arrays([0, 0, 10, 10], [0, 0, 5, 10], [5, 0, 10, 10]),
-                arrays([0, 0, 10, 10], [-5, -5, 20, 20], [0, 0, 10, 5]),
-                arrays([2, 2, 6, 8], [0, 0, 5, 20], [3, 0, 20, 7]),
-                arrays([0, 0, 2, 2], [5, 5, 9, 9], [6, 6, 8, 8]),
-                arrays([0, 0, 10, 10], [0, 0, 4, 10], [6, 0, 10, 10]),
-                arrays([0, 0, 10, 8], [0, 1, 10, 3], [0, 6, 10, 8]),
-            ]
-        ),
+        why="Such a crop loses no finding, but it asks for a box. Where nothing is marked, only "
+        "the least share is left to choose.",
+        judge=judge_property(_problem_of_crops),
     ),
     Exercise(
         number="2.3",

@@ -1,4 +1,4 @@
-"""Exercises of notebook 03: scores, probabilities, leaks, resampling.
+"""Exercises of notebook 03: scores, a probe, probabilities, a split, resampling.
 
 How to add one: the head of engine.py says it.
 """
@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 from matplotlib.axes import Axes
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
 
 from cxr_helpers.course.exercises.engine import (
     Exercise,
-    arrays,
     judge_function,
     judge_property,
     numbers,
@@ -38,9 +39,43 @@ def at_other_prevalence(p, trained, real):
     return odds / (1 + odds)
 
 
-def overlap(train_patients, test_patients):
-    """Share of the test images whose patient has an image in training too."""
-    return np.isin(test_patients, train_patients).mean()
+def fit_and_score(train_features, train_labels, features, C):
+    """Log-odds (M,) of `features`, by a logistic regression on standardized training features."""
+    mean, std = train_features.mean(axis=0), train_features.std(axis=0)
+    fitted = LogisticRegression(C=C, max_iter=1000).fit((train_features - mean) / std, train_labels)
+    return fitted.decision_function((features - mean) / std)
+
+
+def _by_themselves(x, y, features, C):
+    """The same with `features` standardized by their own mean and spread: a usual mistake."""
+    own = (features - features.mean(axis=0)) / features.std(axis=0)
+    return fit_and_score(x, y, own * x.std(axis=0) + x.mean(axis=0), C)
+
+
+def _unscaled(x, y, features, C):
+    return LogisticRegression(C=C, max_iter=5000).fit(x, y).decision_function(features)
+
+
+def _within(first, second):
+    """Log-odds agree as far as different solvers do."""
+    return np.abs(first - second) <= 0.03
+
+
+def _probe_cases() -> list[tuple]:
+    """Training images, their labels, other images, C: few and many with the finding."""
+    rng, cases = np.random.default_rng(3), []
+    for shift, C in ((0.5, 0.05), (-1.0, 2.0)):
+        x = rng.normal([1, -2, 3], [3, 0.5, 1], size=(60, 3))
+        y = (x[:, 0] / 3 + 2 * x[:, 1] + 4 + shift + rng.normal(size=60) > 0).astype(int)
+        cases.append((x, y, rng.normal([2, -2.5, 3], [4, 1, 1], size=(9, 3)), C))
+    return cases
+
+
+def split_patients(patients, share, rng):
+    """True for each test image: a share of the patients is drawn, each with all of its images."""
+    names = np.unique(patients)
+    drawn = rng.choice(names, size=round(share * len(names)), replace=False)
+    return np.isin(patients, drawn)
 
 
 def resample_patients(patients, rng):
@@ -110,6 +145,35 @@ def _problem_of_counts(counts, times) -> str | None:
     return BY_SIZE if np.abs(times.mean(axis=0) - 1).max() > 0.4 else None
 
 
+LEAKS = "Some patients have images on both sides. Draw patients, then take all of their images."
+NO_MASK = "Return one True or False for each image, as one flat array; True is the test part."
+TURNED_ROUND = "Nine of twelve patients are in the test part; True should mark the test images."
+COUNT = (
+    "A quarter of these twelve patients is three, in every draw. Draw from np.unique(patients), "
+    "without replacement."
+)
+ALWAYS_SAME = "Each call gives the same patients. Draw them with the generator rng."
+
+
+def _problem_of_split(answer: Callable) -> str | None:
+    """What is wrong with a split of `PATIENTS`; by properties, since many are right."""
+    rng = np.random.default_rng(0)
+    masks = [numbers(m) for m in outputs(lambda p: answer(p, 0.25, rng), [(PATIENTS,)] * 20)]
+    if any(m is None or m.shape != PATIENTS.shape or not np.isin(m, (0, 1)).all() for m in masks):
+        return NO_MASK
+    shares = np.stack([[m[name == PATIENTS].mean() for name in NAMES] for m in masks])
+    if not np.isin(shares, (0, 1)).all():
+        return LEAKS
+    if (shares.sum(axis=1) == 9).all():
+        return TURNED_ROUND
+    if (shares.sum(axis=1) != 3).any():
+        return COUNT
+    if (shares == shares[0]).all():
+        return ALWAYS_SAME
+    again = numbers(answer(PATIENTS.copy(), 0.25, np.random.default_rng(0)))
+    return None if np.array_equal(again, masks[0]) else NOT_RNG
+
+
 def practice_scores() -> tuple[np.ndarray, np.ndarray]:
     """Labels (True if ill) and scores of 200 invented images, a quarter of them ill; no ties."""
     rng = np.random.default_rng(0)
@@ -162,23 +226,6 @@ def _is_chance(series: np.ndarray) -> bool:
 EXERCISES = (
     Exercise(
         number="3.1",
-        title="other scores, same order",
-        minutes=2,
-        reference=5 / 6,
-        mistakes=(
-            (1.0, "One of the six pairs is in the wrong order, before and after."),
-            (0.5, "That is chance. How many of the six pairs are in the right order?"),
-            (25 / 3, "A share of pairs cannot exceed 1; multiplying scores moves no pair."),
-        ),
-        hints=(
-            "Does any pair change its order?",
-            "The exponential of a larger number is larger.",
-            "So the AUROC is what it was: 5 of 6 pairs.",
-        ),
-        why="AUROC knows only the order, and a rising function changes none.",
-    ),
-    Exercise(
-        number="3.2",
         title="AUROC with ties",
         minutes=10,
         reference=auroc,
@@ -219,6 +266,40 @@ EXERCISES = (
         ),
     ),
     Exercise(
+        number="3.2",
+        title="fit the probe",
+        minutes=15,
+        reference=fit_and_score,
+        mistakes=(
+            (_unscaled, "The features were not standardized: C then weighs them unequally."),
+            (
+                _by_themselves,
+                "`features` are standardized by themselves. Take mean and spread of the training "
+                "images: one image alone must get the same score.",
+            ),
+            (
+                lambda x, y, f, C: expit(fit_and_score(x, y, f, C)),
+                "These are probabilities. Asked are log-odds: decision_function gives them.",
+            ),
+            (
+                lambda x, y, f, C: fit_and_score(x, y, f, C) > 0,
+                "These are decisions. Asked are log-odds: decision_function gives them.",
+            ),
+            (lambda x, y, f, C: fit_and_score(x, y, f, 1.0), "C is given; pass it on."),
+            (
+                lambda x, y, f, C: fit_and_score(x, y, f, 1 / C),
+                "A large C is weak regularization: take C itself, not 1 / C.",
+            ),
+        ),
+        hints=(
+            "mean and std of train_features along axis 0, used for both sets of images.",
+            "LogisticRegression(C=C).fit(standardized, train_labels) fits.",
+            "Its decision_function(other_standardized) gives the log-odds.",
+        ),
+        why="That is the whole linear probe; what is left is to choose C on validation patients.",
+        judge=judge_function(_probe_cases(), close=_within),
+    ),
+    Exercise(
         number="3.3",
         title="another share of ill patients",
         minutes=10,
@@ -248,33 +329,24 @@ EXERCISES = (
     ),
     Exercise(
         number="3.4",
-        title="count the leak",
-        minutes=5,
-        reference=overlap,
+        title="a split that does not leak",
+        minutes=15,
+        reference=split_patients,
         mistakes=(
-            (
-                lambda a, b: np.isin(np.unique(b), a).mean(),
-                "That is a share of the patients. Asked is one of the test images.",
-            ),
-            (
-                lambda a, b: overlap(b, a),
-                "That is the share of the training images. The test images are scored.",
-            ),
-            (lambda a, b: np.isin(b, a).sum(), "That is how many. Divide by the test images."),
+            (lambda p, share, rng: rng.random(len(p)) < share, LEAKS),
+            (lambda p, share, rng: np.isin(p, rng.choice(np.unique(p), 3)), COUNT),
+            (lambda p, share, rng: np.isin(p, rng.choice(p, 3, replace=False)), COUNT),
+            (lambda p, share, rng: ~split_patients(p, share, rng), TURNED_ROUND),
+            (lambda p, share, rng: np.isin(p, np.unique(p)[:3]), ALWAYS_SAME),
+            (lambda p, share, rng: np.flatnonzero(split_patients(p, share, rng)), NO_MASK),
         ),
         hints=(
-            "Ask of each test image: is its patient among the training patients?",
-            "np.isin(test_patients, train_patients) answers that for all at once.",
-            "Its mean is the share.",
+            "np.unique(patients) names each patient once.",
+            "rng.choice(names, size=round(share * len(names)), replace=False) draws some of them.",
+            "np.isin(patients, drawn) is True for every image of a drawn patient.",
         ),
-        why="One line of code, to be run on every split that you meet.",
-        judge=judge_function(
-            [
-                arrays([1, 2, 3, 3], [3, 3, 3, 4, 5]),
-                arrays([1, 2, 2], [8, 9]),
-                arrays([4, 4, 7, 7, 7, 9], [4, 7, 7, 1]),
-            ]
-        ),
+        why="The share of the images is not exactly that of the patients, and that is the price.",
+        judge=judge_property(_problem_of_split),
     ),
     Exercise(
         number="3.5",

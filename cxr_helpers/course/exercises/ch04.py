@@ -1,14 +1,18 @@
-"""Exercises of notebook 04 about boxes: average precision by hand, IoU, suppression, levels.
+"""Exercises of notebook 04 about boxes: average precision, IoU, suppression, a training step.
 
 How to add one: the head of engine.py says it.
 """
 
-import math
+from dataclasses import replace
 
 import numpy as np
+import torch
+from torch import nn
 
-from cxr_helpers.course.exercises.engine import Exercise, arrays, judge_function
+from cxr_helpers.course.exercises.engine import Exercise, arrays, judge_function, numbers
 from cxr_helpers.detection.boxes import box_iou
+
+LOSSES = ("loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg")
 
 
 def iou_of_all(first, second):
@@ -46,14 +50,68 @@ def _dropped_boxes_drop_others(boxes, labels, scores, threshold):
     return [int(r) for i, r in enumerate(order) if not overlap[r, order[:i]].any()]
 
 
-def pooled_from(width, height, canonical):
-    """Pyramid level of a box: 4 for the area canonical**2, one less for half the side, 2 to 5."""
-    level = math.floor(4 + math.log2(math.sqrt(width * height) / canonical))
-    return min(5, max(2, level))
+class TinyDetector(nn.Module):
+    """Stands in for a detector in an exercise: four losses while training, else boxes."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = nn.Parameter(torch.tensor([1.0, -2.0, 0.5, 3.0]))
+
+    def forward(self, images, targets=None):
+        """A loss for each weight, which depends on images and boxes; or no box for any image."""
+        if not self.training:
+            return [{"boxes": torch.zeros(0, 4)} for _ in images]
+        if targets is None:
+            raise ValueError("targets should not be None when in training mode")
+        wanted = torch.stack(list(images)).mean() + sum(len(one["boxes"]) for one in targets)
+        return dict(zip(LOSSES, 0.5 * (self.weights - wanted) ** 2, strict=True))
 
 
-def _pooled_from(side, canonical, *, turn=math.floor, lowest=2, highest=5):
-    return min(highest, max(lowest, turn(4 + math.log2(side / canonical))))
+def one_step(detector, optimizer, images, targets):
+    """One training step on a batch; returns the sum of its losses."""
+    detector.train()
+    loss = sum(detector(images, targets).values())
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def _one_step(
+    detector, optimizer, images, targets, *, forget=False, parts=LOSSES, share=1.0, move=True
+):
+    detector.train()
+    losses = detector(images, targets)
+    loss = share * sum(losses[name] for name in parts)
+    if not forget:
+        optimizer.zero_grad()
+    loss.backward()
+    if move:
+        optimizer.step()
+    return loss.item()
+
+
+def _left_by(step):
+    """A function that says what two steps leave: the losses that are returned, and the weights."""
+
+    def left(_name):
+        detector, images = TinyDetector(), [torch.full((3, 2, 2), gray) for gray in (0.2, 0.4)]
+        targets = [{"boxes": torch.zeros(n, 4), "labels": torch.ones(n)} for n in (1, 0)]
+        optimizer = torch.optim.SGD(detector.parameters(), lr=0.1)
+        before, losses = detector.weights.tolist(), []
+        for _ in range(2):
+            returned = numbers(step(detector.eval(), optimizer, images, targets))
+            losses.append(np.nan if returned is None or returned.ndim else float(returned))
+        after = detector.weights.tolist()
+        return None if np.isnan(losses).all() and after == before else [*losses, *after]
+
+    return left
+
+
+def _judge_step(exercise, answer):
+    mistakes = tuple((_left_by(step), text) for step, text in exercise.mistakes)
+    tried = replace(exercise, reference=_left_by(exercise.reference), mistakes=mistakes)
+    return judge_function([("a tiny detector in eval mode",)])(tried, _left_by(answer))
 
 
 def _boxes(*rows) -> np.ndarray:
@@ -88,40 +146,6 @@ EXERCISES = (
     ),
     Exercise(
         number="4.2",
-        title="average precision of six detections",
-        minutes=10,
-        reference=(26 + 25 * 2 / 3 + 25 * 3 / 5) / 101,
-        mistakes=(
-            (
-                (34 + 33 * 2 / 3 + 34 * 3 / 5) / 101,
-                "The fourth box was never found, and still is part of the truth: recall ends at "
-                "3/4, and from there on precision counts as 0.",
-            ),
-            (
-                (76 + 25 * 4 / 5) / 101,
-                "Box A was counted twice. A box can be found once: the second detection of it is "
-                "a false alarm.",
-            ),
-            (
-                (26 + 25 * 2 / 3 + 25 * 3 / 5 + 25 / 2) / 101,
-                "After the last hit recall rises no more: beyond 3/4 precision counts as 0.",
-            ),
-            (
-                (1 + 2 / 3 + 3 / 5) / 4,
-                "Nearly: that is the exact area under the steps. COCO takes 101 recall points, "
-                "and 26 of them lie at 0.25 or below.",
-            ),
-        ),
-        hints=(
-            "Which detections are hits? The second one finds a box that is taken.",
-            "Hits are the first, third and fifth. The precision there is 1, 2/3 and 3/5.",
-            "Recall reaches 1/4, 2/4 and 3/4: 26, 25 and 25 points. The last 25 count 0.",
-        ),
-        why="Duplicates are false alarms and missed boxes cost recall: that is all of the "
-        "matching.",
-    ),
-    Exercise(
-        number="4.3",
         title="IoU of all pairs",
         minutes=15,
         reference=iou_of_all,
@@ -163,7 +187,7 @@ EXERCISES = (
         ),
     ),
     Exercise(
-        number="4.4",
+        number="4.3",
         title="suppression, class by class",
         minutes=20,
         reference=suppress_per_class,
@@ -233,44 +257,41 @@ EXERCISES = (
         ),
     ),
     Exercise(
-        number="4.5",
-        title="which level?",
-        minutes=5,
-        reference=pooled_from,
+        number="4.4",
+        title="one training step",
+        minutes=15,
+        reference=one_step,
         mistakes=(
             (
-                lambda w, h, c: _pooled_from(math.sqrt(w * h), c, turn=round),
-                "Between two levels the lower one is taken: round down.",
+                lambda *a: _one_step(*a, forget=True),
+                "Gradients add up: what the first step left is still there in the second. Call "
+                "optimizer.zero_grad() before backward().",
             ),
             (
-                lambda w, h, c: _pooled_from(max(w, h), c),
-                "The longer side alone sends a long thin box too high. Use the root of the area.",
+                lambda *a: _one_step(*a, parts=LOSSES[:1]),
+                "That is one of the four losses. Add them all: sum(losses.values()).",
             ),
             (
-                lambda w, h, c: _pooled_from(w * h, c**2),
-                "Half the side is a quarter of the area: you go down two levels. Take the root.",
+                lambda *a: _one_step(*a, share=1 / len(LOSSES)),
+                "The mean of the losses is a quarter of what is wanted: add them up.",
             ),
             (
-                lambda w, h, c: _pooled_from(math.sqrt(w * h), c, lowest=-99, highest=99),
-                "Right in between. There is no level below 2 and none above 5.",
+                lambda *a: _one_step(*a, move=False),
+                "The loss is right, but no weight has moved: optimizer.step() belongs after "
+                "backward().",
+            ),
+            (
+                lambda *a: _one_step(*a) and None,
+                "The step is right. Return the loss, as a number.",
             ),
         ),
         hints=(
-            "The side of a square with the same area is math.sqrt(width * height).",
-            "math.log2(side / canonical) is how many times it is twice as large.",
-            "math.floor(4 + that), and then min(5, max(2, ...)).",
+            "The detector may have been left in eval mode, where it returns boxes: train() first.",
+            "losses = detector(images, targets) is a dict; its values have to be added up.",
+            "optimizer.zero_grad(), then backward() of the sum, then optimizer.step().",
         ),
-        why="Level 2 takes all that is smaller, however small it is: there is no finer one.",
-        judge=judge_function(
-            [
-                (64, 64, 64),
-                (32, 32, 64),
-                (100, 30, 64),
-                (20, 80, 64),
-                (5, 4, 64),
-                (900, 700, 224),
-                (800, 500, 64),
-            ]
-        ),
+        why="Every training loop of this course does these five lines for each batch; the rest is "
+        "rates, logs and checkpoints.",
+        judge=_judge_step,
     ),
 )

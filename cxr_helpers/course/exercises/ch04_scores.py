@@ -1,4 +1,4 @@
-"""Exercises of notebook 04 about scores: a paired difference, FROC, a lost class, a curve.
+"""Exercises of notebook 04 about scores: a paired difference, FROC, a curve.
 
 How to add one: the head of engine.py says it.
 """
@@ -120,7 +120,7 @@ def _bools(text: str) -> np.ndarray:
 
 EXERCISES = (
     Exercise(
-        number="4.6",
+        number="4.5",
         title="the same draws for both",
         minutes=15,
         reference=paired_differences,
@@ -165,7 +165,7 @@ EXERCISES = (
         ),
     ),
     Exercise(
-        number="4.7",
+        number="4.6",
         title="what is found at so many false alarms",
         minutes=10,
         reference=share_found,
@@ -207,40 +207,7 @@ EXERCISES = (
         ),
     ),
     Exercise(
-        number="4.8",
-        title="a class is lost",
-        minutes=5,
-        reference={"dropped": 0.55, "shifted too": 0.3},
-        mistakes=(
-            (
-                {"dropped": 1.1 / 3, "shifted too": 0.2},
-                "A class without truth does not count as 0: it leaves the mean, which is then "
-                "over two classes.",
-            ),
-            (
-                {"dropped": 0.4, "shifted too": 0.4},
-                "That is the mean before, over three classes. Of how many is it now?",
-            ),
-            (
-                {"dropped": 0.55, "shifted too": 0.55},
-                "The first is right. In the second the effusions of the truth bear the label of "
-                "nodules. Which boxes of the detector are compared with them?",
-            ),
-            (
-                {"dropped": 0.55, "shifted too": 0.0},
-                "The first is right. Hearts come before the lost class: their label stays.",
-            ),
-        ),
-        hints=(
-            "mAP is a mean over the classes that the truth holds.",
-            "Dropped: the mean of 0.6 and 0.5.",
-            "Shifted: hearts keep 0.6; effusions are compared with nodules, which gives 0.",
-        ),
-        why="The first mistake lifts mAP from 0.4 to 0.55, the second one lowers it to 0.3. "
-        "Neither gives an error.",
-    ),
-    Exercise(
-        number="4.9",
+        number="4.7",
         title="your figure: precision and recall",
         minutes=30,
         reference=precision_recall_figure,

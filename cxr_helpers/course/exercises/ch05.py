@@ -3,11 +3,28 @@
 How to add one: the head of engine.py says it.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.stats import rankdata
 
 from cxr_helpers.course.exercises.engine import Exercise, arrays, judge_function
 from cxr_helpers.explanation import heatmaps
+
+TWO_MAPS = np.array([[[4.0, 0], [0, 0]], [[0, 0], [2, 2]]])
+
+
+@dataclass(frozen=True)
+class Head:
+    """The second part of a network: maps (C, h, w) to a score, which may be cut at `most`."""
+
+    weights: tuple[float, ...]
+    most: float = np.inf
+
+    def __call__(self, maps):
+        """Weighted sum of the channels' means."""
+        return min(self.most, float(np.dot(self.weights, np.mean(maps, axis=(1, 2)))))
+
 
 FOUR_SCORES = {
     "constant: energy": 0.2,
@@ -15,6 +32,17 @@ FOUR_SCORES = {
     "box: energy": 0.5,
     "box: IoU": 1 / 3,
 }
+
+
+def loss_without(head, maps, channel):
+    """What the score `head(maps)` loses when one channel of the maps (C, h, w) is zero."""
+    ablated = maps.copy()
+    ablated[channel] = 0
+    return head(maps) - head(ablated)
+
+
+def _without(maps, channel):
+    return np.where(np.arange(len(maps))[:, None, None] == channel, 0, maps)
 
 
 def map_from_channels(score, ablated, maps):
@@ -79,23 +107,44 @@ def _ties_by_position(first, second):
 EXERCISES = (
     Exercise(
         number="5.1",
-        title="a channel in the way",
-        minutes=2,
-        reference=-0.125,
+        title="the ablation of one channel",
+        minutes=10,
+        reference=loss_without,
         mistakes=(
-            (0.125, "The sign: without the channel the score is higher, so it speaks against."),
-            (-0.1, "That is the difference. Divide by the score with all channels."),
-            (-1 / 9, "You divide by the score without the channel. Divide by the full score."),
-            (0, "A weight may be negative. It is the map that is cut at zero."),
-            (1.125, "That is what is left of the score. Asked is the share that is lost."),
+            (
+                lambda head, maps, c: head(_without(maps, c)) - head(maps),
+                "The sign: what is lost is the score before minus the score after.",
+            ),
+            (
+                lambda head, maps, c: head(_without(maps, c)),
+                "That is the score that is left. Asked is what was lost.",
+            ),
+            (
+                lambda head, maps, c: 1 - head(_without(maps, c)) / head(maps),
+                "That is a share of the score. Asked is the loss itself.",
+            ),
+            (
+                lambda head, maps, c: head(maps - _without(maps, c)),
+                "You keep the channel and remove all others. What one channel holds alone is "
+                "another question than what is lost without it.",
+            ),
         ),
         hints=(
-            "The weight is the share of the score that is lost without the channel.",
-            "(s - s_c) / s",
-            "(0.8 - 0.9) / 0.8",
+            "Work on a copy: ablated = maps.copy().",
+            "ablated[channel] = 0 empties the channel; ask head(ablated).",
+            "Return head(maps) - head(ablated).",
         ),
-        why="A negative weight means that the channel speaks against the box: without it the "
-        "detector is surer.",
+        why="No gradient, no look inside the head: it is only asked again. A score that is cut "
+        "loses nothing as long as what is left suffices.",
+        judge=judge_function(
+            [
+                (Head((2.0, 1.0)), TWO_MAPS, 0),
+                (Head((2.0, 1.0)), TWO_MAPS, 1),
+                (Head((2.0, 1.0), most=1.5), TWO_MAPS, 0),
+                (Head((2.0, 1.0), most=1.5), TWO_MAPS, 1),
+                (Head((1.0, -3.0)), TWO_MAPS, 1),
+            ]
+        ),
     ),
     Exercise(
         number="5.2",

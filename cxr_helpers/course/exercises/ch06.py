@@ -1,9 +1,7 @@
-"""Exercises of notebook 06: rates and hours, shares of a batch, statistics of all, scaling.
+"""Exercises of notebook 06: shares of a batch, statistics of all, rates and hours, scaling.
 
 How to add one: the head of engine.py says it.
 """
-
-from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,7 +12,6 @@ from cxr_helpers.course.exercises.engine import (
     is_empty,
     judge_function,
     judge_property,
-    judge_value,
     numbers,
     outputs,
     shown,
@@ -26,11 +23,6 @@ from cxr_helpers.course.exercises.figures import (
     judge_figure,
     no_names,
 )
-
-
-def about(a, b):
-    """Where `a` is `b` to three percent, for questions that say 'about'."""
-    return np.abs(a - b) <= 0.03 * np.abs(b)
 
 
 def hours(images, epochs, batch_size, seconds_a_step):
@@ -163,57 +155,6 @@ def _problem(axis: Axes) -> str | None:
 EXERCISES = (
     Exercise(
         number="6.1",
-        title="the learning rate of another batch",
-        minutes=2,
-        reference=0.4,
-        mistakes=(
-            (0.2, "0.2 is the base, for 256 images. This batch has twice as many."),
-            (0.1, "The rate grows with the batch: multiply by 512 / 256."),
-            (0.0096, "That is the rate of biases and norms. Asked is that of the weights."),
-            (0.6, "That is the rate for 768 images."),
-        ),
-        hints=(
-            "The base rate belongs to 256 images.",
-            "How many times as large is a batch of 512?",
-            "0.2 * 512 / 256",
-        ),
-        why="Twice the images make a less noisy gradient, and the step may be twice as long.",
-    ),
-    Exercise(
-        number="6.2",
-        title="the first term of the loss, before learning",
-        minutes=5,
-        reference={"D = 2048": 2048, "D = 128": 128},
-        mistakes=(
-            (
-                {"D = 2048": 2048**2, "D = 128": 128**2},
-                "That is the number of all entries. Those off the diagonal begin near zero, where "
-                "they should be; only the D on the diagonal are far from their aim.",
-            ),
-            (
-                {"D = 2048": 1, "D = 128": 1},
-                "Each entry of the diagonal costs 1. The term is their sum, not their mean.",
-            ),
-            (
-                {"D = 2048": 0, "D = 128": 0},
-                "The aim of the diagonal is 1. At the start it is near 0, so each entry costs 1.",
-            ),
-            (
-                {"D = 2048": 2076, "D = 128": 143},
-                "That is the whole loss, redundancy included. Asked is the first term alone.",
-            ),
-        ),
-        hints=(
-            "What is an entry of the diagonal, before anything is learned?",
-            "It costs (1 - 0) squared. How many are there?",
-            "D of them: the term begins near D.",
-        ),
-        why="A first check of any log: an invariance term that begins far from D means that the "
-        "outputs are tied already, or that another loss is computed.",
-        judge=partial(judge_value, close=about),
-    ),
-    Exercise(
-        number="6.3",
         title="each image once",
         minutes=10,
         reference=share,
@@ -234,7 +175,7 @@ EXERCISES = (
         judge=judge_property(_problem_of_shares),
     ),
     Exercise(
-        number="6.4",
+        number="6.2",
         title="statistics of the whole batch",
         minutes=15,
         reference=whole_batch,
@@ -278,7 +219,25 @@ EXERCISES = (
         ),
     ),
     Exercise(
-        number="6.5",
+        number="6.3",
+        title="the learning rate of another batch",
+        minutes=2,
+        reference=0.4,
+        mistakes=(
+            (0.2, "0.2 is the base, for 256 images. This batch has twice as many."),
+            (0.1, "The rate grows with the batch: multiply by 512 / 256."),
+            (0.0096, "That is the rate of biases and norms. Asked is that of the weights."),
+            (0.6, "That is the rate for 768 images."),
+        ),
+        hints=(
+            "The base rate belongs to 256 images.",
+            "How many times as large is a batch of 512?",
+            "0.2 * 512 / 256",
+        ),
+        why="Twice the images make a less noisy gradient, and the step may be twice as long.",
+    ),
+    Exercise(
+        number="6.4",
         title="hours of a run",
         minutes=10,
         reference=hours,
@@ -306,34 +265,7 @@ EXERCISES = (
         ),
     ),
     Exercise(
-        number="6.6",
-        title="will it fit?",
-        minutes=10,
-        reference={"images on each": 192, "GB on each": 19.4},
-        mistakes=(
-            (
-                {"images on each": 768, "GB on each": 62.6},
-                "Each of the four takes a quarter of the batch.",
-            ),
-            (
-                {"images on each": 192, "GB on each": 14.4},
-                "The images' part is right. Each GPU holds the weights and matrices besides.",
-            ),
-            (
-                {"images on each": 192, "GB on each": 14.4 + 1.25},
-                "The 5 GB are not shared among the GPUs: each holds all weights.",
-            ),
-        ),
-        hints=(
-            "768 images on four GPUs: how many on each?",
-            "Each image takes 0.075 GB, and each GPU 5 GB besides.",
-            "5 + 192 * 0.075",
-        ),
-        why="More devices share the images, not the weights. A plan needs both parts, which is "
-        "why the trial has two sizes.",
-    ),
-    Exercise(
-        number="6.7",
+        number="6.5",
         title="your figure: a scaling curve",
         minutes=30,
         reference=scaling_figure,

@@ -21,6 +21,7 @@ import textwrap
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -113,6 +114,8 @@ def rounded(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def same(first: object, second: object, close: Callable = exact) -> bool:
     """Whether two answers agree: words whatever their capitals and spaces, numbers by `close`.
 
+    Functions, which an answer may be given, agree where they are equal.
+
     >>> same(0.5, np.float32(0.5)), same([1, 2], [1]), same({"a": "x"}, {"a": "y"})
     (True, False, False)
     """
@@ -121,6 +124,8 @@ def same(first: object, second: object, close: Callable = exact) -> bool:
         return alike and all(same(first[k], second[k], close) for k in first)
     if isinstance(first, str) and isinstance(second, str):
         return _words(first) == _words(second)
+    if callable(first) and callable(second):
+        return first == second
     a, b = numbers(first), numbers(second)
     return a is not None and b is not None and a.shape == b.shape and bool(close(a, b).all())
 
@@ -188,16 +193,19 @@ def _wrong_entries(reference: Mapping, answer: object, close: Callable) -> str:
     return f"Look again at {', '.join(map(repr, wrong))}."
 
 
-def judge_function(cases: Sequence[tuple]) -> Callable[[Exercise, object], Verdict]:
-    """Judge a function by what it returns for each tuple of arguments."""
+def judge_function(
+    cases: Sequence[tuple], *, close: Callable = exact
+) -> Callable[[Exercise, object], Verdict]:
+    """Judge a function by what it returns for each tuple of arguments; numbers agree by `close`."""
 
     def problem(exercise: Exercise, answer: object) -> str | None:
         given, wanted = outputs(answer, cases), outputs(exercise.reference, cases)
-        wrong = [i for i, pair in enumerate(zip(given, wanted, strict=True)) if not same(*pair)]
+        agree = partial(same, close=close)
+        wrong = [i for i, pair in enumerate(zip(given, wanted, strict=True)) if not agree(*pair)]
         if not wrong:
             return None
         for mistake, text in exercise.mistakes:
-            if all(map(same, given, outputs(mistake, cases))):
+            if all(map(agree, given, outputs(mistake, cases))):
                 return text
         i = wrong[0]
         return f"For {shown(cases[i])} it {_other(given[i], wanted[i])}"

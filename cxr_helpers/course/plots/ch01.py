@@ -3,7 +3,7 @@
 Needs: matplotlib, numpy, pandas, seaborn.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import cycle
 
 import matplotlib.pyplot as plt
@@ -13,11 +13,11 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from cxr_helpers.course.plots._checks import CORNERS, array, box_array, check_table, floats, some
-from cxr_helpers.course.plots.style import BLUE, COLORS, LINES, MAP, ORANGE, SKY, grid, panels, tidy
+from cxr_helpers.course.plots.style import COLORS, LINES, MAP, SKY, grid, mark_reference, tidy
 
 
 def plot_heatmap(
-    table: pd.DataFrame, *, label: str, xlabel: str, ylabel: str, limit: float | None = None
+    table: pd.DataFrame, *, label: str, xlabel: str, ylabel: str, numbers: bool = False
 ) -> Figure:
     """A table as colors; empty cells (NaN) stay gray.
 
@@ -26,7 +26,7 @@ def plot_heatmap(
         label: of the color bar, with the unit.
         xlabel: what the columns are.
         ylabel: what the rows are.
-        limit: value of the brightest color; the largest of the table if None.
+        numbers: whether each cell shows its value, rounded.
 
     Raises:
         ValueError: the table is empty, or holds text or what is below 0, the darkest color.
@@ -39,10 +39,12 @@ def plot_heatmap(
     if table.empty or (floats(table, "table") < 0).any():
         raise ValueError(f"table {table.shape}: expected some numbers, none of them below 0")
     rows, columns = table.shape
-    figure, axis = plt.subplots(figsize=(0.24 * columns + 3.0, 0.24 * rows + 1.5))
+    wide = 0.5 if numbers else 0.24
+    figure, axis = plt.subplots(figsize=(wide * columns + 3.0, 0.24 * rows + 1.5))
     sns.heatmap(
-        table, ax=axis, cmap=MAP, vmin=0, vmax=limit, linewidths=0.5, xticklabels=True,
-        yticklabels=True, cbar_kws={"shrink": 0.9, "label": label},
+        table, ax=axis, cmap=MAP, vmin=0, linewidths=0.5, xticklabels=True, yticklabels=True,
+        annot=numbers, fmt=".0f", annot_kws={"fontsize": 9},
+        cbar_kws={"shrink": 0.9, "label": label},
     )  # fmt: skip
     axis.set(xlabel=xlabel, ylabel=ylabel, facecolor="0.85")
     axis.tick_params(length=0)
@@ -50,13 +52,20 @@ def plot_heatmap(
     return tidy(figure)
 
 
-def plot_spread(values: pd.Series, groups: pd.Series, *, xlabel: str) -> Figure:
+def plot_spread(
+    values: pd.Series,
+    groups: pd.Series,
+    *,
+    xlabel: str,
+    reference: tuple[float, str] | None = None,
+) -> Figure:
     """Median, quartiles and the middle 90% of positive values, a line for each group.
 
     Args:
         values: above 0, one for each item.
         groups: the group of each item, same index; sorted here by median, largest on top.
         xlabel: with the unit; the axis is logarithmic.
+        reference: where to draw a dashed line to compare with, and what it is.
 
     Raises:
         ValueError: the two have another index, nothing is given, or a value is not above 0.
@@ -81,6 +90,8 @@ def plot_spread(values: pd.Series, groups: pd.Series, *, xlabel: str) -> Figure:
     )  # fmt: skip
     axis.set(xlabel=xlabel, ylabel="")
     axis.xaxis.set_major_formatter("{x:g}")
+    if reference is not None:
+        mark_reference(axis, *reference)
     return tidy(figure)
 
 
@@ -156,153 +167,6 @@ def plot_places(
     bar.set_ticks([0, 1], labels=["0%", "most"], fontsize=8)
     bar.set_label("boxes that cover\nthe place", fontsize=8, labelpad=-8)
     return figure
-
-
-def plot_steps(
-    steps: Mapping[str, np.ndarray], *, units: Mapping[str, str], width: float = 1.65
-) -> Figure:
-    """Pictures on their way from stored values to the display; below each, its histogram.
-
-    Args:
-        steps: title to (H, W) values; each is drawn from its own smallest to its largest value.
-        units: title to what the values are.
-        width: of one picture in inches.
-
-    Raises:
-        ValueError: there is no step, one is not (H, W), or one has no unit.
-
-    Example:
-        >>> steps = {"stored": 4095 * np.eye(3), "shown": np.eye(3)}
-        >>> plt.close(plot_steps(steps, units={"stored": "number", "shown": "gray, 0 to 1"}))
-    """
-    steps = _pictures(steps, "step")
-    missing = [title for title in steps if title not in units]
-    if missing:
-        raise ValueError(f"step {missing[0]!r} has no unit; units has {list(units)}")
-    heights = {"height": (width + 1.45) / 2, "height_ratios": [width, 0.9]}
-    figure, axes = panels(2, len(steps), width=width, **heights)
-    for (top, bottom), (title, values) in zip(axes.T, steps.items(), strict=True):
-        top.imshow(values, cmap="gray")
-        top.set_axis_off()
-        top.set_title(title, fontsize=9)
-        pixels = np.ravel(values)[:: max(1, values.size // 200_000)]  # of a large image enough
-        sns.histplot(
-            x=pixels, stat="percent", bins=60, element="step", color=BLUE, alpha=1, linewidth=0,
-            ax=bottom,
-        )  # fmt: skip
-        bottom.set(xlabel=units[title], ylabel="")
-        bottom.locator_params(nbins=3)
-    axes[1, 0].set_ylabel("pixels (%)")
-    return tidy(figure, text=9)
-
-
-def plot_maps(
-    maps: Mapping[str, np.ndarray],
-    *,
-    units: Mapping[str, str],
-    columns: int = 5,
-    width: float = 1.45,
-) -> Figure:
-    """Maps of any quantity, each with its own color bar; the unit stands below the bar.
-
-    Args:
-        maps: title to (H, W) values.
-        units: title to unit; a map without one is a picture, drawn gray from 0 to 1.
-        columns: maps a row.
-        width: of one map in inches.
-
-    Raises:
-        ValueError: there is no map, one is not (H, W), or one without a unit is not in [0, 1].
-
-    Example:
-        >>> maps = {"bone": 3 * np.eye(3), "picture": np.eye(3)}
-        >>> plt.close(plot_maps(maps, units={"bone": "cm"}))
-    """
-    maps = _pictures(maps, "map")
-    figure, axes = grid(len(maps), columns, width=width, height=width + 0.75)
-    for axis, (title, values) in zip(axes, maps.items(), strict=True):
-        look, unit = {"cmap": MAP}, units.get(title)
-        if unit is None:
-            look = {"cmap": "gray", "vmin": 0, "vmax": 1}
-            if not (values.min() >= -1e-3 and values.max() <= 1 + 1e-3):
-                plt.close(figure)
-                raise ValueError(
-                    f"map {title!r} has no unit, so it must be a picture in [0, 1]; its values go "
-                    f"from {values.min():g} to {values.max():g}"
-                )
-        image = axis.imshow(values, **look)
-        axis.set_axis_off()
-        axis.set_title(title, fontsize=9)
-        bar = figure.colorbar(image, ax=axis, location="bottom", shrink=0.8, aspect=14)
-        bar.ax.tick_params(labelsize=8)
-        bar.ax.locator_params(nbins=3)
-        bar.set_label(unit or "gray value", fontsize=8)
-    return figure
-
-
-def _pictures(values: Mapping[str, np.ndarray], what: str) -> dict[str, np.ndarray]:
-    some(values, what)
-    found = {title: array(value) for title, value in values.items()}
-    for title, value in found.items():
-        if value.ndim != 2 or not value.size or value.dtype.kind not in "buif":
-            raise ValueError(
-                f"{what} {title!r} is {value.dtype} of shape {value.shape}; expected (H, W) numbers"
-            )
-    return found
-
-
-def plot_frequencies(values: Sequence[int], *, xlabel: str, ylabel: str) -> Figure:
-    """How often each number above 0 occurs, a point each, both axes logarithmic.
-
-    Raises:
-        ValueError: there is no value, or one that has no place on a logarithmic axis.
-
-    Example:
-        >>> plt.close(plot_frequencies([1, 1, 1, 7], xlabel="images", ylabel="patients"))
-    """
-    values = pd.Series(array(values).ravel())
-    if values.empty or values.dtype.kind not in "uif" or not (values > 0).all():
-        raise ValueError(f"{len(values)} values; a logarithmic axis takes one or more above 0")
-    counts = values.value_counts()
-    figure, axis = plt.subplots(figsize=(6, 3))
-    sns.scatterplot(x=counts.index.to_numpy(), y=counts.to_numpy(), s=22, color=BLUE, ax=axis)
-    axis.set(xlabel=xlabel, ylabel=ylabel, xscale="log", yscale="log")
-    return tidy(figure)
-
-
-def plot_readers(readers: pd.DataFrame) -> Figure:
-    """Share of normal and of abnormal images that each reader read; area shows boxes drawn.
-
-    Args:
-        readers: index the reader's name, columns normal_percent, abnormal_percent, boxes.
-
-    Raises:
-        ValueError: the table has no rows, or lacks a column.
-
-    Example:
-        >>> table = {"normal_percent": [40, 1], "abnormal_percent": [2, 90], "boxes": [0, 700]}
-        >>> plt.close(plot_readers(pd.DataFrame(table, index=["R1", "R9"])))
-    """
-    check_table(readers, numbers=("normal_percent", "abnormal_percent", "boxes"))
-    figure, axis = plt.subplots(figsize=(6, 4))
-    area = 20 + 400 * readers["boxes"] / max(readers["boxes"].max(), 1)
-    drew = readers["boxes"] > 0
-    for part, size, color, marker, label in (
-        (readers[drew], area[drew], BLUE, "o", "drew boxes"),
-        (readers[~drew], 40, ORANGE, "x", "drew none"),
-    ):
-        x, y = part["normal_percent"], part["abnormal_percent"]
-        axis.scatter(x, y, s=size, marker=marker, color=color, alpha=0.7, label=label)
-    named = readers[readers["abnormal_percent"] > 50].sort_values("normal_percent")
-    for i, (name, row) in enumerate(named.iterrows()):
-        point = (row["normal_percent"], row["abnormal_percent"])
-        offset = (0, -22 if i % 2 else 14)  # above and below in turn, so that names stay apart
-        axis.annotate(name, point, offset, textcoords="offset points", ha="center", fontsize=9)
-    axis.set(xlabel="share of the normal images read (%)", ylim=(-8, 115))
-    axis.set(ylabel="share of the abnormal images read (%)")
-    style = {"frameon": False, "fontsize": 9, "title_fontsize": 9}
-    axis.legend(title="area: boxes drawn", loc="center left", **style)
-    return tidy(figure)
 
 
 def plot_gray_values(images: Mapping[str, np.ndarray]) -> Figure:

@@ -1,4 +1,4 @@
-"""Figures of Barlow Twins pretraining: correlation matrices, logs, gradients of the two terms.
+"""Figures of Barlow Twins pretraining: the method, correlation matrices, logs, neighbors.
 
 Needs: matplotlib, numpy, pandas.
 """
@@ -8,21 +8,83 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 
-from cxr_helpers.course.plots._checks import array, check_table, pair, some
-from cxr_helpers.course.plots.style import BLUE, ORANGE, grid, look, panels, show_image, tidy
+from cxr_helpers.course.plots._checks import array, check_table, gray, pair, some
+from cxr_helpers.course.plots.style import SKY, grid, look, panels, show_image, tidy
+
+COLORS_OF_C = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1, "interpolation": "nearest"}
 
 
-def plot_correlations(
-    matrices: Mapping[str, np.ndarray], *, shown: int = 64, limit: float = 1.0
-) -> Figure:
-    """Correlation matrices side by side, on one scale of colors.
+def plot_method(image: np.ndarray, view_a: np.ndarray, view_b: np.ndarray) -> Figure:
+    """Barlow Twins in one picture, from an image to the matrix and its aim.
+
+    The images are those given; outputs and matrix are made up, as a run halfway may give them.
+
+    Args:
+        image: (H, W): uint8, uint16 of the full range, or float in [0, 1]; so are the others.
+        view_a: one changed copy.
+        view_b: another.
+
+    Raises:
+        ValueError: an image is of another kind.
+
+    Example:
+        >>> plt.close(plot_method(np.eye(4), np.eye(4), 1 - np.eye(4)))
+    """
+    outputs = np.random.default_rng(0).normal(size=(2, 12, 6)) / 2  # (view, image, feature)
+    outputs[1] += 2 * outputs[0]
+    c = np.corrcoef(*outputs, rowvar=False)[:6, 6:]
+    figure, axis = plt.subplots(figsize=(10, 3.2), layout="constrained")
+    axis.set(xlim=(-0.1, 22.6), ylim=(-0.4, 6.6), aspect="equal", autoscale_on=False)
+    axis.set_axis_off()
+    for picture, place, text in [
+        (image, (0, 1.6, 2.8), "one image"),
+        (view_a, (4, 3.4, 2.4), "view A"),
+        (view_b, (4, 0, 2.4), "view B"),
+    ]:
+        pixels, white = gray(picture, text)
+        _picture(axis, pixels, place, text, cmap="gray", vmin=0, vmax=white)
+    parts = {7.6: "network,\nthe same\nfor both", 11: "projector,\nthrown away\nlater"}
+    for left, text in parts.items():
+        box = FancyBboxPatch((left, 0.2), 2, 5.4, boxstyle="round,pad=0.2", fc=SKY, alpha=0.5)
+        axis.add_patch(box)
+        axis.text(left + 1, 2.9, text, ha="center", va="center", fontsize=8.5)
+    _picture(axis, outputs[0], (14.2, 3.4, 1.2, 2.4), "$z_A$", **COLORS_OF_C)
+    _picture(axis, outputs[1], (14.2, 0, 1.2, 2.4), "$z_B$", **COLORS_OF_C)
+    _picture(axis, c, (16.4, 1.6, 2.6), "correlation\nmatrix", **COLORS_OF_C)
+    _picture(axis, np.eye(6), (20, 1.6, 2.6), "the aim:\nidentity", **COLORS_OF_C)
+    for x in (6.6, 10, 13.4):
+        _arrow(axis, (x, 4.6), (x + 0.7, 4.6))
+        _arrow(axis, (x, 1.2), (x + 0.7, 1.2))
+    for start, end in [((2.9, 3.3), (3.9, 4.4)), ((2.9, 2.7), (3.9, 1.4))]:
+        _arrow(axis, start, end)
+    for start, end in [((15.5, 4.4), (16.3, 3.6)), ((15.5, 1.4), (16.3, 2.3))]:
+        _arrow(axis, start, end)
+    _arrow(axis, (19.1, 2.9), (19.9, 2.9))
+    return figure
+
+
+def _picture(axis: Axes, values: np.ndarray, place: tuple, text: str, **options) -> None:
+    """Draw values at (left, bottom, width) or (left, bottom, width, height), a name above."""
+    left, bottom, width, *height = place
+    top = bottom + (height[0] if height else width)
+    axis.imshow(values, extent=(left, left + width, bottom, top), aspect="equal", **options)
+    axis.text(left + width / 2, top + 0.1, text, ha="center", va="bottom", fontsize=8.5)
+
+
+def _arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+    axis.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "0.3", "lw": 1})
+
+
+def plot_correlations(matrices: Mapping[str, np.ndarray], *, shown: int = 64) -> Figure:
+    """Correlation matrices side by side, on one scale of colors; small ones with their values.
 
     Args:
         matrices: title to (D, D), entries in [-1, 1].
         shown: only the first so many rows and columns, so that an entry can be seen.
-        limit: value of the strongest color.
 
     Raises:
         ValueError: there is no matrix, or one is not (D, D) with D > 0.
@@ -35,21 +97,40 @@ def plot_correlations(
     for title, matrix in matrices.items():
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
             raise ValueError(f"{title!r} has shape {matrix.shape}; expected (D, D)")
-    figure, axes = panels(1, len(matrices), width=2.9 + 0.8 / len(matrices), height=3.1)
+    figure, axes = panels(1, len(matrices), width=2.2 + 1.2 / len(matrices), height=2.9)
+    figure.set_layout_engine("compressed")  # or a gap opens between square panels and the bar
     for axis, (title, matrix) in zip(axes.flat, matrices.items(), strict=True):
         part = matrix[:shown, :shown]
-        image = axis.imshow(part, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+        drawn = axis.imshow(part, **COLORS_OF_C)
         axis.set_title(title, fontsize=10)
-        axis.set(xlabel="feature of view B", ylabel="feature of view A")
+        axis.set(xlabel="feature of view B")
         if len(part) <= 8:
-            axis.set_xticks(range(len(part)), range(1, len(part) + 1))
-            axis.set_yticks(range(len(part)), range(1, len(part) + 1))
-    figure.colorbar(image, ax=axes, shrink=0.8, label="correlation")
+            _write_values(axis, part)
+    axes[0, 0].set_ylabel("feature of view A")
+    figure.colorbar(drawn, ax=axes, shrink=0.8, pad=0.04 / len(matrices), label="correlation")
     return tidy(figure, text=9)
 
 
+def _write_values(axis: Axes, matrix: np.ndarray) -> None:
+    """Each entry as text in its cell, with lines between the cells."""
+    for (i, j), value in np.ndenumerate(matrix):
+        color = "white" if abs(value) > 0.6 else "black"
+        axis.text(j, i, f"{value:.2f}", ha="center", va="center", color=color, fontsize=10)
+    places = range(len(matrix))
+    axis.set_xticks(places, [f"B{i + 1}" for i in places])
+    axis.set_yticks(places, [f"A{i + 1}" for i in places])
+    axis.set_xticks(np.arange(0.5, len(matrix) - 1), minor=True)
+    axis.set_yticks(np.arange(0.5, len(matrix) - 1), minor=True)
+    axis.grid(which="minor", color="white", lw=2)
+    axis.tick_params(which="both", length=0)
+
+
 def plot_log(
-    log: pd.DataFrame, panels: Mapping[str, Mapping[str, str]], *, columns: int = 3
+    log: pd.DataFrame,
+    panels: Mapping[str, Mapping[str, str]],
+    *,
+    columns: int = 2,
+    floors: Mapping[str, float] | None = None,
 ) -> Figure:
     """A training log in small panels over the epochs.
 
@@ -57,23 +138,26 @@ def plot_log(
         log: column `epoch` and the figures; NaN where one was not measured.
         panels: label of the vertical axis to its lines, each a column and its name in the legend.
         columns: panels a row.
+        floors: label of a panel to the value below which its lines cannot fall, a dotted line.
 
     Raises:
         ValueError: there is no panel, or the log has no rows or lacks a column.
 
     Example:
         >>> log = pd.DataFrame({"epoch": [0, 1], "loss": [9.0, 4.0]})
-        >>> plt.close(plot_log(log, {"loss": {"loss": "training"}}))
+        >>> plt.close(plot_log(log, {"loss": {"loss": "training"}}, floors={"loss": 2.0}))
     """
     some(panels, "panel")
     check_table(log, numbers=("epoch", *(column for lines in panels.values() for column in lines)))
-    figure, axes = grid(len(panels), columns, width=3.2, height=2.6)
+    figure, axes = grid(len(panels), columns, width=4.2, height=2.5)
     for axis, (label, lines) in zip(axes, panels.items(), strict=True):
         for i, (column, name) in enumerate(lines.items()):
             part = log[["epoch", column]].dropna()
             axis.plot(part["epoch"], part[column], label=name, **look(name, i) | {"marker": ""})
+        if floors and label in floors:
+            axis.axhline(floors[label], color="0.4", ls=":", lw=1.5, label="floor")
         axis.set(xlabel="epoch", ylabel=label)
-        if len(lines) > 1:
+        if len(axis.lines) > 1:
             axis.legend(frameon=False, fontsize=8)
     return tidy(figure, text=9)
 
@@ -103,7 +187,7 @@ def plot_runs(logs: Mapping[str, pd.DataFrame], metrics: Mapping[str, str]) -> F
         axis.set(xlabel="step", ylabel=label, yscale="log" if column == "loss" else "linear")
     handles, names = axes[0, 0].get_legend_handles_labels()
     style = {"frameon": False, "fontsize": 9, "ncols": 3}
-    figure.legend(handles, names, loc="outside upper center", **style)
+    figure.legend(handles, names, loc="outside lower center", **style)
     return tidy(figure, text=9)
 
 
@@ -141,7 +225,7 @@ def plot_moved(logs: Mapping[str, pd.DataFrame]) -> Figure:
         far = 100 * known[stages[name][-1]]
         last.plot(far, known["knn_findings"], markersize=4, label=name, **look(name, i))
     keys = own[0].get_legend_handles_labels()
-    figure.legend(*keys, loc="outside upper center", ncols=5, frameon=False, fontsize=8)
+    figure.legend(*keys, loc="outside lower center", ncols=5, frameon=False, fontsize=8)
     last.set(xlabel="last stage moved (%)", ylabel="k-NN AUROC of findings")
     last.legend(frameon=False, fontsize=8)
     return tidy(figure, text=9)
@@ -165,47 +249,9 @@ def plot_losses_by_width(curves: Mapping[str, tuple[Sequence[float], Sequence[fl
     for i, (name, (share, loss)) in enumerate(curves.items()):
         axis.plot(100 * share, loss, markersize=4, label=name, **look(name, i))
     axis.axhline(1.0, color="0.6", lw=1)
-    axis.annotate("start: loss = D", (100, 1.0), ha="right", va="bottom", color="0.4", fontsize=8)
+    axis.annotate("start: loss = D", (100, 0.97), ha="right", va="top", color="0.4", fontsize=8)
     axis.set(xlabel="share of the run (%)", ylabel="loss / D", yscale="log")
-    axis.legend(frameon=False, fontsize=9, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    return tidy(figure, text=9)
-
-
-def plot_pull(
-    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], labels: Sequence[tuple[str, str]]
-) -> Figure:
-    """Points and the direction in which a gradient step would move them.
-
-    Args:
-        pairs: title of a panel to points (N, 2) and their steps (N, 2).
-        labels: horizontal and vertical label of each panel.
-
-    Raises:
-        ValueError: there is no panel, the labels are not as many, or points and steps are not
-            (N, 2) with N > 0.
-
-    Example:
-        >>> towards_zero = (np.eye(2), -np.eye(2))
-        >>> plt.close(plot_pull({"invariance": towards_zero}, [("view A", "view B")]))
-    """
-    if not pairs or len(labels) != len(pairs):
-        raise ValueError(f"{len(pairs)} panels and {len(labels)} labels; give a pair for each")
-    pairs = {title: pair(*p, repr(title), columns=2) for title, p in pairs.items()}
-    figure, axes = panels(1, len(pairs), width=3.8, height=3.6)
-    for axis, (across, up), (title, (points, steps)) in zip(
-        axes.flat, labels, pairs.items(), strict=True
-    ):
-        reach = np.abs(points).max() * 1.3
-        longest = np.linalg.norm(steps, axis=1).max()
-        arrows = steps * (0.35 * reach / longest if longest > 0 else 0)
-        axis.plot([-reach, reach], [-reach, reach], color="0.8", lw=1, zorder=0)
-        axis.quiver(
-            *points.T, *arrows.T, angles="xy", scale_units="xy", scale=1, color=ORANGE, width=0.006
-        )
-        axis.scatter(*points.T, s=14, color=BLUE)
-        axis.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
-        axis.set(xlabel=across, ylabel=up)
-        axis.set_title(title, fontsize=10)
+    axis.legend(frameon=False, fontsize=9)
     return tidy(figure, text=9)
 
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cxr_helpers.course.plots._checks import check_table, some
-from cxr_helpers.course.plots.style import draw_intervals, grid, look, tidy
+from cxr_helpers.course.plots.style import draw_intervals, look, tidy
 
 
 def plot_label_curve(
@@ -22,6 +22,7 @@ def plot_label_curve(
     legend: str = "initialization",
     names: Mapping[str, str] | None = None,
     own: pd.DataFrame | None = None,
+    title: str = "",
 ) -> Figure:
     """Score against label fraction, a line and an interval for each arm.
 
@@ -33,6 +34,7 @@ def plot_label_curve(
         names: of arms in the legend, where they differ from those in the table.
         own: columns arm, fraction, value of one more run, drawn as large open markers on the lines
             of the same arms; its other arms are left out.
+        title: of the figure.
 
     Raises:
         ValueError: a table has no rows or lacks a column, or a fraction is no share.
@@ -41,12 +43,13 @@ def plot_label_curve(
         >>> curve = pd.DataFrame({"arm": "random", "fraction": [0.1, 1], "value": [0.6, 0.7]})
         >>> plt.close(plot_label_curve(curve.assign(low=0.5, high=0.8)))
     """
-    _check_curve(curve, "arm")
+    _check_curve(curve)
     if own is not None:
-        _check_curve(own, "arm", numbers=("fraction", "value"))
+        _check_curve(own, numbers=("fraction", "value"))
     figure, axis = plt.subplots(figsize=(7.2, 3.8), layout="constrained")
     _draw_curves(axis, curve, names=names, own=own)
     axis.set(xlabel="labels used (% of the training images)", ylabel=ylabel)
+    axis.set_title(title, fontsize=10)
     if chance is not None:
         axis.axhline(chance, color="0.6", lw=1)
         beside = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9}
@@ -57,50 +60,10 @@ def plot_label_curve(
     return tidy(figure, text=None)
 
 
-def plot_class_curves(
-    curves: pd.DataFrame,
-    *,
-    columns: int = 4,
-    ylabel: str = "AUROC",
-    names: Mapping[str, str] | None = None,
-) -> Figure:
-    """A small panel with each label's curves, on common axes.
-
-    Args:
-        curves: as for `plot_label_curve`, and a column label.
-        columns: panels a row.
-        ylabel: of the vertical axes.
-        names: as for `plot_label_curve`.
-
-    Raises:
-        ValueError: as `plot_label_curve`.
-
-    Example:
-        >>> curve = pd.DataFrame({"arm": "random", "fraction": [0.1, 1], "value": [0.6, 0.7]})
-        >>> plt.close(plot_class_curves(curve.assign(label="Mass", low=0.5, high=0.8)))
-    """
-    _check_curve(curves, "label", "arm")
-    groups = curves.groupby("label", sort=False)
-    shared = {"sharex": True, "sharey": True}
-    figure, axes = grid(len(groups), columns, width=2.6, height=1.9, **shared)
-    for axis, (label, part) in zip(axes, groups, strict=True):
-        axis.axhline(0.5, color="0.6", lw=1)
-        _draw_curves(axis, part, names=names)
-        axis.set_title(label, fontsize=9)
-        axis.tick_params(labelsize=8)
-    figure.supxlabel("labels used (%)", fontsize=9)
-    figure.supylabel(ylabel, fontsize=9)
-    handles, shown = axes[0].get_legend_handles_labels()
-    figure.legend(handles, shown, loc="outside upper right", ncols=len(shown), fontsize=9)
-    return tidy(figure, text=None)
-
-
 def _check_curve(
-    curve: pd.DataFrame,
-    *texts: str,
-    numbers: tuple[str, ...] = ("fraction", "value", "low", "high"),
+    curve: pd.DataFrame, *, numbers: tuple[str, ...] = ("fraction", "value", "low", "high")
 ) -> None:
-    check_table(curve, *texts, numbers=numbers)
+    check_table(curve, "arm", numbers=numbers)
     wrong = curve["fraction"][~curve["fraction"].between(0, 1, inclusive="right")]
     if len(wrong):
         raise ValueError(
@@ -133,11 +96,12 @@ def _draw_curves(
     axis.minorticks_off()
 
 
-def plot_reliability(tables: Mapping[str, pd.DataFrame]) -> Figure:
+def plot_reliability(tables: Mapping[str, pd.DataFrame], *, title: str = "") -> Figure:
     """Observed share against predicted probability; on the diagonal the two agree.
 
     Args:
         tables: name to a table with columns predicted and observed, both in [0, 1].
+        title: of the figure.
 
     Raises:
         ValueError: there is no table, or one has no rows, lacks a column or leaves [0, 1].
@@ -158,5 +122,6 @@ def plot_reliability(tables: Mapping[str, pd.DataFrame]) -> Figure:
         axis.plot(table["predicted"], table["observed"], label=name, **look(name, i))
     limits = (0, min(1.0, 1.1 * both.max(axis=None)))
     axis.set(xlabel="predicted probability", ylabel="observed share", xlim=limits, ylim=limits)
+    axis.set_title(title, fontsize=10)
     axis.legend(frameon=False, fontsize=9)
     return tidy(figure, text=None)

@@ -24,6 +24,7 @@ from cxr_helpers.course.plots.style import (
     show_image,
     tidy,
 )
+from cxr_helpers.detection.anchors import Anchors
 from cxr_helpers.detection.boxes import checked_image
 
 
@@ -31,21 +32,22 @@ def show_detections(
     axis: Axes,
     image: np.ndarray,
     truth: Mapping[str, np.ndarray],
-    found: Mapping[str, np.ndarray],
-    class_names: Sequence[str],
+    found: Mapping[str, np.ndarray] | None = None,
     *,
+    class_names: Sequence[str],
     title: str = "",
     threshold: float = 0.3,
 ) -> None:
     """An image with the readers' boxes (dashed) and the detections above a score (solid).
 
-    Names stand below the readers' boxes and above the detections.
+    Names stand below the readers' boxes and above the detections, or on a free line near by. Boxes
+    of one name side by side share it, and where there is no room a name is left out.
 
     Args:
-        axis: to draw on.
+        axis: to draw on, at the size it will have.
         image: (H, W) gray.
         truth: `boxes`, `labels` from 1.
-        found: `boxes`, `labels`, `scores`.
+        found: `boxes`, `labels`, `scores`; or None to show the truth alone.
         class_names: of the classes 1, 2, ...
         title: of the panel.
         threshold: least score of a detection that is drawn.
@@ -57,47 +59,102 @@ def show_detections(
         >>> figure, axis = plt.subplots()
         >>> truth = {"boxes": [[1, 1, 5, 5]], "labels": [1]}
         >>> found = {"boxes": [[2, 1, 6, 5]], "labels": [1], "scores": [0.9]}
-        >>> show_detections(axis, np.zeros((8, 8)), truth, found, ["mass"])
+        >>> show_detections(axis, np.zeros((8, 8)), truth, found, class_names=["mass"])
         >>> [text.get_text() for text in axis.texts]
         ['mass', 'mass 0.90']
         >>> plt.close(figure)
     """
     truth = checked_image(truth, "truth", n_classes=len(class_names))
-    found = checked_image(found, "detections", n_classes=len(class_names), scores=True)
-    names, drawn = ([class_names[k - 1] for k in part["labels"]] for part in (found, truth))
     show_image(axis, image, title)
-    draw_boxes(axis, truth["boxes"], drawn, below=True, **TRUTH)
+    draw_boxes(axis, truth["boxes"], **TRUTH)
+    names, taken = [class_names[k - 1] for k in truth["labels"]], []
+    _write_names(axis, truth["boxes"], names, TRUTH["color"], taken, below=True)
+    if found is None:
+        return
+    found = checked_image(found, "detections", n_classes=len(class_names), scores=True)
     strong = np.flatnonzero(found["scores"] >= threshold)
-    texts = [f"{names[k]} {found['scores'][k]:.2f}" for k in strong]
-    draw_boxes(axis, found["boxes"][strong], texts, **FOUND)
+    texts = [f"{class_names[found['labels'][k] - 1]} {found['scores'][k]:.2f}" for k in strong]
+    draw_boxes(axis, found["boxes"][strong], **FOUND)
+    _write_names(axis, found["boxes"][strong], texts, FOUND["color"], taken, below=False)
 
 
-def plot_box_shapes(
-    boxes_xyxy: np.ndarray, anchor_sizes: Sequence[float], anchor_ratios: Sequence[float]
-) -> Figure:
-    """Width against height of boxes, and of the anchors (height / width ratios) over them.
+def _write_names(
+    axis: Axes,
+    boxes: np.ndarray,
+    texts: Sequence[str],
+    color: str,
+    taken: list[tuple[float, float, float]],
+    *,
+    below: bool,
+) -> None:
+    """Write a text at each box, or on the nearest line where none stands; far off, leave it out.
+
+    Args:
+        axis: shows the image.
+        boxes: (n, 4).
+        texts: one for each box; of one class, only those that lie apart are written.
+        color: behind the texts.
+        taken: left, right and top of the texts that stand there; new ones are added.
+        below: whether they stand below the boxes.
+    """
+    axis.figure.draw_without_rendering()  # or else the axis has not the size that it will have
+    point = axis.get_xlim()[1] / axis.get_window_extent().width * axis.figure.dpi / 72
+    line, letter, width = 10 * point, 4.2 * point, axis.get_xlim()[1]  # of a text of 7 points
+    written: list[tuple[str, float, float]] = []
+    for i in np.argsort(boxes[:, 1], kind="stable"):
+        x, y = boxes[i, 0], boxes[i, 3] if below else boxes[i, 1] - line
+        name, length = texts[i].rstrip(".0123456789"), letter * len(texts[i])
+        if any(name == other and np.hypot(x - a, y - b) < 0.2 * width for other, a, b in written):
+            continue
+        left = max(0.0, min(x, width - length))
+        beside = np.array([t for a, b, t in taken if left < b and a < left + length])
+        lines = y + line * np.array([0, 1, -1, 2, -2, 3, -3])
+        free = [t for t in lines if t >= 0 and (abs(beside - t) >= 0.99 * line).all()]
+        if not free:
+            continue
+        written.append((name, x, y))
+        taken.append((left, left + length, free[0]))
+        axis.text(
+            left, free[0] if below else free[0] + line, texts[i], fontsize=7, clip_on=True,
+            va="top" if below else "bottom",
+            bbox={"facecolor": color, "edgecolor": "none", "pad": 0.5},
+        )  # fmt: skip
+
+
+def plot_box_shapes(boxes_xyxy: np.ndarray, anchors: Mapping[str, Anchors]) -> Figure:
+    """Width against height of boxes, and of each set of anchors over them.
+
+    Args:
+        boxes_xyxy: (N, 4).
+        anchors: name to anchors, two sets at most.
 
     Example:
-        >>> plt.close(plot_box_shapes([[0, 0, 30, 60]], [32, 64], [0.5, 1, 2]))
+        >>> plt.close(plot_box_shapes([[0, 0, 30, 60]], {"small": Anchors((32, 64))}))
     """
     boxes = box_array(boxes_xyxy)
     width, height = (boxes[:, 2:] - boxes[:, :2]).T
-    sizes, ratios = (a.ravel() for a in np.meshgrid(anchor_sizes, anchor_ratios))
-    figure, axis = plt.subplots(figsize=(5, 4.2))
-    axis.scatter(width, height, s=8, alpha=0.35, color=BLUE, label="readers' boxes, fused", lw=0)
-    across, up = sizes / np.sqrt(ratios), sizes * np.sqrt(ratios)
-    axis.scatter(across, up, s=50, marker="x", color=ORANGE, label="anchors")
+    figure, axis = plt.subplots(figsize=(6, 4.4))
+    axis.scatter(width, height, s=8, alpha=0.35, color="0.5", label="readers' boxes, fused", lw=0)
+    for (name, one), color, marker in zip(anchors.items(), (BLUE, ORANGE), "ox", strict=False):
+        sizes, ratios = (a.ravel() for a in np.meshgrid(one.sizes, one.ratios))
+        across, up = sizes / np.sqrt(ratios), sizes * np.sqrt(ratios)
+        axis.scatter(across, up, s=45, marker=marker, color=color, label=name)
     axis.set(xscale="log", yscale="log", xlabel="width (pixels)", ylabel="height (pixels)")
-    axis.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    axis.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
     return tidy(figure, text=None)
 
 
-def plot_per_class(per_class: Mapping[str, Mapping[str, float]], counts: pd.Series) -> Figure:
+def plot_per_class(
+    per_class: Mapping[str, Mapping[str, float]],
+    counts: pd.Series,
+    names: Mapping[str, str] | None = None,
+) -> Figure:
     """Average precision of each class, a mark for each arm, with the number of truth boxes.
 
     Args:
         per_class: arm -> class -> average precision.
         counts: truth boxes by class; its order is kept from top to bottom.
+        names: of arms, for the legend.
 
     Raises:
         ValueError: an arm has values, and none of its classes is in the counts.
@@ -116,18 +173,19 @@ def plot_per_class(per_class: Mapping[str, Mapping[str, float]], counts: pd.Seri
     for i, (arm, values) in enumerate(per_class.items()):
         style = look(arm, i) | {"linestyle": "none"}
         shift = 0.12 * (i - (len(per_class) - 1) / 2)
-        axis.plot(
-            [values.get(name, np.nan) for name in counts.index], y - shift, label=arm, **style
-        )
+        own = [values.get(name, np.nan) for name in counts.index]
+        axis.plot(own, y - shift, label=(names or {}).get(arm, arm), **style)
     axis.set_yticks(y, [f"{name} ({count})" for name, count in counts.items()])
     axis.set(xlabel="average precision at IoU 0.5", xlim=(-0.02, 1.02))
     axis.grid(axis="x", color="0.9")
-    axis.legend(title="initialization", frameon=False, loc="lower right")
+    axis.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
     return tidy(figure, text=None)
 
 
-def plot_froc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
-    """Sensitivity against false positives an image, a line for each arm.
+def plot_froc(
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]], names: Mapping[str, str] | None = None
+) -> Figure:
+    """Sensitivity against false positives an image, a line for each arm, by its name if given.
 
     Example:
         >>> plt.close(plot_froc({"random": ([0.1, 1, 8], [0.2, 0.5, 0.6])}))
@@ -135,13 +193,16 @@ def plot_froc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
     figure, axis = plt.subplots(figsize=(5.5, 3.6))
     for i, (arm, curve) in enumerate(curves.items()):
         style = look(arm, i) | {"marker": ""}
-        axis.step(*pair(*curve, repr(arm)), where="post", label=arm, **style)
+        axis.step(
+            *pair(*curve, repr(arm)), where="post", label=(names or {}).get(arm, arm), **style
+        )
     axis.axvline(1, color="0.6", lw=1)
-    axis.set(xscale="log", xlim=(0.1, 10), ylim=(0, 1))
+    axis.set(xscale="log", xlim=(0.1, 10))
     axis.set_xticks([1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8], ["1/8", "1/4", "1/2", "1", "2", "4", "8"])
     axis.minorticks_off()
-    axis.set(xlabel="false positives an image", ylabel="sensitivity (share of boxes found)")
-    axis.legend(title="initialization", frameon=False)
+    axis.set_ylim(bottom=0)
+    axis.set(xlabel="false alarms an image", ylabel="sensitivity (share of boxes found)")
+    axis.legend(frameon=False, fontsize=9)
     return tidy(figure, text=None)
 
 

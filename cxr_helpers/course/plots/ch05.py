@@ -20,7 +20,6 @@ from cxr_helpers.course.plots.style import (
     draw_boxes,
     look,
     panels,
-    plot_estimates,
     show_image,
     tidy,
 )
@@ -96,56 +95,50 @@ def _check_map(heatmap, shape: tuple[int, int]) -> np.ndarray:
     return np.clip(heatmap, 0, 1)
 
 
-def plot_class_scores(scores: pd.DataFrame) -> Figure:
-    """Scores class by class: a panel for each measure, a mark with interval for each arm.
-
-    The figure's size does not depend on the number of classes, so that a stored notebook, which
-    names the size, does not change with what was found.
-
-    Args:
-        scores: columns measure, class, n, arm, value, low, high; classes in this order from the
-            top, with the numbers n of each arm in brackets.
-
-    Raises:
-        ValueError: the table has no rows, lacks a column, or holds a class twice in a measure
-            and arm.
-
-    Example:
-        >>> scores = pd.DataFrame({"measure": ["pointing"], "class": "A", "n": 9, "arm": "random"})
-        >>> plt.close(plot_class_scores(scores.assign(value=0.5, low=0.4, high=0.6)))
-    """
-    check_table(scores, "measure", "class", "n", "arm")
-    numbers = scores.drop_duplicates(["class", "arm"]).groupby("class")["n"]
-    numbers = numbers.agg(lambda n: " / ".join(map(str, n)))
-    named = scores.assign(name=[f"{name} ({numbers[name]})" for name in scores["class"]])
-    size = (2.2 + 2.9 * scores["measure"].nunique(), 4.56)
-    style = {"zero": None, "limits": (-0.02, 1.02), "size": size}
-    return plot_estimates(named, groups="arm", panels="measure", **style)
-
-
-def plot_predicted(measured: np.ndarray, predicted: np.ndarray) -> Figure:
-    """What removing each channel costs, against what the gradient says it costs.
+def plot_shortcut(
+    image: np.ndarray,
+    maps: Mapping[str, np.ndarray],
+    auroc: pd.DataFrame,
+    *,
+    title: str,
+    boxes: np.ndarray = (),
+) -> Figure:
+    """A radiograph, the maps of some networks on it, and how their AUROC falls.
 
     Args:
-        measured: (C,) log-odds lost without each channel.
-        predicted: (C,) the same along a straight line.
+        image: as in `show_heatmap`.
+        maps: name of each panel -> its map.
+        auroc: a row for each network, a column for each place of the shortcut, in order.
+        title: of the figure.
+        boxes: (n, 4) of the finding, dashed.
 
     Raises:
-        ValueError: the two have another shape, or no channel.
+        ValueError: the table has no rows, or holds text; or as `show_heatmap`.
 
     Example:
-        >>> plt.close(plot_predicted([0.0, 0.02], [0.001, 0.015]))
+        >>> auroc = pd.DataFrame({"learned": [1.0], "moved": [0.1]}, index=["shortcut"])
+        >>> maps = {"shortcut network": np.eye(8)}
+        >>> plt.close(plot_shortcut(np.zeros((8, 8)), maps, auroc, title="it falls"))
     """
-    measured, predicted = pair(measured, predicted, "a cost measured and predicted")
-    figure, axis = plt.subplots(figsize=(4.2, 3.8))
-    ends = [np.nanmin([measured, predicted]), np.nanmax([measured, predicted])]
-    axis.plot(ends, ends, color="0.6", lw=1, label="equal")
-    axis.scatter(measured, predicted, s=12, color=BLUE, alpha=0.6, lw=0, label="one channel")
-    axis.set(xlabel="log-odds lost without the channel", ylabel="loss along the gradient")
-    axis.ticklabel_format(style="sci", scilimits=(0, 0))
-    axis.locator_params(nbins=5)
-    axis.legend(frameon=False, fontsize=9)
-    return tidy(figure)
+    check_table(auroc, numbers=list(auroc))
+    widths = [1.0] * (1 + len(maps)) + [1.3]
+    figure, axes = plt.subplots(
+        1, len(widths), figsize=(2.1 * sum(widths), 3.1), layout="constrained", width_ratios=widths
+    )
+    show_heatmap(axes[0], image, title="what the network sees", truth_boxes=boxes)
+    for axis, (name, heatmap) in zip(axes[1:], maps.items(), strict=False):
+        show_heatmap(axis, image, heatmap, title=name, truth_boxes=boxes)
+    for i, (name, values) in enumerate(auroc.iterrows()):
+        axes[-1].plot(values.to_numpy(), label=name, **look(name, 1 - i))
+        for x, value in enumerate(values):
+            axes[-1].annotate(f"{value:.2f}", (x, value), (0, 5), textcoords="offset points",
+                              ha="center", fontsize=8)  # fmt: skip
+    axes[-1].axhline(0.5, color="0.6", lw=1)
+    axes[-1].set_xticks(range(auroc.shape[1]), ["\n".join(name.rsplit(" ", 1)) for name in auroc])
+    axes[-1].set(ylabel="AUROC", ylim=(0, 1.12), xlim=(-0.4, auroc.shape[1] - 0.6))
+    axes[-1].legend(frameon=False, fontsize=8, loc="lower left")
+    figure.suptitle(title, fontsize=11)
+    return tidy(figure, text=9)
 
 
 def plot_randomization(tables: Mapping[str, pd.DataFrame], *, ylabel: str) -> Figure:

@@ -3,21 +3,18 @@
 Colors are Okabe and Ito's and come with a marker and a line of their own, so that no figure speaks
 by color alone. Boxes are x_min, y_min, x_max, y_max in pixels of the image shown.
 
-Needs: IPython, matplotlib, numpy, pandas, Pillow, seaborn.
+Needs: matplotlib, numpy, pandas, seaborn.
 """
 
-import io
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from IPython.display import Image
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from PIL import Image as Pillow
 
 from cxr_helpers.course.plots._checks import box_array, check_table, floats, gray, some
 
@@ -39,12 +36,20 @@ _KNOWN = {
     "fine-tuned": (YELLOW, "P", "-"),
     "pixels": ("0.5", "X", ":"),
     "k-NN": (SKY, "v", ":"),
-    "ablation": (BLUE, "o", "-"),
+    "channel ablation": (BLUE, "o", "-"),
+    "cell ablation": (ORANGE, "s", "--"),
+    "linear probe": (SKY, "P", ":"),
     "class prior": (PURPLE, "v", "--"),
     "centered bell": (YELLOW, "D", "-."),
     "bell on the box": (GREEN, "^", "-."),
     "random map": (BLACK, "x", ":"),
     "detected box": ("0.4", "D", "-."),
+}
+_KNOWN |= {
+    "pretrained here": _KNOWN["pretrained"],
+    "pretrained for an evening": _KNOWN["evening"],
+    "random weights": _KNOWN["random"],
+    "16 x 16 pixels": _KNOWN["pixels"],
 }
 
 
@@ -72,41 +77,14 @@ def set_style() -> None:
     """
     sns.set_theme(style="ticks", context="notebook", palette=list(COLORS))
     plt.rcParams.update(
-        {"figure.dpi": 100, "savefig.dpi": 100, "figure.constrained_layout.use": True}
+        {
+            "figure.dpi": 100,
+            "figure.titlesize": 12,
+            "savefig.dpi": 100,
+            "figure.constrained_layout.use": True,
+        }
     )
-
-
-def show(figure: Figure, *, colors: int = 256) -> Image:
-    """Close a figure and give it as a PNG of few colors, a third to a quarter of the usual bytes.
-
-    A notebook shows it where it is the last value of a cell. A figure without color is stored as
-    256 grays, unchanged.
-
-    Args:
-        figure: is closed.
-        colors: of the picture, 2 to 256.
-
-    Raises:
-        ValueError: another number of colors.
-
-    Example:
-        >>> show(show_images([np.eye(3)])).format
-        'png'
-    """
-    if not 2 <= colors <= 256:
-        raise ValueError(f"{colors} colors; a picture can have 2 to 256")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", bbox_inches="tight", facecolor="white")
-    plt.close(figure)
-    image = Pillow.open(buffer).convert("RGB")
-    channels = np.asarray(image)
-    if (channels == channels[..., :1]).all():
-        image = image.convert("L")
-    else:
-        image = image.quantize(colors, method=Pillow.Quantize.MEDIANCUT, dither=Pillow.Dither.NONE)
-    small = io.BytesIO()
-    image.save(small, "PNG", optimize=True)
-    return Image(small.getvalue())
+    plt.rcParams["figure.titlesize"] = 11
 
 
 def panels(
@@ -352,13 +330,29 @@ def plot_dots(
     if log:
         axis.xaxis.set_major_formatter("{x:g}")
     if reference is not None:
-        axis.axvline(reference[0], color="0.4", ls="--", lw=1, zorder=0, label=reference[1])
-    if several or reference is not None:
-        axis.legend(
-            loc="lower left", bbox_to_anchor=(0, 1), ncols=table.shape[1] + 1, frameon=False,
-            fontsize=9, handletextpad=0.4, borderaxespad=0.1,
-        )  # fmt: skip
+        mark_reference(axis, *reference)
+    elif several:
+        _legend_above(axis)
     return tidy(figure)
+
+
+def mark_reference(axis: Axes, at: float, name: str) -> None:
+    """Draw an upright dashed line to compare with; a legend above the axes names it.
+
+    Example:
+        >>> figure, axis = plt.subplots()
+        >>> mark_reference(axis, 0.5, "chance")
+        >>> plt.close(figure)
+    """
+    axis.axvline(at, color="0.4", ls="--", lw=1, zorder=0, label=name)
+    _legend_above(axis)
+
+
+def _legend_above(axis: Axes) -> None:
+    axis.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=len(MARKERS) + 1, frameon=False, fontsize=9,
+        handletextpad=0.4, borderaxespad=0.1,
+    )  # fmt: skip
 
 
 def draw_intervals(

@@ -19,6 +19,12 @@ from cxr_helpers.data import nih, vindr
 FINDINGS = {"a": "Effusion", "b": "Effusion|Edema", "c": "No Finding", "d": "Pneumothorax"}
 
 
+def fused(*rows):
+    return pd.DataFrame(
+        rows, columns=["image_id", "label", "x_min", "y_min", "x_max", "y_max", "readers"]
+    )
+
+
 @pytest.fixture(scope="module")
 def labels():
     table = pd.DataFrame({"image_id": list(FINDINGS), "findings": list(FINDINGS.values())})
@@ -39,22 +45,17 @@ def readings(rows, boxes):
     return vindr.Readings(drawn, table.assign(normal=normal), pd.DataFrame())
 
 
-def test_cooccurrence_by_hand(labels):
-    table = exploration.cooccurrence(labels)
-    assert table.loc["Edema", "Effusion"] == 100
-    assert table.loc["Effusion", "Edema"] == 50
-    assert np.isnan(table.loc["Edema", "Edema"])
-    assert table.loc["Hernia"].isna().all()  # no image to take a share of
-
-
 def test_label_noise_by_hand(labels):
     seen = pd.DataFrame(False, index=["d", "c"], columns=list(nih.REREAD_LABELS))
     seen["Pneumothorax"] = [True, True]
     table = exploration.label_noise(labels, seen)
     assert table.loc["Pneumothorax"].tolist() == [1, 2, 1.0, 0.5]
     assert table.loc["Nodule/Mass"].tolist() == [0, 0, 0, 0]
-    assert exploration.reread_shares(labels, seen).loc["No Finding", "Pneumothorax"] == 100
-    assert list(exploration.reread_shares(labels, seen).index) == ["Pneumothorax", "No Finding"]
+    seen.loc["c", "Pneumothorax"], seen.loc["c", "Fracture"] = False, True
+    shares = exploration.reread_shares(labels, seen)
+    assert list(shares.index) == ["Pneumothorax", "No Finding"]
+    assert shares["Pneumothorax"].tolist() == [100, 0]
+    assert shares[exploration.ANY].tolist() == [100, 100]
 
 
 def test_label_noise_of_the_real_tables():
@@ -92,18 +93,22 @@ def test_the_looks_that_the_notebook_draws_are_the_demos(monkeypatch):
         assert values == [getattr(looks[look], name) for look in ("realistic", "teaching")], name
 
 
-def test_short_sides_scale_with_the_image():
-    boxes = pd.DataFrame({"x_min": [10], "y_min": [0], "x_max": [30], "y_max": [100]})
-    assert exploration.short_sides_at(boxes, long_side=200, size=200).tolist() == [20]
-    assert exploration.short_sides_at(boxes, long_side=200, size=50).tolist() == [5]
-
-
 def test_nodules_that_vanish_at_224(real_vindr):
     boxes = real_vindr.boxes
-    side = boxes[["x_max", "y_max"]].quantile(0.995).max()
+    long_side = boxes[["x_max", "y_max"]].quantile(0.995).max()
     nodules = boxes[boxes["label"] == "Nodule/Mass"]
-    short = exploration.short_sides_at(nodules, long_side=side, size=224)
-    assert (short < 8).mean() == pytest.approx(0.555, abs=0.01)
+    at_224 = exploration.short_sides(nodules) * 224 / long_side
+    assert (at_224 < 8).mean() == pytest.approx(0.555, abs=0.01)
+
+
+def test_a_short_side_is_the_shorter_one_and_areas_are_compared_by_their_medians():
+    columns = ["label", "x_min", "y_min", "x_max", "y_max"]
+    rows = [["a", 10, 0, 30, 100], ["a", 0, 0, 50, 2], ["b", 0, 0, 10, 10], ["a", 0, 0, 30, 10]]
+    boxes = pd.DataFrame(rows, columns=columns)
+    assert exploration.short_sides(boxes).tolist() == [20, 2, 10, 10]
+    assert exploration.compare_areas(boxes).startswith(
+        "A box of a has 3 times the area of one of b"
+    )
 
 
 def test_readers_by_hand():
@@ -120,14 +125,26 @@ def test_reader_confound_of_the_real_table(real_vindr):
     assert shares.round(1).to_dict() == {"abnormal": 94.4, "normal": 12.8}
 
 
-def test_most_fused_prefers_joined_and_large():
-    corners = ["x_min", "y_min", "x_max", "y_max"]
-    rows = [("a", 0, 0, 9, 9), ("b", 0, 0, 5, 5), ("b", 0, 0, 6, 6), ("c", 0, 0, 3, 3)]
-    fused = pd.DataFrame([*rows, ("c", 0, 0, 8, 8)], columns=["image_id", *corners])
-    boxes = pd.DataFrame({"image_id": list("a" * 9 + "b" * 5 + "c" * 6)})
-    assert exploration.most_fused(boxes, fused) == "b"
-    assert exploration.most_fused(boxes, fused[fused["image_id"] == "a"]) == "a"
-    assert exploration.most_fused(boxes.head(1), fused) == "a"  # nothing was joined anywhere
+def test_the_example_of_fusion_has_a_box_of_all_and_a_box_of_one():
+    boxes = fused(
+        ("a", "ILD", 0, 0, 90, 90, 3),  # no box of one reader
+        ("b", "ILD", 0, 0, 9, 9, 3),
+        ("b", "ILD", 0, 0, 5, 9, 1),
+        ("c", "ILD", 0, 0, 8, 8, 3),
+        ("c", "ILD", 0, 0, 6, 8, 1),
+    )
+    assert exploration.telling_fusion(boxes) == "c"
+    assert exploration.telling_fusion(boxes, most=1) == "a"
+    with pytest.raises(ValueError, match="no fused box"):
+        exploration.telling_fusion(boxes[:0])
+
+
+def test_examples_come_in_the_order_of_the_names_boxed_or_not():
+    entries = pd.DataFrame({"image_id": list("abcd"), "findings": ["B", "A|B", "A", "A"]})
+    two = pd.DataFrame({"image_id": ["d", "c", "c"]})
+    shown = exploration.marked_examples(entries, two, ["A", "B", "C"])
+    assert shown["image_id"].tolist() == ["d", "a"] and list(shown) == list(entries)
+    assert exploration.marked_examples(entries, two[:0], ["A"])["image_id"].tolist() == ["c"]
 
 
 def test_phantom_boxes_leave_out_what_left_no_trace():
@@ -137,24 +154,31 @@ def test_phantom_boxes_leave_out_what_left_no_trace():
     assert exploration.phantom_boxes(phantom.Radiograph(np.zeros((9, 9)), ())).empty
 
 
-def write_header(path, photometric, *, window):
+def write_dicom(path, photometric, *, window, values=(0, 255)):
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    header = pydicom.Dataset()
-    header.file_meta, header.PhotometricInterpretation = meta, photometric
+    made = pydicom.Dataset()
+    made.file_meta, made.PhotometricInterpretation = meta, photometric
+    made.Rows, made.Columns, made.SamplesPerPixel = 1, len(values), 1
+    made.BitsAllocated = made.BitsStored = 8
+    made.HighBit, made.PixelRepresentation, made.PixelData = 7, 0, bytes(values)
     if window:
-        header.WindowCenter, header.WindowWidth = 50, 100
-    header.save_as(path, implicit_vr=False, little_endian=True)
+        made.WindowCenter, made.WindowWidth = 50, 100
+    made.save_as(path, implicit_vr=False, little_endian=True)
     return path
 
 
-def test_find_dicom_wants_kind_and_window(tmp_path):
+def test_find_dicom_wants_kind_and_window_and_takes_the_emptiest_range(tmp_path):
     files = {
-        "a": write_header(tmp_path / "a.dicom", "MONOCHROME2", window=True),
-        "b": write_header(tmp_path / "b.dicom", "MONOCHROME1", window=False),
-        "c": write_header(tmp_path / "c.dicom", "MONOCHROME1", window=True),
+        "a": write_dicom(tmp_path / "a.dicom", "MONOCHROME2", window=True),
+        "b": write_dicom(tmp_path / "b.dicom", "MONOCHROME1", window=False, values=(7, 8)),
+        "c": write_dicom(tmp_path / "c.dicom", "MONOCHROME1", window=True),
+        "d": write_dicom(tmp_path / "d.dicom", "MONOCHROME1", window=True, values=(100, 140)),
+        "e": write_dicom(tmp_path / "e.dicom", "MONOCHROME1", window=True, values=(9, 9)),
     }
-    assert exploration.find_dicom(files, photometric="MONOCHROME1") == files["c"]
+    files["e"].write_bytes(files["e"].read_bytes()[:-2])  # cut off, so it cannot be decoded
+    assert exploration.find_dicom(files, photometric="MONOCHROME1") == files["d"]
+    assert exploration.find_dicom(files, photometric="MONOCHROME1", at_most=3) == files["c"]
     assert exploration.find_dicom(files, photometric="MONOCHROME1", at_most=2) is None
     assert exploration.find_dicom({}, photometric="MONOCHROME2") is None
 
@@ -179,7 +203,7 @@ def test_site_accuracy_tells_difference_from_none(shift, low, high):
 
 def test_dicom_kinds_counts_every_combination(tmp_path):
     files = {
-        name: write_header(tmp_path / name, photometric, window=window)
+        name: write_dicom(tmp_path / name, photometric, window=window)
         for name, photometric, window in [
             ("a", "MONOCHROME1", True),
             ("b", "MONOCHROME2", False),
@@ -191,38 +215,6 @@ def test_dicom_kinds_counts_every_combination(tmp_path):
     assert table.loc["MONOCHROME2"].tolist() == [0, 2]
     assert exploration.dicom_kinds(files, at_most=1).to_numpy().sum() == 1
     assert exploration.dicom_kinds({}).shape == (0, 2)
-
-
-def fused(*rows):
-    return pd.DataFrame(
-        rows, columns=["image_id", "label", "x_min", "y_min", "x_max", "y_max", "readers"]
-    )
-
-
-def test_typical_box_is_the_median_of_those_agreed_on():
-    boxes = fused(
-        ("a", "ILD", 0, 0, 90, 90, 1),
-        ("b", "ILD", 0, 0, 50, 5, 2),
-        ("c", "ILD", 0, 0, 9, 30, 3),
-        ("d", "ILD", 0, 0, 20, 20, 2),
-        ("e", "Edema", 0, 0, 8, 8, 3),
-    )
-    assert exploration.typical_box(boxes, label="ILD")["image_id"] == "c"
-    assert exploration.typical_box(boxes[:1], label="ILD")["image_id"] == "a"
-    with pytest.raises(ValueError, match="no box of 'Mass'"):
-        exploration.typical_box(boxes, label="Mass")
-
-
-def test_close_ups_show_the_same_place_at_every_size():
-    image = np.zeros((100, 80), np.uint8)
-    image[40:60, 20:40] = 255
-    box = fused(("a", "ILD", 20, 40, 40, 60, 1)).iloc[0]
-    large, small = exploration.close_ups(image, box, sizes=[100, 50], context=2)
-    assert large.shape == (40, 40) and small.shape == (20, 20)
-    assert (large == np.pad(np.full((20, 20), 255), 10)).all()
-    assert small[5:15, 5:15].min() > 120 and small[:4].max() == 0
-    corner = fused(("a", "ILD", 0, 0, 10, 10, 1)).iloc[0]
-    assert exploration.close_ups(image, corner, sizes=[100])[0].shape == (30, 30)
 
 
 def test_tables_that_do_not_meet_show_one_id_of_each_side(labels):
@@ -237,14 +229,8 @@ def test_tables_that_do_not_meet_show_one_id_of_each_side(labels):
             call(made)
         with pytest.raises(ValueError, match="reader_id .* such as 'R2'; .* such as 'R1'"):
             call(named)
-    boxes = fused(("a", "ILD", 0, 0, 9, 9, 1))
-    with pytest.raises(ValueError, match="of images such as 'b', the fused such as 'a'"):
-        exploration.most_fused(pd.DataFrame({"image_id": ["b"]}), boxes)
-    with pytest.raises(ValueError, match="such as 'a', the fused such as None"):
-        exploration.most_fused(boxes, boxes[:0])
 
 
-BOX = fused(("a", "ILD", 0, 0, 9, 9, 1))
 SITE, IMAGES, READ = np.zeros((6, 2)), np.zeros((1, 4, 4), np.uint8), [("a", "R1")]
 
 
@@ -258,11 +244,6 @@ SITE, IMAGES, READ = np.zeros((6, 2)), np.zeros((1, 4, 4), np.uint8), [("a", "R1
             {"names": "R1"},
         ),
         ("is no list of readers", "read_by_all", readings(READ, READ), {"names": ["R1", "R9"]}),
-        ("labels must be 0 or 1", "cooccurrence", pd.DataFrame({"a": [1, -1]}), {}),
-        ("labels must be 0 or 1", "cooccurrence", pd.DataFrame({"a": [1, 0.5]}), {}),
-        ("labels must be 0 or 1", "cooccurrence", pd.DataFrame({"a": [1, np.nan]}), {}),
-        ("long_side must be above 0", "short_sides_at", BOX, {"long_side": 0, "size": 9}),
-        ("long_side must be above 0", "short_sides_at", BOX, {"long_side": np.nan, "size": 9}),
         ("share must be above 0", "center", IMAGES, {"share": -1}),
         ("share must be above 0", "center", IMAGES, {"share": np.nan}),
         ("expected .N, H, W. uint8, got", "gray_shares", np.zeros((1, 4, 4)), {}),
@@ -285,10 +266,10 @@ def test_what_means_nothing_is_refused(message, function, first, more):
 def test_a_broken_header_costs_one_row(tmp_path):
     files = {
         "a": tmp_path / "missing",
-        "b": write_header(tmp_path / "b", "MONOCHROME1", window=False),
-        "c": str(write_header(tmp_path / "c", "MONOCHROME2", window=True)),
+        "b": write_dicom(tmp_path / "b", "MONOCHROME1", window=False),
+        "c": str(write_dicom(tmp_path / "c", "MONOCHROME2", window=True)),
     }
-    files["d"] = write_header(tmp_path / "d", "MONOCHROME1", window=True)
+    files["d"] = write_dicom(tmp_path / "d", "MONOCHROME1", window=True)
     files["d"].write_bytes(files["d"].read_bytes().replace(b"100.0", b"1x0.0"))
     table = exploration.dicom_kinds(files)
     assert table.sum(axis=1).to_dict() == {"MONOCHROME1": 2, "MONOCHROME2": 1, "unreadable": 1}

@@ -1,4 +1,4 @@
-"""Neighbors of other patients: found, counted, and compared with chance."""
+"""Neighbors: found, asked what they share, and compared with chance."""
 
 import numpy as np
 import pytest
@@ -15,26 +15,27 @@ def crowd(n_patients=60, seed=0):
     return patients, labels, blind, blind + 6 * labels
 
 
-def test_no_neighbor_is_of_the_same_patient_and_a_brute_force_search_agrees():
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_brute_force_search_finds_the_same_neighbors(apart):
     patients, _, blind, _ = crowd()
-    near = neighbors.of_other_patients(blind, patients, count=3)
-    assert (patients[near] != patients[:, None]).all()
+    groups = patients if apart else np.arange(len(patients))
+    near = neighbors.nearest(blind, count=3, patients=patients if apart else None)
     moved = blind - blind.mean(axis=0)
     for row in (0, 17, 119):
         angle = [
-            -np.inf if patients[i] == patients[row] else
+            -np.inf if groups[i] == groups[row] else
             moved[row] @ moved[i] / np.linalg.norm(moved[row]) / np.linalg.norm(moved[i])
             for i in range(len(patients))
         ]  # fmt: skip
         assert near[row].tolist() == np.argsort(angle)[::-1][:3].tolist()
-    scaled = neighbors.of_other_patients(5 * blind, patients, count=3)
+    scaled = neighbors.nearest(5 * blind, count=3, patients=patients if apart else None)
     assert (near == scaled).all()
 
 
 def test_features_that_know_the_finding_share_it_and_blind_ones_by_chance():
     patients, labels, blind, knowing = crowd()
     shares = [
-        neighbors.sharing_a_finding(labels, neighbors.of_other_patients(f, patients, count=5))
+        neighbors.sharing(labels, neighbors.nearest(f, count=5, patients=patients))
         for f in (blind, knowing)
     ]
     assert np.isnan(shares[0]).sum() == (labels == 0).sum()
@@ -48,33 +49,24 @@ def test_features_that_know_the_finding_share_it_and_blind_ones_by_chance():
     assert same.low == same.high == 0
 
 
-def test_siblings_are_closer_as_a_loop_over_all_pairs_counts_it():
-    rng = np.random.default_rng(1)
-    patients = np.array([1, 1, 1, 2, 2, 3, 4, 4])
-    features = rng.normal(size=(8, 3))
-    unit = features - features.mean(axis=0)
-    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
-    expected = []
-    for i in range(8):
-        pairs = [
-            unit[i] @ unit[own] > unit[i] @ unit[other]
-            for own in range(8)
-            for other in range(8)
-            if own != i and patients[own] == patients[i] != patients[other]
-        ]
-        expected.append(np.mean(pairs) if pairs else np.nan)
-    np.testing.assert_allclose(neighbors.same_patient_closer(features, patients), expected)
-    assert np.isnan(neighbors.same_patient_closer(features[:3], patients[:3])).all()  # no others
-    blind = neighbors.same_patient_closer(np.ones((8, 3)), patients)
-    assert np.nanmin(blind) == np.nanmax(blind) == 0.5  # ties
+def test_features_that_know_the_patient_find_the_other_image():
+    patients, _, blind, _ = crowd()
+    patients[-1] = 999  # now two patients have a single image
+    marks = neighbors.patient_marks(patients)
+    assert marks.shape == (120, 59) and marks.sum(axis=1).tolist() == [1] * 118 + [0, 0]
+    place = np.random.default_rng(1).normal(size=(1000, 8))
+    knowing = neighbors.sharing(marks, neighbors.nearest(blind + 20 * place[patients], count=1))
+    assert np.nanmin(knowing) == 1 and np.isnan(knowing).sum() == 2
+    assert np.nanmean(neighbors.sharing(marks, neighbors.nearest(blind, count=1))) < 0.2
+    assert neighbors.by_chance(marks) == pytest.approx(1 / 119)
 
 
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: neighbors.of_other_patients(np.eye(3), [1, 2], count=1), "3 images, but 2"),
-        (lambda: neighbors.of_other_patients(np.eye(2), [1, 1], count=1), "as few as 0"),
-        (lambda: neighbors.of_other_patients(np.eye(3), [1, 2, 3], count=3), "give 1 to 2"),
+        (lambda: neighbors.nearest(np.eye(3), count=1, patients=[1, 2]), "3 images, but 2"),
+        (lambda: neighbors.nearest(np.eye(2), count=1, patients=[1, 1]), "as few as 0"),
+        (lambda: neighbors.nearest(np.eye(3), count=3), "give 1 to 2"),
         (lambda: neighbors.gain([0.5], [0.5, 1], [1], resamples=2, seed=0), "1 shares, 2 to"),
         (
             lambda: neighbors.gain([np.nan] * 2, [1, 1], [1, 2], resamples=2, seed=0),

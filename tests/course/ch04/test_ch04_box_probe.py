@@ -71,6 +71,17 @@ def test_places_lie_in_their_part_and_are_of_its_images(data, places):
     assert places.counts().sum().to_dict() == {"train": 120, "val": 40, "test": 60}
 
 
+def test_the_places_of_one_class_keep_their_pairs(places):
+    (name, *_), counts = places.class_names, places.counts()
+    own = places.of_class(name)
+    assert list(own) == ["train", "val", "test"]
+    for part, one in own.items():
+        assert one.counts() == {places.labels[0]: counts.loc[name, part]}
+        assert len(one.images) == 2 * counts.loc[name, part]
+    with pytest.raises(ValueError, match="'mass' is not probed"):
+        places.of_class("mass")
+
+
 def test_exact_boxes_are_taken_where_they_are_known(settings, data):
     exact = data.fused.assign(x_max=data.fused["x_min"] + 3)
     places = box_probe.draw_places(settings, replace(data, exact=exact), fraction=1)

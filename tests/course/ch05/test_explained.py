@@ -1,6 +1,7 @@
 """Which boxes are explained, and maps that lie where the radiograph does."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +23,19 @@ def test_findings_are_the_best_boxes_of_what_the_readers_saw(data, found_in):
     empty = {"boxes": np.zeros((0, 4)), "labels": np.zeros(0, int), "scores": np.zeros(0)}
     nothing = explained.choose(data, data.rows("test"), [empty] * 2, threshold=0.1, max_images=9)
     assert found_in("test", score=0.4) == nothing == []
+
+
+def test_findings_of_both_parts_follow_the_preset(data, monkeypatch):
+    def predictions(detector, path, data, rows):
+        return [
+            truth | {"scores": np.full(len(truth["labels"]), 0.4)} for truth in data.truths(rows)
+        ]
+
+    monkeypatch.setattr(explained.experiment, "predictions", predictions)
+    for threshold, rows in ((0.3, {"val": [4], "test": [6]}), (0.5, {"val": [], "test": []})):
+        preset = SimpleNamespace(score_threshold=threshold, max_images=1)
+        found = explained.findings(SimpleNamespace(explain=preset), data, None, "detector.pt")
+        assert {part: [f.row for f in items] for part, items in found.items()} == rows
 
 
 def test_shared_findings_pair_and_sort(found_in):

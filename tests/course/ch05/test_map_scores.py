@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from cxr_helpers.course.ch05 import explained, map_scores
-from cxr_helpers.course.plots import ch05, style
+from cxr_helpers.course.plots import style
 from cxr_helpers.data import vindr
 from cxr_helpers.explanation import heatmaps
 from cxr_helpers.explanation.layers import LAYERS
@@ -96,19 +96,6 @@ def test_a_difference_is_taken_on_the_same_findings_and_has_a_finite_interval(ch
     np.testing.assert_allclose(table[["value", "low", "high"]], change, atol=1e-9)
 
 
-def test_rare_classes_are_left_out():
-    scores = {
-        "random": pd.concat([made_up([0.1] * 5), made_up([1.0], label=AORTA)]),
-        "pretrained": made_up([0.2] * 4),
-    }
-    asked = [map_scores.ENERGY, map_scores.IOU]
-    table = map_scores.class_table(scores, asked, at_least=4, **DRAWN)
-    assert table["class"].tolist() == ["Cardiomegaly"] * 4 and table["n"].tolist() == [5, 4, 5, 4]
-    assert table["measure"].tolist() == [asked[0]] * 2 + [asked[1]] * 2
-    empty = map_scores.class_table(scores, asked, at_least=9, **DRAWN)
-    assert empty.empty and "value" in empty
-
-
 def test_a_map_is_compared_with_baselines_on_the_same_findings():
     maps = {"cell ablation": [1.0, 1, 0, 1], "centered bell": [0, 0, 0, 1], "class prior": [1] * 4}
     table = pd.concat([made_up(values, name=name) for name, values in maps.items()])
@@ -146,7 +133,4 @@ def test_tables_can_be_drawn(scores):
     table = map_scores.score_table({"pretrained": scores}, reference="pretrained", **DRAWN)
     assert len(table) == 4 * 7 and "pretrained: cell ablation" in set(table["map"])
     style.plot_estimates(table, rows="map", groups="map", panels="measure").canvas.draw()
-    two = map_scores.MEASURES[:2]
-    classes = map_scores.class_table({"pretrained": scores}, two, at_least=1, **DRAWN)
-    ch05.plot_class_scores(classes).canvas.draw()
     plt.close("all")

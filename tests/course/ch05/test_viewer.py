@@ -8,7 +8,6 @@ import pytest
 from cxr_helpers.course.ch05 import explained, viewer
 from cxr_helpers.course.plots import ch05
 from cxr_helpers.data import vindr
-from cxr_helpers.explanation.layers import LAYER_NAMES, LAYERS
 
 matplotlib.use("Agg")
 HEART, AORTA = (vindr.CLASSES.index(n) + 1 for n in ("Cardiomegaly", "Aortic enlargement"))
@@ -38,14 +37,6 @@ def test_the_viewer_draws_anew_and_lists_what_there_is(data, arms):
 def test_a_viewer_without_findings_says_so(data, detector):
     with pytest.raises(ValueError, match="no arm"):
         viewer.viewer({"random": (detector, [])}, data)
-
-
-def test_the_static_view_shows_every_layer_and_arm(data, arms):
-    figure = viewer.static_view(arms, data, (6, HEART), level=0.5)
-    assert len(figure.axes) == 2 * len(LAYERS) and set(LAYER_NAMES) == set(LAYERS)
-    with pytest.raises(KeyError, match="no finding of row 7"):
-        viewer.static_view(arms, data, (7, AORTA), level=0.5)
-    plt.close("all")
 
 
 def test_a_box_beyond_the_picture_does_not_widen_the_panel():

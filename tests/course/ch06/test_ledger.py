@@ -8,7 +8,6 @@ import pytest
 
 from cxr_helpers.course import __main__ as cli
 from cxr_helpers.course.ch03 import linear
-from cxr_helpers.course.ch05 import map_scores
 from cxr_helpers.course.ch06 import ledger as led
 from cxr_helpers.course.core import data
 from cxr_helpers.course.core.settings import PRESETS, project_root
@@ -214,26 +213,3 @@ def test_it_can_be_shown_with_results(capsys, monkeypatch, tmp_path):
     assert "| 7; data x, scale demo |" in capsys.readouterr().out
     (folder / "broken.json").write_text("{")
     assert led.main([]) == 1 and "broken.json" in capsys.readouterr().err
-
-
-def saved_by(stem):
-    """What a notebook's source adds to its results."""
-    source = (ROOT / "notebooks" / "source" / f"{stem}.py").read_text(encoding="utf-8")
-    return "\n".join(re.findall(r"results\.add\((.*?)^\s*\)$", source, re.M | re.DOTALL))
-
-
-def test_the_figures_that_notebook_00_shows_are_saved_by_their_notebook():
-    figures = {
-        "same_finding_difference": "00_start_here",
-        "no_finding_with_finding_percent": "01_data_exploration",
-        "knn_difference / findings": "02_barlow_twins_pretraining",
-        "difference / 0.1": "03_linear_evaluation",
-        "difference": "04_faster_rcnn_finetuning",
-        f"difference / {map_scores.ENERGY}": "05_ablation_cam",
-    }
-    start = (ROOT / "notebooks" / "source" / "00_start_here.py").read_text(encoding="utf-8")
-    shown = start.split("main = {")[1].split("}")[0]
-    assert re.findall(r'^    "(.+?)": ', shown, re.MULTILINE) == list(figures)
-    for name, stem in figures.items():
-        assert re.search(rf"^\s+{name.split(' / ')[0]}=", saved_by(stem), re.MULTILINE), name
-    assert 0.1 in PRESETS["demo"]["probe"].fractions

@@ -108,7 +108,7 @@ def test_no_cell_depends_on_an_answer(source):
 def test_progress_counts_what_is_done(own_progress):
     assert ex.progress()["done"].tolist() == [0] * 6
     ex.check("1.1", 7)
-    ex.check("1.2", nb03.overlap)
+    ex.check("1.2", nb03.auroc)
     ex.check("1.1", 0.5)
     ex.check("1.1", 7)
     table = ex.progress()

@@ -8,8 +8,6 @@ import torch
 from cxr_helpers.course.plots import ch01
 
 GRAY = np.arange(100, dtype=np.uint8).reshape(1, 10, 10)
-RAMP = np.linspace(0, 100, 64).reshape(8, 8)
-READERS = pd.DataFrame({"normal_percent": [10.0], "abnormal_percent": [90.0], "boxes": [5]})
 CORNERS = {"x_min": [0, 1], "y_min": [0, 1], "x_max": [5, 6], "y_max": [5, 6]}
 BOXES = pd.DataFrame({"label": ["b", "a"], **CORNERS})
 
@@ -62,32 +60,24 @@ def test_heatmap_names_every_line():
     axis = ch01.plot_heatmap(table, label="%", xlabel="c", ylabel="r").axes[0]
     assert texts(axis.get_xticklabels()) == list("xyz")
     assert texts(axis.get_yticklabels()) == list("abc")
+    assert not axis.texts
+    table.loc["a", "x"] = np.nan
+    axis = ch01.plot_heatmap(41.6 * table, label="%", xlabel="c", ylabel="r", numbers=True).axes[0]
+    assert texts(axis.texts) == ["42"] * 8
 
 
 def test_spread_orders_by_median_and_joins_no_values_to_groups_of_others():
     values = pd.Series([1.0, 2.0, 10.0, 20.0])
     axis = ch01.plot_spread(values, pd.Series(list("aabb")), xlabel="mm").axes[0]
     assert texts(axis.get_yticklabels()) == ["b", "a"]
+    spread = {"xlabel": "mm", "reference": (3.0, "limit")}
+    axis = ch01.plot_spread(values, pd.Series(list("aabb")), **spread).axes[0]
+    assert texts(axis.get_legend().get_texts()) == ["limit"]
     with pytest.raises(ValueError, match=r"\[0\] and groups of \[7\]"):
         ch01.plot_spread(values, pd.Series(list("aabb"), index=[7, 8, 9, 10]), xlabel="")
     for wrong in (values * 0, values[:0], values * np.nan):
         with pytest.raises(ValueError, match="logarithmic axis"):
             ch01.plot_spread(wrong, pd.Series("x", index=wrong.index), xlabel="")
-
-
-def test_steps_and_maps_name_their_units():
-    stored = torch.from_numpy(RAMP).requires_grad_()
-    units = {"stored": "number", "shown": "gray"}
-    figure = ch01.plot_steps({"stored": stored, "shown": RAMP / 100}, units=units)
-    assert [a.get_xlabel() for a in figure.axes if not a.images] == ["number", "gray"]
-    assert [axis.get_title() for axis in figure.axes if axis.images] == ["stored", "shown"]
-    figure = ch01.plot_maps({"bone": RAMP, "picture": RAMP / 100}, units={"bone": "cm"})
-    bars = [axis.get_xlabel() for axis in figure.axes if axis.get_xlabel()]
-    assert bars == ["cm", "gray value"]
-
-
-def test_readers_are_drawn_from_their_table(check_of_table):
-    check_of_table(ch01.plot_readers, READERS)
 
 
 def test_each_site_has_its_line_however_many_there_are():
@@ -114,13 +104,6 @@ def places(table):
         (lambda: places(BOXES.assign(x_max="9")), "holds the text"),
         (lambda: places(BOXES[["label"]]), "no column 'x_min'"),
         (lambda: places(BOXES.assign(x_max=900)), "divide pixels"),
-        (lambda: ch01.plot_steps({}, units={}), "no step"),
-        (lambda: ch01.plot_steps({"stored": RAMP}, units={}), "step 'stored' has no unit"),
-        (lambda: ch01.plot_maps({}, units={}), "no map"),
-        (lambda: ch01.plot_maps({"bone": RAMP}, units={"Bone": "cm"}), "must be a picture"),
-        (lambda: ch01.plot_maps({"bone": RAMP[0]}, units={}), r"'bone' is float64 of shape \(8,\)"),
-        (lambda: ch01.plot_frequencies([], xlabel="", ylabel=""), "logarithmic axis"),
-        (lambda: ch01.plot_frequencies([0, 1], xlabel="", ylabel=""), "logarithmic axis"),
         (lambda: ch01.plot_gray_values({}), "no site"),
         (lambda: ch01.plot_gray_values({"here": GRAY / 255}), "here: pixels .* float64; expected"),
     ],

@@ -29,12 +29,33 @@ def test_matrices_share_one_scale_and_are_cut_to_what_is_shown():
     assert {i.get_clim() for i in images} == {(-1.0, 1.0)}
 
 
+def test_small_matrices_carry_their_values_and_large_ones_none():
+    small = ch02.plot_correlations({"a": np.array([[1.0, -0.25], [0.0, 0.5]])})
+    assert [text.get_text() for text in small.axes[0].texts] == ["1.00", "-0.25", "0.00", "0.50"]
+    assert [label.get_text() for label in small.axes[0].get_yticklabels()] == ["A1", "A2"]
+    assert not ch02.plot_correlations({"a": np.eye(9)}).axes[0].texts
+
+
+def test_the_method_shows_the_three_images_and_ends_at_the_identity():
+    views = [np.full((4, 4), value) for value in (0.1, 0.2, 0.3)]
+    drawn = [image.get_array() for image in ch02.plot_method(*views).axes[0].images]
+    assert all(np.array_equal(a, b) for a, b in zip(drawn, views, strict=False))
+    assert np.array_equal(drawn[-1], np.eye(6)) and drawn[-2].shape == (6, 6)
+
+
 def test_what_was_not_measured_in_an_epoch_is_left_out():
-    figure = ch02.plot_log(LOG, {"loss": {"loss": "loss"}, "both": {"loss": "l", "rank": "r"}})
-    loss, both, empty = figure.axes
+    panels = {"loss": {"loss": "loss"}, "both": {"loss": "l", "rank": "r"}}
+    loss, both, empty = ch02.plot_log(LOG, panels, columns=3).axes
     assert loss.lines[0].get_xdata().tolist() == [1, 2]
     assert both.lines[1].get_xdata().tolist() == [0, 2]
     assert both.get_legend() and not loss.get_legend() and not empty.axison
+
+
+def test_a_floor_is_drawn_in_its_panel_alone():
+    figure = ch02.plot_log(LOG, {"loss": {"loss": "l"}, "rank": {"rank": "r"}}, floors={"loss": 1})
+    loss, rank = figure.axes
+    assert loss.lines[1].get_ydata() == [1, 1] and len(rank.lines) == 1
+    assert [text.get_text() for text in loss.get_legend().get_texts()] == ["l", "floor"]
 
 
 def test_runs_have_a_line_each_and_a_logarithmic_loss():
@@ -44,15 +65,6 @@ def test_runs_have_a_line_each_and_a_logarithmic_loss():
     assert [axis.get_yscale() for axis in figure.axes] == ["log", "linear"]
     styles = [(line.get_linestyle(), line._dash_pattern) for line in figure.axes[0].lines]
     assert len(set(map(str, styles))) == 5
-
-
-def test_arrows_keep_their_direction():
-    points = torch.eye(2, requires_grad=True)
-    steps = np.array([[0.0, 2.0], [1.0, 0.0]])
-    figure = ch02.plot_pull({"one": (points, steps)}, [("x", "y")])
-    arrows = figure.axes[0].collections[0]
-    assert arrows.U[0] == 0 and arrows.V[0] == pytest.approx(2 * arrows.U[1])
-    assert ch02.plot_pull({"still": (points, 0 * steps)}, [("x", "y")]).axes
 
 
 def test_each_run_has_a_panel_of_its_stages_and_all_share_the_last():
@@ -87,6 +99,7 @@ def test_neighbors_have_a_row_for_each_kind_of_features():
     [
         (lambda: ch02.plot_correlations({}), "no matrix"),
         (lambda: ch02.plot_correlations({"a": np.zeros((2, 3))}), r"'a' has shape \(2, 3\)"),
+        (lambda: ch02.plot_method(IMAGE, IMAGE, IMAGE[0]), "view B of shape"),
         (lambda: ch02.plot_log(LOG, {}), "no panel"),
         (lambda: ch02.plot_log(LOG, {"loss": {"lose": "l"}}), "no column 'lose'"),
         (lambda: ch02.plot_log(LOG[:0], {"loss": {"loss": "l"}}), "no rows"),
@@ -99,9 +112,6 @@ def test_neighbors_have_a_row_for_each_kind_of_features():
         (lambda: ch02.plot_moved({"a": MOVED.drop(columns="epoch")}), "no column 'epoch'"),
         (lambda: ch02.plot_losses_by_width({}), "no curve"),
         (lambda: ch02.plot_losses_by_width({"a": ([0, 1], [1])}), r"'a' has shapes \(2,\) and"),
-        (lambda: ch02.plot_pull({"a": (np.zeros((1, 2)),) * 2}, []), "1 panels and 0 labels"),
-        (lambda: ch02.plot_pull({"a": (np.zeros((0, 2)),) * 2}, [("", "")]), r"'a' .* \(0, 2\)"),
-        (lambda: ch02.plot_pull({"a": (np.zeros((2, 3)),) * 2}, [("", "")]), r"'a' .* \(2, 3\)"),
         (lambda: ch02.plot_neighbors(IMAGE, {}), "no row"),
         (lambda: ch02.plot_neighbors(IMAGE, {"a": ([IMAGE], [])}), "1 images and 0 lines"),
         (lambda: ch02.plot_neighbors(IMAGE.astype(int), {"a": ([], [])}), "'query' is int64"),

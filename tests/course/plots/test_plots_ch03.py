@@ -16,7 +16,6 @@ CURVE = pd.DataFrame(
     ],
     columns=["label", "arm", "fraction", "value", "low", "high"],
 )
-BOTH = (ch03.plot_label_curve, ch03.plot_class_curves)
 
 
 def test_a_label_curve_has_a_line_an_arm_and_names_its_axes():
@@ -55,15 +54,6 @@ def test_the_arms_of_the_course_can_be_told_apart():
         assert len(kinds) == len(arms)
 
 
-def test_each_label_gets_a_panel_on_common_axes():
-    table = pd.concat([CURVE.assign(label=name) for name in ("Mass", "Edema", "Hernia")])
-    figure = ch03.plot_class_curves(table, columns=2)
-    shown = [axis for axis in figure.axes if axis.axison]
-    assert [axis.get_title() for axis in shown] == ["Mass", "Edema", "Hernia"]
-    assert len({axis.get_ylim() for axis in shown}) == 1
-    assert [text.get_text() for text in figure.legends[0].get_texts()][0] == "random"
-
-
 def test_reliability_lies_on_square_axes_with_the_diagonal():
     axis = ch03.plot_reliability({"random": RELIABILITY, "pretrained": RELIABILITY}).axes[0]
     assert axis.get_xlim() == axis.get_ylim() == (0, pytest.approx(0.44))
@@ -75,7 +65,6 @@ def test_reliability_lies_on_square_axes_with_the_diagonal():
     ("plot", "table"),
     [
         (ch03.plot_label_curve, CURVE.drop(columns="label")),
-        (ch03.plot_class_curves, CURVE),
         (lambda table: ch03.plot_reliability({"one": table}), RELIABILITY),
     ],
 )
@@ -84,15 +73,14 @@ def test_a_table_is_left_alone_and_what_it_lacks_is_named(plot, table, check_of_
 
 
 @pytest.mark.parametrize("fraction", [0, 10, np.nan])
-@pytest.mark.parametrize("plot", BOTH)
-def test_a_fraction_is_a_share(plot, fraction):
+def test_a_fraction_is_a_share(fraction):
     with pytest.raises(ValueError, match="no share of the labels"):
-        plot(CURVE.assign(fraction=fraction))
+        ch03.plot_label_curve(CURVE.assign(fraction=fraction))
 
 
-@pytest.mark.parametrize("plot", BOTH)
-def test_one_arm_with_one_share_is_drawn(plot):
-    assert len(plot(CURVE[:1]).axes[0].containers) == 1
+def test_one_arm_with_one_share_is_drawn_under_its_title():
+    axis = ch03.plot_label_curve(CURVE[:1], title="one point").axes[0]
+    assert len(axis.containers) == 1 and axis.get_title() == "one point"
 
 
 def test_reliability_of_nothing_or_of_percent_is_refused():

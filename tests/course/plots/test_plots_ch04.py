@@ -8,6 +8,7 @@ import torch
 from box_cases import NAMES, prediction, truth
 
 from cxr_helpers.course.plots import ch04
+from cxr_helpers.detection.anchors import Anchors
 
 IMAGE = np.zeros((8, 8), np.uint8)
 
@@ -26,7 +27,7 @@ def test_names_stand_at_their_boxes_and_weak_detections_are_left_out(axis, kind)
     found = prediction([[0, 0, 4, 4], [1, 1, 5, 5]], [2, 1], [0.9, 0.1])
     found = {key: kind(values) for key, values in found.items()}
     drawn = {key: kind(values) for key, values in truth([[2, 2, 6, 6]], [3]).items()}
-    ch04.show_detections(axis, IMAGE, drawn, found, NAMES)
+    ch04.show_detections(axis, IMAGE, drawn, found, class_names=NAMES)
     assert [(text.get_text(), text.get_va()) for text in axis.texts] == [
         ("heart", "top"),
         ("nodule 0.90", "bottom"),
@@ -35,8 +36,28 @@ def test_names_stand_at_their_boxes_and_weak_detections_are_left_out(axis, kind)
 
 
 def test_an_image_without_boxes_is_drawn(axis):
-    ch04.show_detections(axis, IMAGE, truth(), {"boxes": [], "labels": [], "scores": []}, NAMES)
+    nothing = {"boxes": [], "labels": [], "scores": []}
+    ch04.show_detections(axis, IMAGE, truth(), nothing, class_names=NAMES)
     assert axis.images and not axis.patches
+
+
+def test_names_of_crowded_boxes_do_not_cover_each_other():
+    figure, axis = plt.subplots(figsize=(5, 5), layout="constrained")
+    boxes = [[40 + k, 40 + 2 * k, 120 + k, 110 + 2 * k] for k in range(4)]
+    drawn, found = truth(boxes, [1, 2, 3, 4]), prediction(boxes, [4, 3, 2, 1], [0.9] * 4)
+    ch04.show_detections(axis, np.zeros((160, 160)), drawn, found, class_names=NAMES)
+    figure.draw_without_rendering()
+    places = [text.get_window_extent().padded(-1) for text in axis.texts]
+    assert len(places) == 8
+    assert not any(a.overlaps(b) for i, a in enumerate(places) for b in places[:i])
+    plt.close(figure)
+
+
+def test_anchors_are_drawn_over_the_boxes_under_their_names():
+    (axis,) = ch04.plot_box_shapes([[0, 0, 30, 60]], {"ours": Anchors((16,), (1.0, 4.0))}).axes
+    boxes, anchors = (one.get_offsets().tolist() for one in axis.collections)
+    assert boxes == [[30, 60]] and anchors == [[16, 16], [8, 32]]
+    assert axis.get_legend().get_texts()[1].get_text() == "ours"
 
 
 BOX = [[0, 0, 4, 4]]
@@ -55,7 +76,7 @@ BOX = [[0, 0, 4, 4]]
 )
 def test_a_box_without_one_name_is_not_drawn_under_another(axis, drawn, found, words):
     with pytest.raises(ValueError, match=words):
-        ch04.show_detections(axis, IMAGE, drawn, found, NAMES)
+        ch04.show_detections(axis, IMAGE, drawn, found, class_names=NAMES)
 
 
 def test_scores_of_other_classes_than_the_counts_are_refused():

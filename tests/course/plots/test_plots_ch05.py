@@ -11,10 +11,6 @@ from cxr_helpers.course.plots import ch05
 IMAGE = np.arange(48, dtype=np.uint8).reshape(6, 8)
 MAP = np.linspace(0, 1, 48).reshape(6, 8)
 BOX = [[1, 1, 4, 4]]
-CLASSES = pd.DataFrame(
-    [["pointing", "Mass", 3, "random", 0.5, 0.4, 0.6], ["pointing", "Mass", 7, "b", 0.2, 0.3, 0.4]],
-    columns=["measure", "class", "n", "arm", "value", "low", "high"],
-)
 
 
 def show(image=IMAGE, heatmap=MAP, **more):
@@ -56,21 +52,22 @@ def test_tensors_no_map_and_an_empty_map_are_drawn():
     assert not show(heatmap=MAP * 0, level=0.5).lines  # nothing is brightest
 
 
-def test_class_scores_count_each_arm_and_keep_their_size(check_of_table):
-    check_of_table(ch05.plot_class_scores, CLASSES)
-    more = pd.concat([CLASSES.assign(**{"class": name}) for name in "abcdefgh"])
-    few, many = ch05.plot_class_scores(CLASSES), ch05.plot_class_scores(more)
-    assert few.axes[0].get_yticklabels()[0].get_text() == "Mass (3 / 7)"
-    assert few.get_size_inches().tolist() == many.get_size_inches().tolist()
-    with pytest.raises(ValueError, match="more than one row"):
-        ch05.plot_class_scores(pd.concat([CLASSES, CLASSES]))
+def test_a_shortcut_is_shown_with_its_maps_and_the_fall_of_the_auroc():
+    auroc = pd.DataFrame({"in training": [1.0, 0.9], "moved": [0.0, 0.8]}, index=["a", "control"])
+    maps = {"a": MAP, "control": MAP / 2}
+    figure = ch05.plot_shortcut(IMAGE, maps, auroc, title="it falls", boxes=BOX)
+    assert [len(axis.images) for axis in figure.axes] == [1, 2, 2, 0]
+    fall, steady = figure.axes[-1].lines[:2]
+    assert fall.get_ydata().tolist() == [1, 0] and steady.get_ydata().tolist() == [0.9, 0.8]
+    assert {t.get_text() for t in figure.axes[-1].texts} == {"1.00", "0.90", "0.00", "0.80"}
+    for table, words in ((auroc[:0], "no rows"), (auroc.astype(str), "holds the text")):
+        with pytest.raises(ValueError, match=words):
+            ch05.plot_shortcut(IMAGE, maps, table, title="")
 
 
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: ch05.plot_predicted([1, 2], [1]), r"shapes \(2,\) and \(1,\)"),
-        (lambda: ch05.plot_predicted([], []), "not empty"),
         (lambda: ch05.plot_randomization({"b": pd.DataFrame({"a": []})}, ylabel=""), "no rows"),
         (lambda: ch05.plot_randomization({}, ylabel=""), "no table of a randomization"),
         (lambda: ch05.plot_curves({}), "no curve"),
@@ -83,7 +80,6 @@ def test_what_shows_nothing_is_refused(call, words):
 
 
 def test_numbers_of_every_kind_are_drawn():
-    assert ch05.plot_predicted(torch.rand(3, requires_grad=True), [0.1, np.nan, 0.3]).axes
     curve = {"deletion": {"ablation": (torch.linspace(0, 1, 3), [1, 0.5, 0.0])}}
     assert ch05.plot_curves(curve).axes[0].lines
     alike = pd.DataFrame({"a": [1.0, np.nan]})

@@ -1,13 +1,10 @@
 """What all figures share: images from black to white, boxes, dots, and intervals of every kind."""
 
-import io
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
 
 from cxr_helpers.course.plots import style
 
@@ -37,26 +34,6 @@ def test_an_arm_looks_the_same_everywhere_and_others_differ_by_place():
     looks = [style.look("unknown", place) for place in range(5)]
     for part in ("color", "marker", "linestyle"):
         assert len({one[part] for one in looks}) == 5
-
-
-def test_show_keeps_grays_and_closes():
-    figure = style.show_images([np.linspace(0, 1, 400).reshape(20, 20)], width=1.5)
-    assert Image.open(io.BytesIO(style.show(figure).data)).mode == "L"
-    assert not plt.fignum_exists(figure.number)
-    with pytest.raises(ValueError, match="1 colors"):
-        style.show(plt.figure(), colors=1)
-
-
-def test_show_saves_bytes_and_hardly_changes_colors():
-    figure = style.plot_dots(pd.DataFrame({"x": range(9), "y": 4}), xlabel="share (%)")
-    full = io.BytesIO()
-    figure.savefig(full, format="png", bbox_inches="tight", facecolor="white")
-    small = style.show(figure).data
-    assert len(small) < 0.6 * len(full.getvalue())
-    a, b = (
-        np.asarray(Image.open(file).convert("RGB"), dtype=int) for file in (full, io.BytesIO(small))
-    )
-    assert a.shape == b.shape and np.abs(a - b).mean() < 1
 
 
 @pytest.mark.parametrize(
