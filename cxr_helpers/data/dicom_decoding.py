@@ -351,7 +351,9 @@ def _without_end(
             for filler in (b"\x00", b"\xfe", b"\x55")
         )
     except DicomError as error:
-        raise DicomError(_CUT) from error
+        other = _installable(decoder)
+        advice = f"; if it is whole, another decoder may read it: {other}" if other else ""
+        raise DicomError(_CUT + advice) from error
     if not all(np.array_equal(first[0], other[0]) for other in others):
         raise DicomError(_CUT)
     return first, _NO_END
