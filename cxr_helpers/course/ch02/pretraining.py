@@ -239,12 +239,16 @@ def outputs_of_views(
     return torch.cat(outputs[0]), torch.cat(outputs[1])
 
 
-def found_again(z_a: Tensor, z_b: Tensor) -> float:
-    """Share of the images whose view A is most similar to their own view B among all views B.
+def found_again(z_a: Tensor, z_b: Tensor, *, among: int = 10) -> float:
+    """How often view A of an image finds its own view B among those of some images.
 
     Args:
         z_a: (N, D) outputs for views A; similarity is the cosine of standardized outputs.
         z_b: (N, D) outputs for views B of the same images.
+        among: how many views B there are to choose from, the others drawn at random.
+
+    Returns:
+        From 0 to 1; 1 / `among` is chance.
 
     >>> z = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])
     >>> found_again(z, 2 * z), found_again(z, z.roll(1, dims=0))
@@ -254,7 +258,9 @@ def found_again(z_a: Tensor, z_b: Tensor) -> float:
         nn.functional.normalize((z - z.mean(dim=0)) / z.std(dim=0).clamp_min(1e-6))
         for z in (z_a, z_b)
     )
-    return ((a @ b.T).argmax(dim=1) == torch.arange(len(a))).double().mean().item()
+    similarity = a @ b.T  # (views A, views B)
+    beaten = (similarity < similarity.diagonal()[:, None]).double().sum(dim=1) / (len(a) - 1)
+    return beaten.pow(among - 1).mean().item()
 
 
 def _autocast() -> torch.autocast:

@@ -50,10 +50,12 @@ def test_the_log_says_how_far_the_weights_moved(unbroken):
     assert log.loc[6, moved].tolist() == pytest.approx(list(expected.values()), rel=1e-4)
 
 
-def test_outputs_that_do_not_vary_find_no_image_again():
-    z = torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
-    assert pretraining.found_again(z, z + 0.01) == 1
-    assert pretraining.found_again(torch.ones(20, 8), torch.ones(20, 8)) <= 0.05
+def test_an_image_is_found_again_where_its_outputs_are_steady_and_its_own():
+    z_a, other = torch.randn(2, 400, 8, generator=torch.Generator().manual_seed(0))
+    assert pretraining.found_again(z_a, z_a) == 1
+    assert pretraining.found_again(z_a, other) == pytest.approx(0.1, abs=0.03)
+    assert pretraining.found_again(z_a, other, among=4) == pytest.approx(0.25, abs=0.04)
+    assert pretraining.found_again(torch.ones(20, 8), torch.ones(20, 8)) == 0
 
 
 def test_phantoms_take_the_place_of_the_training_part(tmp_path, monkeypatch):
