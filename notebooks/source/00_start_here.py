@@ -50,7 +50,7 @@ if importlib.util.find_spec("cxr_helpers") is None:
     assert ADDRESS, "write the address of the course's repository into ADDRESS, then run again"
     pip = [sys.executable, "-m", "pip", "install", "-q", "-c", "cxr-course/constraints.txt"]
     subprocess.run(["git", "clone", "-q", "--depth", "1", ADDRESS, "cxr-course"], check=True)
-    subprocess.run([*pip, "-e", "cxr-course"], check=True)
+    subprocess.run([*pip, "-e", "cxr-course[course]"], check=True)
     sys.path.insert(0, os.path.abspath("cxr-course"))
 
 # %% [markdown]
@@ -72,8 +72,11 @@ entries, files = data.entries, nih.find_images(settings.nih)
 print(f"{len(entries):,} radiographs of {entries['patient_id'].nunique()} patients")
 print(f"data: {settings.data}, scale: {settings.scale}")
 
+# %%
+entries[["image_id", "patient_id", "age", "sex", "view", "findings"]].head(3)
+
 # %% [markdown]
-# The first two images are of one patient. Look for what is the same in both.
+# In the next picture the first two images are of one patient. Look for what is the same in both.
 
 # %%
 import matplotlib.pyplot as plt
@@ -107,7 +110,8 @@ plt.show()
 # with similar features look alike to it. Here are two networks of the same build. The weights (the
 # numbers that a network learns) of one are random, as before any learning. The other was
 # [pretrained for an evening](../docs/glossary.md#evening-weights) with the paper's method, on synthetic
-# radiographs of other patients. Nobody told it what they show.
+# radiographs of other patients. Nobody told it what they show. `data.images.pixels` holds all images,
+# made small for the networks.
 
 # %%
 from cxr_helpers.course.ch02 import neighbors, pretraining
@@ -123,16 +127,19 @@ for arm in ("evening", "random"):
 
 # %% [markdown]
 # Where the file of the evening is not there, a line above says how to make it, and below the random
-# network is shown alone.
-#
-# **Pick an image: any row of the table.** The next cell shows it, and in its row the four images whose
-# features are nearest, a row for each network. Then change `row` and run the cell again. Do the four
+# network is shown alone. For each image, the rows of the four whose features are nearest:
+
+# %%
+near = {name: neighbors.nearest(found, count=4) for name, found in features.items()}
+
+# %% [markdown]
+# **Pick an image: any row of the table.** The next cell shows it and the four, a row for each
+# network. Then change `row` and run the cell again. Do the four
 # share the *view* (PA: from behind, AP: from the front)? The finding? Are they of the same patient?
 
 # %%
 row = 7  # any row, from 0 on; change it and run this cell again
 
-near = {name: neighbors.nearest(found, count=4) for name, found in features.items()}
 pictures, titles = [], []
 for name, found in near.items():
     for place in [row, *found[row]]:
@@ -245,10 +252,10 @@ print("Where something is missing, the report says what to do.")
 # Two environment variables (settings that a program reads when it starts) steer all notebooks.
 #
 # - `CXR_DATA` is `demo`, or the root folder of a real download.
-# - `CXR_SCALE` is `demo` for a laptop, `evening` for a laptop and an hour of pretraining, or `paper` for
-#   GPUs.
+# - `CXR_SCALE` is `demo` for a laptop, `evening` for a laptop and an hour of pretraining, `paper` for
+#   GPUs, or `quick` to see within minutes whether everything runs on your data; its results mean nothing.
 #
-# Set them before you start JupyterLab; the [README](../README.md#real-data) shows how. They are read
+# Set them before you start JupyterLab; [real data](../docs/real_data.md) shows how. They are read
 # in one place, by `load_settings`. For the demo there is nothing to set. Behind each scale stand
 # presets, sets of plain values: `settings.pretrain` in a new cell shows those of pretraining.
 #

@@ -747,7 +747,7 @@ check("2.6", floor_figure)
 # %% tags=["nbval-ignore-output"]
 own = gains[gains["arm"] == pretraining.ARM_NAMES["pretrained"]].set_index("name")
 auroc, by = scores["pretrained"], own["value"]
-print(f"From {len(train):,} images and not one label the features learned")
+print(f"From {preset.phantoms or len(train):,} images and not one label the features learned")
 print(
     f"to vote on findings with an AUROC of {auroc['findings']:.3f}, {by['findings']:+.3f} against"
 )
