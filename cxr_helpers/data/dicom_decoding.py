@@ -345,6 +345,8 @@ def _without_end(
     Decoders fill up a cut picture without a word, with what follows or with gray.
     """
     frame = frame.rstrip(b"\0")  # zeros stand where a file was not written to its end
+    if frame.endswith(b"\xff"):  # with what comes next it would be a mark; with a zero it is data
+        frame += b"\0"
     try:
         first, *others = (
             _decoded_frame(decoder, frame + filler * 4096 + _END_MARK, layout, bits, vr)

@@ -29,7 +29,7 @@ def bundled(name: str) -> Path:
     return Path(get_testdata_file("CT_small.dcm")).parent / name
 
 
-# 12 bits of JPEG with loss, and JPEG streams without an end: no other decoder reads these.
+# 12 bits of JPEG with loss, and JPEG-LS without an end: no other decoder reads these.
 needs_gpl = pytest.mark.skipif(
     find_spec("libjpeg") is None, reason="pylibjpeg-libjpeg, the extra gpl, is not installed"
 )
@@ -352,9 +352,8 @@ def test_a_compressed_file_is_cut_where_the_picture_is_and_only_there(case):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param("dcmtk-jpeg-sv1", marks=needs_gpl),
+        *("dcmtk-jpeg-sv1", "dcmtk-jpeg-baseline", "gdcm-j2k", "gdcm-j2k-lossy"),
         pytest.param("dcmtk-jpegls", marks=needs_gpl),
-        *("dcmtk-jpeg-baseline", "gdcm-j2k", "gdcm-j2k-lossy"),
     ],
 )
 def test_a_whole_picture_without_its_end_mark(name):
@@ -410,14 +409,14 @@ def test_packages_are_advised_with_their_license(monkeypatch, syntax, there, wor
     ("name", "spoil", "word"),
     [
         ("dcmtk-jpeg-extended", lambda f: f, "no decoder at hand can read"),
-        ("dcmtk-jpeg-sv1", lambda f: re.sub(rb"\xff\xd9\0*$", b"", f), "has no end"),
+        ("dcmtk-jpegls", lambda f: re.sub(rb"\xff\xd9\0*$", b"", f), "has no end"),
     ],
 )
 def test_what_only_the_decoder_under_the_gpl_reads_names_it_and_its_extra(
     monkeypatch, name, spoil, word
 ):
     data = around(FRAMES[name, False], lambda f: item(b"") + item(even(spoil(f))))
-    for syntax in (uid.JPEGExtended12Bit, uid.JPEGLosslessSV1):
+    for syntax in (uid.JPEGExtended12Bit, uid.JPEGLSLossless):
         decoder = get_decoder(syntax)
         others = {k: v for k, v in decoder._available.items() if k != "pylibjpeg"}
         monkeypatch.setattr(decoder, "_available", others or {"gdcm": refuse})
