@@ -140,7 +140,7 @@ near = {name: neighbors.nearest(found, count=4) for name, found in features.item
 # AP: from the front)? The finding? Are they of the same patient?
 
 # %%
-row = 228  # an image of the patient above; write any other row and run this cell again
+row = 228  # in the demo one of the patient above; write any other row and run this cell again
 
 pictures, titles, told = [], [], []
 for name, found in near.items():
