@@ -70,9 +70,7 @@ settings = load_settings()
 results = Results("00_start_here", settings)  # what this notebook finds is kept there
 data = load_nih(settings)
 entries, files = data.entries, nih.find_images(settings.nih)
-print(
-    f"{settings.data}: {len(entries):,} radiographs of {entries['patient_id'].nunique()} patients"
-)
+print(f"{settings.data}: {len(entries):,} images of {entries['patient_id'].nunique()} patients")
 
 # %%
 entries[["image_id", "patient_id", "age", "sex", "view", "findings"]].head(3)
