@@ -172,8 +172,8 @@ for c in range(2):
 # $$w_c = s - s_c, \qquad \text{map} = \max\left(0, \sum_c w_c A_c\right)$$
 #
 # So the upper left cell gets $2 \cdot 4 = 8$, the lower ones $1 \cdot 2 = 2$ each. No gradient is needed:
-# the network is only asked again, with a part of it missing. Its authors divide $w_c$ by $s$, which
-# only scales the map where $s$ is positive. The same for the letter network, in ten lines:
+# the network is only asked again, with a part of it missing. The authors of Ablation-CAM divide $w_c$ by
+# $s$, which only scales the map where $s$ is positive. The same for the letter network, in ten lines:
 
 
 # %%
@@ -304,15 +304,13 @@ print(f"{len(fast.ablated)} channels: fast and brute force agree to 0.001.")
 
 # %% [markdown]
 # The fast way takes less than a hundredth of the library's time
-# ([benchmarks](../benchmarks/README.md), explanation.py). But it is another question than the
-# library's, which is also that of the paper's code; of all that this course does otherwise, this is
-# the largest (see the [ledger](../docs/ledger.md), point 13). The library's box may move, and IoU is part
-# of its score; it scores a proposal, the fast way the final box; and a channel of C4 also feeds C5, which
-# the fast way holds as it was.
+# ([benchmarks](../benchmarks/README.md), explanation.py). But it asks another question than the library
+# and the paper's code: the largest of this course's departures ([ledger](../docs/ledger.md), point 13).
+# The library's box may move, and IoU is part of its score; it scores a proposal, the fast way the final
+# box; and a channel of C4 also feeds C5, which the fast way holds as it was.
 #
 # The maps of both, compared by rank correlation: 1 means that all pixels come in the same order. Solid
-# is the detected box. What makes a radiograph square is cut off. Ask before you look: where would a
-# radiologist look for this finding?
+# is the detected box. Ask before you look: where would a radiologist look for this finding?
 
 # %%
 height, width = picture.shape
@@ -377,9 +375,9 @@ plt.show()
 # %% [markdown]
 # With the next stage held, only the cells under the box count, and a few beside it that the 3x3
 # convolution and RoIAlign reach. What the left map shows below the veil is no influence on this box,
-# however bright. The next stage looks far around, so through it more cells reach the box. And a cell
-# has itself seen more of the image than its own square: a map says through which cells the score came,
-# not which pixels made it. How much is it on average?
+# however bright. Through the next stage, which looks far around, more cells reach the box. And a cell has
+# itself seen more than its own square: a map says through which cells the score came, not which pixels
+# made it. How much is it on average?
 
 # %%
 twenty = found["pretrained"]["test"][:20]
@@ -404,6 +402,7 @@ claim(idle, "a tenth or more of a channel map lies on cells that change nothing"
 # Three ways, and a layer for each: whoever looks at all and shows the best picture has chosen on what
 # is tested. So a rule decides, on *validation* findings, in the pointing game: does the brightest
 # pixel lie in a reader's box? Of each way the layer that points best, and of these the best way.
+# 'Pyramid' is the level that the box is pooled from.
 
 # %%
 frozen = probes.frozen_detector(settings, data, main, seed=seed)
@@ -675,14 +674,14 @@ check("5.8", map_figure)
 # %% [markdown]
 # ## What a heatmap may be used for in a clinic, and what not
 #
-# It may help developers to find a suspicion, such as a letter that lights up, to be tested by
-# experiment. It may help to debug: a map on the image's border points to a mistake in preparing the
-# images. It may be shown beside a score in a study of readers that measures whether it helps or harms.
+# It may help developers to a suspicion, such as a letter that lights up, to be tested by experiment, and
+# to debug: a map on the image's border points to a mistake in preparing the images. It may be shown
+# beside a score in a study of readers that measures whether it helps or harms.
 #
 # It may not prove that a finding is there, or where it ends: the middle of the detected box, which
-# explains nothing, is hard to beat. It may not prove that a network is right for the right reason: a
-# plausible map is what a reader expects to see. It does not replace a test on patients of another
-# hospital, and it may not stand in for a diagnosis, or calm a doubt about one.
+# explains nothing, is hard to beat; nor that a network is right for the right reason: a plausible map is
+# what a reader expects to see. It does not replace a test on patients of another hospital, stands in
+# for no diagnosis, and calms no doubt about one.
 
 # %%
 quiz("5.C")

@@ -1,6 +1,7 @@
 """The commands that need no set-up: what make says, and when it has nothing to do."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -51,6 +52,27 @@ def test_a_finished_setup_is_left_alone(clone):
     (clone / ".venv" / ".installed-course").touch()
     done = make(clone, "PYTHON=no-such-python", "setup")
     assert done.returncode == 0, done.stderr
+
+
+def test_learners_get_the_extra_course_and_maintainers_dev_once(clone):
+    """By a Python that does nothing but note what it is asked."""
+    python, notes = clone / ".venv" / "bin" / "python", clone / "notes"
+    for folder in (python.parent, clone / "data" / "demo"):
+        folder.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\necho "$*" >>{notes}\n')
+    python.chmod(0o755)
+
+    def installed(target):
+        notes.write_text("")
+        done = make(clone, f"PYTHON={sys.executable}", target)
+        assert done.returncode == 0, done.stderr
+        return re.findall(r"pip install .* -e \.\[(\w+)\]", notes.read_text())
+
+    assert installed("lab") == ["course"] and installed("lab") == []
+    assert installed("test") == ["dev"] and installed("lab") == installed("check") == []
+    (clone / ".venv" / ".installed-dev").unlink()
+    (clone / ".venv" / ".installed-course").unlink()
+    assert installed("test") == ["dev"] and installed("lab") == []
 
 
 def test_clean_keeps_results_on_other_data(clone):

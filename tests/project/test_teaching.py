@@ -10,7 +10,8 @@ from cxr_helpers.course import exercises
 from cxr_helpers.course.core.settings import project_root
 
 DOCS = project_root() / "docs"
-PAGES = [*sorted(DOCS.glob("*.md")), *sorted((DOCS / "teaching").glob("*.md"))]
+TEACHING = sorted((DOCS / "teaching").glob("*.md"))
+PAGES = [*sorted(DOCS.glob("*.md")), *TEACHING]
 SOURCES = sorted((project_root() / "notebooks" / "source").glob("0[0-6]_*.py"))
 
 
@@ -19,7 +20,9 @@ def anchors(path):
     if path.suffix == ".ipynb":
         text = (path.parent / "source" / f"{path.stem}.py").read_text(encoding="utf-8")
         return {title.replace(" ", "-") for title in re.findall(r"^# #+ (.*)$", text, re.MULTILINE)}
-    titles = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    text = path.read_text(encoding="utf-8")
+    titles = re.findall(r"^#+ (.*)$|^- \*\*(.+?)\*\*:", text, re.MULTILINE)  # or a glossary's term
+    titles = [heading or term for heading, term in titles]
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
@@ -81,6 +84,6 @@ def bound(tree):
 
 
 def test_every_exercise_that_a_page_names_exists():
-    text = " ".join(page.read_text(encoding="utf-8") for page in PAGES)
+    text = " ".join(page.read_text(encoding="utf-8") for page in TEACHING)
     named = set(re.findall(r"\b([1-6]\.[1-9A-C])\b(?=[,;.)]| |$)", text))
     assert named and named <= {*exercises.EXERCISES, *exercises.QUIZZES}

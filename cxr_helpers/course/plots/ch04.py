@@ -178,7 +178,7 @@ def plot_per_class(
     axis.set_yticks(y, [f"{name} ({count})" for name, count in counts.items()])
     axis.set(xlabel="average precision at IoU 0.5", xlim=(-0.02, 1.02))
     axis.grid(axis="x", color="0.9")
-    axis.legend(frameon=False, fontsize=9, loc="lower right")
+    axis.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
     return tidy(figure, text=None)
 
 

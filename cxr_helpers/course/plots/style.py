@@ -84,7 +84,6 @@ def set_style() -> None:
             "figure.constrained_layout.use": True,
         }
     )
-    plt.rcParams["figure.titlesize"] = 11
 
 
 def panels(
@@ -432,7 +431,7 @@ def plot_estimates(
             style = look(name, i) | {"linestyle": "none", "label": name}
             draw_intervals(axis, own, np.add(y, shift), **style)
         axis.set(xlabel=panel, ylim=(-0.6, len(lines) - 0.4), xlim=limits)
-        axis.locator_params(axis="x", nbins=6)  # labels of small differences are long
+        axis.locator_params(axis="x", nbins=4 if panels else 6)  # small differences are long
     axes.flat[0].set_yticks(range(len(lines)), lines[::-1])
     if beside:
         axes.flat[-1].legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))

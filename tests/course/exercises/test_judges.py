@@ -106,7 +106,7 @@ def step_in_another_style(detector, optimizer, images, targets, *, times=1):
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    return float(loss)
+    return loss.item()
 
 
 def found_by_loop(hit, boxes, images, allowed, *, strict=False):
