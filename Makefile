@@ -91,7 +91,7 @@ benchmark: $(INSTALLED) ## run every benchmark; results go to runs/benchmarks
 freshness: ## test with the newest releases that pyproject.toml allows
 	@rm -rf $(FRESH) && git clone -q . $(FRESH)/course && $(PYTHON) -m venv $(FRESH)/env
 	@cd $(FRESH)/course && export $(ON_DEMO) && fresh="../env/bin/python -m" \
-	  && $$fresh pip install -q --upgrade -e '.[dev]' && $$fresh pip list --format=freeze >../installed.txt \
+	  && $$fresh pip install -q --upgrade -e '.[dev,gpl]' && $$fresh pip list --format=freeze >../installed.txt \
 	  && ../env/bin/python data_scripts/make_demo.py && { status=0; $$fresh pip check || status=1; \
 	  $$fresh $(UNIT) cxr_helpers tools tests || status=1; \
 	  $$fresh pytest -q --nbval notebooks || status=1; \

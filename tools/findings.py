@@ -16,9 +16,9 @@ from cxr_helpers.course.core.stored import read_stored
 SHOWN = 3
 DETECTORS = {"truth": "readers", "classes": "all", "seed": "all"}
 MADE = (
-    "A difference is paired and stands with its 95% interval over test patients or images and "
-    "seeds. {links} say how each was measured. All other figures are on synthetic radiographs, and "
-    "say nothing about patients."
+    "Each difference is paired, with its 95% interval over test patients or images and over seeds; "
+    "the evening's network is one, whatever the seed. How each was measured: {links}. What is not "
+    "said to be on real radiographs is on synthetic ones, and says nothing about patients."
 )
 
 

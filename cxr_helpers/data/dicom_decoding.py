@@ -345,13 +345,17 @@ def _without_end(
     Decoders fill up a cut picture without a word, with what follows or with gray.
     """
     frame = frame.rstrip(b"\0")  # zeros stand where a file was not written to its end
+    if frame.endswith(b"\xff"):  # with what comes next it would be a mark; with a zero it is data
+        frame += b"\0"
     try:
         first, *others = (
             _decoded_frame(decoder, frame + filler * 4096 + _END_MARK, layout, bits, vr)
             for filler in (b"\x00", b"\xfe", b"\x55")
         )
     except DicomError as error:
-        raise DicomError(_CUT) from error
+        other = _installable(decoder)
+        advice = f"; if it is whole, another decoder may read it: {other}" if other else ""
+        raise DicomError(_CUT + advice) from error
     if not all(np.array_equal(first[0], other[0]) for other in others):
         raise DicomError(_CUT)
     return first, _NO_END

@@ -26,10 +26,9 @@
 #
 # **Time:** a minute or two, and as much again the first time, when it makes the demo data.
 #
-# To run a cell, click into it and
-# press Shift+Enter; go on so down the page. What stands below a cell before you run it came out on the
-# authors' machine; yours takes its place. Words that may be new to you are links into the
-# [glossary](../docs/glossary.md).
+# To run a cell, click into it and press Shift+Enter; go on so down the page. What stands below a cell
+# before you run it came out on the authors' machine; yours takes its place. Words that may be new to
+# you are links into the [glossary](../docs/glossary.md).
 #
 # <details><summary>In Colab (notebooks on Google's machines)?</summary>
 #
@@ -50,7 +49,7 @@ if importlib.util.find_spec("cxr_helpers") is None:
     assert ADDRESS, "write the address of the course's repository into ADDRESS, then run again"
     pip = [sys.executable, "-m", "pip", "install", "-q", "-c", "cxr-course/constraints.txt"]
     subprocess.run(["git", "clone", "-q", "--depth", "1", ADDRESS, "cxr-course"], check=True)
-    subprocess.run([*pip, "-e", "cxr-course"], check=True)
+    subprocess.run([*pip, "-e", "cxr-course[course]"], check=True)
     sys.path.insert(0, os.path.abspath("cxr-course"))
 
 # %% [markdown]
@@ -63,17 +62,21 @@ if importlib.util.find_spec("cxr_helpers") is None:
 
 # %%
 from cxr_helpers.course.core.data import load_nih
+from cxr_helpers.course.core.results import Results
 from cxr_helpers.course.core.settings import load_settings
 from cxr_helpers.data import nih
 
 settings = load_settings()
+results = Results("00_start_here", settings)  # what this notebook finds is kept there
 data = load_nih(settings)
 entries, files = data.entries, nih.find_images(settings.nih)
-print(f"{len(entries):,} radiographs of {entries['patient_id'].nunique()} patients")
-print(f"data: {settings.data}, scale: {settings.scale}")
+print(f"{settings.data}: {len(entries):,} images of {entries['patient_id'].nunique()} patients")
+
+# %%
+entries[["image_id", "patient_id", "age", "sex", "view", "findings"]].head(3)
 
 # %% [markdown]
-# The first two images are of one patient. Look for what is the same in both.
+# In the next picture the first two images are of one patient. Look for what is the same in both.
 
 # %%
 import matplotlib.pyplot as plt
@@ -107,7 +110,8 @@ plt.show()
 # with similar features look alike to it. Here are two networks of the same build. The weights (the
 # numbers that a network learns) of one are random, as before any learning. The other was
 # [pretrained for an evening](../docs/glossary.md#evening-weights) with the paper's method, on synthetic
-# radiographs of other patients. Nobody told it what they show.
+# radiographs of other patients. Nobody told it what they show. `data.images.pixels` holds all images,
+# made small for the networks.
 
 # %%
 from cxr_helpers.course.ch02 import neighbors, pretraining
@@ -123,24 +127,29 @@ for arm in ("evening", "random"):
 
 # %% [markdown]
 # Where the file of the evening is not there, a line above says how to make it, and below the random
-# network is shown alone.
-#
-# **Pick an image: any row of the table.** The next cell shows it, and in its row the four images whose
-# features are nearest, a row for each network. Then change `row` and run the cell again. Do the four
-# share the *view* (PA: from behind, AP: from the front)? The finding? Are they of the same patient?
+# network is shown alone. For each image, the rows of the four whose features are nearest:
 
 # %%
-row = 7  # any row, from 0 on; change it and run this cell again
-
 near = {name: neighbors.nearest(found, count=4) for name, found in features.items()}
-pictures, titles = [], []
+
+# %% [markdown]
+# **Pick an image: any row of the table.** The next cell shows it and the four, once for each network.
+# Then change `row` and run the cell again. Do the four share the *view* (PA: the rays come from behind,
+# AP: from the front)? The finding? Are they of the same patient?
+
+# %%
+row = 228  # in the demo one of the patient above; write any other row and run this cell again
+
+pictures, titles, told = [], [], []
 for name, found in near.items():
     for place in [row, *found[row]]:
         image = entries.loc[place]
         pictures.append(nih.read_image(files[image["image_id"]]))
         titles.append(f"patient {image['patient_id']}, {image['view']}\n{image['findings']}")
-    titles[-5] = f"{name}: nearest to\n{titles[-5]}"
+    shared = entries["findings"][found[row]].str.contains(entries["findings"][row])
+    told.append(f"{name}: {shared.sum()} of 4 share a label")
 style.show_images(pictures, titles, columns=5, width=2)
+plt.suptitle("Row by row, the image on the left and what is nearest to it\n" + "\n".join(told))
 plt.show()
 
 # %% [markdown]
@@ -164,8 +173,8 @@ questions = {  # what counts as shared, by how many neighbors, and whose images 
 shares, table, gains = {}, pd.DataFrame(), {}
 for question, (marks, count, apart) in questions.items():
     for name, found in features.items():
-        near = neighbors.nearest(found, count=count, patients=apart)
-        shares[question, name] = neighbors.sharing(marks, near)
+        closest = neighbors.nearest(found, count=count, patients=apart)
+        shares[question, name] = neighbors.sharing(marks, closest)
         table.loc[name, question] = np.nanmean(shares[question, name])
     table.loc["chance", question] = neighbors.by_chance(marks, apart)
     if len(features) == 2:
@@ -179,21 +188,20 @@ for question, (marks, count, apart) in questions.items():
 # as a sentence; a click unfolds it. Such cells come up in all notebooks.
 
 # %% tags=["hide-input"]
-from cxr_helpers.course.core.results import Results, claim
+from cxr_helpers.course.core.results import claim
 
-results = Results("00_start_here", settings)
-assert (table.loc[list(features)] > table.loc["chance"]).all(axis=None)
-print("Even random features find patient, view and finding more often than chance.")
+above = (table.loc[list(features)] > table.loc["chance"]).all(axis=None)
+claim(above, "even random weights find all three more often than chance", settings)
 if gains:
-    text = "the pretrained network finds the same patient more often than the random one"
-    claim(gains["same patient"].low > 0, text, settings)
+    text = "the pretrained network finds all three more often than the random one"
+    claim(all(gain.low > 0 for gain in gains.values()), text, settings)
     results.add(
         same_patient_difference=gains["same patient"].as_dict(),
         same_finding_difference=gains["shared finding"].as_dict(),
     )
 
 # %% [markdown]
-# Random weights already tell one body from another better than chance. The pretrained network never
+# Random weights already tell one chest from another better than chance. The pretrained network never
 # saw these patients either, and nobody gave it a word; where it is shown, compare its row. An
 # [interval](../docs/glossary.md#interval-95) above zero says that other patients would hardly have
 # turned the difference around.
@@ -245,10 +253,10 @@ print("Where something is missing, the report says what to do.")
 # Two environment variables (settings that a program reads when it starts) steer all notebooks.
 #
 # - `CXR_DATA` is `demo`, or the root folder of a real download.
-# - `CXR_SCALE` is `demo` for a laptop, `evening` for a laptop and an hour of pretraining, or `paper` for
-#   GPUs.
+# - `CXR_SCALE` is `demo` for a laptop, `evening` for a laptop and an hour of pretraining, `paper` for
+#   GPUs, or `quick` to see within minutes whether everything runs on your data; its results mean nothing.
 #
-# Set them before you start JupyterLab; the [README](../README.md#real-data) shows how. They are read
+# Set them before you start JupyterLab; [real data](../docs/real_data.md) shows how. They are read
 # in one place, by `load_settings`. For the demo there is nothing to set. Behind each scale stand
 # presets, sets of plain values: `settings.pretrain` in a new cell shows those of pretraining.
 #
@@ -285,10 +293,12 @@ print("Each row is one notebook; what is still open has its number.")
 works = report["ok"].all()
 needs = "has all that the course needs" if works else "lacks something: see the report above"
 best = next(iter(features))
-percent = 100 * table["same patient"]
+percent = 100 * table["shared finding"]
 print(f"This machine {needs}. You will build networks that learn from images alone.")
-print(f"One such ('{best}') puts another image of the same patient first")
-print(f"for {percent[best]:.0f}% of the images; chance would for {percent['chance']:.1f}%.")
+print(f"Of the four images of other patients that one such ('{best}') puts nearest,")
+print(
+    f"{percent[best]:.0f}% share a finding; of four drawn blindly {percent['chance']:.0f}% would."
+)
 
 # %% tags=["hide-input"]
 saved = results.save()

@@ -48,8 +48,8 @@ results = Results("01_data_exploration", settings)
 # ## Three findings, marked
 #
 # The pictures in this notebook are those of the data you chose with `CXR_DATA`. In the demo they are
-# **synthetic**: drawn by a program, in the files and folders of the real download. Three of them,
-# with the boxes of NIH's own list.
+# **synthetic**: drawn by a program, in the files and folders of the real download. `settings` says
+# where they lie; `settings.nih` is the folder of the NIH images. Beside them lies a list of boxes.
 
 # %%
 nih_data = load_nih(settings)
@@ -213,7 +213,7 @@ seen = exploration.reread_shares(labels, rereads)
 missed = seen.loc["No Finding", exploration.ANY]
 saw = "radiologists saw"
 ch01.plot_heatmap(seen, label=bar, xlabel=saw, ylabel="NIH label", numbers=True)
-plt.suptitle(f"{missed:.0f}% of the 'No Finding' images carry one of the four")
+plt.suptitle(f"{missed:.0f}% of the 'No Finding' images carry at least one of the four")
 plt.show()
 
 # %% [markdown]
@@ -283,7 +283,7 @@ top = sorted(readers["boxes"].nlargest(3).index, key=lambda name: int(name[1:]))
 by_them = 100 * readers["boxes"][top].sum() / readers["boxes"].sum()
 read = readers[["abnormal_percent", "normal_percent"]].set_axis(["abnormal", "normal"], axis=1)
 read.index = [f"{name}: {n:,} boxes" for name, n in readers["boxes"].items()]
-style.plot_dots(read, xlabel="of these images, read by this reader (%)")
+style.plot_dots(read, xlabel="share of these images that this reader read (%)")
 plt.suptitle(f"{', '.join(top)} drew {by_them:.1f}% of the boxes")
 plt.show()
 
@@ -317,7 +317,7 @@ line = (100 * 8 / 224, "8 pixels, where the image has 224")
 lost = 100 * (side < line[0]).groupby(real_boxes["label"]).mean()
 xlabel = "shorter side of the box (% of the image, log scale)"
 ch01.plot_spread(side, real_boxes["label"], xlabel=xlabel, reference=line)
-plt.suptitle(f"At 224 pixels {lost['Nodule/Mass']:.0f}% of the nodules are under 8 pixels wide")
+plt.suptitle(f"At 224 pixels {lost['Nodule/Mass']:.1f}% of the nodules are under 8 pixels wide")
 plt.show()
 
 # %%
@@ -358,7 +358,7 @@ if settings.vindr:
     drawn, joined = (table[table["image_id"] == image_id] for table in tables)
     by_reader = drawn.assign(label=drawn["reader_id"])
     titles = ["readers", "after fusion"]
-    style.show_images([pixels] * 2, titles, columns=2, width=3.8, boxes=[by_reader, joined])
+    style.show_images([pixels] * 2, titles, columns=2, width=3.5, boxes=[by_reader, joined])
     plt.suptitle(f"{len(drawn)} boxes of three readers become {len(joined)}")
     plt.show()
 
@@ -394,7 +394,7 @@ alone = 100 * len(single) / len(real_fused)
 who = real_boxes.groupby(["image_id", "label"])["reader_id"].nunique().rename("drew_it")
 named = 100 * (single.join(who, on=["image_id", "label"])["drew_it"] > 1).mean()
 print(f"{len(real_boxes):,} boxes become {len(real_fused):,}; {alone:.1f}% rest on one reader")
-print(f"In {named:.0f}% of these, another reader drew the same label elsewhere on the image")
+print(f"In {named:.0f}% of these, another reader put the same label on another box")
 
 # %% [markdown]
 # So 'one reader' often means that two readers saw the same thing and drew it differently. An IoU of
@@ -486,7 +486,7 @@ if inverted:
     broken = stored.copy()
     broken[spots[:, 0], spots[:, 1]] = 0, top_value
     for name in ("WindowCenter", "WindowWidth"):
-        delattr(dataset, name)
+        delattr(dataset, name)  # from here on the file has no window
     robust = 1 - dicom.display_values(broken, dataset)[0]
 
 # %% [markdown]
@@ -531,12 +531,12 @@ check("1.5", to_gray)
 # %% tags=["nbval-ignore-output"]
 accuracy = None
 if vindr_data is not None:
-    looks = {"NIH": nih_data.images.pixels, "VinDr": vindr_data.images.pixels}
-    looks = {site: exploration.center(pixels) for site, pixels in looks.items()}
-    shares = {site: exploration.gray_shares(pixels) for site, pixels in looks.items()}
+    sites = {"NIH": nih_data.images.pixels, "VinDr": vindr_data.images.pixels}
+    middle = {site: exploration.center(pixels) for site, pixels in sites.items()}
+    shares = {site: exploration.gray_shares(pixels) for site, pixels in middle.items()}
     owners = {"NIH": nih_data.patients, "VinDr": vindr_data.patients}
     accuracy = exploration.site_accuracy(shares, owners)
-    ch01.plot_gray_values(looks)
+    ch01.plot_gray_values(middle)
     plt.suptitle(f"Gray values alone name the site of {accuracy:.0%} of the pictures")
     plt.show()
     print(f"right for {accuracy:.0%} of the pictures")
@@ -584,7 +584,7 @@ made = {name: draw(look) for name, look in looks.iterrows()}
 made["teaching, at the other site"] = draw(looks.loc["teaching"], site="vindr")
 pixels = [radiograph.pixels for radiograph in made.values()]
 marks = [exploration.phantom_boxes(radiograph) for radiograph in made.values()]
-style.show_images(pixels, list(made), columns=3, width=3.1, boxes=marks)
+style.show_images(pixels, list(made), columns=3, width=2.9, boxes=marks)
 cm = {name: made[name].boxes[0].contrast for name in looks.index}
 plt.suptitle(
     f"The fluid weakens the beam like {cm['realistic']:.1f} cm more of soft tissue (realistic), "
@@ -649,9 +649,9 @@ pd.DataFrame(both_sets, index=["NIH", "VinDr"]).T
 # %%
 wrong = 100 * (1 - noise.loc["Pneumothorax", "ppv"])
 print(
-    f"NIH holds labels that a program read ({wrong:.0f}% of those for pneumothorax are wrong), VinDr\n"
-    f"boxes that readers drew ({alone:.0f}% of the fused ones rest on one reader); other patients,\n"
-    f"other views, and only {len(both)} of {len(vindr.CLASSES)} findings by the same name."
+    f"NIH holds labels that a program read (radiologists did not see {wrong:.0f}% of those for\n"
+    f"pneumothorax), VinDr boxes that readers drew ({alone:.0f}% of the fused ones rest on one reader);\n"
+    f"other patients, and only {len(both)} of {len(vindr.CLASSES)} findings by the same name."
 )
 
 # %% [markdown]
@@ -744,9 +744,9 @@ check("1.6", ap_by_decade)
 # <details><summary>An answer</summary>
 #
 # If the reader says only yes or no, the AUROC is the mean of sensitivity and specificity against the
-# *labels*. The sensitivity against the labels is the PPV of the labels. The specificity needs two more
-# shares: how many images have the finding, and how many are labeled with it. For a rare finding it is
-# near 1, so the bound is near (1 + PPV) / 2, far from 1.
+# *labels*. The sensitivity against the labels is the labels' PPV. The specificity is 1 - (1 - s) p / (1 -
+# q), with s the labels' sensitivity, p the share of images with the finding, q the share labeled; p and q
+# you would need to know. For a rare finding it is near 1, and the bound near (1 + PPV) / 2: far from 1.
 #
 # </details>
 #

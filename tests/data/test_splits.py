@@ -63,7 +63,7 @@ ODD_IDS = {
     "tables": (pd.Series([1, 2]), pd.Series(["1", "2"]), "leading zeros"),
     "not a number": ([1, np.nan], [2, np.nan], "2 patient ids are neither .* such as nan"),
     "none": (["a", None], ["b"], "such as None"),
-    "missing text": (pd.Series(["a", None]), ["b"], "such as nan"),
+    "missing text": (pd.Series(["a", None]), ["b"], "such as (nan|None)"),
     "missing whole numbers": (pd.Series([1, None], dtype="Int64"), [2], "such as <NA>"),
     "missing made text": (["1", str(np.nan)], ["2"], "or missing, such as 'nan'"),
     "empty text": (["a", " "], ["b"], "1 patient ids are neither .* such as ' '"),

@@ -118,7 +118,7 @@ def test_pictures_are_there_and_have_a_text(site, pages):
     assert [broken(site, pages, path, source) for path, source, _ in shown if is_afar(source)] == []
     assert [why for path, source, _ in shown if (why := broken(site, pages, path, source))] == []
     short = [(path.stem, source) for path, source, text in shown if len(text) < 20]
-    assert len(shown) > 60 and short == []
+    assert len(shown) > 40 and short == []
     for name in NOTEBOOKS:
         stored = (ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8")
         page = pages[site / "notebooks" / f"{name}.html"]
@@ -160,7 +160,7 @@ def test_docstrings_are_shown(site, pages):
 def test_nothing_is_loaded_from_afar_or_names_the_machine(pages):
     loaded = {address for page in pages.values() for address in page.loaded}
     loaded |= {source for page in pages.values() for source, _ in page.pictures}
-    assert len(loaded) > 60 and [address for address in loaded if is_afar(address)] == []
+    assert len(loaded) > 40 and [address for address in loaded if is_afar(address)] == []
     assert [path.stem for path, page in pages.items() if str(ROOT) in page.text] == []
 
 

@@ -259,7 +259,7 @@ def phantom_boxes(radiograph: Radiograph) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["label", "x_min", "y_min", "x_max", "y_max"])
 
 
-def find_dicom(files: Mapping[str, Path], *, photometric: str, at_most: int = 150) -> Path | None:
+def find_dicom(files: Mapping[str, Path], *, photometric: str, at_most: int = 250) -> Path | None:
     """A file with a window and this Photometric Interpretation; None if there is none.
 
     Of several, the one whose values fill the smallest part of what its bits can hold. A file whose

@@ -51,12 +51,13 @@ def short_run(
     Args:
         settings: preset and seed.
         pixels: (N, H, W) uint8 to pretrain on.
-        steps: optimizer steps.
+        steps: optimizer steps; at the scale `quick` no more than `STEPS_A_ROW`.
         measure: figures and correlation matrix of a module, as `pretraining.watch` makes it.
         criterion: instead of lightly's loss.
         make_views: instead of the preset's views.
     """
     preset, log = settings.pretrain, EpochLog()
+    steps = min(steps, STEPS_A_ROW) if settings.scale == "quick" else steps
     fed = pairs.ViewPairs(
         pixels,
         range(len(pixels)),

@@ -111,10 +111,10 @@ class DetectPreset:
     backbone_rate: float = 1.0
     recipes: dict[str, dict[str, float]] = field(
         default_factory=lambda: {
-            "random": {"learning_rate": 1e-3, "backbone_rate": 1.0},
-            "pretrained": {"learning_rate": 1e-3, "backbone_rate": 1.0},
-            "evening": {"learning_rate": 1e-3, "backbone_rate": 1.0},
-            "imagenet": {"learning_rate": 1e-3, "backbone_rate": 1.0},
+            "random": {"learning_rate": 2e-3, "backbone_rate": 1.0},
+            "pretrained": {"learning_rate": 2e-3, "backbone_rate": 1.0},
+            "evening": {"learning_rate": 2e-3, "backbone_rate": 0.1},
+            "imagenet": {"learning_rate": 2e-3, "backbone_rate": 0.1},
         }
     )
     optimizer: str = "adamw"

@@ -84,7 +84,6 @@ def set_style() -> None:
             "figure.constrained_layout.use": True,
         }
     )
-    plt.rcParams["figure.titlesize"] = 11
 
 
 def panels(

@@ -1,5 +1,7 @@
 """The labs of notebook 02, on images of noise: that each run lacks what it should lack."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tiny_pretraining import tiny_data, tiny_settings
@@ -23,6 +25,14 @@ def test_every_run_is_logged_and_measured(runs):
     for run in runs.values():
         assert run.log["step"].iloc[-1] == 8 and run.log["step"].is_monotonic_increasing
         assert run.correlation.shape == (16, 16) and 0 <= run.figures["found_again"] <= 1
+
+
+def test_a_quick_run_takes_a_few_steps_whatever_it_is_asked_for():
+    settings, data = replace(tiny_settings("."), scale="quick"), tiny_data()
+    told = labs.short_run(
+        settings, data.images.pixels, steps=1000, measure=lambda module: ({}, module)
+    )
+    assert told.log["step"].tolist() == [labs.STEPS_A_ROW]
 
 
 def test_each_loss_is_what_is_left_of_it(runs):
