@@ -232,7 +232,8 @@ for C in probe.REGULARIZATION:
 reached = {"training": [roc_auc_score(y[train], said[C][train]) for C in said]}
 reached["validation"] = [roc_auc_score(y[val], said[C][val]) for C in said]
 best = probe.REGULARIZATION[int(np.argmax(reached["validation"]))]
-axis = pd.DataFrame(reached, index=said).plot(logx=True, style=["o--", "s-"], figsize=(6, 3.4))
+curves = pd.DataFrame(reached, index=list(said))
+axis = curves.plot(logx=True, style=["o--", "s-"], figsize=(6, 3.4))
 axis.set(xlabel="C (large: weak regularization)", ylabel=f"AUROC, {names[k]}")
 axis.set_title(f"validation patients choose C = {best:g}", fontsize=10)
 style.tidy(axis.figure)
