@@ -135,7 +135,8 @@ plt.show()
 # `measure` does it for every finding, stage and start of the network (an
 # [arm](../docs/glossary.md#arm)), and for two baselines without a network: a patch of 8 x 8 pixels, and
 # size and place alone. Validation images choose strength and stage. It returns an entry for each arm
-# and stage.
+# and stage. (`claim` checks a sentence and prints it; on the demo it stops the notebook where the
+# sentence does not hold. Cells that do nothing else are folded.)
 
 
 # %% tags=["nbval-ignore-output"]
@@ -165,6 +166,8 @@ probed, gains = box_probe.chosen(judged), box_probe.differences(judged)
 learned = [arm for arm in ("pretrained", "evening") if arm in probed]
 best = max(learned, key=lambda arm: probed[arm].validation)
 gain = gains[gains["arm"] == best].set_index("stage")
+nothing = abs(probed[box_probe.GEOMETRY].macro - 0.5) < 0.02
+claim(nothing, "size and place alone tell nothing", settings)
 ch04.plot_box_probe(box_probe.table(judged, places), names=pretraining.ARM_NAMES)
 deep, each = span(gain.loc["layer3"]), span(gain.loc["chosen"])
 title = f"AUROC, {pretraining.ARM_NAMES[best]} minus random weights:"
@@ -174,13 +177,8 @@ plt.show()
 # %% [markdown]
 # Bars are 95% intervals, level lines need no network, a ring marks the stage that validation chose for
 # each. The gains are taken on the same resampled test images for both.
-#
-# The next cell only checks, and is folded, as others will be: on the demo `claim` stops the notebook
-# where its sentence does not hold.
 
 # %% tags=["hide-input"]
-nothing = abs(probed[box_probe.GEOMETRY].macro - 0.5) < 0.02
-claim(nothing, "size and place alone tell nothing", settings)
 single = gains[gains["stage"].str.startswith("layer")]
 above = (single["low"] > 0).groupby(single["arm"]).sum()
 text = "at two of the four stages or more, pretrained features know more of a box than random ones"
@@ -406,7 +404,7 @@ print(f"no error, and {len(told.unexpected_keys)} tensors without a place")
 # `place_backbone` counts:
 
 # %%
-blank = det.build_detector(experiment.detector_settings(settings, data, "pretrained"), seed=0)
+blank = det.build_detector(experiment.detector_settings(settings, data, "random"), seed=0)
 try:
     place_backbone(blank, renamed)
 except DetectorError as error:
