@@ -537,7 +537,7 @@ plt.show()
 
 # %%
 def verdict(interval):
-    return "above" if interval.low > 0 else "below" if interval.high < 0 else "open"
+    return "above zero" if interval.low > 0 else "below zero" if interval.high < 0 else "open"
 
 
 def gap(by_arm):
@@ -557,7 +557,7 @@ plt.title(f"{title}\n{span(difference)} by the readers")
 plt.show()
 
 # %% [markdown]
-# 'Above' means that the whole interval lies above zero, 'open' that it covers zero. The paper reports
+# 'Above zero': the whole interval lies there; 'open': it covers zero. The paper reports
 # about 3 percentage points for its pretraining over ImageNet's, another comparison than this one. And
 # this is one training of each arm: the interval knows only about other test images. Several seeds
 # stand under 'Fewer boxes'.
@@ -700,7 +700,7 @@ plt.show()
 
 # %%
 chosen = tables.gallery_rows(all_matches[ours])
-figure, axes = style.grid(len(chosen), 2, width=5)
+figure, axes = style.grid(len(chosen), 2, width=4)
 for axis, (title, i) in zip(axes, chosen.items(), strict=True):
     picture, drawn_boxes = data.images.pixels[everyone[i]], found_in_all[ours][i]
     ch04.show_detections(
@@ -833,7 +833,7 @@ check("4.7", precision_recall_figure)
 # %% tags=["nbval-ignore-output"]
 print(f"Frozen, in boxes: AUROC {deep} above random weights at layer3, {each} at the best stages.")
 print(
-    f"As a detector: mAP50 {span(difference)} above from scratch, {verdict(difference)}; one seed."
+    f"As a detector: mAP50 {span(difference)} against from scratch, {verdict(difference)}; one seed."
 )
 if stored is not None:
     for row in means[(means["minus"] == "random") & (means["arm"] == ours)].itertuples():
