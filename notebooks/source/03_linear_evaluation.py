@@ -724,7 +724,7 @@ results.add(
 )
 for arm in (arm for arm in ours if arm != "pretrained"):
     results.add(difference_of_an_evening=gains.loc[arm, figures].to_dict("index"))
-results.save()
+results.save().name
 claim("better" in str(rows), "at least one of the questions is answered 'better'", settings)
 
 # %% [markdown]

@@ -712,7 +712,7 @@ results.add(
     random_labels=agreement.median().to_dict(),
     shortcut={KIND: auroc.loc["shortcut"].to_dict()},
 )
-results.save()
+results.save().name
 
 # %% [markdown]
 # ## What this does not show
