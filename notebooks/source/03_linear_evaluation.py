@@ -529,10 +529,13 @@ else:
 
 # %% tags=["nbval-ignore-output"]
 x, y, by_split = features["pretrained"], labels, {}
-deals = {"by image": KFold(5, shuffle=True, random_state=0), "by patient": GroupKFold(5)}
+deals = {
+    "by image": KFold(5, shuffle=True, random_state=0).split(x),
+    "by patient": GroupKFold(5).split(x, groups=data.patients),
+}
 for name, folds in deals.items():
     guess, siblings = np.empty(y.shape), np.empty(len(y))
-    for known, asked in folds.split(x, groups=data.patients):
+    for known, asked in folds:
         guess[asked] = probe.knn_scores(x[known], y[known], x[asked], neighbors=20)
         siblings[asked] = np.isin(data.patients[asked], data.patients[known])
     macro = scoring.macro_auroc(y, guess, names).value
