@@ -117,7 +117,7 @@ plt.show()
 places = box_probe.draw_places(settings, data)
 asked, number = places.parts["test"], places.counts()["test"]
 half = len(asked.labels) // 2  # place i has the finding, place half + i is its counterpart
-figure, axes = style.panels(2, 4, width=2.4)
+figure, axes = style.panels(2, 4, width=1.9)
 for column, name in zip(axes.T, number.nlargest(4).index, strict=False):
     i = int(np.argmax(asked.labels == data.class_names.index(name) + 1))
     for axis, place, title in zip(column, (i, half + i), (name, "without it"), strict=True):
@@ -600,10 +600,10 @@ check("4.5", paired_differences)
 # %% [markdown]
 # ## Fewer boxes
 #
-# Labels are what pretraining is meant to save. A file of the course holds what took hours: each arm with
-# a tenth, three tenths and all of the training images, at **equal steps**: a share is seen more often,
-# not trained less. Lines are means over seeds, intervals cover other images and seeds, rings are your
-# own run.
+# Labels are what pretraining is meant to save. A file of the course holds what took hours: arms with
+# shares of the training images, at **equal steps**: a share is seen more often, not trained less.
+# Lines are means over the seeds that the sentence names; intervals cover other images, and other seeds
+# where there are several. Rings are your own run.
 
 # %%
 stored = read_stored("detectors", settings)
@@ -700,7 +700,7 @@ plt.show()
 
 # %%
 chosen = tables.gallery_rows(all_matches[ours])
-figure, axes = style.grid(len(chosen), 2, width=4)
+figure, axes = style.grid(len(chosen), 2, width=3)
 for axis, (title, i) in zip(axes, chosen.items(), strict=True):
     picture, drawn_boxes = data.images.pixels[everyone[i]], found_in_all[ours][i]
     ch04.show_detections(
@@ -836,9 +836,12 @@ print(
     f"As a detector: mAP50 {span(difference)} against from scratch, {verdict(difference)}; one seed."
 )
 if stored is not None:
+    seeds = (
+        f"{len(stored.record['seeds'])} seeds" if len(stored.record["seeds"]) > 1 else "one seed"
+    )
     for row in means[(means["minus"] == "random") & (means["arm"] == ours)].itertuples():
         share = f"{row.fraction:.0%} of the images"
-        print(f"Over several seeds, {share}: {span(row)}, {verdict(row)}.")
+        print(f"Stored, {seeds}, {share}: {span(row)}, {verdict(row)}.")
 
 # %% tags=["hide-input"]
 text = "at layer3, pretrained features know more of a box than random ones"
@@ -865,7 +868,7 @@ print(results.save().name)
 # - Faster R-CNN is a backbone, a pyramid, a network that proposes and a head that names; a training
 #   step adds up four losses and moves all weights a little.
 # - A backbone has arrived when every tensor has a place and every place has a tensor.
-# - Detectors are compared by recipes of their own, on the same resampled images, over several seeds,
+# - Detectors are compared by recipes of their own, on the same resampled images, over seeds,
 #   and against one that does not look.
 # - Only FROC on all images sees false alarms on normal ones. The truth is a choice, and it moves the
 #   number. So does a class that was lost on the way.

@@ -37,7 +37,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib.pyplot as plt  # noqa: F401 (for your answers)
+import matplotlib.pyplot as plt
 import numpy as np  # noqa: F401
 import pandas as pd
 import torch
@@ -150,7 +150,7 @@ figure = style.show_images(
 )
 whose, side = set(images.patients[first]), images.images.size
 figure.suptitle(f"{len(first)} packed images of {len(whose)} patients, {side} pixels a side")
-style.show(figure)
+plt.show()
 
 # %% [markdown]
 # The air in the lungs is dark, so none is a negative, and all stand upright. Packing keeps the ratio of
