@@ -267,8 +267,11 @@ def _run(
         "pixel_keyword": "PixelData",
         "pixel_vr": vr,
     }
+    # python-gdcm ends the whole process at some damaged JPEG; Pillow raises an error.
+    at_hand = decoder.available_plugins
+    plugin = "pillow" if "pillow" in at_hand and "pylibjpeg" not in at_hand else ""
     try:
-        values, properties = decoder.as_array(data, **options)
+        values, properties = decoder.as_array(data, decoding_plugin=plugin, **options)
     except RuntimeError as error:
         other = _installable(decoder)
         raise DicomError(
