@@ -16,7 +16,8 @@ from cxr_helpers.course.core.stored import read_stored
 SHOWN = 3
 DETECTORS = {"truth": "readers", "classes": "all", "seed": "all"}
 MADE = (
-    "Each difference is paired, with its 95% interval over test patients or images and over seeds; "
+    "Each difference is paired, with its 95% interval over test patients or images, and over seeds "
+    "where the file names several; "
     "the evening's network is one, whatever the seed. How each was measured: {links}. What is not "
     "said to be on real radiographs is on synthetic ones, and says nothing about patients."
 )
