@@ -118,16 +118,17 @@ def exact_labels(root: str | Path, image_ids: Sequence[str]) -> pd.DataFrame | N
 def marked_examples(
     entries: pd.DataFrame, boxes: pd.DataFrame, names: Sequence[str]
 ) -> pd.DataFrame:
-    """One image for each finding, with no other label.
+    """One image for each finding.
 
     Args:
-        entries: `image_id` and `findings`, a row an image.
-        boxes: `image_id`; an image with exactly one box is preferred.
+        entries: `image_id` and `findings`, joined by bars; a row an image.
+        boxes: `image_id`.
         names: findings.
 
     Returns:
-        The rows of the images, in the order of the names; none for a finding that never stands
-        alone.
+        The rows of the images, in the order of the names; none for a finding that no image has. An
+        image with exactly one box and no other finding is preferred, then one with no other
+        finding. The first images where none has any of the findings.
 
     Example:
         >>> entries = pd.DataFrame({"image_id": ["a", "b", "c"], "findings": ["Mass"] * 3})
@@ -135,11 +136,15 @@ def marked_examples(
         >>> marked_examples(entries, boxes, ["Mass", "Edema"])["image_id"].tolist()
         ['c']
     """
-    alone = entries[entries["findings"].isin(names)]
-    one_box = alone["image_id"].map(boxes["image_id"].value_counts()) == 1
-    order = alone["findings"].map({name: place for place, name in enumerate(names)})
-    alone = alone.assign(order=order, none=~one_box).sort_values(["order", "none"], kind="stable")
-    return alone.drop_duplicates("findings").drop(columns=["order", "none"])
+    findings = entries["findings"].str.split("|")
+    one_box = entries["image_id"].map(boxes["image_id"].value_counts()) == 1
+    rank = 2 * (findings.map(len) > 1) + ~one_box
+    chosen: list[int] = []
+    for name in names:
+        having = rank[findings.map(lambda found, name=name: name in found)].drop(chosen)
+        if len(having):
+            chosen.append(having.idxmin())
+    return entries.loc[chosen] if chosen else entries.head(len(names))
 
 
 def short_sides(boxes: pd.DataFrame) -> pd.Series:

@@ -147,6 +147,17 @@ def test_examples_come_in_the_order_of_the_names_boxed_or_not():
     assert exploration.marked_examples(entries, two[:0], ["A"])["image_id"].tolist() == ["c"]
 
 
+def test_an_example_has_other_findings_where_none_stands_alone():
+    """A subset of the download may have no image with a lone mass."""
+    entries = pd.DataFrame({"image_id": list("abc"), "findings": ["C", "A|B", "B|A|C"]})
+    none = pd.DataFrame({"image_id": []})
+    assert exploration.marked_examples(entries, none, ["A", "B"])["image_id"].tolist() == ["b", "c"]
+    boxed = pd.DataFrame({"image_id": ["c"]})
+    assert exploration.marked_examples(entries, boxed, ["A"])["image_id"].tolist() == ["c"]
+    # Data without any of the findings still has pictures to show.
+    assert exploration.marked_examples(entries, none, ["D", "E"])["image_id"].tolist() == ["a", "b"]
+
+
 def test_phantom_boxes_leave_out_what_left_no_trace():
     box = phantom.Box("Nodule/Mass", (1.0, 2.0, 3.0, 4.0), 0.1)
     table = exploration.phantom_boxes(phantom.Radiograph(np.zeros((9, 9)), (None, box)))
