@@ -141,7 +141,9 @@ def marked_examples(
     rank = 2 * (findings.map(len) > 1) + ~one_box
     chosen: list[int] = []
     for name in names:
-        having = rank[findings.map(lambda found, name=name: name in found)].drop(chosen)
+        having = rank[findings.map(lambda found, name=name: name in found)].drop(
+            chosen, errors="ignore"
+        )
         if len(having):
             chosen.append(having.idxmin())
     return entries.loc[chosen] if chosen else entries.head(len(names))
