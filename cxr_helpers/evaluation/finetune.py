@@ -213,6 +213,7 @@ def train(
     recipe: Recipe,
     precision: str = "32-true",
     accelerator: str = "auto",
+    callbacks: Sequence[Callback] = (),
     progress: bool = False,
     seed: int,
 ) -> tuple[Classifier, list[dict[str, np.ndarray]]]:
@@ -229,6 +230,7 @@ def train(
         recipe: how to train.
         precision: Lightning's name of it.
         accelerator: Lightning's name of it, such as `cpu`.
+        callbacks: more of Lightning's.
         progress: whether a bar is drawn.
         seed: of head, order and crops; the global random state is left as it was.
 
@@ -271,7 +273,7 @@ def train(
             accelerator=accelerator,
             devices=1,
             logger=False,
-            callbacks=[watch],
+            callbacks=[watch, *callbacks],
             enable_progress_bar=progress,
             enable_checkpointing=False,
             enable_model_summary=False,

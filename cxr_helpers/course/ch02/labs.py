@@ -14,6 +14,7 @@ from cxr_helpers.course.core.data import NihData
 from cxr_helpers.course.core.epoch_log import EpochLog
 from cxr_helpers.course.core.quiet import quiet_lightning
 from cxr_helpers.course.core.settings import Settings
+from cxr_helpers.course.core.threads import SpareCores
 from cxr_helpers.evaluation import scoring
 from cxr_helpers.evaluation.intervals import Interval
 from cxr_helpers.pretraining import barlow, pairs, views
@@ -76,7 +77,7 @@ def short_run(
             accelerator="auto",
             devices=1,
             logger=False,
-            callbacks=[log],
+            callbacks=[log, SpareCores()],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,

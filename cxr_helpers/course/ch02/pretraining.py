@@ -26,6 +26,7 @@ from cxr_helpers.course.core.data import NihData, data_digest, load_nih, load_ph
 from cxr_helpers.course.core.epoch_log import EpochLog, read_log
 from cxr_helpers.course.core.quiet import quiet_lightning
 from cxr_helpers.course.core.settings import PretrainPreset, Settings, fingerprint
+from cxr_helpers.course.core.threads import SpareCores
 from cxr_helpers.data.packed import PackedImages
 from cxr_helpers.evaluation import probe, scoring
 from cxr_helpers.evaluation.features import extract_features
@@ -379,7 +380,7 @@ def _trainer(
         max_epochs=epochs,
         sync_batchnorm=compute.uses_gpu,
         logger=False,
-        callbacks=[*callbacks, kept],
+        callbacks=[*callbacks, kept, SpareCores()],
         plugins=[checkpoints.AtomicCheckpointIO()],
         enable_progress_bar=any(isinstance(c, TQDMProgressBar) for c in callbacks),
         enable_model_summary=False,

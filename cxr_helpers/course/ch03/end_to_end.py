@@ -12,6 +12,7 @@ from cxr_helpers.course.core.compute import training_precision
 from cxr_helpers.course.core.data import NihData
 from cxr_helpers.course.core.quiet import quiet_lightning
 from cxr_helpers.course.core.settings import Settings
+from cxr_helpers.course.core.threads import SpareCores
 from cxr_helpers.evaluation import finetune, scoring
 
 
@@ -56,6 +57,7 @@ def train_end_to_end(
             watched=watched,
             recipe=recipe,
             precision=_precision(),
+            callbacks=[SpareCores()],
             seed=settings.seed,
         )
     said = {

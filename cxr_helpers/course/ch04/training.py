@@ -25,6 +25,7 @@ from cxr_helpers.course.core.data import BoxData
 from cxr_helpers.course.core.epoch_log import EpochLog
 from cxr_helpers.course.core.quiet import quiet_lightning
 from cxr_helpers.course.core.settings import Settings
+from cxr_helpers.course.core.threads import SpareCores
 from cxr_helpers.data.datasets import DetectionDataset
 from cxr_helpers.detection import detector as det
 from cxr_helpers.detection import metrics
@@ -222,7 +223,7 @@ def train_detector(
     told = {"data": settings.data, "images": len(rows), "digest": data.digest}
     checkpoint = checkpoints.checkpoint_to_resume(log, told, resume=resume)
     callbacks = _callbacks(settings, data, validation, progress)
-    callbacks += [EpochLog(log), RandomStates(pipeline), checkpoints.Identity(told)]
+    callbacks += [EpochLog(log), RandomStates(pipeline), checkpoints.Identity(told), SpareCores()]
     if preset.checkpoint_every:
         states = 2 if preset.optimizer == "adamw" else 1
         checkpoints.check_room(log.parent, checkpoints.training_bytes(module, states=states))

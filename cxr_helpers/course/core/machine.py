@@ -7,7 +7,6 @@ the network.
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import joblib
 import pandas as pd
 import psutil
 
@@ -93,8 +93,7 @@ def installed(package: str) -> str:
 
 def usable_cores() -> int:
     """Cores that this process may use: containers and schedulers may grant fewer than there are."""
-    granted = getattr(os, "sched_getaffinity", None)
-    return len(granted(0)) if granted else os.cpu_count() or 1
+    return joblib.cpu_count()
 
 
 def machine_report(folder: Path | str = ".") -> pd.DataFrame:
