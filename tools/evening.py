@@ -1,12 +1,14 @@
 """Pretrain for an evening, and put the backbone into weights/ for everybody.
 
-    python -m tools.evening
+    python -m tools.evening [--replace]
 
 An hour or less on two cores: draws the phantoms, pretrains at the scale `evening`, writes
 weights/evening.safetensors in half precision, and beside it the run's log and record. A run that
-was stopped goes on.
+was stopped goes on. Weights that are there are replaced only with `--replace`: what was measured
+with them no longer holds then.
 """
 
+import argparse
 import hashlib
 import json
 import shutil
@@ -49,9 +51,19 @@ def ship(settings: Settings, path: Path) -> Path:
     return target
 
 
-def main() -> int:
-    """Run from the command line."""
+def main(arguments: list[str] | None = None) -> int:
+    """Run from the command line; status 2 where weights are there that are not to be replaced."""
+    parser = argparse.ArgumentParser(description="Pretrain for an evening; fills weights/.")
+    parser.add_argument("--replace", action="store_true", help="replace the weights that are there")
+    options = parser.parse_args(arguments)
     settings = replace(load_settings({}), scale="evening", **PRESETS["evening"])
+    shipped = pretraining.evening_path(settings)
+    if shipped.is_file() and not options.replace:
+        told = (
+            f"{shipped.relative_to(settings.project)} is there; --replace makes it anew, in an hour"
+        )
+        print(told, file=sys.stderr)
+        return 2
     path = pretraining.backbone_path(settings, seed=SEED)
     if not path.is_file():
         pretraining.pretrain(settings, load_nih(settings), seed=SEED)

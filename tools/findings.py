@@ -1,7 +1,7 @@
 """What the README says was found: sentences made from the figures that come with the course.
 
 Each is a paired difference with its 95% interval, read from notebooks/stored. First come up to
-three whose interval leaves zero out, then one that is open. Where a table is not there yet, its
+three whose interval leaves zero out, then all that are open. Where a table is not there yet, its
 sentences are left out.
 """
 
@@ -45,7 +45,9 @@ class Finding:
 FINDINGS = (
     Finding(
         "label_curves", "evening", "random", 0.1,
-        "**Few labels.** With a tenth of the labels a linear probe reaches a macro AUROC of {arm} "
+        "**Few labels.** With a tenth of the labels a "
+        "[linear probe](docs/glossary.md#linear-probe) reaches a macro "
+        "[AUROC](docs/glossary.md#auroc) of {arm} "
         "on features that an evening's pretraining learned without any label, and {minus} on "
         "those of random weights",
     ),
@@ -56,18 +58,13 @@ FINDINGS = (
     ),
     Finding(
         "detectors", "evening", "random", 0.3,
-        "**Boxes.** With three tenths of the boxes a pretrained detector reaches a mAP50 of "
-        "{arm}, one trained from scratch {minus}",
+        "**Boxes.** With three tenths of the images a pretrained detector reaches a "
+        "[mAP50](docs/glossary.md#map50) of {arm}, one trained from scratch {minus}",
     ),
     Finding(
         "label_curves", "evening", "from scratch", 0.1,
         "**Without pretraining.** With a tenth of the labels a probe on the evening's features "
         "reaches a macro AUROC of {arm}, a network trained from scratch {minus}",
-    ),
-    Finding(
-        "detectors", "evening", "random", 1.0,
-        "**All boxes.** With all boxes a pretrained detector reaches a mAP50 of {arm}, one "
-        "trained from scratch {minus}",
     ),
     Finding(
         "label_curves_real", "evening", "pixels", 1.0,
@@ -93,14 +90,14 @@ def sentence(finding: Finding, rows: pd.DataFrame) -> tuple[str, bool] | None:
     >>> lines = [["a", "", 1, 0.7, 0.6, 0.8], ["b", "", 1, 0.6, 0.5, 0.7]]
     >>> rows = pd.DataFrame([*lines, ["a", "b", 1, 0.1, -0.02, 0.2]], columns=columns)
     >>> sentence(Finding("t", "a", "b", 1.0, "{arm} and {minus}"), rows)
-    ('0.70 and 0.60: +0.100 (-0.020 to 0.200)', False)
+    ('0.700 and 0.600: +0.100 (-0.020 to 0.200)', False)
     """
     at = rows[rows["fraction"] == finding.fraction].set_index(["arm", "minus"])
     keys = [(finding.arm, ""), (finding.minus, ""), (finding.arm, finding.minus)]
     if any(key not in at.index for key in keys):
         return None
     arm, minus, gain = (at.loc[key] for key in keys)
-    text = finding.text.format(arm=f"{arm['value']:.2f}", minus=f"{minus['value']:.2f}")
+    text = finding.text.format(arm=f"{arm['value']:.3f}", minus=f"{minus['value']:.3f}")
     interval = f"{gain['low']:.3f} to {gain['high']:.3f}"
     clear = bool(gain["low"] > 0 or gain["high"] < 0)
     return f"{text}: {gain['value']:+.3f} ({interval})", clear
@@ -123,7 +120,7 @@ def findings_text(settings: Settings) -> str:
     """The README's list of what was found; '' where nothing is stored."""
     found = list(told(settings))
     clear = [one for one in found if one[2]][:SHOWN]
-    open_ones = [one for one in found if not one[2]][:1]
+    open_ones = [one for one in found if not one[2]]
     lines = [f"- {text}." for _, text, _ in clear]
     lines += [f"- {text}: open. Neither a gain nor a loss is shown." for _, text, _ in open_ones]
     if not lines:

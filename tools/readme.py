@@ -26,6 +26,7 @@ from tools.anywhere import badges, repository_address
 from tools.findings import findings_text
 
 EXERCISE_PAGE = Path("docs", "teaching", "exercises.md")
+IN_CLASS = ("1.1", "1.2", "1.3", "2.1", "2.5", "3.4", "4.1", "5.3")  # docs/teaching/plans.md
 
 QUESTIONS = {  # of each notebook, and what one finds there
     "00_start_here": (
@@ -39,11 +40,11 @@ QUESTIONS = {  # of each notebook, and what one finds there
     ),
     "02_barlow_twins_pretraining": (
         "What can be learned without labels?",
-        "a loss by hand, a real run, and four runs that fail while their loss looks fine",
+        "a loss by hand, a real run, and four runs that fail, and how a log shows it",
     ),
     "03_linear_evaluation": (
         "How good are the features, and at how many labels?",
-        "label curves over several seeds, beside pixels alone; five ways to flatter a score",
+        "label curves over several seeds, beside pixels alone; five traps that may flatter a score",
     ),
     "04_faster_rcnn_finetuning": (
         "Does it find abnormalities better?",
@@ -116,15 +117,18 @@ def picture_text(results: dict[str, dict]) -> str:
 
 
 def exercise_table() -> str:
-    """The exercises with the authors' minutes as a markdown table, and the sum of each notebook."""
-    lines = ["| exercise | what | minutes |", "|---|---|---|"]
+    """The exercises with the authors' minutes and place, and the sum of each notebook."""
+    lines = ["| exercise | what | minutes | where |", "|---|---|---|---|"]
     minutes: dict[str, int] = {}
     for number, exercise in sorted(EXERCISES.items()):
-        lines.append(f"| {number} | {exercise.title} | {exercise.minutes} |")
+        where = "class" if number in IN_CLASS else "home"
+        lines.append(f"| {number} | {exercise.title} | {exercise.minutes} | {where} |")
         notebook = f"0{number[0]}"
         minutes[notebook] = minutes.get(notebook, 0) + exercise.minutes
     sums = ", ".join(f"{one} in {name}" for name, one in minutes.items())
-    return "\n".join([*lines, "", f"Together {sum(minutes.values())} minutes: {sums}."])
+    in_class = sum(EXERCISES[number].minutes for number in IN_CLASS)
+    told = f"Together {sum(minutes.values())} minutes: {sums}. In class {in_class} of them."
+    return "\n".join([*lines, "", told])
 
 
 def replace_between(text: str, content: str, *, name: str) -> str:

@@ -5,7 +5,7 @@ float32 (n, 4) xyxy in pixels, and `labels`, int64 (n,) from 1. `boxes_by_image`
 
 From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, pandas, torch.
-Goes with: gray.py, packed.py.
+Goes with: gray.py, packed.py, workers.py.
 """
 
 import re

@@ -9,7 +9,7 @@ Paper: Ren et al., Faster R-CNN, https://arxiv.org/abs/1506.01497.
 
 From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, safetensors, torch, torchvision.
-Goes with: anchors.py, backbone.py.
+Goes with: anchors.py, backbone.py, boxes.py.
 """
 
 import json

@@ -11,7 +11,7 @@ Source: Bandos et al., Area under the free-response ROC curve, Biometrics 2009.
 
 From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy.
-Goes with: metrics.py.
+Goes with: boxes.py, metrics.py.
 """
 
 from collections.abc import Sequence

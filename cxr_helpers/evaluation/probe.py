@@ -5,7 +5,7 @@ not what a network could still learn. Classes that cannot be trained are named.
 
 From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, scikit-learn, scipy, threadpoolctl.
-Goes with: checks.py, scoring.py.
+Goes with: checks.py, intervals.py, scoring.py.
 """
 
 from collections.abc import Sequence

@@ -2,6 +2,11 @@
 
 Classes that cannot be scored are named, never averaged in.
 
+>>> labels, scores = np.array([[0], [1], [0], [1]]), np.array([[0.2], [0.9], [0.6], [0.4]])
+>>> drawn = resampled_scores(labels, [scores], ["a", "b", "c", "d"], resamples=200, seed=0)
+>>> print(macro_interval(drawn, seed=0))  # the mean over classes, its interval over patients
++0.750 (+0.000 to +1.000)
+
 From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy.
 Goes with: checks.py, intervals.py.

@@ -34,7 +34,7 @@ Image, boxes and labels are those of `ablation_fast`; so is what the map needs b
 
 From cxr-helpers 0.2.0 (MIT license).
 Needs: numpy, torch.
-Goes with: fixed_box.py, layers.py.
+Goes with: fixed_box.py, inputs.py, layers.py.
 """
 
 from collections.abc import Sequence

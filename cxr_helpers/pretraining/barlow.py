@@ -4,6 +4,15 @@ Two views of each image go through backbone and projector. The cross-correlation
 outputs, taken over the batch, is pulled towards the identity: ones on the diagonal (a feature says
 the same of both views), zeros elsewhere (no two features say the same).
 
+A whole run on gray images `pixels` (N, H, W), uint8, with `pairs.py`, `views.py` and `weights.py`:
+
+    fed = ViewPairs(pixels, range(len(pixels)), TwoViews("demo", 64), batch_size=128, seed=0)
+    steps = 40 * (len(pixels) // 128)
+    module = BarlowTwins(build_backbone("resnet18", seed=0), total_steps=steps)
+    trainer = pl.Trainer(max_epochs=40)
+    trainer.fit(module, fed)
+    save_weights(module.backbone.state_dict(), "backbone.safetensors", settings={"epochs": 40})
+
 Source: Zbontar et al. 2021, equations 1 and 2 (arXiv 2103.03230).
 
 From cxr-helpers 0.2.0 (MIT license).

@@ -79,7 +79,7 @@ data.entries.head(2)
 #
 # Follow the arrows. One image becomes two views. Both go through the same network, which gives
 # features, and through a small [**projector**](../docs/glossary.md#projector), which gives the outputs
-# $z_A$ and $z_B$: a row for each image of a batch, a column for each output, called a feature too. Then
+# $z_A$ and $z_B$: a row for each image of a batch, a column for each output. Then
 # each column of $z_A$ is compared with each of $z_B$. (The colors are made up, the images are not.)
 # `make_views` is lightly's `BYOLTransform` with the course's numbers.
 
@@ -92,25 +92,25 @@ ch02.plot_method(picture, views.view_to_image(view_a), views.view_to_image(view_
 plt.show()
 
 # %% [markdown]
-# The matrix says how features of view A go together with features of view B. The aim is the identity:
-# each feature agrees with itself in the other view, and with no other feature. After training only the
+# The matrix says how outputs of view A go together with outputs of view B. The aim is the identity:
+# each output agrees with itself in the other view, and with no other output. After training only the
 # network, the [backbone](../docs/glossary.md#backbone), is kept.
 #
-# ## By hand: four images, three features
+# ## By hand: four images, three outputs
 #
-# Suppose a network gave these outputs for four images: one row an image, one column a feature.
+# Suppose a network gave these numbers for four images: one row an image, one column an output.
 
 # %%
 z_a = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 2.0], [-1.0, -1.0, 1.0], [-1.0, -1.0, 3.0]])
 z_b = torch.tensor([[1.0, 1.0, 3.0], [1.0, 1.0, 0.0], [-1.0, -1.0, 2.0], [-1.0, -1.0, 1.0]])
 
 # %% [markdown]
-# Feature 1 is the same in both views: good. Feature 2 is a copy of feature 1: wasted. Feature 3
+# Output 1 is the same in both views: good. Output 2 is a copy of output 1: wasted. Output 3
 # changes from view to view. The
 # [**cross-correlation matrix**](../docs/glossary.md#cross-correlation-matrix) shows all three at once.
-# Its entry in row i and column j is the correlation, over the images, of feature i in view A with
-# feature j in view B: 1 where they go together, 0 where they have nothing in common, -1 where they are
-# opposite. Look for the good feature, the copy and the unsteady one.
+# Its entry in row i and column j is the correlation, over the images, of output i in view A with
+# output j in view B: 1 where they go together, 0 where they have nothing in common, -1 where they are
+# opposite. Look for the good output, the copy and the unsteady one.
 
 # %%
 c = barlow.cross_correlation(z_a, z_b)
@@ -128,7 +128,7 @@ plt.show()
 #
 # The [invariance](../docs/glossary.md#invariance-term) term looks at the diagonal: it pulls two views of
 # an image together. The [redundancy](../docs/glossary.md#redundancy-term) term looks at all the rest: it
-# turns features away from each other. The weight $\lambda$ is small, because there are many more
+# turns outputs away from each other. The weight $\lambda$ is small, because there are many more
 # entries off the diagonal than on it: the more outputs, the smaller.
 
 # %%
@@ -136,7 +136,7 @@ invariance, redundancy = barlow.loss_terms(c)
 print(f"invariance {invariance:.3f}, redundancy {redundancy:.3f}")
 
 # %% [markdown]
-# All of the invariance term comes from feature 3, as $(1 + 0.8)^2$. Of the redundancy term, 1 each comes
+# All of the invariance term comes from output 3, as $(1 + 0.8)^2$. Of the redundancy term, 1 each comes
 # from A1-B2 and A2-B1, and 0.2 each from A3-B1 and A3-B2.
 #
 # ## The loss in ten lines of torch
@@ -210,11 +210,15 @@ quiz("2.A")
 pictures = views.each_augmentation(picture, "paper", preset.image_size, seed=3)
 useless = views.no_effect_on_gray(picture, "paper", preset.image_size)
 figure = style.show_images(list(pictures.values()), list(pictures), columns=5, width=1.8)
-figure.suptitle(f"{len(useless)} of {len(pictures) - 1} do nothing here: {', '.join(useless)}")
+title = (
+    f"{len(useless)} of {len(pictures) - 1} can do nothing to a gray image: {', '.join(useless)}"
+)
+figure.suptitle(title)
 plt.show()
 
 # %% [markdown]
-# Those three are made for color photographs. The crop loses most of both lungs; solarization turns the
+# Those three are made for color photographs. Others change little in this draw: each changes by chance, now
+# less, now more. The crop loses most of both lungs; solarization turns the
 # brightest parts dark. The course's recipe leaves out what does nothing, and solarizes rarely.
 #
 # The crop matters more. If a finding is in view A and not in view B, the loss asks the network to
@@ -388,8 +392,9 @@ path = pretraining.pretrain(settings, data, seed=settings.seed)
 # about D; the mean of the diagonal rises towards 1, on new patients too; the mean off the diagonal
 # (without its sign) ends low.
 #
-# Off the diagonal there is a floor. The correlation of two *independent* features over N images is not 0;
-# its mean size is about $\sqrt{2 / (\pi N)}$. The dotted line is that of a training batch.
+# Off the diagonal there is a floor. The correlation of two *independent* outputs over N images is not 0;
+# its mean size is about $\sqrt{2 / (\pi N)}$ (for a handful of images it is larger: 1/2 for four). The
+# dotted line is that of a training batch.
 
 # %%
 log = pretraining.training_log(path)
@@ -466,8 +471,9 @@ figure.suptitle(f"Here the stages moved by {last[stages].min():.0%} to {last[sta
 plt.show()
 
 # %% [markdown]
-# Movement is a diagnosis, not a score: weights that moved may have gone anywhere. What the way was worth
-# the last panel shows, on so few patients that one dot above its neighbor means little.
+# Movement is a diagnosis, not a score: weights that moved may have gone anywhere. The last panel shows the
+# score along the way. A longer way may go down before it goes up; validation patients are few, so do not
+# explain single dots.
 #
 # ## Did the features learn anything?
 #
@@ -502,7 +508,8 @@ print("images and features:", features["random"].shape)
 # %% [markdown]
 # Nobody told pretraining which findings there are, whether the patient was X-rayed from the front (AP) or
 # from behind (PA), or is female. The neighbors' vote is scored on test patients by
-# [AUROC](../docs/glossary.md#auroc): 0.5 is chance, 1 is perfect. And how often is the nearest image of
+# [AUROC](../docs/glossary.md#auroc): of all pairs of an image with the finding and one without, the share
+# in which the first gets the higher score. 0.5 is chance, 1 is perfect. And how often is the nearest image of
 # the same patient?
 
 # %%
@@ -544,7 +551,9 @@ for arm in [arm for arm in features if arm != "random"]:
 gains = pd.DataFrame(rows)
 figure = style.plot_estimates(gains, groups="arm", xlabel="k-NN AUROC minus random weights' (test)")
 clear = (gains["low"] > 0).sum()
-figure.suptitle(f"Better than random weights, beyond luck: {clear} of {len(gains)}")
+unsure = gains[(gains["low"] <= 0) & (gains["high"] >= 0)]
+told = "; ".join(unsure["arm"] + ", " + unsure["name"]) or "none"
+figure.suptitle(f"Better than random weights, beyond luck: {clear} of {len(gains)}\nopen: {told}")
 plt.show()
 
 # %% [markdown]
@@ -721,11 +730,14 @@ plt.show()
 knobs.knob_panel(try_knobs, mine)
 
 # %% [markdown]
-# <details><summary>What to expect</summary>
+# Color comes back beside the diagonal: with a small weight outputs may become copies. The findings' AUROC
+# moves by chance as well, up or down, for validation patients are few.
 #
-# A small weight lets outputs become copies: color beside the diagonal. A large one keeps them apart and
-# the views unlike. Smaller crops make the task harder, so the diagonal stays lower. A small batch has a
-# high floor. The AUROC moves by chance as well: validation patients are few.
+# <details><summary>What to expect of the other knobs</summary>
+#
+# A large weight keeps the outputs apart and the
+# views unlike. Smaller crops make the task harder, so the diagonal stays lower. A small batch has a
+# high floor.
 #
 # </details>
 #
@@ -733,7 +745,7 @@ knobs.knob_panel(try_knobs, mine)
 #
 # **Exercise 2.6, half an hour.** Does the floor hold? For batches of 4, 8, 16, 32, 64, 128, 256 and
 # 512 images draw two curves: the formula, and the mean size of the off-diagonal entries that you
-# measure on independent random outputs with 64 features. Logarithmic axes help; name both.
+# measure on independent random numbers with 64 columns. Logarithmic axes help; name both.
 
 
 # %%
@@ -756,6 +768,8 @@ print(
     f"to vote on findings with an AUROC of {auroc['findings']:.3f}, {by['findings']:+.3f} against"
 )
 print(f"random weights, and to tell AP from PA with {auroc['AP view']:.3f}, {by['AP view']:+.3f}.")
+covers = own.index[(own["low"] <= 0) & (own["high"] >= 0)].tolist()
+print(f"Open, since the interval covers zero: {', '.join(covers) or 'none'}.")
 
 # %% tags=["hide-input"]
 claim(own["value"].mean() > 0, "over the three questions the mean gain is above zero", settings)
@@ -781,7 +795,7 @@ results.save().name
 # ## What you learned
 #
 # - The loss compares the cross-correlation of two views with the identity, and starts near D.
-# - Invariance pulls two views of an image together; redundancy turns features away from each other.
+# - Invariance pulls two views of an image together; redundancy turns outputs away from each other.
 # - Views may change what does not matter: color augmentations do nothing on radiographs.
 # - A training loop is views, network, loss and optimizer; the rest is bookkeeping.
 # - A log is read by its two halves, diagonal and off-diagonal, and the second has a floor.

@@ -1,5 +1,7 @@
 """Barlow Twins: loss terms, backbone, training module, what tells collapse."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +12,7 @@ from lightly.loss import BarlowTwinsLoss
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
-from cxr_helpers.pretraining import barlow
+from cxr_helpers.pretraining import barlow, pairs, views, weights
 
 Z_A = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
 Z_B = Z_A + 0.5 * torch.randn(64, 16, generator=torch.Generator().manual_seed(1))
@@ -218,3 +220,15 @@ def test_another_criterion_can_be_given():
     made = module(criterion=redundancy_only)
     assert made.criterion is redundancy_only
     assert "criterion" not in made.hparams and "backbone" not in made.hparams
+
+
+@pytest.mark.slow
+def test_the_run_in_the_files_head_runs(tmp_path, monkeypatch):
+    """As it stands there, but for one epoch instead of forty."""
+    monkeypatch.chdir(tmp_path)
+    lines = re.findall(r"^    (.*)$", barlow.__doc__, re.MULTILINE)
+    names = vars(pairs) | vars(views) | vars(weights) | vars(barlow)
+    images = np.random.default_rng(0).integers(0, 256, (128, 64, 64), np.uint8)
+    exec("\n".join(lines).replace("40", "1"), names | {"pixels": images})
+    kept, told = weights.read_weights(tmp_path / "backbone.safetensors")
+    assert "layer4.1.bn2.weight" in kept and told["epochs"] == 1

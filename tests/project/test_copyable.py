@@ -117,10 +117,15 @@ def needs(tree: ast.Module) -> set[str] | None:
 
 
 def goes_with(path: Path) -> set[Path]:
-    """A file's companions, and theirs."""
+    """The files that a file's header names."""
+    return {path.with_name(name) for name in header(parsed(path), "Goes with") or ()}
+
+
+def must_go_with(path: Path) -> set[Path]:
+    """The files of its folder that a file imports, those that these import, and so on."""
     found, todo = set(), [path]
     while todo:
-        for name in header(parsed(todo.pop()), "Goes with") or ():
+        for name in siblings(parsed(todo.pop())):
             other = path.with_name(name)
             if other not in found | {path}:
                 found.add(other)
@@ -179,7 +184,8 @@ def test_header_names_what_the_file_imports(path):
     assert named is not None, "end the module's docstring with a line 'Needs: numpy, scipy.'"
     imports = third_party(tree) | UNSEEN.get(path.name, set())
     assert named == imports | named_backends(tree, named - imports)
-    assert (header(tree, "Goes with") or set()) == siblings(tree), "name them: 'Goes with: a.py.'"
+    wanted = ", ".join(sorted(one.name for one in must_go_with(path)))
+    assert goes_with(path) == must_go_with(path), f"write 'Goes with: {wanted}.'"
 
 
 @by_room

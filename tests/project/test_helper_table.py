@@ -21,7 +21,7 @@ PARTS = {
     "inputs",
     "layers",
 }
-PARTS |= {"features", "feature_cache", "pairs", "processes", "backbone", "training", "prediction"}
+PARTS |= {"features", "feature_cache", "processes", "backbone", "training", "prediction"}
 PARTS |= {"fixed_box"}
 
 

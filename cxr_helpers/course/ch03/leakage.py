@@ -1,4 +1,4 @@
-"""The leakage lab of notebook 03: five ways to flatter a score, each switched on and off.
+"""The leakage lab of notebook 03: five traps that may flatter a score, each switched on and off.
 
 Each trap scores the same test images twice, once wrongly and once rightly. What it adds is the
 difference, with an interval over resampled patients, and over draws where the trap has several.

@@ -302,7 +302,7 @@ def reported_map(pointing: pd.DataFrame) -> tuple[str, dict[str, str]]:
 
 
 def answer(scores: pd.DataFrame, gains: pd.DataFrame, reach: float, *, way: str, layer: str) -> str:
-    """Where does it look? In one sentence.
+    """Where does it look? In three sentences; the last holds it against the detected box alone.
 
     Args:
         scores: `score_maps` of the arm.
@@ -318,15 +318,20 @@ def answer(scores: pd.DataFrame, gains: pd.DataFrame, reach: float, *, way: str,
         one = at.loc[name]
         return f"{one['value']:+.2f} ({one['low']:+.2f} to {one['high']:+.2f})"
 
-    least = at.loc[[BELL, PRIOR], "low"].min()
-    where = "on the finding more often than place alone explains" if least > 0 else "not known"
+    usual = at.loc[[BELL, PRIOR], "low"].min() > 0
+    where = "more often than the finding's usual place" if usual else "not known"
+    box = at.loc[BOX_BELL]
+    says = "so the score says that the box lies well, not that the map explains anything"
+    if box["low"] > 0:
+        says = "so the map knows more than the box"
     name = LAYER_NAMES[layer].split(",")[0]
     return (
-        f"Where does it look? {where[0].upper()}{where[1:]}: with later stages held, {reach:.0%} "
-        f"of the cells can change a score, and the reported map ({way}, {name}) points "
-        f"into a reader's box for {own[POINTING].mean():.0%} of {len(own)} findings, which is "
-        f"{over(BELL)} against a bell in the middle, {over(PRIOR)} against the class prior, and "
-        f"{over(BOX_BELL)} against a bell in the detected box, which explains nothing."
+        f"The reported map ({way}, {name}; {reach:.0%} of the cells can change a score)\n"
+        f"points into a reader's box for {own[POINTING].mean():.0%} of {len(own)} findings.\n"
+        f"On the finding: {where}, {over(BELL)} against a bell in the middle,\n"
+        f"{over(PRIOR)} against the class prior.\n"
+        f"Against a bell in the detected box, which explains nothing: {over(BOX_BELL)},\n"
+        f"{says}."
     )
 
 

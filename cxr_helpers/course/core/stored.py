@@ -1,4 +1,4 @@
-"""Figures that come with the course: made by a benchmark over several seeds, read by notebooks.
+"""Figures that come with the course since they take long: made by a benchmark, read by notebooks.
 
 Each is a table `<name>.csv` in notebooks/stored, and beside it `<name>.json`, which says by which
 command it was made, when, of which demo, and with which versions.

@@ -246,26 +246,6 @@ _ALL = (
     ),
     Quiz(
         number="6.A",
-        question="Two GPUs are 1.9 times as fast as one, at 384 images on each. What else must "
-        "be shown?",
-        right="b",
-        options=(
-            (
-                "Nothing: 95% efficiency is excellent.",
-                "Excellent at what? A batch of 768 trains otherwise than one of 384.",
-            ),
-            (
-                "That the result is as good, at the learning rate that this batch needs.",
-                "The whole batch has doubled. Speed counts at equal accuracy.",
-            ),
-            (
-                "That four GPUs are 3.8 times as fast.",
-                "That can wait. Whether the training is as good comes first.",
-            ),
-        ),
-    ),
-    Quiz(
-        number="6.B",
         question="At epoch 300 the loss is not finite and the run stops. What do you do first?",
         right="c",
         options=(
@@ -282,6 +262,26 @@ _ALL = (
                 "that fails, lower the learning rate in a new run.",
                 "The log says whether it came slowly or at once. In float32 the same run goes on "
                 "from the checkpoint; another learning rate is another run, from epoch 0.",
+            ),
+        ),
+    ),
+    Quiz(
+        number="6.B",
+        question="Two GPUs are 1.9 times as fast as one, at 384 images on each. What else must "
+        "be shown?",
+        right="b",
+        options=(
+            (
+                "Nothing: 95% efficiency is excellent.",
+                "Excellent at what? A batch of 768 trains otherwise than one of 384.",
+            ),
+            (
+                "That the result is as good, at the learning rate that this batch needs.",
+                "The whole batch has doubled. Speed counts at equal accuracy.",
+            ),
+            (
+                "That four GPUs are 3.8 times as fast.",
+                "That can wait. Whether the training is as good comes first.",
             ),
         ),
     ),

@@ -103,10 +103,10 @@ def plot_correlations(matrices: Mapping[str, np.ndarray], *, shown: int = 64) ->
         part = matrix[:shown, :shown]
         drawn = axis.imshow(part, **COLORS_OF_C)
         axis.set_title(title, fontsize=10)
-        axis.set(xlabel="feature of view B")
+        axis.set(xlabel="output of view B")
         if len(part) <= 8:
             _write_values(axis, part)
-    axes[0, 0].set_ylabel("feature of view A")
+    axes[0, 0].set_ylabel("output of view A")
     figure.colorbar(drawn, ax=axes, shrink=0.8, pad=0.04 / len(matrices), label="correlation")
     return tidy(figure, text=9)
 

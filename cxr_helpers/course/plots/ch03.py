@@ -4,6 +4,7 @@ Needs: matplotlib, numpy, pandas.
 """
 
 from collections.abc import Mapping
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -49,7 +50,8 @@ def plot_label_curve(
     figure, axis = plt.subplots(figsize=(7.2, 3.8), layout="constrained")
     _draw_curves(axis, curve, names=names, own=own)
     axis.set(xlabel="labels used (% of the training images)", ylabel=ylabel)
-    axis.set_title(title, fontsize=10)
+    wrapped = "\n".join(fill(line, 62) for line in title.split("\n"))
+    axis.set_title(wrapped, fontsize=10, loc="left")
     if chance is not None:
         axis.axhline(chance, color="0.6", lw=1)
         beside = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9}

@@ -317,11 +317,11 @@ def plot_dots(
     figure, axis = plt.subplots(figsize=(width, 0.23 * len(table) + 0.8))
     start = table.min(axis=1) if several else ends[0]
     axis.hlines(y, start, table.max(axis=1), color="0.8", zorder=1)
-    for column, color, marker in zip(table, COLORS, MARKERS, strict=False):
-        label = str(column) if several else None
+    for place, column in enumerate(table):
+        label, shown = str(column) if several else None, look(str(column), place)
         sns.scatterplot(
-            x=table[column].to_numpy(), y=y, label=label, color=color, marker=marker, s=45,
-            zorder=2, ax=axis,
+            x=table[column].to_numpy(), y=y, label=label, color=shown["color"],
+            marker=shown["marker"], s=45, zorder=2, ax=axis,
         )  # fmt: skip
     axis.set_yticks(y, table.index.astype(str))
     axis.set(xlabel=xlabel, ylabel="", xscale="log" if log else "linear")

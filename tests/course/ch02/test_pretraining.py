@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -15,6 +16,7 @@ from tiny_pretraining import PRESET, run, tiny_data, tiny_settings
 
 from cxr_helpers.course.ch02 import pretraining
 from cxr_helpers.course.core import checkpoints
+from cxr_helpers.course.core.settings import load_settings
 from cxr_helpers.data.packed import PackedImages
 from cxr_helpers.pretraining import barlow, weights
 from tools import evening
@@ -259,3 +261,16 @@ def test_small_data_trains_for_more_epochs():
     settings = tiny_settings(".", epochs=2, min_steps=10)
     assert pretraining.epoch_count(settings.pretrain, 24) == 4
     assert pretraining.epoch_count(settings.pretrain, 800) == 2
+
+
+def test_the_evening_is_not_made_anew_unasked(capsys, monkeypatch, tmp_path):
+    """Weights that ship are not replaced by a command that was only tried."""
+    monkeypatch.setattr(evening.pretraining, "evening_path", lambda settings: tmp_path / "it")
+    monkeypatch.setattr(evening.pretraining, "pretrain", lambda *a, **k: pytest.fail("it trains"))
+    monkeypatch.setattr(
+        evening, "load_settings", lambda _: replace(load_settings({}), project=tmp_path)
+    )
+    (tmp_path / "it").touch()
+    assert evening.main([]) == 2 and "--replace" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        evening.main(["--help"])

@@ -116,17 +116,22 @@ def test_pointing_is_asked_of_every_layer_and_way(data, detector, probe, found_i
     assert layers[explained.PROBE] == "layer3"
 
 
-def test_the_answer_is_one_sentence_and_says_what_is_not_known():
+def test_the_answer_says_what_is_not_known_and_what_the_box_alone_reaches():
     maps = {"cell ablation": [1.0] * 9 + [0], "centered bell": [0.0] * 10, "class prior": [0] * 10}
-    maps["bell on the box"] = [0.5] * 10
+    maps["bell on the box"] = [1.0] * 10
     table = pd.concat([made_up(values, name=name) for name, values in maps.items()])
     asked = {"way": "cell ablation", "layer": "layer2"}
     text = map_scores.answer(table, map_scores.over_baselines(table, **DRAWN), 0.1, **asked)
-    assert "On the finding more often" in text and "90% of 10 findings" in text
-    assert "10% of the cells" in text and "C3" in text and text.count(". ") == 0
+    assert "more often than the finding's usual place" in text and "90% of 10 findings" in text
+    assert "10% of the cells" in text and "C3" in text and "not that the map explains" in text
     worse = table.replace({"map": {"cell ablation": "class prior", "class prior": "cell ablation"}})
     text = map_scores.answer(worse, map_scores.over_baselines(worse, **DRAWN), 0.1, **asked)
-    assert "Not known" in text
+    assert "On the finding: not known" in text
+    beaten = table.replace(
+        {"map": {"bell on the box": "centered bell", "centered bell": "bell on the box"}}
+    )
+    text = map_scores.answer(beaten, map_scores.over_baselines(beaten, **DRAWN), 0.1, **asked)
+    assert "the map knows more than the box" in text
 
 
 def test_tables_can_be_drawn(scores):
