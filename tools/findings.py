@@ -33,6 +33,7 @@ class Finding:
         minus: with this one.
         fraction: share of the labels or boxes.
         text: with `{arm}` and `{minus}` for the two scores.
+        short: the same in a list, without scores, for an interval that covers zero.
     """
 
     table: str
@@ -40,6 +41,7 @@ class Finding:
     minus: str
     fraction: float
     text: str
+    short: str
 
 
 FINDINGS = (
@@ -47,40 +49,48 @@ FINDINGS = (
         "label_curves", "evening", "random", 0.1,
         "**Few labels.** With a tenth of the labels a "
         "[linear probe](docs/glossary.md#linear-probe) reaches a macro "
-        "[AUROC](docs/glossary.md#auroc) of {arm} "
-        "on features that an evening's pretraining learned without any label, and {minus} on "
-        "those of random weights",
-    ),
-    Finding(
-        "label_curves_real", "evening", "random", 1.0,
-        "**Real radiographs.** On real ones of NIH ChestX-ray14 the evening's features, learned "
-        "from synthetic ones alone, reach a macro AUROC of {arm}, those of random weights {minus}",
+        "[AUROC](docs/glossary.md#auroc) of {arm} on features that an evening's pretraining "
+        "learned without any label, and {minus} on those of random weights",
+        "with a tenth of the labels, the evening's features against random weights",
     ),
     Finding(
         "detectors", "evening", "random", 0.3,
         "**Boxes.** With three tenths of the images a pretrained detector reaches a "
         "[mAP50](docs/glossary.md#map50) of {arm}, one trained from scratch {minus}",
+        "with three tenths of the images, a pretrained detector against one from scratch (mAP50)",
     ),
     Finding(
-        "label_curves", "evening", "from scratch", 0.1,
-        "**Without pretraining.** With a tenth of the labels a probe on the evening's features "
-        "reaches a macro AUROC of {arm}, a network trained from scratch {minus}",
+        "label_curves_real", "evening", "random", 1.0,
+        "**Real radiographs.** On real ones of NIH ChestX-ray14 the evening's features, learned "
+        "from synthetic ones alone, reach a macro AUROC of {arm}, those of random weights {minus}",
+        "on real radiographs of NIH ChestX-ray14, the evening's features against random weights",
     ),
     Finding(
         "label_curves_real", "evening", "pixels", 1.0,
         "**A thumbnail.** On real radiographs the evening's features reach a macro AUROC of "
         "{arm}, the gray values of a thumbnail, without any network, {minus}",
+        "there, the evening's features against the gray values of a thumbnail",
     ),
     Finding(
         "label_curves_real", "pretrained", "random", 1.0,
         "**Minutes.** After minutes of pretraining instead of an evening the features reach a "
         "macro AUROC of {arm} on real radiographs, those of random weights {minus}",
+        "there, features of minutes of pretraining against random weights",
+    ),
+    Finding(
+        "label_curves", "evening", "from scratch", 0.1,
+        "**Without pretraining.** With a tenth of the labels a probe on the evening's features "
+        "reaches a macro AUROC of {arm}, a network trained from scratch {minus}",
+        "with a tenth of the labels of synthetic ones, the evening's features against training "
+        "from scratch",
     ),
 )  # fmt: skip
 
 
 def sentence(finding: Finding, rows: pd.DataFrame) -> tuple[str, bool] | None:
-    """A finding in words, and whether its interval leaves zero out; None if it was not measured.
+    """A finding in words, the short ones where its interval covers zero, and whether it does not.
+
+    None if it was not measured.
 
     Args:
         finding: to look for.
@@ -89,8 +99,8 @@ def sentence(finding: Finding, rows: pd.DataFrame) -> tuple[str, bool] | None:
     >>> columns = ["arm", "minus", "fraction", "value", "low", "high"]
     >>> lines = [["a", "", 1, 0.7, 0.6, 0.8], ["b", "", 1, 0.6, 0.5, 0.7]]
     >>> rows = pd.DataFrame([*lines, ["a", "b", 1, 0.1, -0.02, 0.2]], columns=columns)
-    >>> sentence(Finding("t", "a", "b", 1.0, "{arm} and {minus}"), rows)
-    ('0.700 and 0.600: +0.100 (-0.020 to 0.200)', False)
+    >>> sentence(Finding("t", "a", "b", 1.0, "{arm} and {minus}", "a against b"), rows)
+    ('a against b: +0.100 (-0.020 to 0.200)', False)
     """
     at = rows[rows["fraction"] == finding.fraction].set_index(["arm", "minus"])
     keys = [(finding.arm, ""), (finding.minus, ""), (finding.arm, finding.minus)]
@@ -100,6 +110,7 @@ def sentence(finding: Finding, rows: pd.DataFrame) -> tuple[str, bool] | None:
     text = finding.text.format(arm=f"{arm['value']:.3f}", minus=f"{minus['value']:.3f}")
     interval = f"{gain['low']:.3f} to {gain['high']:.3f}"
     clear = bool(gain["low"] > 0 or gain["high"] < 0)
+    text = text if clear else finding.short
     return f"{text}: {gain['value']:+.3f} ({interval})", clear
 
 
@@ -122,7 +133,9 @@ def findings_text(settings: Settings) -> str:
     clear = [one for one in found if one[2]][:SHOWN]
     open_ones = [one for one in found if not one[2]]
     lines = [f"- {text}." for _, text, _ in clear]
-    lines += [f"- {text}: open. Neither a gain nor a loss is shown." for _, text, _ in open_ones]
+    if open_ones:
+        told_open = "; ".join(text for _, text, _ in open_ones)
+        lines.append(f"- **Open**, neither a gain nor a loss is shown: {told_open}.")
     if not lines:
         return ""
     tables = dict.fromkeys(table for table, _, _ in clear + open_ones)

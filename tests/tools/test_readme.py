@@ -86,20 +86,23 @@ def stored(folder, name, rows, **columns):
     (folder / f"{name}.json").write_text(json.dumps(dict.fromkeys(RECORD, "")), encoding="utf-8")
 
 
-def test_findings_come_from_the_stored_figures_three_clear_ones_and_one_open(tmp_path):
+def test_findings_come_from_the_stored_figures_the_clear_ones_and_all_open(tmp_path):
     settings, folder = replace(load_settings({}), project=tmp_path), tmp_path / "notebooks/stored"
     assert findings.findings_text(settings) == ""
     few = [("evening", "random", 0.1, 0.05, 0.11), ("evening", "from scratch", 0.1, 0.01, 0.03)]
     stored(folder, "label_curves", few)
-    own = [("evening", "random", 0.3, -0.01, 0.03), ("evening", "random", 1.0, -0.08, -0.02)]
+    own = [("evening", "random", 0.3, -0.01, 0.03)]
     stored(folder, "detectors", own, **findings.DETECTORS)
+    real = [("evening", "random", 1.0, -0.08, -0.02), ("evening", "pixels", 1.0, -0.04, 0.02)]
+    stored(folder, "label_curves_real", real)
     text = findings.findings_text(settings)
     lines = text.split("\n\n")[0].splitlines()
-    assert [line[4:7] for line in lines] == ["Few", "Wit", "All", "Box"]
-    assert "AUROC of 0.68 on features" in lines[0] and "+0.080 (0.050 to 0.110)." in lines[0]
-    assert "-0.050 (-0.080 to -0.020)." in lines[2]
-    assert lines[3].endswith("+0.010 (-0.010 to 0.030): open. Neither a gain nor a loss is shown.")
-    assert text.count("](notebooks/stored/") == 2 and "label_curves_real" not in text
+    assert [line[4:7] for line in lines] == ["Few", "Rea", "Wit", "Ope"]
+    assert ") of 0.680 on features" in lines[0] and "+0.080 (0.050 to 0.110)." in lines[0]
+    assert "-0.050 (-0.080 to -0.020)." in lines[1]  # a loss that is clear is told too
+    assert "from scratch (mAP50): +0.010 (-0.010 to 0.030); there" in lines[3]
+    assert lines[3].endswith("thumbnail: -0.010 (-0.040 to 0.020).")
+    assert text.count("](notebooks/stored/") == 3
 
 
 def test_it_says_how_many_images_the_demo_has(monkeypatch):

@@ -154,10 +154,9 @@ EXERCISES = (
             "axis.imshow(heatmap, extent=(0, 64, 64, 0)) draws it in pixels of the image.",
             "The box as a line through its corners, or as a Rectangle from matplotlib.patches.",
         ),
-        why="In this invented map most of the evidence lies in the box; in the notebook's maps of "
-        "channels "
-        "most of it lies beside the box. It comes from channels that matter for the box and are "
-        "active elsewhere too: Ablation-CAM weighs whole channels.",
+        why="In this invented map most of the evidence lies in the box; in the notebook's maps "
+        "of channels most of it lies beside the box. It comes from channels that matter for the "
+        "box and are active elsewhere too: Ablation-CAM weighs whole channels.",
         judge=judge_figure(_problem, practice_box),
     ),
 )
