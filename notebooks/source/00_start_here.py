@@ -82,7 +82,7 @@ entries[["image_id", "patient_id", "age", "sex", "view", "findings"]].head(3)
 import matplotlib.pyplot as plt
 import numpy as np
 
-from cxr_helpers.course.plots import style
+from cxr_helpers.course.plots import ch02, style
 
 style.set_style()
 busiest = entries["patient_id"].value_counts().index[0]  # the patient with the most images
@@ -140,22 +140,32 @@ near = {name: neighbors.nearest(found, count=4) for name, found in features.item
 # %%
 row = 228  # in the demo one of the patient above; write any other row and run this cell again
 
-pictures, titles, told = [], [], []
+
+def picture(place):
+    return nih.read_image(files[entries["image_id"][place]])
+
+
+def about(place):
+    image = entries.loc[place]
+    return f"patient {image['patient_id']}, {image['view']}\n{image['findings']}"
+
+
+told, rows = [], {}
 for name, found in near.items():
-    for place in [row, *found[row]]:
-        image = entries.loc[place]
-        pictures.append(nih.read_image(files[image["image_id"]]))
-        titles.append(f"patient {image['patient_id']}, {image['view']}\n{image['findings']}")
-    shared = entries["findings"][found[row]].str.contains(entries["findings"][row])
-    told.append(f"{name}: {shared.sum()} of 4 share a label")
-style.show_images(pictures, titles, columns=5, width=2)
-plt.suptitle("Row by row, the image on the left and what is nearest to it\n" + "\n".join(told))
+    close = found[row]
+    rows[name] = [picture(place) for place in close], [about(place) for place in close]
+    own = (entries["patient_id"][close] == entries["patient_id"][row]).sum()
+    alike = (data.labels[close] & data.labels[row]).any(axis=1).sum()
+    told.append(f"{name}: same patient {own} of 4, a shared finding {alike} of 4")
+ch02.plot_neighbors(picture(row), rows, title=about(row))
+plt.suptitle("\n".join(told))
 plt.show()
 
 # %% [markdown]
-# One image may be lucky. So ask all images. Is the nearest image of the *same patient*? And the four
+# At the left stands your image, beside it the four. One image may be lucky, or have bad luck. So ask all
+# images. Is the nearest image of the *same patient*? And the four
 # nearest of *other* patients: how many have the same view, how many share a finding? The last row
-# says what drawing blindly gives.
+# says what drawing blindly gives. In brackets stands a 95% [interval](../docs/glossary.md#interval-95).
 
 # %%
 import pandas as pd
@@ -180,7 +190,10 @@ for question, (marks, count, apart) in questions.items():
     if len(features) == 2:
         pair = [shares[question, name] for name in features]
         gains[question] = neighbors.gain(*pair, patients, resamples=1000, seed=0)
-        print(f"{question}: {gains[question]}, pretrained minus random, 95% interval")
+        value, low, high = (100 * getattr(gains[question], key) for key in ("value", "low", "high"))
+        print(
+            f"{question}: {value:+.1f} points ({low:+.1f} to {high:+.1f}) more than random weights"
+        )
 (100 * table).round(1).add_suffix(" (%)")
 
 # %% [markdown]
@@ -202,9 +215,8 @@ if gains:
 
 # %% [markdown]
 # Random weights already tell one chest from another better than chance. The pretrained network never
-# saw these patients either, and nobody gave it a word; where it is shown, compare its row. An
-# [interval](../docs/glossary.md#interval-95) above zero says that other patients would hardly have
-# turned the difference around.
+# saw these patients either, and nobody gave it a word; where it is shown, compare its row. An interval
+# above zero says that other patients would hardly have turned the difference around.
 #
 # Such a network is what you will build, measure and doubt.
 
@@ -265,7 +277,7 @@ print("Where something is missing, the report says what to do.")
 # %% [markdown]
 # ## Where are my results?
 #
-# Each notebook leaves its figures in `runs/<data>/results`, where `<data>` is `demo` or the name of your
+# Each notebook leaves its results in `runs/<data>/results`, where `<data>` is `demo` or the name of your
 # folder. Notebooks 01 to 06 also hold exercises and questions that check your answers; what you solved
 # is kept in `runs/exercises.json`. The next cell counts both. Come back after the other notebooks.
 
@@ -275,7 +287,7 @@ from cxr_helpers.course.exercises import progress
 
 figures = results_table(settings.runs / "results")
 by_notebook = figures.groupby(figures["notebook"].str[:2])["minutes"].agg(["size", "first"])
-by_notebook.columns = ["figures", "minutes it ran"]
+by_notebook.columns = ["results", "minutes it ran"]
 done = progress()
 done.join(by_notebook.round(1).astype(object)).fillna("")
 
@@ -308,7 +320,8 @@ saved.name
 # %% [markdown]
 # ## What you learned
 #
-# - What stands in a radiograph, and that a network which was never told so finds what belongs together.
+# - What stands in a radiograph, and that a network which was never told so finds what belongs together
+#   more often than chance and than random weights do.
 # - What the course builds, in which order, and whether your machine can run it.
 # - Where data and results lie (`data/` and `runs/`), and that two environment variables switch to real
 #   data and to another scale.

@@ -146,22 +146,23 @@ print(f"'Never a hernia' is right for {100 - percent['Hernia']:.1f}% of them.")
 #
 # ### Which findings come together?
 #
-# Of the images with the label of the row, how many also have that of the column? Look for a bright
-# column.
+# Of the images with the label of the row, how many also have that of the column? The last row is that of
+# all images. Look for cells that are brighter than it.
 
 # %%
 counts = labels.T.astype(int) @ labels.astype(int)  # images that have both
 share = 100 * counts.div(labels.sum(), axis=0)
 share = share.mask(np.eye(len(share), dtype=bool))
 row, column = share.stack().idxmax()
+share.loc["all images"] = percent
 bar = "share of the row's images (%)"
 ch01.plot_heatmap(share, label=bar, xlabel="also has", ylabel="images with")
 plt.suptitle(f"{share.loc[row, column]:.0f}% of the images with {row} also have {column}")
 plt.show()
 
 # %% [markdown]
-# Infiltration and Effusion come with almost everything. A network can learn that instead of the
-# finding itself, and be right far more often than by chance.
+# Some findings come together far more often than by chance. A network can learn the one instead of the
+# other, and still be right. A bright column alone says less: what is frequent comes with everything.
 #
 # ### The view goes with the illness
 #
@@ -203,7 +204,7 @@ noise.round(3)
 
 # %% [markdown]
 # Fewer than half of the images labeled Pneumothorax show one, and fewer than half of those that
-# show one are labeled. What was seen on the images of each label? Look at the last row: these are the
+# show one are labeled. (That its two shares are equal is chance: as many were labeled as were seen.) What was seen on the images of each label? Look at the last row: these are the
 # images on which the program found nothing.
 # ([Airspace opacity](../docs/glossary.md#airspace-opacity): something other than air fills a part of
 # the lung. It covers several labels of NIH.)
@@ -346,7 +347,7 @@ plt.show()
 # ## Three readers, one truth
 #
 # A detector needs one box for a finding, and three readers draw three. One image of the data at hand,
-# a color for each reader. Look for a finding that all three saw, and for one that a single reader saw.
+# left each reader's boxes, right what becomes of them. Look for a finding that all three saw, and for one that a single reader saw.
 
 # %%
 vindr_data, vindr_files = None, {}
@@ -356,7 +357,7 @@ if settings.vindr:
     pixels = dicom.read_dicom(vindr_files[image_id]).pixels
     tables = vindr_data.readings.boxes, vindr_data.fused
     drawn, joined = (table[table["image_id"] == image_id] for table in tables)
-    by_reader = drawn.assign(label=drawn["reader_id"])
+    by_reader = drawn.assign(label=drawn["reader_id"] + ": " + drawn["label"])
     titles = ["readers", "after fusion"]
     style.show_images([pixels] * 2, titles, columns=2, width=3.5, boxes=[by_reader, joined])
     plt.suptitle(f"{len(drawn)} boxes of three readers become {len(joined)}")
@@ -383,8 +384,8 @@ fused, n_readers, _ = consensus.weighted_box_fusion(hand, np.array(["R8", "R9", 
 pd.DataFrame(fused, columns=["x_min", "y_min", "x_max", "y_max"]).assign(readers=n_readers)
 
 # %% [markdown]
-# The first two became one, the second row. So were made the boxes beside the paper's code (see the
-# [ledger](../docs/ledger.md)). Now all real boxes. Many fused boxes rest on one reader: did nobody
+# The first two became one, the second row. The boxes beside the paper's code were made in this way (see
+# the [ledger](../docs/ledger.md)). Now all real boxes. Many fused boxes rest on one reader: did nobody
 # else draw that label on that image?
 
 # %%
@@ -397,7 +398,8 @@ print(f"{len(real_boxes):,} boxes become {len(real_fused):,}; {alone:.1f}% rest 
 print(f"In {named:.0f}% of these, another reader put the same label on another box")
 
 # %% [markdown]
-# So 'one reader' often means that two readers saw the same thing and drew it differently. An IoU of
+# So 'one reader' often means that another reader drew that label elsewhere: the same finding drawn in
+# another way, or another one. An IoU of
 # 0.5 is strict: two boxes of equal size, one shifted by a third of its width, just reach it. How
 # well do two readers agree? [F1](../docs/glossary.md#f1) is twice the number of matched boxes,
 # divided by all boxes of the two.
@@ -413,7 +415,8 @@ plt.show()
 
 # %% [markdown]
 # So no detector can be expected to score 100% against such boxes; how far one could come, notebook 04
-# asks.
+# asks. (The question below names a score, [AUROC](../docs/glossary.md#auroc): of all pairs of an image
+# with the finding and one without, the share in which the first gets the higher score.)
 
 # %%
 quiz("1.B")

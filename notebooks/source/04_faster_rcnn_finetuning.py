@@ -485,11 +485,13 @@ step = tables.stages(trained[ours][0], image)
 strong = step.found["boxes"][step.found["scores"] > 0.3]
 panels = {f"best 30 of {len(step.proposals)} proposals": step.proposals[:30]}
 panels |= {f"all {len(step.found['boxes'])} detections": step.found["boxes"]}
-panels |= {f"{len(strong)} with a score above 0.3": strong}
 figure, axes = plt.subplots(1, 3, figsize=(10, 3.8))
-for axis, (title, boxes) in zip(axes, panels.items(), strict=True):
+for axis, (title, boxes) in zip(axes[:2], panels.items(), strict=True):
     style.show_image(axis, image, title)
     style.draw_boxes(axis, boxes)
+title = f"{len(strong)} with a score above 0.3; dashed: readers"
+(readers_boxes,), look = data.truths([row]), {"class_names": data.class_names, "title": title}
+ch04.show_detections(axes[2], image, readers_boxes, step.found, **look)
 figure.suptitle(f"Of {step.anchors:,} anchors, {len(strong)} end as sure detections")
 plt.show()
 
@@ -711,7 +713,7 @@ plt.title(f"{errors['missed'].sum():,} of {errors['truth'].sum():,} boxes are mi
 plt.show()
 
 # %% [markdown]
-# Now pictures, and not only the nice ones. Dashed: the readers, named below the box. Solid: our arm's
+# Now pictures, and not only the nice ones, of images with few boxes, so that they can be told apart. Dashed: the readers, named below the box. Solid: our arm's
 # detections, named above it. A name without room is left out.
 
 # %%

@@ -103,12 +103,14 @@ def bootstrap_map_difference(first: dm.Matches, second: dm.Matches, **options) -
     )
 
 
-def gallery_rows(matches: dm.Matches, *, score: float = 0.3) -> dict[str, int]:
+def gallery_rows(matches: dm.Matches, *, score: float = 0.3, most_boxes: int = 5) -> dict[str, int]:
     """Images to look at, by what they show.
 
     Args:
         matches: of any images, abnormal or not.
         score: least score of a detection that counts as found.
+        most_boxes: images with more boxes of the truth are left out of the first two, since nobody
+            could read them; where all have more, they are asked after all.
 
     Returns:
         The images with the most boxes found and the most missed; and, where there is one, the image
@@ -116,8 +118,11 @@ def gallery_rows(matches: dm.Matches, *, score: float = 0.3) -> dict[str, int]:
     """
     n = len(matches.truths)
     found = np.bincount(matches.image[matches.hit & (matches.score >= score)], minlength=n)
-    missed = matches.truths.sum(axis=1) - found
-    rows = {"most found": int(found.argmax()), "most missed": int(missed.argmax())}
+    boxes = matches.truths.sum(axis=1)
+    least = boxes[boxes > 0].min(initial=boxes.max(initial=0))
+    few = (boxes > 0) & (boxes <= max(most_boxes, least))
+    counted = {"most found": found, "most missed": boxes - found}
+    rows = {title: int(np.where(few, count, -1).argmax()) for title, count in counted.items()}
     wrong = matches.image[~matches.hit]  # by descending score
     abnormal = matches.truths.any(axis=1)
     kinds = {"surest mistake": abnormal, "surest alarm on a normal image": ~abnormal}

@@ -62,6 +62,18 @@ def test_the_gallery_by_hand():
     }
 
 
+def test_a_gallery_shows_images_that_one_can_read():
+    crowd = [[10 * k, 0, 10 * k + 9, 9] for k in range(7)]
+    truths = [truth(crowd, [1] * 7), truth(crowd[:2], [1, 1])]
+    found = [prediction(crowd[:3], [1] * 3, [0.9] * 3), prediction(crowd[:1], [1], [0.9])]
+    shown = tables.gallery_rows(matched(found, truths))
+    assert shown == {"most found": 1, "most missed": 1}
+    assert tables.gallery_rows(matched(found[:1], truths[:1])) == {
+        "most found": 0,
+        "most missed": 0,
+    }
+
+
 def test_a_gallery_without_mistakes_shows_none():
     perfect = matched([prediction([[0, 0, 9, 9]], [1], [0.9])], [truth([[0, 0, 9, 9]], [1])])
     assert list(tables.gallery_rows(perfect)) == ["most found", "most missed"]
