@@ -129,6 +129,17 @@ for arm in ("evening", "random"):
 # Where the file of the evening is not there, a line above says how to make it, and below the random
 # network is shown alone. For each image, the rows of the four whose features are nearest:
 
+
+# %%
+def picture(place):
+    return nih.read_image(files[entries["image_id"][place]])
+
+
+def about(place):
+    image = entries.loc[place]
+    return f"patient {image['patient_id']}, {image['view']}\n{image['findings']}"
+
+
 # %%
 near = {name: neighbors.nearest(found, count=4) for name, found in features.items()}
 
@@ -139,17 +150,6 @@ near = {name: neighbors.nearest(found, count=4) for name, found in features.item
 
 # %%
 row = 228  # in the demo one of the patient above; write any other row and run this cell again
-
-
-def picture(place):
-    return nih.read_image(files[entries["image_id"][place]])
-
-
-def about(place):
-    image = entries.loc[place]
-    return f"patient {image['patient_id']}, {image['view']}\n{image['findings']}"
-
-
 told, rows = [], {}
 for name, found in near.items():
     close = found[row]

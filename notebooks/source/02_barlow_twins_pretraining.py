@@ -145,9 +145,8 @@ print(f"invariance {invariance:.3f}, redundancy {redundancy:.3f}")
 # outputs that enter the loss**. Standardize each column over the batch, with `unbiased=False`; multiply
 # the two; divide by B; then the formula.
 #
-# Fill in the dots, run the cell, and `check` says what is wrong or that it is right. Stuck? In a new
-# cell, `hint("2.1")` nudges, `hint("2.1", 2)` says more, `solution("2.1")` shows one way. Nothing below
-# depends on your answers. Notebook 00 counts what is done.
+# Fill in the dots and run the cell. Stuck? In a new cell, `hint("2.1")`, `hint("2.1", 2)` and
+# `solution("2.1")` help. Nothing below depends on your answers.
 
 # %%
 from cxr_helpers.course.exercises import check, hint, quiz, solution  # noqa: F401

@@ -169,9 +169,7 @@ print("By hand, scikit-learn and the course agree.")
 
 # %% [markdown]
 # **Exercise 3.1, ten minutes.** Write AUROC so that two equal scores count as half a pair. Fill in the
-# dots, run the cell, and `check` says what is wrong or that it is right. Stuck? In a new cell,
-# `hint("3.1")` nudges, `hint("3.1", 2)` says more, `solution("3.1")` shows one way. Nothing below
-# depends on your answers. What is done is remembered, and notebook 00 counts it.
+# dots and run the cell. Stuck? `hint("3.1")`, `hint("3.1", 2)`, `solution("3.1")`.
 
 
 # %%
@@ -377,6 +375,9 @@ asked = {name: scores[name] for name in ("random", *ours)}
 asked["noise"] = linear.noise_scores(scores["random"], seed=settings.seed)
 drawn_ap = linear.resampled_arms(settings, *truth, asked, metric=scoring.average_precision)
 precisions = linear.macro_of(linear.curve_table(settings, drawn_ap, names))
+gains_ap = {arm: drawn_ap[arm] for arm in ours}
+gains_ap = linear.curve_table(settings, gains_ap, names, minus=drawn_ap["random"])
+gains_ap = linear.macro_of(gains_ap).set_index(["arm", "fraction"])
 look = {"ylabel": "macro AP (test)", "chance": None, "names": linear.NAMES}
 ch03.plot_label_curve(precisions, title=linear.highest(precisions), **look)
 plt.show()
@@ -438,9 +439,8 @@ else:
 # same single draw, so these points differ from the curve above.
 
 # %%
-same = {share: scores["pretrained"][share][: len(few.rows[share])] for share in few.rows}
 methods = {
-    "linear, pretrained": same,
+    "linear, pretrained": {s: scores["pretrained"][s][: len(r)] for s, r in few.rows.items()},
     "k-NN": linear.knn_scores(settings, data, frozen["pretrained"], columns, few),
     "from scratch": scores["from scratch"],
     "fine-tuned": end_to_end.chosen_scores(runs["fine-tuned"]),
@@ -714,16 +714,12 @@ check("3.6", roc_figure)
 # columns are your run; the last is the stored one, whose interval also covers other seeds.
 
 # %% tags=["nbval-ignore-output"]
-gains_ap = {arm: drawn_ap[arm] for arm in ours}
-gains_ap = linear.curve_table(settings, gains_ap, names, minus=drawn_ap["random"])
-gains_ap = linear.macro_of(gains_ap).set_index(["arm", "fraction"])
-rows, stored_gains = {}, None
+rows, kept = {}, {}
 if several is not None:
-    stored_gains = several.table.query("minus == 'random'").set_index(["arm", "fraction"])
+    kept = several.table.query("minus == 'random'").set_index(["arm", "fraction"]).to_dict("index")
 for arm, s in gains.index:
     both = {"AUROC": gains.loc[(arm, s)], "AP": gains_ap.loc[(arm, s)]}
-    if stored_gains is not None and (arm, s) in stored_gains.index:
-        both["AUROC, several seeds"] = stored_gains.loc[(arm, s)]
+    both |= {"AUROC, several seeds": kept[arm, s]} if (arm, s) in kept else {}
     rows[f"{linear.NAMES[arm]} minus random weights, {s:.0%}"] = linear.told(both)
 for s in tuned.index:
     rows[f"fine-tuned minus from scratch, {s:.0%}"] = linear.told({"AUROC": tuned.loc[s]})

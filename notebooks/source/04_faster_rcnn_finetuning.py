@@ -106,10 +106,9 @@ figure.suptitle(f"An abnormal image has {np.median(counts):.0f} boxes or so, at 
 plt.show()
 
 # %% [markdown]
-# Training images with two, four and six boxes. The left of each picture is the patient's right; a
-# black strip at the right or below only fills it up to a square. On the demo the images are
-# **synthetic**: phantoms with findings where anatomy puts them, and with readers who disagree as the
-# real ones do. So a result says how the method works, and not what it reaches on patients.
+# Training images with two, four and six boxes; a black strip only fills a picture up to a square. On the
+# demo the images are **synthetic**, with readers who disagree as the real ones do. So a result says how
+# the method works, and not what it reaches on patients.
 #
 # ## Before any detector: what does a frozen network know of a box?
 #
@@ -231,11 +230,8 @@ print(f"by hand {(51 + 50 * 2 / 3) / 101:.3f}, torchmetrics {theirs:.3f}, the co
 #
 # ### Exercises
 #
-# Fill in the dots, run the cell, and `check` says what is wrong or that it is right. Stuck? In a new
-# cell, `hint("4.1")` nudges, `hint("4.1", 2)` says more, `solution("4.1")` shows one way. Nothing
-# below depends on your answers.
-#
-# **Exercise 4.1, two minutes.** The detector of this example also draws ten wrong boxes, with scores
+# **Exercise 4.1, two minutes.** Fill in the dots and run the cell; `hint("4.1")` and `solution("4.1")`
+# help, and nothing below depends on your answers. The detector of this example also draws ten wrong boxes, with scores
 # below all others. Predict the average precision.
 
 # %%
@@ -902,16 +898,7 @@ print(results.save().name)
 #
 # </details>
 #
-# 2. Nodule/Mass boxes are a few pixels wide here. What would you change first: image size, anchors
-#    or the pyramid level that they are pooled from?
-#
-# <details><summary>An answer</summary>
-#
-# The image size: what scaling removed, no anchor brings back. Then the anchors and the level.
-#
-# </details>
-#
-# 3. You may add 100 normal images to the training part. What should happen to the FROC curve, and
+# 2. You may add 100 normal images to the training part. What should happen to the FROC curve, and
 #    what to mAP50 on abnormal images?
 #
 # <details><summary>An answer</summary>

@@ -207,10 +207,8 @@ print("Ten lines, the library and the map in the figure are the same.")
 
 # %% [markdown]
 # **Exercise 5.1, ten minutes.** The ablation of one channel: return what the score `head(maps)` loses
-# when one channel of `maps` (C, h, w) is set to zero. Fill in the dots, run the cell, and `check` says
-# what is wrong or that it is right. Stuck? In a new cell, `hint("5.1")` nudges, `hint("5.1", 2)` says
-# more, `solution("5.1")` shows one way. Nothing below depends on your answers. What is done is
-# remembered, and notebook 00 counts it.
+# when one channel of `maps` (C, h, w) is set to zero. Fill in the dots and run
+# the cell. Stuck? `hint("5.1")`, `hint("5.1", 2)`, `solution("5.1")`.
 
 
 # %%
@@ -749,9 +747,7 @@ results.save().name
 #    remove to find them?
 # 2. A bell in the detected box explains nothing and scores well. Construct a map that beats it in
 #    energy and means nothing.
-# 3. The class prior never sees the image. Which findings would it score worst on, and which of the
-#    three measures would tell?
-# 4. A marker letter stands beside every abnormal image of one hospital, *inside* the readers' boxes.
+# 3. A marker letter stands beside every abnormal image of one hospital, *inside* the readers' boxes.
 #    Which of the checks above would still reveal it?
 #
 # <details><summary>Answers</summary>
@@ -760,9 +756,7 @@ results.save().name
 #    probability near 1, each gets next to nothing. Remove pairs or groups together.
 # 2) One bright dot in the center of the detected box: all of its energy lies in the readers' box
 #    whenever the center does.
-# 3) Findings that may lie anywhere, such as nodules. But all three measures are low for small boxes,
-#    so compare with a constant map on the same findings.
-# 4) No score against boxes, nor random weights. To move or delete the letter alone, and to watch the
+# 3) No score against boxes, nor random weights. To move or delete the letter alone, and to watch the
 #    score, does; so does another hospital.
 #
 # </details>

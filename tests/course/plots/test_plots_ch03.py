@@ -80,7 +80,7 @@ def test_a_fraction_is_a_share(fraction):
 
 def test_one_arm_with_one_share_is_drawn_under_its_title():
     axis = ch03.plot_label_curve(CURVE[:1], title="one point").axes[0]
-    assert len(axis.containers) == 1 and axis.get_title() == "one point"
+    assert len(axis.containers) == 1 and axis.get_title("left") == "one point"
 
 
 def test_reliability_of_nothing_or_of_percent_is_refused():
