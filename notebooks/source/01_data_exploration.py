@@ -340,7 +340,8 @@ plt.suptitle("A large heart has one place, a nodule has none")
 plt.show()
 
 # %% [markdown]
-# A detector may lean on these places. At another hospital, where images are cropped otherwise, they
+# Many findings of the lung lie more often on the patient's right, at the left of the picture; why, the table
+# does not say. A detector may lean on these places. At another hospital, where images are cropped otherwise, they
 # shift.
 
 # %% [markdown]

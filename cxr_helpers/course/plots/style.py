@@ -226,7 +226,7 @@ def draw_boxes(
         color: of lines and names; if None, one for each name in the order of the alphabet, and
             sky blue without names.
         linestyle: of the lines.
-        below: whether the names stand below the boxes.
+        below: whether the names stand below the boxes, or above, where no other name stands.
 
     Raises:
         ValueError: the table lacks a column, boxes have another shape, are turned or not finite,
@@ -262,11 +262,16 @@ def draw_boxes(
         x, y = x_max if right else x_min, y_max if below else y_min
         near = [np.hypot(x - a, y - b) for name, a, b in written if name == names[i]]
         if min(near, default=width) > 0.2 * width:
+            beside = [
+                abs(x - a) < 0.35 * width and abs(y - b) < 0.04 * width for _, a, b in written
+            ]
+            under = below != any(beside)  # where another name stands, on the other side
+            y = y_max if under else y_min
             written.append((names[i], x, y))
             axis.text(
                 x, y, names[i], fontsize=7, clip_on=True,
                 color="white" if own in (BLUE, ORANGE, BLACK) else "black",
-                ha="right" if right else "left", va="top" if below else "bottom",
+                ha="right" if right else "left", va="top" if under else "bottom",
                 bbox={"facecolor": own, "edgecolor": "none", "pad": 0.5},
             )  # fmt: skip
 

@@ -113,6 +113,12 @@ def test_boxes_side_by_side_share_a_name_and_colors_follow_the_alphabet():
     ]
 
 
+def test_a_name_goes_to_the_other_side_where_another_stands():
+    axis = style.show_images([np.zeros((90, 90))]).axes[0]
+    style.draw_boxes(axis, [[10, 20, 40, 40], [12, 21, 40, 50], [12, 60, 40, 70]], ["a", "b", "c"])
+    assert [text.get_position()[1] for text in axis.texts] == [20, 50, 60]
+
+
 @pytest.mark.parametrize(
     ("boxes", "names", "words"),
     [
