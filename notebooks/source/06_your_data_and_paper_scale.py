@@ -526,7 +526,8 @@ results.save().name
 #
 # - Your own images need a list, a reader, and a patient for each.
 # - Weights travel as numbers, with a card that says what they are not.
-# - A killed run goes on to the last bit, because seed and step decide everything.
+# - A killed run goes on to the last bit, because seed and step decide everything (and threads of one number
+#   round alike).
 # - Processes must share batch norm and correlation, or each solves another problem.
 # - A short trial gives memory, and one digit of the time, before anything is rented.
 # - A ledger shows what a paper claims, what its code does, and where this course differs and why.

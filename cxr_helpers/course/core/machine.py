@@ -46,7 +46,10 @@ NEEDED = {
     ),
     "free disk": (f"demo data and results take less than {MIN_DISK_GB} GB", "make room"),
     "GPU": ("not needed at demo scale; the paper's scale needs one", BROKEN),
-    "fast bfloat16": ("used for training; without it, training takes about twice as long", BROKEN),
+    "fast bfloat16": (
+        "used for training; without it, training takes two to three times as long",
+        BROKEN,
+    ),
 }
 PACKAGE_NEEDED = (
     "the course is built on it",

@@ -3,6 +3,8 @@
 Threads that train together wait for each other at every layer. Where another program holds one of
 two cores, two threads can be far slower than one: the first waits while the second has no core. So
 `SpareCores` looks at the start of each epoch how many cores others leave, and takes a thread each.
+Another number of threads may round the last bit otherwise: where bits must be equal on a machine
+that others use, set OMP_NUM_THREADS, which is then kept.
 """
 
 import math
