@@ -378,12 +378,12 @@ pd.DataFrame(both).loc[shown]
 
 # %% [markdown]
 # The next cell pretrains; in JupyterLab a bar shows how far it is. This is the cell to wait for: read on
-# meanwhile, the stored figures show what to expect. Were it killed, it would go on from the last
-# [checkpoint](../docs/glossary.md#checkpoint). (A small data set gets more epochs than the table says,
-# until it has had enough steps.)
+# meanwhile, the stored figures show what to expect. A finished run is read and not made again; one that was
+# killed goes on from its last [checkpoint](../docs/glossary.md#checkpoint). (A small data set gets more
+# epochs than the table says, until it has had enough steps.)
 
 # %% tags=["nbval-ignore-output"]
-path = pretraining.pretrain(settings, data, seed=settings.seed)
+path = pretraining.pretrain_once(settings, data, seed=settings.seed)
 
 # %% [markdown]
 # The log has a row for each epoch, and one from before training. Every few epochs the run also measured

@@ -348,6 +348,31 @@ def pretrain(
     return path
 
 
+def pretrain_once(settings: Settings, data: NihData, *, seed: int, **options: object) -> Path:
+    """The backbone of these settings and this data: as it lies there, or else pretrained now.
+
+    Args:
+        settings: as for `pretrain`.
+        data: as for `pretrain`.
+        seed: as for `pretrain`.
+        **options: of `pretrain`.
+
+    Raises:
+        WeightsError: the backbone that is there is of other data under the same name.
+        ValueError, OSError, ...: as `pretrain`.
+    """
+    path = backbone_path(settings, seed=seed)
+    if not path.is_file():
+        return pretrain(settings, data, seed=seed, **options)
+    if weights.read_weights(path)[1].get("digest", data.digest) != data.digest:
+        raise weights.WeightsError(
+            f"{path} was pretrained on other images or another split than this {settings.data} "
+            "(their digests differ). Give each root a folder name of its own, or move the file "
+            "elsewhere to pretrain anew"
+        )
+    return path
+
+
 def _learned_from(settings: Settings, data: NihData) -> tuple[PackedImages, np.ndarray, dict]:
     """The images that a run learns from, their rows, and what the run says of them."""
     told = {"data": settings.data, "digest": data.digest}
@@ -440,17 +465,11 @@ def arm_state(settings: Settings, arm: str, *, seed: int, data: NihData | None =
     if arm != "pretrained":
         raise ValueError(f"no arm {arm!r}; there are {ARMS}")
     path = backbone_path(settings, seed=seed)
-    if not path.is_file():
-        if data is None:
-            data = load_nih(settings)
-        pretrain(settings, data, seed=seed)
-    state, told = weights.read_weights(path)
-    if data is not None and told.get("digest", data.digest) != data.digest:
-        raise weights.WeightsError(
-            f"{path} was pretrained on other images or another split than this {settings.data} "
-            "(their digests differ). Give each root a folder name of its own, or move the file "
-            "elsewhere to pretrain anew"
-        )
+    if data is None and not path.is_file():
+        data = load_nih(settings)
+    if data is not None:
+        path = pretrain_once(settings, data, seed=seed)
+    state, _ = weights.read_weights(path)
     return state, f"Barlow Twins pretraining: {path.name}."
 
 

@@ -75,11 +75,8 @@ def pretrain(run: Run) -> Outcome:
     data = load(run.settings, "pretrain")
     path = pretraining.backbone_path(run.settings, seed=run.seed)
     known = path.is_file()
-    if known:  # refused where it is of other images
-        pretraining.arm_state(run.settings, "pretrained", seed=run.seed, data=data)
-    else:
-        options = {"progress": run.progress, "compute": run.compute, "resume": run.resume}
-        pretraining.pretrain(run.settings, data, seed=run.seed, **options)
+    options = {"progress": run.progress, "compute": run.compute, "resume": run.resume}
+    pretraining.pretrain_once(run.settings, data, seed=run.seed, **options)
     log = pretraining.training_log(path)
     last = log.iloc[-1]
     names = ("diagonal_mean", "offdiagonal_abs_mean", "heldout_diagonal", "heldout_offdiagonal")

@@ -263,6 +263,17 @@ def test_small_data_trains_for_more_epochs():
     assert pretraining.epoch_count(settings.pretrain, 800) == 2
 
 
+def test_a_finished_run_is_read_and_not_made_again(unbroken, monkeypatch):
+    monkeypatch.setattr(pretraining, "pretrain", lambda *a, **k: pytest.fail("it trains"))
+    settings, data = tiny_settings(unbroken.parents[3]), tiny_data()
+    assert pretraining.backbone_path(settings, seed=0) == unbroken
+    assert pretraining.pretrain_once(settings, data, seed=0) == unbroken
+    with pytest.raises(weights.WeightsError, match="on other images or another split"):
+        pretraining.pretrain_once(settings, replace(data, digest="another"), seed=0)
+    monkeypatch.setattr(pretraining, "pretrain", lambda *a, seed, **k: (seed, k))
+    assert pretraining.pretrain_once(settings, data, seed=1, resume="no") == (1, {"resume": "no"})
+
+
 def test_the_evening_is_not_made_anew_unasked(capsys, monkeypatch, tmp_path):
     """Weights that ship are not replaced by a command that was only tried."""
     monkeypatch.setattr(evening.pretraining, "evening_path", lambda settings: tmp_path / "it")
