@@ -54,6 +54,12 @@ FINDINGS = (
         "with a tenth of the labels, the evening's features against random weights",
     ),
     Finding(
+        "label_curves", "evening", "pixels", 0.1,
+        "**More than pixels.** With the same labels the gray values of a thumbnail, without any "
+        "network, reach {minus}, the evening's features {arm}",
+        "with a tenth of the labels, the evening's features against the gray values of a thumbnail",
+    ),
+    Finding(
         "detectors", "evening", "random", 0.3,
         "**Boxes.** With three tenths of the images a pretrained detector reaches a "
         "[mAP50](docs/glossary.md#map50) of {arm}, one trained from scratch {minus}",
