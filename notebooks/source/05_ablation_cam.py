@@ -114,7 +114,8 @@ auroc = pd.DataFrame(auroc)
 
 # %% [markdown]
 # And would a heatmap have told? Warm is where the score came from, the cross marks the highest place,
-# the finding is dashed. Ask first: what would each network have to look at?
+# the finding is dashed. The titles say which share of a network's map lies on the letter, the mean over the
+# test images. Ask first: what would each network have to look at?
 
 # %% tags=["readme-picture"]
 everywhere = shortcut.plant(test_images, sick | True, KIND, seed=seed + 1)
@@ -122,7 +123,7 @@ i = np.flatnonzero(sick)[10]  # chosen because it shows it well; try others
 on_it, maps = {}, {}
 for name, net in nets.items():
     on_it[name] = shortcut.share_on_object(net, everywhere, np.flatnonzero(sick))
-    title = f"{name} network: {on_it[name]:.0%} of\nthe map on the {word}, on average"
+    title = f"{name} network: {on_it[name]:.0%}\nof its map on the {word}"
     maps[title] = shortcut.ablation_heatmap(net, everywhere.pixels[i])
 learned, moved = auroc.loc["shortcut", ["as in training", "swapped"]]
 title = f"It read the {word}: AUROC {learned:.2f}, and {moved:.2f} once the {word} is moved"
