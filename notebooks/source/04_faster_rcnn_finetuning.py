@@ -97,7 +97,7 @@ parts = {part: data.rows(part, abnormal_only=True) for part in ("train", "val", 
 print("abnormal images:", ", ".join(f"{len(rows):,} {part}" for part, rows in parts.items()))
 train_truths = data.truths(parts["train"])
 counts = np.array([len(one["boxes"]) for one in train_truths])
-figure, axes = plt.subplots(1, 3, figsize=(10, 3.8))
+figure, axes = plt.subplots(1, 3, figsize=(9, 3.4))
 for axis, count in zip(axes, (2, 4, 6), strict=True):
     i = int(np.argmax(counts == count))
     picture = data.images.pixels[parts["train"][i]]
@@ -121,7 +121,7 @@ plt.show()
 places = box_probe.draw_places(settings, data)
 asked, number = places.parts["test"], places.counts()["test"]
 half = len(asked.labels) // 2  # place i has the finding, place half + i is its counterpart
-figure, axes = style.panels(2, 4, width=1.9)
+figure, axes = style.panels(2, 4, width=1.7)
 for column, name in zip(axes.T, number.nlargest(4).index, strict=False):
     i = int(np.argmax(asked.labels == data.class_names.index(name) + 1))
     for axis, place, title in zip(column, (i, half + i), (name, "without it"), strict=True):
@@ -625,10 +625,11 @@ else:
     means = stored.table.query("seed == 'all' and truth == 'readers' and classes == 'all'")
     own = pd.DataFrame([{"arm": a, "fraction": 1.0, "value": map50[a].value} for a in arms])
     curve = means[means["minus"] == ""]
-    ch03.plot_label_curve(curve, ylabel="mAP50 (test)", chance=None, names=names, own=own)
     apart = means[means["minus"] == "random"].groupby("fraction")["value"].max()
     told = ", ".join(f"{value:+.3f} with {share:.0%}" for share, value in apart.items())
-    plt.title(f"The best arm above from scratch: {told} of the images")
+    title = f"The best arm above from scratch:\n{told} of the images"
+    look = {"ylabel": "mAP50 (test)", "chance": None, "names": names}
+    ch03.plot_label_curve(curve, own=own, title=title, **look)
     plt.show()
 
 # %% [markdown]
@@ -714,7 +715,7 @@ plt.show()
 
 # %%
 chosen = tables.gallery_rows(all_matches[ours])
-figure, axes = style.grid(len(chosen), 2, width=3)
+figure, axes = style.grid(len(chosen), 2, width=2.8)
 for axis, (title, i) in zip(axes, chosen.items(), strict=True):
     picture, drawn_boxes = data.images.pixels[everyone[i]], found_in_all[ours][i]
     ch04.show_detections(
@@ -735,18 +736,18 @@ plt.show()
 
 # %%
 exact = readers.exact_detections(data, test)
-shown = {names[arm]: found[arm] for arm in arms}
+shown = {arm: found[arm] for arm in arms}
 shown |= {} if exact is None else {"exact boxes": exact}
 by_truth = readers.truth_table(shown, data, test).drop(columns="boxes")
-style.plot_dots(by_truth, xlabel="mAP50 against each truth", width=8)
+style.plot_dots(by_truth, xlabel="mAP50 against each truth", names=names, width=8)
 if exact is not None:
     ceiling = by_truth.loc["fused", "exact boxes"]
     title = f"Against fused readers, perfection scores {ceiling:.2f}"
     plt.title(title, pad=28)
 plt.show()
-moved = by_truth[names[ours]].max() - by_truth[names[ours]].min()
+moved = by_truth[ours].max() - by_truth[ours].min()
 text = "the choice of the truth moves the mAP50 of our arm by more than a tenth of it"
-claim(moved > 0.1 * by_truth.loc["fused", names[ours]], text, settings)
+claim(moved > 0.1 * by_truth.loc["fused", ours], text, settings)
 
 # %% [markdown]
 # With every box of every reader the same heart counts up to three times, and a detector that draws it
@@ -765,7 +766,8 @@ real = vindr.read_readings(packaged_table("vinbigdata"))
 real_mean = readers.score_readers(real, vindr.CLASSES).mean()
 if len(compared):
     with_mean = pd.concat([compared, mean.to_frame("mean of the classes").T])
-    style.plot_dots(with_mean, xlabel="average precision against the other readers' boxes", width=8)
+    xlabel = "average precision against the other readers' fused boxes"
+    style.plot_dots(with_mean, xlabel=xlabel, names=names, width=8)
     title = f"A reader scores {mean['one reader']:.2f} on average, a real one {real_mean:.2f}"
     plt.title(title, pad=28)
     plt.show()

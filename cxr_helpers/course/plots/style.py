@@ -6,7 +6,7 @@ by color alone. Boxes are x_min, y_min, x_max, y_max in pixels of the image show
 Needs: matplotlib, numpy, pandas, seaborn.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -280,6 +280,7 @@ def plot_dots(
     table: pd.DataFrame,
     *,
     xlabel: str,
+    names: Mapping[str, str] | None = None,
     log: bool = False,
     width: float = 6,
     reference: tuple[float, str] | None = None,
@@ -291,6 +292,7 @@ def plot_dots(
             top; the columns become the legend, which a single column does not need. A dot that is
             NaN is left out.
         xlabel: with the unit.
+        names: of columns in the legend, where they differ from those in the table.
         log: whether the axis is logarithmic.
         width: of the figure in inches.
         reference: where to draw a dashed line to compare with, and what it is.
@@ -322,8 +324,12 @@ def plot_dots(
     figure, axis = plt.subplots(figsize=(width, 0.23 * len(table) + 0.8))
     start = table.min(axis=1) if several else ends[0]
     axis.hlines(y, start, table.max(axis=1), color="0.8", zorder=1)
-    for place, column in enumerate(table):
-        label, shown = str(column) if several else None, look(str(column), place)
+    known = [column for column in map(str, table) if column in _KNOWN]
+    taken = {look(column)["color"] for column in known}
+    free = [place for place, color in enumerate(COLORS) if color not in taken]
+    for column in table:
+        shown = look(str(column), 0 if str(column) in known else free.pop(0))
+        label = (names or {}).get(column, str(column)) if several else None
         sns.scatterplot(
             x=table[column].to_numpy(), y=y, label=label, color=shown["color"],
             marker=shown["marker"], s=45, zorder=2, ax=axis,
