@@ -16,8 +16,8 @@ from cxr_helpers.course.core.stored import read_stored
 SHOWN = 3
 DETECTORS = {"truth": "readers", "classes": "all", "seed": "all"}
 MADE = (
-    "Each difference is paired, with its 95% interval over test patients or images, and over seeds "
-    "where the file names several; "
+    "Each difference is taken on the same test patients or images for both, with its 95% interval "
+    "over these, and over seeds where the file names several; macro is the mean over findings; "
     "the evening's network is one, whatever the seed. How each was measured: {links}. What is not "
     "said to be on real radiographs is on synthetic ones, and says nothing about patients."
 )
@@ -50,7 +50,8 @@ FINDINGS = (
         "**Few labels.** With a tenth of the labels a "
         "[linear probe](docs/glossary.md#linear-probe) reaches a macro "
         "[AUROC](docs/glossary.md#auroc) of {arm} on features that an evening's pretraining "
-        "learned without any label, and {minus} on those of random weights",
+        "learned without any label (an hour or less of computing), and {minus} on those of "
+        "random weights",
         "with a tenth of the labels, the evening's features against random weights",
     ),
     Finding(
@@ -62,7 +63,8 @@ FINDINGS = (
     Finding(
         "detectors", "evening", "random", 0.3,
         "**Boxes.** With three tenths of the images a pretrained detector reaches a "
-        "[mAP50](docs/glossary.md#map50) of {arm}, one trained from scratch {minus}",
+        "[mAP50](docs/glossary.md#map50) of {arm}, one trained from scratch {minus} (one training "
+        "of each)",
         "with three tenths of the images, a pretrained detector against one from scratch (mAP50)",
     ),
     Finding(
@@ -75,13 +77,13 @@ FINDINGS = (
         "label_curves_real", "evening", "pixels", 1.0,
         "**A thumbnail.** On real radiographs the evening's features reach a macro AUROC of "
         "{arm}, the gray values of a thumbnail, without any network, {minus}",
-        "there, the evening's features against the gray values of a thumbnail",
+        "on real radiographs, the evening's features against the gray values of a thumbnail",
     ),
     Finding(
         "label_curves_real", "pretrained", "random", 1.0,
         "**Minutes.** After minutes of pretraining instead of an evening the features reach a "
         "macro AUROC of {arm} on real radiographs, those of random weights {minus}",
-        "there, features of minutes of pretraining against random weights",
+        "on real radiographs, features of minutes of pretraining against random weights",
     ),
     Finding(
         "label_curves", "evening", "from scratch", 0.1,
@@ -140,8 +142,8 @@ def findings_text(settings: Settings) -> str:
     open_ones = [one for one in found if not one[2]]
     lines = [f"- {text}." for _, text, _ in clear]
     if open_ones:
-        told_open = "; ".join(text for _, text, _ in open_ones)
-        lines.append(f"- **Open**, neither a gain nor a loss is shown: {told_open}.")
+        lines.append("- **Open**: the interval covers zero, so neither a gain nor a loss is shown.")
+        lines += [f"  - {text[0].upper()}{text[1:]}." for _, text, _ in open_ones]
     if not lines:
         return ""
     tables = dict.fromkeys(table for table, _, _ in clear + open_ones)

@@ -109,7 +109,7 @@ plt.show()
 # A network turns each image into a list of numbers, its [features](../docs/glossary.md#feature). Images
 # with similar features look alike to it. Here are two networks of the same build. The weights (the
 # numbers that a network learns) of one are random, as before any learning. The other was
-# [pretrained for an evening](../docs/glossary.md#evening-weights) with the paper's method, on synthetic
+# [pretrained for an evening](../docs/glossary.md#evening-weights) with the paper's method (an hour or less of computing), on synthetic
 # radiographs of other patients. Nobody told it what they show. `data.images.pixels` holds all images,
 # made small for the networks.
 
@@ -279,7 +279,8 @@ print("Where something is missing, the report says what to do.")
 #
 # Each notebook leaves its results in `runs/<data>/results`, where `<data>` is `demo` or the name of your
 # folder. Notebooks 01 to 06 also hold exercises and questions that check your answers; what you solved
-# is kept in `runs/exercises.json`. The next cell counts both. Come back after the other notebooks.
+# is kept in `runs/exercises.json`. The next cell counts both. Come back after the other notebooks. (Minutes are those of the machine that
+# ran them: a slow or busy one takes more than the README says.)
 
 # %% tags=["nbval-ignore-output"]
 from cxr_helpers.course.core.results import results_table

@@ -348,7 +348,7 @@ plt.show()
 # ## Three readers, one truth
 #
 # A detector needs one box for a finding, and three readers draw three. One image of the data at hand,
-# left each reader's boxes, right what becomes of them. Look for a finding that all three saw, and for one that a single reader saw.
+# left each reader's boxes, right what becomes of them (colors only tell boxes apart). Look for a finding that all three saw, and for one that a single reader saw.
 
 # %%
 vindr_data, vindr_files = None, {}
@@ -473,8 +473,8 @@ if inverted:
 
 # %% [markdown]
 # Two ways to get it wrong. First, to forget the last step. Second: in a file without a window, to let
-# the smallest and the largest value set the scale. Then two pixels break: one is stuck at 0, the other
-# at the largest number that fits. What `read_dicom` falls back on passes over them: from the
+# the smallest and the largest value set the scale. To show it, the next cell takes the window out of our
+# file and breaks two pixels: one becomes 0, the other the largest number that fits. What `read_dicom` falls back on passes over them: from the
 # 0.5th to the 99.5th **percentile** of the values.
 
 
@@ -600,8 +600,9 @@ plt.show()
 # On the left the fluid only blunts the lower edge of the lung. In the middle nobody overlooks it.
 #
 # **Why the plainer one?** From a thousand images of the realistic look small networks learn far
-# less than from a thousand real radiographs. The teaching look is set such that both teach as much, so
-# that you see effects in minutes. A score on it does not say how hard real findings are.
+# less than from a thousand real radiographs. The teaching look is set so that its images teach a small
+# network nearly as much as real ones do ([benchmarks](../benchmarks/README.md)), and you see effects in
+# minutes. A score on it does not say how hard real findings are.
 # (`python data_scripts/make_demo.py --findings realistic` makes the other look.)
 #
 # The program wrote down what is really there. How many of the labels are right?

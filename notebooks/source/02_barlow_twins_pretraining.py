@@ -269,7 +269,8 @@ plt.show()
 #
 # A flip is among the changes, though it puts the heart on the right.
 #
-# **Exercise 2.2, fifteen minutes.** Write a random crop that keeps a finding. Given are its `box` (x_min,
+# **Exercise 2.2, fifteen minutes.** Write a random crop that lies in the image and holds the whole box of a
+# finding; it need not be square. Given are its `box` (x_min,
 # y_min, x_max, y_max), the `side` of the square image, the least `share` of the image's area that the
 # crop must show, and a generator `rng` of numpy. Return the crop, again four corners.
 
@@ -412,7 +413,7 @@ figure.suptitle(f"Views of new patients became alike: diagonal {before:.2f}, the
 plt.show()
 
 # %% [markdown]
-# Before training, the outputs of random weights on validation images all follow the brightness of the
+# Before training, the outputs of random weights on validation images mostly follow the brightness of the
 # image: views are alike, and outputs are copies. Training starts lower, because there
 # [batch norm](../docs/glossary.md#batch-norm) takes out what all images of a batch share.
 #
@@ -583,8 +584,8 @@ plt.show()
 # ## Is my loss normal?
 #
 # Divided by D, losses can be compared at their start and in their shape; the level that they reach also
-# depends on the redundancy weight and the batch. The one run whose log lies beside the paper's code had
-# 800 epochs
+# depends on the redundancy weight and the batch. The one log beside the paper's code is of a longer
+# run than its settings say: 800 epochs
 # ([log](https://github.com/haooyuee/BarlowTwins-CXR/blob/269264503280099691557c69babb7ce5e6c1098f/barlowtwins/LOG.TXT)).
 
 # %%
@@ -730,7 +731,8 @@ knobs.knob_panel(try_knobs, mine)
 
 # %% [markdown]
 # Color comes back beside the diagonal: with a small weight outputs may become copies. The findings' AUROC
-# moves by chance as well, up or down, for validation patients are few.
+# moves by chance as well, up or down, for validation patients are few: compare neither with the real run
+# above, which the test patients judged.
 #
 # <details><summary>What to expect of the other knobs</summary>
 #
@@ -744,7 +746,7 @@ knobs.knob_panel(try_knobs, mine)
 #
 # **Exercise 2.6, half an hour.** Does the floor hold? For batches of 4, 8, 16, 32, 64, 128, 256 and
 # 512 images draw two curves: the formula, and the mean size of the off-diagonal entries that you
-# measure on independent random numbers with 64 columns. Logarithmic axes help; name both.
+# measure between two independent tables of random numbers, each with 64 columns and a row for each image. Logarithmic axes help; name both.
 
 
 # %%

@@ -17,8 +17,8 @@
 # that radiologists drew: the paper's second phase. First we ask the backbone itself, which takes
 # seconds: does it know what is in a box?
 #
-# The detectors here start from the evening's weights, which come with the course. Your own, of minutes,
-# are asked in the boxes too; what they bring a detector, a figure below shows.
+# The detectors here start from the evening's weights, which come with the course. Your own weights, of
+# minutes, are asked about boxes too. A figure below shows what they bring a detector.
 #
 # ## What you will learn
 #
@@ -190,8 +190,8 @@ text = "at two of the four stages or more, pretrained features know more of a bo
 claim((above[learned] >= 2).all(), text, settings)
 
 # %% [markdown]
-# The first stage sees edges and grays, and random ones do for plain findings. Deeper, training without
-# labels shows. Does a detector, which learns from boxes itself, still profit from that?
+# In the first stage minutes of pretraining add little to random filters, which see edges and grays; the
+# evening's weights already do. Deeper, both are above random weights. Does a detector, which learns from boxes itself, still profit from that?
 #
 # ## By hand: when is a box right?
 #
@@ -423,8 +423,8 @@ quiz("4.A")
 # Each arm sees the same images for the same number of steps; only the backbone's start differs. A high
 # rate may wash out what pretraining has brought, a low one keeps a random backbone random. So the backbone
 # may stay **frozen**, learn **slowly** (a tenth of the rate), or be **free**: chosen for each arm, on
-# validation images of a demo of another seed. The figure shows what was tried, one run each: dots that
-# nearly touch are no difference.
+# validation images of a demo of another seed. The figure shows slow and free, one run each: dots that
+# nearly touch are no difference. Look what minutes of pretraining bring a detector, beside an evening.
 
 # %%
 names = pretraining.ARM_NAMES | {"random": "from scratch"}
@@ -450,8 +450,7 @@ for arm in arms:
 
 # %% [markdown]
 # Two arms are trained here: from scratch, and from an evening's weights, or where these are absent
-# from your own. (In the figure the dots of 'pretrained here' say what your minutes bring a detector.) A step
-# is the one above; heads are narrower than torchvision's and fewer proposals
+# from your own. A step is the one above; heads are narrower than torchvision's and fewer proposals
 # train them, for the sake of your time. The table is the sum of the losses.
 
 # %% tags=["nbval-ignore-output"]
@@ -613,8 +612,8 @@ check("4.5", paired_differences)
 # Labels are what pretraining is meant to save. A file of the course holds what took hours: arms with
 # shares of the training images, at **equal steps**: a share is seen more often, not trained less.
 # Lines are means over the seeds that the sentence names; intervals cover other images, and other seeds
-# where there are several. Rings are your own run; of a seed that the file has too it is the same run
-# again. Two questions: do more boxes help, and does the gap grow with fewer?
+# where there are several. Rings are your own run; of a seed that the file has too it has the same settings,
+# and another machine rounds otherwise. Two questions: do more boxes help, and does the gap grow with fewer?
 
 # %%
 stored = read_stored("detectors", settings)
@@ -633,8 +632,8 @@ else:
     plt.show()
 
 # %% [markdown]
-# Where a line is flat, more boxes brought nothing in these steps, and pretraining cannot be seen to save
-# any; what the figure shows there is a gap. What is each arm above training from scratch? Against both
+# Where a line is flat, more boxes brought nothing in these steps. Where the gap does not grow with fewer
+# boxes, pretraining is not seen to save any; it is seen to help. What is each arm above training from scratch? Against both
 # truths; on all classes, and on those that
 # any arm finds at all on validation images, for a class that nobody finds pulls every difference toward
 # zero.
@@ -700,7 +699,7 @@ check("4.6", share_found)
 # Each detection with a score of at least 0.3 gets one verdict. It is a *hit*; or a *duplicate* of one;
 # or it lies on a finding under the *wrong class*; or it is *badly placed* (IoU from 0.1 to 0.5); or it
 # is *background*: none of these. Read the figure line by line: the boxes of a class, how many are
-# missed, and what our arm's detections are.
+# missed, and what our arm's detections are. An empty field is zero.
 
 # %%
 errors = error_breakdown.error_table(found[ours], truths, class_names=data.class_names)
@@ -724,7 +723,7 @@ for axis, (title, i) in zip(axes, chosen.items(), strict=True):
 plt.show()
 
 # %% [markdown]
-# An empty field of the table is zero. Ask of each error: would a second reader agree with the detector or
+# Ask of each error: would a second reader agree with the detector or
 # with the truth?
 #
 # ## Which truth?
@@ -805,7 +804,8 @@ plt.show()
 claim(said["dropped"] > said["as it is"], "mAP50 rises when a class is lost", settings)
 
 # %% [markdown]
-# A mean over one class less, and a better number; no error says so. The course's own reader compares
+# A mean over one class less, and a better number; no error says so. Shifted as well, the mean falls only a
+# little where the classes that carry it come before the lost one. The course's own reader compares
 # the names. Here one name of a file is changed.
 
 # %%

@@ -28,7 +28,8 @@
 #
 # **Time and memory:** the [README](../README.md) lists both, as measured on two cores. The
 # detectors of notebook 04 are used where they are kept; else they are trained here first, which
-# takes minutes more. If your time is short, leave out 'The library's way' and 'The fast way'.
+# takes minutes more. If your time is short, run the cells of 'The library's way' and 'The fast
+# way' without reading them.
 
 # %%
 import contextlib
@@ -222,7 +223,7 @@ check("5.1", loss_without)
 # %% [markdown]
 # **Exercise 5.2, fifteen minutes.** Write the map, as its authors do, with shares
 # $(s - s_c) / s$: from the `score`, the scores without each channel (`ablated`, an array (C,)) and the
-# channels (`maps`, an array (C, h, w)).
+# channels (`maps`, an array (C, h, w)). Cut the sum at zero; do not stretch it.
 
 
 # %%
@@ -234,7 +235,8 @@ check("5.2", map_from_channels)
 
 # %% [markdown]
 # **Exercise 5.3, five minutes.** Where ablation is blind. A score is the larger one of two channels,
-# `max(a, b)`, and `a = 3`, `b = 2`. Predict the share of the score that goes with each.
+# `max(a, b)`, and `a = 3`, `b = 2`. Set one to 0, then the other. Predict which share of the score is lost
+# each time.
 
 # %%
 weights_of_two = {"a": ..., "b": ...}
@@ -262,8 +264,9 @@ for name, arm in {"from scratch": "random", ours: main}.items():
 print(f"the second arm: {ours}")
 
 # %% [markdown]
-# To compare the arms we need boxes that both found, where the readers have one too. The pair whose
-# less sure box is surest is the example from here on; here is what is known of its pretrained half.
+# To compare the arms we need boxes that both found, where the readers have one too. Of each
+# pair take the lower of the two scores: where it is highest is the example from here on. Here is what is
+# known of its second half: row, class, score, boxes; `exact` is what was drawn.
 
 # %% tags=["nbval-ignore-output"]
 shared = explained.shared(found["from scratch"]["test"], found[ours]["test"])
@@ -424,7 +427,7 @@ figure.suptitle(f"reported: {way}, {LAYER_NAMES[layers[way]]}", fontsize=10)
 plt.show()
 
 # %% [markdown]
-# The cells of C4 for findings that both detectors have placed: the four classes whose surest pair is
+# The cells of C4, the layer of the paper's code, for findings that both detectors have placed: the four classes whose surest pair is
 # surest. Above from scratch, below the other arm.
 
 # %%
@@ -452,7 +455,7 @@ plt.show()
 # - **pointing game**: does the brightest pixel lie in a reader's box?
 # - **energy in the box**: which share of the map's brightness lies in the boxes?
 # - **IoU**: cut the map at the threshold that is best on validation images. How well does that region
-#   fit the boxes?
+#   fit the boxes? (A later figure also gives each map its own best threshold, which is too kind.)
 #
 # And four maps that explain nothing: a bell in the middle of the image; how often the *training* boxes
 # of that class cover each pixel (class prior); the detected box itself, filled; and a bell in that
@@ -508,7 +511,7 @@ claim(hits["random head"] > 0.25, text, settings)
 
 # %% [markdown]
 # Only cells at the box can score, so even with a random head the map points into the box. Pointing does
-# not show what a map depends on. The pattern inside the box may be another one; that is asked below.
+# not show what a map depends on: it may even point better than the trained head. The pattern inside the box may be another one; that is asked below.
 #
 # ### Which arm's maps lie better?
 #

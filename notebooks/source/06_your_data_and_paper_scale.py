@@ -78,7 +78,7 @@ print(f"data {settings.data}, scale {settings.scale}")
 #
 # - **May you?** Do approval and data protection allow training, and passing on the weights? Names hide
 #   in file names, and burnt into the picture.
-# - **Are they chests, from the front?** Exports also hold lateral views, other body parts and copies.
+# - **Are they chests, from the front?** Exports also hold lateral views (from the side), other body parts and copies.
 #   The DICOM header's ViewPosition and BodyPartExamined help; your eye decides.
 # - **Do they look right?** Look at packed images for negatives (MONOCHROME1), borders, and what is
 #   upside down.
@@ -326,8 +326,8 @@ except ComputeError as error:
 # your answers.
 #
 # **Exercise 6.1, ten minutes.** To compute a score faster, the test images are shared among processes.
-# Return the rows, of the array `rows`, that process number `rank` (from 0) of `world` works on: none
-# twice, none left out, the shares as equal as can be.
+# Given the array `rows`, return the part that process number `rank` (from 0) of `world` works on: no row
+# twice, none left out, the parts as equal as can be.
 
 
 # %%
@@ -381,7 +381,8 @@ check("6.3", rate_of_512)
 #
 # By hand first. Beside the paper's code lies [one training
 # log](https://github.com/haooyuee/BarlowTwins-CXR/blob/269264503280099691557c69babb7ce5e6c1098f/barlowtwins/LOG.TXT):
-# 800 epochs of 145 steps, in 42.1 hours. How long is a step? And how many images a second is that, at
+# 800 epochs of 145 steps, in 42.1 hours, on all 112,120 images. (The plan below has the 600 epochs of the
+# code, and the training patients alone.) How long is a step? And how many images a second is that, at
 # 768 images a step, the code's default?
 
 # %%
@@ -434,8 +435,8 @@ assert plan.steps == 600 * (training_images // 768)
 print("The plan has the steps of 600 epochs.")
 
 # %% [markdown]
-# On a processor it is far too long: the demo exists for a reason. For a plan that counts, give
-# `--dry-run` to the command on the GPU that you would use.
+# On a processor it is far too long: the demo exists for a reason. For a plan that counts, run
+# `python -m cxr_helpers.course pretrain --scale paper --dry-run` on the GPU that you would use.
 #
 # ### Exercises
 #
@@ -461,7 +462,8 @@ quiz("6.B")
 #
 # Rebuilding a paper means to decide many things. The ledger has two tables. The first is short: what the
 # paper's abstract claims, and what this course has on it. For which of these claims could a laptop find a
-# figure? (Where 'here' names a command, the last table of this notebook has what it found on yours.)
+# figure? (Where it says 'measured', the last table of this notebook has the number, if your notebooks made
+# it; heatmaps are in notebook 05.)
 
 # %%
 book = ledger.read_ledger(settings.project / ledger.SOURCE)
