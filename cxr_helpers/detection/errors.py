@@ -27,7 +27,6 @@ HIT, DUPLICATE, WRONG_CLASS, BADLY_PLACED, BACKGROUND = VERDICTS = (
     "badly placed",
     "background",
 )
-NONE = "nothing"
 
 
 def judge_image(
@@ -117,7 +116,7 @@ def error_table(
     >>> error_table([found], [mass], class_names=["mass"]).loc["mass", ["truth", "hit"]].to_dict()
     {'truth': 1, 'hit': 1}
     """
-    names = _names(class_names)
+    names = list(different_names(class_names))
     counts = pd.DataFrame(0, index=names, columns=["truth", "missed", *VERDICTS])
     for found, truth in _strong(predictions, truths, names, min_score):
         verdicts, taken = judge_image(found, truth, **thresholds)
@@ -127,66 +126,6 @@ def error_table(
             counts.loc[names[label - 1], "truth"] += 1
             counts.loc[names[label - 1], "missed"] += not was_found
     return counts
-
-
-def confusion_matrix(
-    predictions: Boxes,
-    truths: Boxes,
-    *,
-    class_names: Sequence[str],
-    min_score: float = 0.3,
-    iou_threshold: float = 0.5,
-) -> pd.DataFrame:
-    """What each truth box was called: boxes are paired by place alone, best score first.
-
-    Args:
-        predictions: one dict for each image.
-        truths: one dict for each image, in the same order.
-        class_names: names of the classes 1, 2, ...
-        min_score: least score of a detection.
-        iou_threshold: least IoU of a pair. Of several free truth boxes a detection takes one of
-            its own class, if there is one, and else that with the highest IoU.
-
-    Returns:
-        (K + 1, K + 1) counts. Rows: what the truth says, the last one `nothing` for detections
-        without a pair. Columns: what the detector says, the last one `nothing` for boxes that no
-        detection pairs with.
-
-    Raises:
-        ValueError: the threshold is not above 0 and up to 1, or as `error_table`.
-
-    >>> mass = {"boxes": [[0, 0, 9, 9]], "labels": [1]}
-    >>> found = {"boxes": [[0, 0, 9, 9]], "labels": [2], "scores": [0.9]}
-    >>> confusion_matrix([found], [mass], class_names=["mass", "nodule"]).loc["mass"].to_dict()
-    {'mass': 0, 'nodule': 1, 'nothing': 0}
-    """
-    if not 0 < iou_threshold <= 1:
-        raise ValueError(f"expected 0 < iou_threshold <= 1, got {iou_threshold}")
-    names = [*_names(class_names), NONE]
-    counts = np.zeros((len(names), len(names)), dtype=int)
-    nothing = len(names) - 1
-    for found, truth in _strong(predictions, truths, names[:-1], min_score):
-        ious = box_iou(found["boxes"], truth["boxes"])
-        free = np.ones(len(truth["labels"]), dtype=bool)
-        true = truth["labels"] - 1
-        for d in np.argsort(-found["scores"], kind="stable"):
-            said = found["labels"][d] - 1
-            fits = free & (ious[d] >= iou_threshold)
-            if not fits.any():
-                counts[nothing, said] += 1
-                continue
-            best = np.where(fits, ious[d] + (true == said), -1.0).argmax()
-            free[best] = False
-            counts[true[best], said] += 1
-        np.add.at(counts, (true[free], nothing), 1)
-    return pd.DataFrame(counts, index=names, columns=names)
-
-
-def _names(class_names: Sequence[str]) -> list[str]:
-    names = list(different_names(class_names))
-    if NONE in names:
-        raise ValueError(f"{NONE!r} means that there is no box; give the class another name")
-    return names
 
 
 def _strong(predictions: Boxes, truths: Boxes, names: Sequence[str], min_score: float):

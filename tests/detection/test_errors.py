@@ -58,41 +58,13 @@ def test_weak_detections_are_not_judged():
     assert table([found], [MASS]).loc["mass", ["missed", "hit"]].tolist() == [1, 0]
 
 
-def test_confusion_by_hand():
-    boxes = [[0, 0, 10, 10], [0, 0, 10, 9], [50, 50, 60, 60]]
-    found = prediction(boxes, [2, 1, 3], [0.9, 0.8, 0.7])
-    both = truth([[0, 0, 10, 10], [80, 80, 90, 90]], [1, 1])
-    counts = eb.confusion_matrix([found], [both], class_names=NAMES)
-    expected = {("mass", "nodule"): 1, ("mass", "nothing"): 1, ("nothing", "mass"): 1}
-    expected |= {("nothing", "heart"): 1}
-    assert counts.stack()[lambda c: c > 0].to_dict() == expected
-
-
-def test_a_detection_prefers_the_box_of_its_own_class():
-    two = truth([[0, 0, 10, 10], [0, 0, 10, 9]], [1, 2])
-    counts = eb.confusion_matrix(
-        [prediction([[0, 0, 10, 10]], [2], [0.9])], [two], class_names=NAMES
-    )
-    assert counts.loc["nodule", "nodule"] == 1 and counts.loc["mass", "nothing"] == 1
-
-
-def test_confusion_holds_every_box_once():
-    predictions, truths = random_case(n=50, seed=5)
-    counts = eb.confusion_matrix(predictions, truths, class_names=NAMES, min_score=0)
-    per_class = sum(np.bincount(t["labels"], minlength=5)[1:] for t in truths)
-    assert counts.sum(axis=1).to_numpy()[:-1].tolist() == per_class.tolist()
-
-
 @pytest.mark.parametrize(
     ("ask", "option", "words"),
     [
         (eb.error_table, {"near": 0.0}, "near"),
         (eb.error_table, {"near": 0.6}, "near"),
         (eb.error_table, {"iou_threshold": 1.5}, "near"),
-        (eb.confusion_matrix, {"iou_threshold": 0.0}, "iou_threshold"),
         (eb.error_table, {"min_score": np.nan}, "min_score is NaN"),
-        (eb.error_table, {"class_names": ["a", "nothing"]}, "give the class another name"),
-        (eb.confusion_matrix, {"class_names": ["a", "nothing"]}, "give the class another name"),
     ],
 )
 def test_what_lets_everything_or_nothing_through_is_refused(ask, option, words):
