@@ -26,7 +26,7 @@ UNIT := pytest -q -n $(WORKERS) --dist loadfile --doctest-modules
 # detectors of 04, then 03 and 04 find all that they take from another notebook.
 TURNS := $(foreach n,02 00 01 06 05 03 04,$(wildcard notebooks/$(n)_*.ipynb))
 IN_TURN := $(TURNS) $(filter-out $(TURNS),$(wildcard notebooks/*.ipynb))
-NBVAL := pytest -q -n $(WORKERS) --dist loadfile --nbval
+NBVAL := pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --nbval
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
