@@ -307,7 +307,7 @@ def over_draws(values: np.ndarray, *, seed: int) -> np.ndarray:
     Raises:
         EvaluationError: the values have another shape, or there is no draw.
 
-    >>> over_draws(np.array([[1.0, 1.0, 1.0], [3.0, 3.0, 3.0]]), seed=1)[0]
+    (np.array([[1.0, 1.0, 1.0], [3.0, 3.0, 3.0]]), seed=1)[0]
     np.float64(2.0)
     """
     values = np.asarray(values, dtype=float)

@@ -95,8 +95,8 @@ def _between(nodes: int, n: int) -> tuple[np.ndarray, np.ndarray]:
 def smooth_curve(knots, values, grid: np.ndarray, smooth: int = 9) -> np.ndarray:
     """A smooth curve near the knots, on an even grid; constant beyond the first and the last.
 
-    >>> smooth_curve([0, 1], [5, 5], np.linspace(-1, 2, 20)).round(3).max()
-    np.float64(5.0)
+    >>> smooth_curve([0, 1], [5, 5], np.linspace(-1, 2, 20)).max().round(3).item()
+    5.0
     """
     window = np.hanning(smooth + 2)[1:-1]
     line = np.pad(np.interp(grid, knots, values), smooth // 2, mode="reflect", reflect_type="odd")

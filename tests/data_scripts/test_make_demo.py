@@ -75,6 +75,8 @@ def test_the_version_names_these_bytes(demo):
 
     Pixels are compared by their means, which another processor's rounding does not move.
     """
+    if np.lib.NumpyVersion(np.__version__) < "2.0.0":
+        pytest.skip("numpy 1 rounds mixed precisions otherwise, so its demo has other bytes")
     tables = sorted(p for p in demo.rglob("*") if p.suffix in (".csv", ".txt"))
     written = b"".join(path.name.encode() + path.read_bytes() for path in tables)
     files = [sorted((demo / folder).iterdir()) for folder in ("nih/images", "vindr/train")]

@@ -30,6 +30,8 @@ def bf16_is_fast(*, gpu: bool | None = None) -> bool:
     """
     if torch.cuda.is_available() if gpu is None else gpu:
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    if not hasattr(torch.cpu, "get_capabilities"):  # an older torch
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     found = torch.cpu.get_capabilities()
     return any(found.get(name, False) for name in CPU_BF16)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 from matplotlib.axes import Axes
+from scipy.integrate import trapezoid
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
@@ -209,7 +210,7 @@ def _problem(axis: Axes) -> str | None:
     curves = [s[::-1] if s[0, 0] > s[-1, 0] else s for s in drawn_series(axis) if len(s) > 2]
     if not curves:
         return NO_CURVE
-    areas = [np.trapezoid(s[:, 1], s[:, 0]) for s in curves]
+    areas = [trapezoid(s[:, 1], s[:, 0]) for s in curves]
     truth = auroc(ill, scores)
     best = int(np.argmin(np.abs(np.array(areas) - truth)))
     if not np.allclose(curves[best][[0, -1]], [[0, 0], [1, 1]], atol=1e-6):

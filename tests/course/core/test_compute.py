@@ -61,7 +61,8 @@ def pretend(monkeypatch, *, gpu=None, cpu=()):
         lambda including_emulation=True: emulated if including_emulation else native,
     )
     plain = {"avx2": True, "avx512_bf16": False, "amx_bf16": False, "cpu_name": "bf16"}
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: plain | dict.fromkeys(cpu, True))
+    told = plain | dict.fromkeys(cpu, True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told, raising=False)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +95,15 @@ def test_a_run_on_the_processor_asks_the_processor_even_beside_a_gpu(monkeypatch
         assert (options["precision"], options["devices"]) == (expected, 1)
     asked = c.Compute(accelerator="cpu", precision="32-true")
     assert asked.trainer_options()["precision"] == "32-true"
+
+
+def test_an_older_torch_is_asked_otherwise(monkeypatch):
+    pretend(monkeypatch, cpu=("avx512_bf16",))
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    for bf16, amx in ((True, False), (False, True), (False, False)):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda v=bf16: v, raising=False)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda v=amx: v, raising=False)
+        assert c.bf16_is_fast() == (bf16 or amx)
 
 
 def test_where_memory_ends_is_told_and_any_other_error_passes():
