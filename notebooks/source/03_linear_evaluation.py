@@ -410,7 +410,7 @@ quiz("3.A")
 # %% [markdown]
 # ### Real radiographs
 #
-# The benchmark also probed 460 real NIH radiographs of 322 patients, of which none is in the course. Their
+# The benchmark also probed real NIH radiographs, some hundred, of which none is in the course. Their
 # labels are others, so do not compare the height with the demo's. No network learned
 # from them: the weights are those of synthetic images, and each image is scored by probes of other
 # patients. Compare the lines with that of the pixels before you call a network good; the title counts the

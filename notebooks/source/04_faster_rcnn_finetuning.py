@@ -190,8 +190,8 @@ text = "at two of the four stages or more, pretrained features know more of a bo
 claim((above[learned] >= 2).all(), text, settings)
 
 # %% [markdown]
-# In the first stage minutes of pretraining add little to random filters, which see edges and grays; the
-# evening's weights already do. Deeper, both are above random weights. Does a detector, which learns from boxes itself, still profit from that?
+# Random filters see edges and grays, so in the first stage minutes of pretraining can add little. Look where
+# each line leaves that of random weights, and where it does not. Does a detector, which learns from boxes itself, still profit from that?
 #
 # ## By hand: when is a box right?
 #
@@ -585,7 +585,8 @@ plt.title(f"{' and '.join(two_best.index)} make {carried:.0%} of the mean")
 plt.show()
 
 # %% [markdown]
-# Findings with a fixed place, on which readers agree (notebook 01), carry the mean. Are the others those
+# Are those that carry the mean findings with a fixed place, on which readers agree (notebook 01)? And are the
+# others those
 # with the smallest boxes, or do large ones fail too? Compare with the sides in the table above.
 
 # %%

@@ -76,9 +76,11 @@ class SpareCores(Callback):
     set. After the training the number is what it was before.
     """
 
+    def __init__(self) -> None:
+        self.granted = torch.get_num_threads()  # an error may come before `setup`
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Remember how many threads there are on a quiet machine."""
-        self.granted = torch.get_num_threads()
+        """See how many threads to take on a quiet machine, and whether to choose at all."""
         self.most = min(self.granted, usable_cores())
         on_cpu = trainer.strategy.root_device.type == "cpu"
         self.chooses = on_cpu and self.granted > 1 and FIXED not in os.environ

@@ -131,6 +131,16 @@ def test_threads_come_back_after_an_error(monkeypatch, two_threads):
     assert module.seen == [1] and torch.get_num_threads() == 2
 
 
+def test_an_error_before_the_training_is_not_covered_by_another(monkeypatch, two_threads):
+    class Broken(Counted):
+        def prepare_data(self):
+            raise RuntimeError("no data")
+
+    with pytest.raises(RuntimeError, match="no data"):
+        run(Broken())
+    assert torch.get_num_threads() == 2
+
+
 def test_who_set_the_number_keeps_it(monkeypatch, two_threads):
     monkeypatch.setenv(threads.FIXED, "2")
     load_of(monkeypatch)  # must not be asked
