@@ -86,7 +86,7 @@ class Counted(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def run(module, **options):
+def run(module):
     loader = DataLoader(TensorDataset(torch.zeros(2, 2)), batch_size=1)
     trainer = pl.Trainer(
         max_epochs=3,
