@@ -267,16 +267,16 @@ def transfer(
     return scores
 
 
-def report(scores: dict[str, list[dict[str, np.ndarray]]]) -> dict:
-    """Print the tables of `transfer` and each arm's gain; give what the record keeps."""
-    kept = {}
+def report(scores: dict[str, list[dict[str, np.ndarray]]]) -> tuple[dict, bool]:
+    """Print the tables of `transfer` and each arm's gain; give the record, and if all is kept."""
+    record, good = {}, True
     for share in ("all", "tenth"):
         per = {arm: np.mean([s[share] for s in runs], 0) for arm, runs in scores.items()}
         frame = pd.DataFrame(per, index=TARGETS)
         frame.loc["mean"] = frame.mean()
         print(f"\nAUC on real radiographs, {share} of the labels\n{frame.round(3).to_string()}")
         means = {arm: [float(s[share].mean()) for s in runs] for arm, runs in scores.items()}
-        kept |= {f"auc_{share}": frame.to_dict(), f"auc_{share}_seeds": means}
+        record |= {f"auc_{share}": frame.to_dict(), f"auc_{share}_seeds": means}
         for arm in list(means)[1:]:
             gains = np.subtract(means[arm], means["random"])
             print(
@@ -284,13 +284,15 @@ def report(scores: dict[str, list[dict[str, np.ndarray]]]) -> dict:
                 f"seed by seed {', '.join(f'{gain:+.3f}' for gain in gains)}"
             )
             if aim := GAINS.get(arm, {}).get(share):
-                verdict = "kept" if gains.mean() >= aim else "NOT KEPT"
+                reached = bool(gains.mean() >= aim)
+                good &= reached
+                verdict = "kept" if reached else "NOT KEPT"
                 print(f"  gain of {arm}, {share}: {gains.mean():.3f}  >= {aim}  {verdict}")
-    return kept
+    return record, good
 
 
-def main() -> None:
-    """Run from the command line."""
+def main() -> int:
+    """Run from the command line; 1 where an aim is not kept."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     default = ROOT / os.environ.get("CXR_REAL", "../shared/nih_mini")
     parser.add_argument("--nih", type=Path, default=default, help="folder with real NIH images")
@@ -309,7 +311,7 @@ def main() -> None:
         parser.error(f"{len(args.weights)} files for {len(args.seeds)} seeds; name as many --seeds")
     if not args.nih.is_dir():
         print("left out: no folder of real radiographs; name one with --nih or CXR_REAL")
-        return
+        return 0
     results = Results("phantom_realism", load_settings(), folder=ROOT / "runs" / "benchmarks")
     found = nih.find_images(args.nih)
     names = sorted(found)
@@ -329,14 +331,16 @@ def main() -> None:
     table = pd.DataFrame({"real": statistics(real, real), "phantom": statistics(phantoms, real)})
     print(table.round(4).to_string(), flush=True)
     results.add(statistics=table.to_dict())
+    good = True
     if args.seeds:
-        scores = transfer(args, real, phantoms, labels=labels, patients=patients)
-        results.add(**report(scores))
+        record, good = report(transfer(args, real, phantoms, labels=labels, patients=patients))
+        results.add(**record)
     rate = images_per_second()
     print(f"phantoms of 256 px a second on one core: {rate:.0f} (aim {RATE})")
     results.add(images_per_second=rate)
     results.save()
+    return int(not good)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

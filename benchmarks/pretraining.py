@@ -55,13 +55,16 @@ DIAGONAL, OFFDIAGONAL, MINUTES = 0.7, 0.1, 6.0
 
 PHANTOMS = {"phantoms": 3000, "phantoms_seed": 20_241_127, "epochs": 10}
 
-# What differs from the demo's preset; all take about as many steps.
+HALF, HARDER = {"epochs": 1, "min_steps": 112}, {"min_crop": 0.6, "learning_rate": 2e-3}
+
+# What differs from the demo's preset, in each stage; all take about as many steps.
 RECIPES = {
-    "crop 0.8, rate 1e-3": {},
-    "crop 0.8, rate 2e-3": {"learning_rate": 2e-3},
-    "3,000 phantoms, crop 0.8, rate 1e-3": PHANTOMS,
-    "3,000 phantoms, crop 0.6, rate 2e-3": PHANTOMS | {"min_crop": 0.6, "learning_rate": 2e-3},
-    "crop 0.6, rate 2e-3": {"min_crop": 0.6, "learning_rate": 2e-3},
+    "crop 0.8, rate 1e-3": ({},),
+    "crop 0.8, rate 2e-3": ({"learning_rate": 2e-3},),
+    "3,000 phantoms, crop 0.8, rate 1e-3": (PHANTOMS,),
+    "3,000 phantoms, crop 0.6, rate 2e-3": (PHANTOMS | HARDER,),
+    "crop 0.6, rate 2e-3": (HARDER,),
+    "easy to hard: half at crop 0.8, 1e-3, half at 0.6, 2e-3": (HALF, HALF | HARDER),
 }
 SHARES, DRAWS = (0.1, 1.0), 5
 
@@ -277,11 +280,15 @@ def measure_recipes(settings: Settings, data: NihData, seeds: list[int]) -> list
     columns, test = linear.scorable_labels(data), data.rows("test")
     draws, labels = linear.draw_labels(settings, data, columns), data.labels[:, columns]
     names, rows = linear.label_names(columns), []
-    for recipe, changes in {"random weights": None, **RECIPES}.items():
+    for recipe, stages in {"random weights": (), **RECIPES}.items():
         for seed in seeds:
-            own = replace(settings, pretrain=replace(settings.pretrain, **(changes or {})))
-            arm = "random" if changes is None else "pretrained"
-            backbone, source = pretraining.arm_backbone(own, arm, seed=seed, data=data)
+            own = settings
+            backbone, source = pretraining.arm_backbone(own, "random", seed=seed)
+            for number, changes in enumerate(stages):
+                start = str(pretraining.backbone_path(own, seed=seed)) if number else "random"
+                preset = replace(settings.pretrain, initial_weights=start, **changes)
+                own = replace(settings, pretrain=preset)
+                backbone, source = pretraining.arm_backbone(own, "pretrained", seed=seed, data=data)
             features = linear.frozen_features(own, linear.Arm(backbone, False, source), data.images)
             probes = linear.fit_probes(data, features, labels, names, draws)
             scores = linear.probe_scores(probes, features, np.array(data.images.image_ids)[test])
@@ -289,7 +296,7 @@ def measure_recipes(settings: Settings, data: NihData, seeds: list[int]) -> list
             for share, drawn in scores.items():
                 values = [np.nanmean(scoring.auroc(labels[test], one)) for one in drawn]
                 row[f"AUROC at {100 * share:g}%"] = float(np.mean(values))
-            if changes is not None:
+            if stages:
                 path = pretraining.backbone_path(own, seed=seed)
                 last = pretraining.training_log(path).iloc[-1]
                 row |= {k: float(last[k]) for k in last.index if k.startswith("moved")}
