@@ -1,14 +1,16 @@
 """Does what an evening's pretraining is worth hold on demos of other seeds?
 
-    python benchmarks/other_demos.py [--demos 2 3] [--seeds 0 1 2]
+    python benchmarks/other_demos.py [--demos 2 3] [--seeds 0 1 2] [--detectors 0]
 
 The notebooks show the demo of seed 0. Here other demos are made, in build/demo_SEED, with patients
 and images that nothing was chosen on, and the evening's weights are set against random ones (one
 network for each of `--seeds`) and against pixels alone: by linear probes on shares of the labels,
-as linear_evaluation.py does, and by the box probe, as box_probe.py does. No network is trained. The
-evening is one network, so an interval holds other patients or images, other draws and other random
-weights. Status 1 where an aim of those two scripts is not kept. benchmarks/README.md says what was
-measured.
+as linear_evaluation.py does, and by the box probe, as box_probe.py does. The evening is one
+network, so an interval holds other patients or images, other draws and other random weights.
+
+No network is trained, unless `--detectors` names seeds: then, as detection.py does, a detector on
+all boxes from each start with each of these seeds. Status 1 where an aim of those scripts is not
+kept. benchmarks/README.md says what was measured.
 """
 
 import argparse
@@ -18,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import box_probe as probe_of_boxes
+import detection
 import linear_evaluation as probe_of_labels
 import numpy as np
 import pandas as pd
@@ -84,6 +87,15 @@ def box_gains(settings: Settings, seeds: Sequence[int]) -> pd.DataFrame:
     return table[(table["arm"] == ARM) & (table["stage"] == box_probe.CHOSEN)]
 
 
+def detector_gains(settings: Settings, seeds: Sequence[int]) -> pd.DataFrame:
+    """mAP50 from scratch and from the evening's weights, as `detection.seeds_table` gives it."""
+    data = load_vindr(settings)
+    arms = {"arms": (detection.BASELINE, ARM), "seeds": seeds, "fractions": (1.0,)}
+    scored, _ = detection.measure_seeds(settings, data, **arms)
+    found, n_images = detection.found_classes(scored), len(data.rows("test", abnormal_only=True))
+    return detection.seeds_table(scored, data.class_names, found, n_images=n_images)
+
+
 def verdicts(labels: pd.DataFrame, boxes: pd.DataFrame, *, of: str) -> list[str]:
     """A line for each aim of the evening's weights: kept or not."""
     aims = [aim for aim in probe_of_labels.AIMS if aim[0] == ARM and aim[1] in ("random", "pixels")]
@@ -99,6 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--demos", type=int, nargs="+", default=[2, 3], help="seeds of the demos")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="random networks")
+    parser.add_argument("--detectors", type=int, nargs="+", default=[], help="seeds of detectors")
     args = parser.parse_args(arguments)
     lines, found = [], {}
     for demo in args.demos:
@@ -109,6 +122,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(boxes.round(3).to_string(index=False), flush=True)
         lines += verdicts(labels, boxes, of=f"demo {demo}")
         found[str(demo)] = {"labels": labels.to_dict("records"), "boxes": boxes.to_dict("records")}
+        if args.detectors:
+            table = detector_gains(settings, args.detectors)
+            print(table[table["seed"] == detection.ALL].round(3).to_string(index=False), flush=True)
+            lines += [f"demo {demo}: {line}" for line in detection.verdicts(None, table)]
+            found[str(demo)]["detectors"] = table.to_dict("records")
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     results = Results("other_demos", load_settings({}), folder=ROOT / "runs" / "benchmarks")
     results.add(demos=found, random_seeds=args.seeds, load_average=load)

@@ -16,6 +16,11 @@
 # images'. The answer is a curve. This notebook begins with it and then takes it apart. At the end
 # stand five traps that may make such a curve look better than it is, and what each adds here.
 #
+# **Compared with what?** With random weights, with the image's own pixels, and with training on the
+# labels alone. The paper compares with weights from photographs (ImageNet). They do not come with the
+# course: where they lie on your machine, they are one more line, and where not, nothing here says how
+# radiographs compare with photographs.
+#
 # ## What you will learn
 #
 # - What a linear probe is, and what it means to freeze a network.
@@ -65,9 +70,8 @@ results = Results("03_linear_evaluation", settings)
 # A network turns each image into a row of numbers, its **features**. A weighted sum of these, fitted
 # to the labels, is a [linear probe](../docs/glossary.md#linear-probe). Each way to start the network is
 # an [arm](../docs/glossary.md#arm): `random` weights; those that your minutes in notebook 02 made
-# (`pretrained`); those of a longer run, which come with the course (`evening`). The paper compares with
-# weights from photographs (`imagenet`). They do not come with the course; where they lie on your
-# machine, they are one more arm. The arm `pixels` is no network: its features are the image itself, as
+# (`pretrained`); those of a longer run, which come with the course (`evening`); those from photographs,
+# where they are (`imagenet`). The arm `pixels` is no network: its features are the image itself, as
 # 16 x 16 gray values. And `from scratch` has no pretraining: its whole network is trained on the labels.
 
 # %% tags=["nbval-ignore-output"]
@@ -364,6 +368,9 @@ for arm in ours:
     claim((least["low"] > 0).all(), f"{linear.NAMES[arm]}: {better}", settings)
     if arm == "evening":
         claim(least["value"].min() > 0.04, "the evening adds more than 0.04 at both", settings)
+        gray = apart[(apart["minus"] == "minus 16 x 16 pixels") & (apart["arm"] == arm)]
+        more = (gray.set_index("fraction")["low"].loc[[0.1, 1.0]] > 0).all()
+        claim(more, "and is above pixels alone at both, intervals above zero", settings)
 at = means.pivot(index="arm", columns="fraction", values="value").loc[list(ours)]
 claim((at[1.0] > at[min(at)]).all(), "more labels help", settings)
 
