@@ -63,8 +63,7 @@ FINDINGS = (
     Finding(
         "detectors", "evening", "random", 0.3,
         "**Boxes.** With three tenths of the images a pretrained detector reaches a "
-        "[mAP50](docs/glossary.md#map50) of {arm}, one trained from scratch {minus} (one training "
-        "of each)",
+        "[mAP50](docs/glossary.md#map50) of {arm}, one trained from scratch {minus}",
         "with three tenths of the images, a pretrained detector against one from scratch (mAP50)",
     ),
     Finding(
