@@ -426,7 +426,7 @@ quiz("4.A")
 # Each arm sees the same images for the same number of steps; only the backbone's start differs. A high
 # rate may wash out what pretraining has brought, a low one keeps a random backbone random. So the backbone
 # may stay **frozen**, learn **slowly** (a tenth of the rate), or be **free**: chosen for each arm, on
-# validation images of a demo of another seed. The figure shows slow and free, one run each: dots that
+# validation images of a demo of another seed. The figure shows all three, one run each: dots that
 # nearly touch are no difference. Look what minutes of pretraining bring a detector, beside an evening.
 
 # %%
