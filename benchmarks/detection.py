@@ -235,7 +235,8 @@ def seeds_table(
             ]
             for arm in arms
         }  # (1 + B,) of each seed
-        for arm, minus in [(a, "") for a in arms] + [(a, BASELINE) for a in arms if a != BASELINE]:
+        others = [arm for arm in arms if arm != BASELINE and BASELINE in arms]
+        for arm, minus in [(a, "") for a in arms] + [(a, BASELINE) for a in others]:
             each = np.array(means[arm]) - (np.array(means[minus]) if minus else 0)
             what = {"truth": truth, "classes": kind, "arm": arm, "minus": minus}
             what["fraction"] = fraction

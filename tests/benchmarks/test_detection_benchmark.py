@@ -118,6 +118,12 @@ def test_one_seed_has_intervals_over_images_alone(detection):
     assert both.loc["all", "low"] == both.loc["0", "low"] < both.loc["all", "value"]
 
 
+def test_one_arm_alone_is_told_without_a_difference(detection):
+    scored = made_up(detection, {("evening", 1.0): [0.4, 0.5]})
+    table = detection.seeds_table(scored, ["mass", "node"], ["mass"], n_images=60)
+    assert set(table["arm"]) == {"evening"} and set(table["minus"]) == {""}
+
+
 def test_recipes_are_chosen_on_validation_for_each_arm_alike(detection, monkeypatch):
     class Detector:
         def __init__(self, arm, settings, fraction):
