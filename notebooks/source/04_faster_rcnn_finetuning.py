@@ -427,7 +427,8 @@ quiz("4.A")
 # rate may wash out what pretraining has brought, a low one keeps a random backbone random. So the backbone
 # may stay **frozen**, learn **slowly** (a tenth of the rate), or be **free**: chosen for each arm, on
 # validation images of a demo of another seed. The figure shows all three, one run each: dots that
-# nearly touch are no difference. Look what minutes of pretraining bring a detector, beside an evening.
+# nearly touch are no difference. Look what minutes and an evening are worth to a frozen backbone, and what is
+# left of that when it is free.
 
 # %%
 names = pretraining.ARM_NAMES | {"random": "from scratch"}
