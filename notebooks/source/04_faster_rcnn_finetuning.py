@@ -188,9 +188,8 @@ single = gains[gains["stage"].str.startswith("layer")]
 above = (single["low"] > 0).groupby(single["arm"]).sum()
 text = "at two of the four stages or more, pretrained features know more of a box than random ones"
 claim((above[learned] >= 2).all(), text, settings)
-gray = box_probe.differences(judged, minus=box_probe.PIXELS).set_index(["arm", "stage"])
-more = gray.loc[(best, "chosen"), "low"] > 0
-claim(more, "the best arm knows more of a box than its pixels do", settings)
+gray = box_probe.differences(judged, minus=box_probe.PIXELS).set_index(["arm", "stage"])["low"]
+claim(gray[best, "chosen"] > 0, "the best arm knows more of a box than its pixels do", settings)
 
 # %% [markdown]
 # Random filters see edges and grays, so in the first stage minutes of pretraining can add little. Look where
