@@ -22,9 +22,6 @@ def verdicts(minutes: Mapping[str, float]) -> list[str]:
 
     Args:
         minutes: of each notebook that has run, by its number.
-
-    >>> verdicts({"02": 4.2})[0]
-    'aim, minutes of 02      4.2  <= 5   kept'
     """
     figures = {name: (minutes.get(name), most) for name, most in MINUTES.items()}
     whole = sum(minutes[name] for name in NOTEBOOKS) if minutes.keys() >= {*NOTEBOOKS} else None

@@ -101,6 +101,9 @@ def test_an_aim_needs_the_difference_and_an_interval_above_zero(benchmark):
     assert ["NOT KEPT" in line for line in lines] == [False, True, True, True]
     assert "1% of the labels" in lines[0] and "+0.090 (+0.020 to +0.160)" in lines[0]
     assert lines[3].endswith("NOT KEPT: not measured")
+    table = pd.DataFrame(rows, columns=columns)
+    lines = list(benchmark.verdicts(table, aims[:1], of="real", above_zero=False))
+    assert ["NOT KEPT" in line for line in lines] == [False, False, True]
 
 
 def test_real_radiographs_get_caches_of_their_own(benchmark, tmp_path):

@@ -2,7 +2,9 @@
 
 import importlib
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -43,3 +45,24 @@ def test_no_weights_is_an_error_that_says_how_to_make_them(script, monkeypatch):
     monkeypatch.setattr(script.pretraining, "arm_backbone", lambda *a, **k: (None, told))
     with pytest.raises(SystemExit, match=r"tools\.evening"):
         script.arms_of(None, 0, fixed=True)
+
+
+def test_detectors_on_all_boxes_are_told_against_random_weights(script, monkeypatch):
+    detection, asked = script.detection, {}
+    data = SimpleNamespace(class_names=["mass", "node"], rows=lambda *a, **k: range(60))
+
+    def measured(settings, data, **how):
+        asked.update(how)
+        scored = {}
+        for arm, value in {"random": 0.2, "evening": 0.4}.items():
+            own = {truth: np.array([value, 0.0]) for truth in detection.TRUTHS}
+            drawn = {truth: np.tile(values, (50, 1)) for truth, values in own.items()}
+            scored[arm, 1.0, 0] = detection.Scored(own, drawn, None, None)
+        return scored, []
+
+    monkeypatch.setattr(script, "load_vindr", lambda settings: data)
+    monkeypatch.setattr(detection, "measure_seeds", measured)
+    monkeypatch.setattr(detection, "found_classes", lambda scored: ("mass",))
+    lines = detection.verdicts(None, script.detector_gains(None, [0]))
+    assert asked == {"arms": ("random", "evening"), "seeds": [0], "fractions": (1.0,)}
+    assert any("evening minus random at 100%" in line and "kept" in line for line in lines)
