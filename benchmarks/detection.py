@@ -1,7 +1,7 @@
 """Does pretraining help a detector, over several seeds, and is the bootstrap of mAP50 fast?
 
     python benchmarks/detection.py --only recipes [--arms random evening] [--seeds 0] [--store]
-    python benchmarks/detection.py --only seeds [--seeds 0 1 2 3 4] [--store]
+    python benchmarks/detection.py --only seeds [--seeds 0 1 2 3 4] [--store | --store-shares]
     python benchmarks/detection.py --only bootstrap
 
 `recipes`: each arm is trained with every learning rate and with its backbone frozen, slow and free,
@@ -15,8 +15,9 @@ torchmetrics), and the largest difference between the two.
 
 Detectors that were trained before with the same settings are used again, so a run goes on where it
 was stopped, and two runs with other --arms or --seeds may share the work. The aims are about the
-readers' truth and all classes. `--store` writes what notebook 04 shows. benchmarks/README.md says
-what was measured.
+readers' truth and all classes. `--store` writes what notebook 04 shows; `--store-shares` puts the
+measured shares beside those that are stored, if all else is the same, and takes over which classes
+were found. benchmarks/README.md says what was measured.
 """
 
 import argparse
@@ -37,7 +38,7 @@ from cxr_helpers.course.ch04 import experiment, tables, training
 from cxr_helpers.course.core.data import BoxData, ensure_demo, load_vindr
 from cxr_helpers.course.core.results import Results, peak_memory_mb
 from cxr_helpers.course.core.settings import RATES, Settings, load_settings
-from cxr_helpers.course.core.stored import write_stored
+from cxr_helpers.course.core.stored import Stored, read_stored, write_stored
 from cxr_helpers.detection import coco
 from cxr_helpers.detection import metrics as dm
 from cxr_helpers.evaluation.intervals import (
@@ -392,27 +393,49 @@ def run_recipes(settings: Settings, args: argparse.Namespace, command: str) -> p
     return table
 
 
+def recipes_of(settings: Settings, arms: Sequence[str]) -> dict[str, dict[str, float]]:
+    """The rates that each arm is trained by."""
+    detects = {arm: experiment.with_recipe(settings, arm).detect for arm in arms}
+    return {arm: {rate: getattr(one, rate) for rate in RATES} for arm, one in detects.items()}
+
+
+def same_but_for_shares(stored: Stored | None, expected: Mapping[str, object]) -> None:
+    """Refuse to put shares beside a stored table that another demo or recipe gave.
+
+    Raises:
+        SystemExit: nothing is stored, or its record has other values than `expected`.
+    """
+    if stored is None:
+        sys.exit("no shares are stored to put others beside; use --store")
+    other = [key for key, value in expected.items() if stored.record.get(key) != value]
+    if other:
+        sys.exit(f"the stored shares have another {', '.join(other)}; measure all with --store")
+
+
 def run_seeds(
     settings: Settings, args: argparse.Namespace, command: str
 ) -> tuple[pd.DataFrame, dict[str, object]]:
     """`seeds_table` of the demo, printed, and stored if that is wanted; and what else to keep."""
     data, seeds = load_vindr(settings), args.seeds or list(range(5))
     fractions = args.fractions or list(settings.detect.fractions)
-    scored, absent = measure_seeds(settings, data, arms=args.arms, seeds=seeds, fractions=fractions)
-    found = found_classes(scored)
     n = len(data.rows("test", abnormal_only=True))
+    more = {"least": tables.FINDABLE, "steps": training.step_count(settings, data)}
+    more |= {"test_images": n, "recipes": recipes_of(settings, args.arms)}
+    stored = read_stored("detectors", settings) if args.store_shares else None
+    if args.store_shares:
+        same_but_for_shares(stored, more | {"digest": data.digest, "seeds": seeds})
+    scored, absent = measure_seeds(settings, data, arms=args.arms, seeds=seeds, fractions=fractions)
+    found = stored.record["found"] if stored else found_classes(scored)
     table = seeds_table(scored, data.class_names, found, n_images=n)
     print(table[table["seed"] == ALL].round(3).to_string(index=False))
     print(f"not to be had: {', '.join(absent) or 'none'}")
     print(f"found on validation: {', '.join(found)}")
     arms = [arm for arm in args.arms if arm not in absent]
-    steps = training.step_count(settings, data)
-    more = {"found": list(found), "least": tables.FINDABLE, "steps": steps, "test_images": n}
-    more["recipes"] = {
-        arm: {name: getattr(experiment.with_recipe(settings, arm).detect, name) for name in RATES}
-        for arm in arms
-    }
-    if args.store:
+    more |= {"found": list(found), "recipes": recipes_of(settings, arms)}
+    if stored:
+        table = pd.concat([stored.table[~stored.table["fraction"].isin(fractions)], table])
+        command = f"{stored.record['command']} && {command}"
+    if args.store or stored:
         write_stored(
             "detectors", table, settings, command=command, digest=data.digest, seeds=seeds, **more
         )
@@ -429,10 +452,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--fractions", type=float, nargs="+", help="shares of the training images")
     parser.add_argument("--rates", type=float, nargs="+", default=LEARNING_RATES)
     parser.add_argument("--backbone-rates", type=float, nargs="+", default=BACKBONE_RATES)
+    parser.add_argument("--epochs", type=int, help="a trial of another length; it is not stored")
     parser.add_argument("--recomputed", type=int, default=5, help="resamples to recompute")
-    parser.add_argument("--store", action="store_true", help="keep the figures for notebook 04")
+    keep = parser.add_mutually_exclusive_group()
+    keep.add_argument("--store", action="store_true", help="keep the figures for notebook 04")
+    keep.add_argument("--store-shares", action="store_true", help="beside the other stored shares")
     args = parser.parse_args(arguments)
+    if args.epochs and (args.store or args.store_shares):
+        parser.error("--epochs is for trials: notebook 04 compares its own run with what is stored")
     settings = load_settings({})
+    if args.epochs:
+        settings = replace(settings, detect=replace(settings.detect, epochs=args.epochs))
     told = sys.argv[1:] if arguments is None else arguments
     command = " ".join(["python benchmarks/detection.py", *told])
     folder = settings.project / "runs" / "benchmarks"

@@ -1,6 +1,8 @@
 """The benchmark of detection: intervals, tables and aims, on made-up precision; what is stored."""
 
+import argparse
 import importlib.util
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -187,6 +189,56 @@ def test_the_stored_detectors_have_all_columns_and_shares(detection):
     assert {1.0} <= set(found.table["fraction"]) <= set(settings.detect.fractions)
     assert {"random", "evening"} <= set(found.table["arm"])
     assert set(found.table["truth"]) == set(detection.TRUTHS) and found.record["found"]
+
+
+def run_with_stored(detection, monkeypatch, tmp_path, *, seeds):
+    """`run_seeds --store-shares` at three tenths, beside a stored table of all images."""
+    data = replace(vindr_data(), exact=None)
+    settings = replace(small_settings(tmp_path, resamples=20), project=tmp_path)
+    (tmp_path / "data/demo").mkdir(parents=True)
+    demo = {"seed": 0, "version": "x", "n_nih": 1, "n_vindr": 1}
+    (tmp_path / "data/demo/demo.json").write_text(json.dumps(demo), encoding="utf-8")
+    monkeypatch.setattr(detection, "load_vindr", lambda settings: data)
+    asked = []
+
+    def measured(settings, data, *, fractions, **how):
+        asked.append(fractions)
+        return made_up(detection, {("random", fractions[0]): [0.2, 0.3]}), []
+
+    monkeypatch.setattr(detection, "measure_seeds", measured)
+    monkeypatch.setattr(detection, "found_classes", lambda scored: ("mass",))
+    names = {"arms": ["random"], "seeds": [0, 1], "store": True, "store_shares": False}
+    one = argparse.Namespace(fractions=[1.0], **names)
+    monkeypatch.setattr(detection.dm, "mean_over_classes", lambda drawn, *a, **k: drawn[:, 0])
+    detection.run_seeds(settings, one, "first --store")
+    monkeypatch.setattr(detection, "found_classes", lambda scored: pytest.fail("asked anew"))
+    names |= {"store": False, "store_shares": True, "seeds": seeds}
+    detection.run_seeds(settings, argparse.Namespace(fractions=[0.3], **names), "then")
+    return read_stored("detectors", settings), asked
+
+
+def test_a_share_is_stored_beside_the_others(detection, monkeypatch, tmp_path):
+    found, asked = run_with_stored(detection, monkeypatch, tmp_path, seeds=[0, 1])
+    assert asked == [[1.0], [0.3]]  # nothing is trained again
+    assert found.table.groupby("fraction").size().to_dict() == {0.3: 6, 1.0: 6}
+    assert found.record["command"] == "first --store && then"
+    assert found.record["found"] == ["mass"]
+
+
+def test_a_share_of_other_seeds_is_refused_before_it_is_trained(detection, monkeypatch, tmp_path):
+    with pytest.raises(SystemExit, match="another seeds"):
+        run_with_stored(detection, monkeypatch, tmp_path, seeds=[0])
+
+
+def test_a_trial_of_another_length_is_not_stored(detection, capsys):
+    with pytest.raises(SystemExit):
+        detection.main(["--epochs", "12", "--store"])
+    assert "--epochs is for trials" in capsys.readouterr().err
+
+
+def test_a_share_beside_nothing_is_refused(detection):
+    with pytest.raises(SystemExit, match="use --store"):
+        detection.same_but_for_shares(None, {})
 
 
 def test_the_stored_recipes_are_those_of_the_settings(detection):
