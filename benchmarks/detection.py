@@ -17,7 +17,8 @@ Detectors that were trained before with the same settings are used again, so a r
 was stopped, and two runs with other --arms or --seeds may share the work. The aims are about the
 readers' truth and all classes. `--store` writes what notebook 04 shows; `--store-shares` puts the
 measured shares beside those that are stored, if all else is the same, and takes over which classes
-were found. benchmarks/README.md says what was measured.
+were found. With `--epochs`, of another number than the settings', both keep a table of its own.
+benchmarks/README.md says what was measured.
 """
 
 import argparse
@@ -54,6 +55,7 @@ BASELINE, AIMED = "random", "evening"
 MAP_AIM, GAIN_AIM, AIMED_FRACTIONS = 0.25, 0.03, (0.3, 1.0)
 MINUTES, MEMORY = 3.0, 5 * 1024
 LEARNING_RATES, BACKBONE_RATES, CHOSEN_AT = (5e-4, 1e-3, 2e-3), (0.0, 0.1, 1.0), 0.3
+USUAL, LONG = "detectors", "detectors_long"  # what is stored; the second by more epochs
 TRUTHS, ALL, FOUND = ("readers", "exact"), "all", "found on validation"
 COLUMNS = ["truth", "classes", "arm", "minus", "fraction", "seed", "value", "low", "high"]
 
@@ -421,7 +423,8 @@ def run_seeds(
     n = len(data.rows("test", abnormal_only=True))
     more = {"least": tables.FINDABLE, "steps": training.step_count(settings, data)}
     more |= {"test_images": n, "recipes": recipes_of(settings, args.arms)}
-    stored = read_stored("detectors", settings) if args.store_shares else None
+    name = LONG if args.epochs else USUAL
+    stored = read_stored(name, settings) if args.store_shares else None
     if args.store_shares:
         same_but_for_shares(stored, more | {"digest": data.digest, "seeds": seeds})
     scored, absent = measure_seeds(settings, data, arms=args.arms, seeds=seeds, fractions=fractions)
@@ -437,7 +440,7 @@ def run_seeds(
         command = f"{stored.record['command']} && {command}"
     if args.store or stored:
         write_stored(
-            "detectors", table, settings, command=command, digest=data.digest, seeds=seeds, **more
+            name, table, settings, command=command, digest=data.digest, seeds=seeds, **more
         )
     minutes = [one.minutes for one in scored.values() if one.minutes is not None]
     return table, more | {"minutes": minutes}
@@ -452,14 +455,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--fractions", type=float, nargs="+", help="shares of the training images")
     parser.add_argument("--rates", type=float, nargs="+", default=LEARNING_RATES)
     parser.add_argument("--backbone-rates", type=float, nargs="+", default=BACKBONE_RATES)
-    parser.add_argument("--epochs", type=int, help="a trial of another length; it is not stored")
+    parser.add_argument("--epochs", type=int, help="of all images, for a longer training")
     parser.add_argument("--recomputed", type=int, default=5, help="resamples to recompute")
     keep = parser.add_mutually_exclusive_group()
     keep.add_argument("--store", action="store_true", help="keep the figures for notebook 04")
     keep.add_argument("--store-shares", action="store_true", help="beside the other stored shares")
     args = parser.parse_args(arguments)
-    if args.epochs and (args.store or args.store_shares):
-        parser.error("--epochs is for trials: notebook 04 compares its own run with what is stored")
     settings = load_settings({})
     if args.epochs:
         settings = replace(settings, detect=replace(settings.detect, epochs=args.epochs))

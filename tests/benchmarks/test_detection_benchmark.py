@@ -191,7 +191,7 @@ def test_the_stored_detectors_have_all_columns_and_shares(detection):
     assert set(found.table["truth"]) == set(detection.TRUTHS) and found.record["found"]
 
 
-def run_with_stored(detection, monkeypatch, tmp_path, *, seeds):
+def run_with_stored(detection, monkeypatch, tmp_path, *, seeds, epochs=None):
     """`run_seeds --store-shares` at three tenths, beside a stored table of all images."""
     data = replace(vindr_data(), exact=None)
     settings = replace(small_settings(tmp_path, resamples=20), project=tmp_path)
@@ -208,19 +208,23 @@ def run_with_stored(detection, monkeypatch, tmp_path, *, seeds):
     monkeypatch.setattr(detection, "measure_seeds", measured)
     monkeypatch.setattr(detection, "found_classes", lambda scored: ("mass",))
     names = {"arms": ["random"], "seeds": [0, 1], "store": True, "store_shares": False}
+    names["epochs"] = epochs
     one = argparse.Namespace(fractions=[1.0], **names)
     monkeypatch.setattr(detection.dm, "mean_over_classes", lambda drawn, *a, **k: drawn[:, 0])
     detection.run_seeds(settings, one, "first --store")
     monkeypatch.setattr(detection, "found_classes", lambda scored: pytest.fail("asked anew"))
     names |= {"store": False, "store_shares": True, "seeds": seeds}
     detection.run_seeds(settings, argparse.Namespace(fractions=[0.3], **names), "then")
-    return read_stored("detectors", settings), asked
+    return read_stored("detectors_long" if epochs else "detectors", settings), asked
 
 
-def test_a_share_is_stored_beside_the_others(detection, monkeypatch, tmp_path):
-    found, asked = run_with_stored(detection, monkeypatch, tmp_path, seeds=[0, 1])
+@pytest.mark.parametrize("epochs", [None, 12])
+def test_a_share_is_stored_beside_the_others(detection, monkeypatch, tmp_path, epochs):
+    found, asked = run_with_stored(detection, monkeypatch, tmp_path, seeds=[0, 1], epochs=epochs)
+    usual = read_stored("detectors", replace(load_settings({}), project=tmp_path))
+    assert (usual is None) == bool(epochs)  # a longer training has a table of its own
     assert asked == [[1.0], [0.3]]  # nothing is trained again
-    assert found.table.groupby("fraction").size().to_dict() == {0.3: 6, 1.0: 6}
+    assert found.table.groupby("fraction").size().to_dict() == {0.3: 12, 1.0: 12}
     assert found.record["command"] == "first --store && then"
     assert found.record["found"] == ["mass"]
 
@@ -228,12 +232,6 @@ def test_a_share_is_stored_beside_the_others(detection, monkeypatch, tmp_path):
 def test_a_share_of_other_seeds_is_refused_before_it_is_trained(detection, monkeypatch, tmp_path):
     with pytest.raises(SystemExit, match="another seeds"):
         run_with_stored(detection, monkeypatch, tmp_path, seeds=[0])
-
-
-def test_a_trial_of_another_length_is_not_stored(detection, capsys):
-    with pytest.raises(SystemExit):
-        detection.main(["--epochs", "12", "--store"])
-    assert "--epochs is for trials" in capsys.readouterr().err
 
 
 def test_a_share_beside_nothing_is_refused(detection):
