@@ -659,6 +659,30 @@ if stored is not None:
 # The same detectors are scored four times, so four intervals are not four proofs. A single seed, yours too,
 # may lie beside the line.
 #
+# Equal steps are fair to the shares, but they are few: your minutes set them. What do more steps make of all
+# the images? Another file has the same two arms by the same recipes, trained longer. One training each, so
+# the intervals cover other images alone. Does the gap stay when both have time?
+
+# %%
+longer = read_stored("detectors_long", settings)
+if stored is not None and longer is not None:
+    print(longer.origin)
+    same = "seed == '0' and truth == 'readers' and classes == 'all' and fraction == 1"
+    parts = [one.table.query(same).assign(steps=one.record["steps"]) for one in (stored, longer)]
+    both = pd.concat(parts).assign(arm=lambda table: table["arm"].map(names))
+    plain, above = both[both["minus"] == ""], both[both["minus"] == "random"]
+    panel = plain["steps"].map("mAP50 (test), {} steps".format)
+    style.plot_estimates(
+        plain.assign(panel=panel), rows="arm", groups="arm", panels="panel", size=(8, 2)
+    )
+    told = "; ".join(f"{row.steps} steps {span(row)}, {verdict(row)}" for row in above.itertuples())
+    plt.suptitle(f"Above from scratch, seed 0:\n{told}", y=1.2)
+    plt.show()
+
+# %% [markdown]
+# If both arms gain and the gap shrinks, time bought what pretraining had given; if it stays, pretraining
+# gave what these boxes do not. Which of the two is it here?
+#
 # ## The images that the paper's code leaves out
 #
 # Of VinDr-CXR's 15,000 images 10,606 are normal (notebook 01). A false alarm on one costs a reader's

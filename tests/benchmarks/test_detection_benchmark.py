@@ -183,12 +183,14 @@ def stored(name):
     return found, settings
 
 
-def test_the_stored_detectors_have_all_columns_and_shares(detection):
-    found, settings = stored("detectors")
+@pytest.mark.parametrize("name", ["detectors", "detectors_long"])
+def test_the_stored_detectors_have_all_columns_and_shares(detection, name):
+    found, settings = stored(name)
     assert list(found.table.columns) == detection.COLUMNS
     assert {1.0} <= set(found.table["fraction"]) <= set(settings.detect.fractions)
     assert {"random", "evening"} <= set(found.table["arm"])
     assert set(found.table["truth"]) == set(detection.TRUTHS) and found.record["found"]
+    assert found.record["recipes"].items() <= settings.detect.recipes.items()
 
 
 def run_with_stored(detection, monkeypatch, tmp_path, *, seeds, epochs=None):
