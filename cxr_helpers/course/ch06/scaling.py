@@ -17,7 +17,7 @@ def preset_changes(stage: str) -> pd.DataFrame:
         Indexed by field, columns demo and paper, as text.
 
     >>> preset_changes("explain").loc["max_images"].tolist()
-    ['80', '1000']
+    ['120', '1000']
     """
     sides = {scale: asdict(PRESETS[scale][stage]) for scale in ("demo", "paper")}
     changed = [name for name in sides["demo"] if sides["demo"][name] != sides["paper"][name]]

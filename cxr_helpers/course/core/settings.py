@@ -150,7 +150,7 @@ class ExplainPreset:
     """Ablation-CAM: which layer, from which score a detection is explained."""
 
     layer: str = DEFAULT_LAYER
-    max_images: int = 80
+    max_images: int = 120
     score_threshold: float = 0.05
     resamples: int = 1000
 
