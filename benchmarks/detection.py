@@ -437,6 +437,7 @@ def run_seeds(
     more |= {"found": list(found), "recipes": recipes_of(settings, arms)}
     if stored:
         table = pd.concat([stored.table[~stored.table["fraction"].isin(fractions)], table])
+        table = table.sort_values("fraction", kind="stable")
         command = f"{stored.record['command']} && {command}"
     if args.store or stored:
         write_stored(

@@ -664,20 +664,25 @@ if stored is not None:
 # the intervals cover other images alone. Does the gap stay when both have time?
 
 # %%
-longer = read_stored("detectors_long", settings)
+longer, both = read_stored("detectors_long", settings), None
 if stored is not None and longer is not None:
     print(longer.origin)
     same = "seed == '0' and truth == 'readers' and classes == 'all' and fraction == 1"
     parts = [one.table.query(same).assign(steps=one.record["steps"]) for one in (stored, longer)]
     both = pd.concat(parts).assign(arm=lambda table: table["arm"].map(names))
-    plain, above = both[both["minus"] == ""], both[both["minus"] == "random"]
-    panel = plain["steps"].map("mAP50 (test), {} steps".format)
-    style.plot_estimates(
-        plain.assign(panel=panel), rows="arm", groups="arm", panels="panel", size=(8, 2)
-    )
-    told = "; ".join(f"{row.steps} steps {span(row)}, {verdict(row)}" for row in above.itertuples())
-    plt.suptitle(f"Above from scratch, seed 0:\n{told}", y=1.2)
+
+# %%
+if both is not None:
+    plain = both[both["minus"] == ""].assign(panel=both["steps"].map("mAP50, {} steps".format))
+    look = {"limits": (0, 1.05 * plain["high"].max()), "size": (8, 2)}
+    figure = style.plot_estimates(plain, rows="arm", groups="arm", panels="panel", **look)
+    figure.suptitle(f"Best: {plain['value'].max():.2f}, with {plain['steps'].max()} steps", y=1.05)
     plt.show()
+
+# %%
+if both is not None:
+    for row in both[both["minus"] == "random"].itertuples():
+        print(f"{row.steps} steps, {row.arm} minus from scratch: {span(row)}, {verdict(row)}")
 
 # %% [markdown]
 # If both arms gain and the gap shrinks, time bought what pretraining had given; if it stays, pretraining
