@@ -462,6 +462,8 @@ def main(arguments: list[str] | None = None) -> int:
     keep.add_argument("--store", action="store_true", help="keep the figures for notebook 04")
     keep.add_argument("--store-shares", action="store_true", help="beside the other stored shares")
     args = parser.parse_args(arguments)
+    if args.epochs is not None and args.epochs < 1:
+        parser.error(f"--epochs must be at least 1, not {args.epochs}")
     settings = load_settings({})
     if args.epochs:
         settings = replace(settings, detect=replace(settings.detect, epochs=args.epochs))

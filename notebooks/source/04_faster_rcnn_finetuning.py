@@ -685,8 +685,8 @@ if both is not None:
         print(f"{row.steps} steps, {row.arm} minus from scratch: {span(row)}, {verdict(row)}")
 
 # %% [markdown]
-# If both arms gain and the gap shrinks, time bought what pretraining had given; if it stays, pretraining
-# gave what these boxes do not. Which of the two is it here?
+# Did both arms gain, and did the gap shrink? A gap that is open is neither shown nor shown to be gone: that
+# takes several seeds of the longer training, which the file does not have.
 #
 # ## The images that the paper's code leaves out
 #

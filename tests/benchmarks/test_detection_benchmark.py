@@ -236,6 +236,12 @@ def test_a_share_of_other_seeds_is_refused_before_it_is_trained(detection, monke
         run_with_stored(detection, monkeypatch, tmp_path, seeds=[0])
 
 
+def test_no_epochs_are_refused(detection, capsys):
+    with pytest.raises(SystemExit):
+        detection.main(["--epochs", "0"])
+    assert "--epochs must be at least 1, not 0" in capsys.readouterr().err
+
+
 def test_a_share_beside_nothing_is_refused(detection):
     with pytest.raises(SystemExit, match="use --store"):
         detection.same_but_for_shares(None, {})
