@@ -18,6 +18,7 @@ import sys
 from datetime import date
 from pathlib import Path
 
+from cxr_helpers.course.core.compute import bf16_is_fast
 from cxr_helpers.course.core.files import whole, write_text
 from cxr_helpers.course.core.results import read_results
 from cxr_helpers.course.core.settings import load_settings
@@ -171,7 +172,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     settings = load_settings({})
     readme, exercises = settings.project / "README.md", settings.project / EXERCISE_PAGE
-    machine = f"{os.cpu_count()} cores ({platform.machine()}), no GPU"
+    kind = "with" if bf16_is_fast(gpu=False) else "without"
+    machine = f"{os.cpu_count()} cores ({platform.machine()}) {kind} fast bfloat16, no GPU"
     machine += ", while other programs were running" if options.busy else ""
     try:
         text = readme.read_text(encoding="utf-8")

@@ -340,7 +340,7 @@ ours = {arm: drawn[arm] for arm in linear.OURS if arm in drawn}
 apart = []
 for other in ("random", linear.PIXELS, "from scratch"):
     table = linear.macro_of(linear.curve_table(settings, ours, names, minus=drawn[other]))
-    apart.append(table.assign(minus=f"minus {linear.NAMES.get(other, other)}"))
+    apart.append(table.assign(other=other, minus=f"minus {linear.NAMES.get(other, other)}"))
 apart = pd.concat(apart, ignore_index=True)
 shown = apart.assign(labels=[f"{share:.0%}" for share in apart["fraction"]])
 shown["arm"] = shown["arm"].map(linear.NAMES)
@@ -361,14 +361,14 @@ plt.show()
 print(*[linear.worth(means, arm) for arm in ours], sep="\n")
 
 # %% tags=["hide-input"]
-gains = apart[apart["minus"] == "minus random weights"].set_index(["arm", "fraction"])
+gains = apart[apart["other"] == "random"].set_index(["arm", "fraction"])
 for arm in ours:
     least = gains.loc[arm].loc[[0.1, 1.0]]
     better = "above random weights at 10% and 100% of the labels, intervals above zero"
     claim((least["low"] > 0).all(), f"{linear.NAMES[arm]}: {better}", settings)
     if arm == "evening":
         claim(least["value"].min() > 0.04, "the evening adds more than 0.04 at both", settings)
-        gray = apart[(apart["minus"] == "minus 16 x 16 pixels") & (apart["arm"] == arm)]
+        gray = apart[(apart["other"] == linear.PIXELS) & (apart["arm"] == arm)]
         more = (gray.set_index("fraction")["low"].loc[[0.1, 1.0]] > 0).all()
         claim(more, "and is above pixels alone at both, intervals above zero", settings)
 at = means.pivot(index="arm", columns="fraction", values="value").loc[list(ours)]

@@ -19,7 +19,7 @@ SLIDERS = {  # from, to, step
     "min_crop": (0.08, 1.0, 0.02),
     "batch_size": (4, 256, 4),
     "width": (8, 512, 8),
-    "steps": (20, 600, 20),
+    "steps": (24, 600, 24),
 }
 
 
