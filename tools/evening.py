@@ -2,10 +2,10 @@
 
     python -m tools.evening [--replace]
 
-An hour or less on two cores: draws the phantoms, pretrains at the scale `evening`, writes
-weights/evening.safetensors in half precision, and beside it the run's log and record. A run that
-was stopped goes on. Weights that are there are replaced only with `--replace`: what was measured
-with them no longer holds then.
+Half an hour on two cores with fast bfloat16, an hour or more without: draws the phantoms, pretrains
+at the scale `evening`, writes weights/evening.safetensors in half precision, and beside it the
+run's log and record. A run that was stopped goes on. Weights that are there are replaced only with
+`--replace`: what was measured with them no longer holds then.
 """
 
 import argparse
